@@ -1,0 +1,135 @@
+//! What the pool needs of a disk, and nothing more.
+//!
+//! A [`Disk`] is a directory tree of files with plain names. All of the engine's input and output
+//! goes through it, so that the same code runs on a filesystem ([`FsDisk`]) and on a simulated
+//! disk ([`SimDisk`]) that loses power, tears writes and returns errors on command.
+//!
+//! What is durable, and when:
+//! - file content: after [`DiskFile::sync`] on it returned;
+//! - a name (creation, rename, removal): after [`Disk::sync_dir`] on its directory returned;
+//! - anything else may be there after a power cut, wholly, in part, or not at all.
+//!
+//! Paths are relative, `/`-separated, of plain ASCII components without `.` or `..`.
+
+mod fs;
+mod sim;
+
+pub use fs::FsDisk;
+pub use sim::{Faults, SimDisk};
+
+use std::fmt::Debug;
+use std::io;
+
+/// How a file's content is to be moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caching {
+    /// Through the page cache: small files, read again soon.
+    Cached,
+    /// Past the page cache where the filesystem can do so, else through it: packs. Offsets and
+    /// lengths may be anything; they are fast when they and the buffer's address are multiples of
+    /// [`crate::buf::PAGE`].
+    Direct,
+}
+
+/// A name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The last component of its path.
+    pub name: String,
+    /// Its length in bytes; 0 for a directory.
+    pub len: u64,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+}
+
+/// How much room a disk has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes that may still be written.
+    pub free: u64,
+}
+
+/// What [`Disk::lock`] gives: held until dropped.
+pub trait DiskLock: Send + Sync + Debug {}
+
+/// An open file. All calls may be made from several threads at once.
+pub trait DiskFile: Send + Sync + Debug {
+    /// Reads exactly `buf.len()` bytes at `offset`; [`io::ErrorKind::UnexpectedEof`] when the file
+    /// ends before.
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all of `data` at `offset`, growing the file when needed.
+    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+    /// Its length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether it is empty.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Cuts or extends it to `len` bytes.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes its content and length durable. After an error nothing may be assumed of what was
+    /// written since the last success, and the call must not be tried again on this file.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A disk: see the module's text.
+pub trait Disk: Send + Sync + Debug {
+    /// Opens a file that exists, to read, and to write when `write` is set.
+    fn open(&self, path: &str, caching: Caching, write: bool) -> io::Result<Box<dyn DiskFile>>;
+    /// Creates a file that must not exist ([`io::ErrorKind::AlreadyExists`]), to read and write.
+    fn create(&self, path: &str, caching: Caching) -> io::Result<Box<dyn DiskFile>>;
+    /// Renames a file, replacing what has the new name, in one step.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &str) -> io::Result<()>;
+    /// The names in a directory, in no order. A directory that does not exist is an error
+    /// ([`io::ErrorKind::NotFound`]).
+    fn list(&self, dir: &str) -> io::Result<Vec<Entry>>;
+    /// Creates a directory, and those above it, when they are not there.
+    fn make_dir(&self, dir: &str) -> io::Result<()>;
+    /// Makes the names in a directory durable; the empty path is the disk's own top directory.
+    fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    /// How much room there is.
+    fn space(&self) -> io::Result<Space>;
+    /// Takes the advisory lock of the file `path` (created when missing), shared or exclusive,
+    /// without waiting: [`io::ErrorKind::WouldBlock`] when another process has it.
+    fn lock(&self, path: &str, exclusive: bool) -> io::Result<Box<dyn DiskLock>>;
+    /// Where it is, for messages.
+    fn describe(&self) -> String;
+}
+
+/// Reads a whole file of at most `limit` bytes.
+///
+/// # Errors
+/// Those of the disk, and [`io::ErrorKind::InvalidData`] for a file that is longer.
+pub fn read_file(disk: &dyn Disk, path: &str, limit: u64) -> io::Result<Vec<u8>> {
+    let file = disk.open(path, Caching::Cached, false)?;
+    let len = file.len()?;
+    if len > limit {
+        let what = format!("{path} has {len} bytes; at most {limit} are expected");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    let mut bytes = vec![0; len as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Replaces a small file in one step: a new file is written, made durable, and renamed over the
+/// old one; when this returns, the new content survives a power cut. `path` must have a directory.
+///
+/// # Errors
+/// Those of the disk; the old content is then still there.
+pub fn replace_file(disk: &dyn Disk, path: &str, content: &[u8]) -> io::Result<()> {
+    let temporary = format!("{path}.new");
+    match disk.remove(&temporary) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let file = disk.create(&temporary, Caching::Cached)?;
+    file.write_all_at(content, 0)?;
+    file.sync()?;
+    disk.rename(&temporary, path)?;
+    disk.sync_dir(path.rsplit_once('/').map_or("", |(dir, _)| dir))
+}

@@ -1,0 +1,1 @@
+#[derive(Debug)] pub struct SimDisk; #[derive(Debug)] pub struct Faults;
