@@ -48,11 +48,7 @@ pub(super) struct Factor {
 
 impl Factor {
     pub(super) fn new(value: u8) -> Self {
-        let mut factor = Self {
-            value,
-            low: [0; 16],
-            high: [0; 16],
-        };
+        let mut factor = Self { value, low: [0; 16], high: [0; 16] };
         for i in 0..16u8 {
             factor.low[usize::from(i)] = mul(value, i);
             factor.high[usize::from(i)] = mul(value, i << 4);
@@ -100,10 +96,7 @@ impl Factor {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[allow(
-    unsafe_code,
-    reason = "vector loads and stores; measured, see the module's text"
-)]
+#[allow(unsafe_code, reason = "vector loads and stores; measured, see the module's text")]
 mod simd {
     use std::arch::x86_64::{
         __m128i, __m256i, _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256,

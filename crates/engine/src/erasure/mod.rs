@@ -48,14 +48,8 @@ impl Map {
         let Some(width) = to.first().map(|out| out.len()) else {
             return;
         };
-        assert!(
-            to.iter().all(|out| out.len() == width),
-            "outputs are equally long"
-        );
-        assert!(
-            from.iter().all(|shard| shard.len() == width),
-            "inputs are as long as outputs"
-        );
+        assert!(to.iter().all(|out| out.len() == width), "outputs are equally long");
+        assert!(from.iter().all(|shard| shard.len() == width), "inputs are as long as outputs");
         for start in (0..width).step_by(BLOCK) {
             let end = width.min(start + BLOCK);
             for (row, out) in self.rows.iter().zip(to.iter_mut()) {
@@ -90,16 +84,9 @@ impl Code {
             return Err(Error::Invalid(what));
         }
         let rows = (0..parity)
-            .map(|i| {
-                (0..data)
-                    .map(|j| Factor::new(coefficient(data, i, j)))
-                    .collect()
-            })
+            .map(|i| (0..data).map(|j| Factor::new(coefficient(data, i, j))).collect())
             .collect();
-        Ok(Self {
-            data,
-            parity: Map { rows },
-        })
+        Ok(Self { data, parity: Map { rows } })
     }
 
     /// How many shards hold data.
@@ -126,11 +113,7 @@ impl Code {
     /// # Panics
     /// When `present` aren't `k` different shards of the code, or `wanted` names others.
     pub fn decoder(&self, present: &[usize], wanted: &[usize]) -> Decoder {
-        assert_eq!(
-            present.len(),
-            self.data,
-            "as many shards are present as hold data"
-        );
+        assert_eq!(present.len(), self.data, "as many shards are present as hold data");
         let known = present.iter().map(|shard| self.row(*shard)).collect();
         let inverse = invert(known);
         let rows = wanted
@@ -139,10 +122,7 @@ impl Code {
                 let row = self.row(*shard);
                 (0..self.data)
                     .map(|column| {
-                        let terms = row
-                            .iter()
-                            .zip(&inverse)
-                            .map(|(a, b)| gf::mul(*a, b[column]));
+                        let terms = row.iter().zip(&inverse).map(|(a, b)| gf::mul(*a, b[column]));
                         Factor::new(terms.fold(0, |sum, term| sum ^ term))
                     })
                     .collect()
@@ -158,10 +138,7 @@ impl Code {
             row[shard] = 1;
             return row;
         }
-        self.parity.rows[shard - self.data]
-            .iter()
-            .map(Factor::value)
-            .collect()
+        self.parity.rows[shard - self.data].iter().map(Factor::value).collect()
     }
 }
 
@@ -187,19 +164,11 @@ fn invert(mut matrix: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
             .expect("different rows of the code are independent");
         matrix.swap(column, pivot);
         let scale = gf::invert(matrix[column][column]);
-        matrix[column]
-            .iter_mut()
-            .for_each(|value| *value = gf::mul(*value, scale));
+        matrix[column].iter_mut().for_each(|value| *value = gf::mul(*value, scale));
         let pivot = matrix[column].clone();
-        for (_, row) in matrix
-            .iter_mut()
-            .enumerate()
-            .filter(|(row, _)| *row != column)
-        {
+        for (_, row) in matrix.iter_mut().enumerate().filter(|(row, _)| *row != column) {
             let scale = row[column];
-            row.iter_mut()
-                .zip(&pivot)
-                .for_each(|(value, p)| *value ^= gf::mul(*p, scale));
+            row.iter_mut().zip(&pivot).for_each(|(value, p)| *value ^= gf::mul(*p, scale));
         }
     }
     matrix.iter_mut().for_each(|row| drop(row.drain(..size)));
@@ -234,9 +203,7 @@ mod tests {
             .map(|_| {
                 (0..width)
                     .map(|_| {
-                        state = state
-                            .wrapping_mul(6_364_136_223_846_793_005)
-                            .wrapping_add(1);
+                        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                         (state >> 56) as u8
                     })
                     .collect()
