@@ -339,24 +339,39 @@ mod tests {
     #[test]
     fn golden_ids() {
         let hasher = ChunkHasher::new(&[7; 32]);
-        assert_eq!(hasher.id(ChunkKind::Data, b"strongroom").to_string(), "736f496149e46820ffc6324119cd7b4df883943eb45b087119d33c28448e66d5");
-        assert_eq!(hasher.id(ChunkKind::Node, b"strongroom").to_string(), "cfcdbca6dcf9f40374ed384894dfa516816df3250c4b69db5ef66718f616afd9");
+        assert_eq!(
+            hasher.id(ChunkKind::Data, b"strongroom").to_string(),
+            "736f496149e46820ffc6324119cd7b4df883943eb45b087119d33c28448e66d5"
+        );
+        assert_eq!(
+            hasher.id(ChunkKind::Node, b"strongroom").to_string(),
+            "cfcdbca6dcf9f40374ed384894dfa516816df3250c4b69db5ef66718f616afd9"
+        );
     }
 
     #[test]
     // The bytes below were also computed with another implementation (Python's cryptography).
     fn golden_pack_key_and_piece() {
-        assert_eq!(hex(&derive_key(&[1; 32], &[2; 32], PACK_INFO)[..]), "062ca390104833e75a54f0cbd4ef59cbda0b882811b068d6ccad7890726cb322");
+        assert_eq!(
+            hex(&derive_key(&[1; 32], &[2; 32], PACK_INFO)[..]),
+            "062ca390104833e75a54f0cbd4ef59cbda0b882811b068d6ccad7890726cb322"
+        );
         let mut piece = b"a frame of chunks".to_vec();
         sealer().seal_in_place(0x0102_0304, b"its place", &mut piece);
-        assert_eq!(hex(&piece), "769443a12d715b84d3e1685e9740dcda0c602d666dfb474275de9145109121ee10");
+        assert_eq!(
+            hex(&piece),
+            "769443a12d715b84d3e1685e9740dcda0c602d666dfb474275de9145109121ee10"
+        );
     }
 
     #[test]
     fn golden_record() {
         let sealer = RecordSealer::new(Aead::Aes256Gcm, &[3; 32]);
         let sealed = sealer.seal_with([4; 12], b"its place", b"a record");
-        assert_eq!(hex(&sealed), "040404040404040404040404210761a8cef1757a7bf144d14bf7c28adedb64f1178733a1");
+        assert_eq!(
+            hex(&sealed),
+            "040404040404040404040404210761a8cef1757a7bf144d14bf7c28adedb64f1178733a1"
+        );
         assert_eq!(sealer.open(b"its place", &sealed).unwrap().as_slice(), b"a record");
     }
 
