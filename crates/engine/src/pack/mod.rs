@@ -37,4 +37,4 @@ mod packer;
 
 pub use directory::{Directory, FOOTER_LEN, Footer, FrameEntry};
 pub use frame::{FRAME_HEAD, FrameCodec, MAX_FRAME};
-pub use packer::{NewFrame, PackSpec, Packer, Sealed};
+pub use packer::{Closed, NewFrame, PackSpec, Packer, Sealed};

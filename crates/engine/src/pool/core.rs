@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChunkId, Location, PackId, PoolId, SegmentId};
 use crate::index::{self, Index};
 use crate::journal::{Journal, Lost};
-use crate::keys::Keyring;
+use crate::keys::{Keyring, Master};
 use crate::pack::Sealed;
 use crate::pool::pins::Pins;
 use crate::seal::ChunkHasher;
@@ -90,6 +90,8 @@ pub(crate) struct Layout {
 pub(crate) struct Core {
     pub(crate) superblock: RwLock<Superblock>,
     pub(crate) keyring: RwLock<Keyring>,
+    /// In an encrypted pool, the slot that was opened and the master key in it.
+    pub(crate) master: Option<(u32, Master)>,
     pub(crate) id: PoolId,
     pub(crate) layout: Layout,
     /// A pack of data is closed once it has this many bytes.
@@ -116,6 +118,7 @@ pub(crate) struct Core {
 pub(crate) struct Parts {
     pub(crate) superblock: Superblock,
     pub(crate) keyring: Keyring,
+    pub(crate) master: Option<(u32, Master)>,
     pub(crate) disks: Vec<Option<Arc<dyn Disk>>>,
     pub(crate) index: Index,
     pub(crate) clock: Arc<dyn Clock>,
@@ -126,7 +129,7 @@ pub(crate) struct Parts {
 
 impl Core {
     pub(crate) fn new(parts: Parts) -> Result<Self> {
-        let Parts { superblock, keyring, disks, index, clock, state, journal } = parts;
+        let Parts { superblock, keyring, master, disks, index, clock, state, journal } = parts;
         let (data, parity) = (superblock.data_shards, superblock.parity_shards);
         let layout = Layout {
             data: Shape::new(data, parity)?,
@@ -146,6 +149,7 @@ impl Core {
             hasher: keyring.hasher(),
             superblock: RwLock::new(superblock),
             keyring: RwLock::new(keyring),
+            master,
             disks,
             index,
             pins: Pins::default(),
@@ -409,6 +413,11 @@ impl Core {
         })
     }
 
+    /// Counts a pack that was found whole as one of this process's own, until it is recorded.
+    pub(crate) fn pack_found(&self, id: PackId) {
+        self.fresh_mut().insert(id);
+    }
+
     /// Merges index segments when there are many. Entries of packs that are gone are left out.
     pub(crate) fn merge_segments(&self) -> Result<()> {
         let journaling = self.writable()?;
@@ -439,7 +448,7 @@ impl Core {
     }
 
     /// Syncs the directories that packs lie in.
-    fn sync_names(&self, packs: &[PackId]) -> Result<()> {
+    pub(crate) fn sync_names(&self, packs: &[PackId]) -> Result<()> {
         let dirs: HashSet<String> = packs.iter().map(|id| shard::directory(*id)).collect();
         self.sync_dirs(&dirs)
     }

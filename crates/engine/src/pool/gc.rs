@@ -328,8 +328,7 @@ impl Pool {
     /// Removes the files of packs that were given up, unless other processes read the pool. How
     /// many packs are left waiting.
     pub(crate) fn remove_condemned(&self) -> Result<u64> {
-        let condemned: Vec<(PackId, PackInfo)> =
-            self.core.state().condemned.iter().map(|(id, info)| (*id, *info)).collect();
+        let condemned: Vec<PackId> = self.core.state().condemned.keys().copied().collect();
         if condemned.is_empty() {
             return Ok(0);
         }
@@ -345,12 +344,13 @@ impl Pool {
             }
         }
         let mut dirs = HashSet::new();
-        for (id, info) in &condemned {
-            shard::remove_pack(&self.core.disks, *id, info)?;
+        for id in &condemned {
+            let removed = shard::remove_pack(&self.core.disks, *id);
+            removed.map_err(|e| Error::io(format!("removing pack {id}"), e))?;
             dirs.insert(shard::directory(*id));
         }
         self.core.sync_dirs(&dirs)?;
-        self.core.record(|_| Ok(condemned.iter().map(|(id, _)| Op::DropPack(*id)).collect()))?;
+        self.core.record(|_| Ok(condemned.iter().copied().map(Op::DropPack).collect()))?;
         Ok(0)
     }
 

@@ -28,6 +28,7 @@
 //!
 //! Every durable step, in order, is listed in `docs/format.md`.
 
+mod admin;
 mod core;
 mod gc;
 mod meter;
@@ -44,8 +45,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+pub use self::admin::SlotInfo;
 pub use self::gc::{GcOptions, GcReport};
-pub use self::open::{CreateOptions, OpenMode, OpenOptions, Summary};
+pub use self::open::{CreateOptions, OpenMode, OpenOptions, Use};
 pub use self::meter::Meter;
 pub use self::place::Place;
 pub use self::read::ChunkBytes;

@@ -1,6 +1,6 @@
 //! Making pools, and opening them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -50,13 +50,13 @@ pub struct Use {
 
 /// How to make a pool.
 #[derive(Clone, Debug)]
-pub struct CreateOptions {
+pub struct CreateOptions<'a> {
     /// Its disks, in the order of the layout: data and parity shards together.
     pub disks: Vec<Arc<dyn Disk>>,
     /// How many disks' loss it survives; all but one is a mirror.
     pub parity: u8,
     /// The first secret of an encrypted pool, and how it is stretched.
-    pub secret: Option<(Secret, Stretch)>,
+    pub secret: Option<(&'a Secret, Stretch)>,
     /// How streams and images are cut.
     pub chunking: chunker::Params,
     /// The zstd level, 1 to 19.
@@ -67,13 +67,15 @@ pub struct CreateOptions {
 
 /// How to open a pool.
 #[derive(Clone, Debug)]
-pub struct OpenOptions {
+pub struct OpenOptions<'a> {
     /// The disks that may belong to it, in any order; `None` for one that is known to be missing.
     pub disks: Vec<Option<Arc<dyn Disk>>>,
     /// What for.
     pub mode: OpenMode,
     /// The secret, for an encrypted pool.
-    pub secret: Option<Secret>,
+    pub secret: Option<&'a Secret>,
+    /// Open with an empty index, whatever is on the disks: for [`Pool::rebuild_index`] alone.
+    pub without_index: bool,
 }
 
 /// The disks of a pool as they were found.
@@ -93,7 +95,7 @@ impl Pool {
     /// # Errors
     /// [`Error::Invalid`] for a layout that doesn't fit the disks, or disks that have a pool;
     /// those of the disks.
-    pub fn create(options: CreateOptions, used: Use) -> Result<Self> {
+    pub fn create(options: CreateOptions<'_>, used: Use) -> Result<Self> {
         let CreateOptions { disks, parity, secret, chunking, level, pack_size } = options;
         let total = u8::try_from(disks.len()).unwrap_or(u8::MAX);
         let Some(data) = total.checked_sub(parity).filter(|data| *data > 0) else {
@@ -144,7 +146,9 @@ impl Pool {
         }
         drop(locks);
         let secret = secret.map(|(secret, _)| secret);
-        Self::open(OpenOptions { disks: all, mode: OpenMode::Write, secret }, used)
+        let options =
+            OpenOptions { disks: all, mode: OpenMode::Write, secret, without_index: false };
+        Self::open(options, used)
     }
 
     /// Opens a pool. Opening it to write first puts right what a crash or an absent disk left:
@@ -155,18 +159,18 @@ impl Pool {
     /// [`Error::NotAPool`], [`Error::InUse`], [`Error::SecretNeeded`], [`Error::WrongSecret`],
     /// [`Error::TooFewDisks`] (to write), [`Error::Diverged`], [`Error::Damaged`],
     /// [`Error::Unsupported`].
-    pub fn open(options: OpenOptions, used: Use) -> Result<Self> {
-        let OpenOptions { disks, mode, secret } = options;
+    pub fn open(options: OpenOptions<'_>, used: Use) -> Result<Self> {
+        let OpenOptions { disks, mode, secret, without_index } = options;
         let writes = mode == OpenMode::Write;
         let locks = lock_all(&disks, mode, &used.holder)?;
-        let found = find(disks)?;
+        let found = find(&disks)?;
         let Found { superblock, disks, outdated, notices } = found;
         let tolerated = usize::from(superblock.parity_shards);
         let missing = disks.iter().filter(|disk| disk.is_none()).count();
         if writes && missing > tolerated {
             return Err(Error::TooFewDisks { missing, total: disks.len(), tolerated });
         }
-        let unlocked = superblock.protection.unlock(superblock.pool, secret.as_ref())?;
+        let unlocked = superblock.protection.unlock(superblock.pool, secret)?;
         if writes {
             for place in outdated {
                 if let Some(disk) = &disks[place] {
@@ -178,7 +182,9 @@ impl Pool {
         let settings = settings(&superblock, &unlocked.keyring, &used);
         let (journal, state, report) = Journal::open(&places(&disks), settings, writes)?;
         let options = index::Options { with_filters: writes, ..index::Options::default() };
-        let index = Index::open(&disks, &state.segments, superblock.pool, options)?;
+        let none = BTreeMap::new();
+        let segments = if without_index { &none } else { &state.segments };
+        let index = Index::open(&disks, segments, superblock.pool, options)?;
         let stale: Vec<usize> = report.stale.iter().map(|stale| stale.place.disk).collect();
         let clock_warning = ClockMark::now(Some(&state.clock), &*used.clock).1;
         let parts = Parts {
@@ -251,9 +257,9 @@ fn settings(superblock: &Superblock, keyring: &Keyring, used: &Use) -> Settings 
 }
 
 /// Finds which disks belong together, and the newest of their superblocks.
-pub(crate) fn find(disks: Vec<Option<Arc<dyn Disk>>>) -> Result<Found> {
+pub(crate) fn find(disks: &[Option<Arc<dyn Disk>>]) -> Result<Found> {
     let mut notices = Vec::new();
-    let candidates: Vec<Arc<dyn Disk>> = disks.into_iter().flatten().collect();
+    let candidates: Vec<Arc<dyn Disk>> = disks.iter().flatten().cloned().collect();
     let read: Vec<Result<Superblock>> =
         candidates.iter().map(|disk| Superblock::read(&**disk)).collect();
     let newest = Superblock::newest(&read)?.clone();

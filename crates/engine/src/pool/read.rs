@@ -102,7 +102,11 @@ impl OpenPack {
         if report.bad.is_empty() {
             return Ok(report.range);
         }
-        let names: Vec<String> = report.bad.iter().map(ToString::to_string).collect();
+        let names: Vec<String> = report
+            .bad
+            .iter()
+            .map(|bad| format!("unit {} of shard {} on disk {}", bad.unit, bad.shard, bad.disk))
+            .collect();
         let names = format!("pack {}: {}", self.id, names.join(", "));
         if core.writable().is_err() {
             core.notice(format!("{names} bad, worked out from the other disks"));

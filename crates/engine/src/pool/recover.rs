@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::error::Result;
-use crate::id::PackId;
+use crate::id::{ChunkId, Location, PackId};
 use crate::index;
+use crate::pack::Sealed;
 use crate::pool::Pool;
 use crate::pool::read::OpenPack;
 use crate::shard::{self, FoundShard, ShardSet, Stage};
-use crate::state::{Op, PackInfo};
+use crate::state::PackInfo;
 
 impl Pool {
     /// `stale` are disks whose journal was behind: whole packs on them that the state doesn't
@@ -78,30 +79,25 @@ impl Pool {
     /// Takes in packs that are whole, with their index entries.
     fn adopt(&self, orphans: &BTreeSet<PackId>) -> Result<HashSet<PackId>> {
         let mut adopted = HashSet::new();
-        let mut ops = Vec::new();
         for id in orphans {
             let Some((info, entries)) = self.look_into(*id) else { continue };
             for (chunk, at) in entries {
                 self.core.index.memtable().insert(&chunk, at);
             }
-            self.core.adopt_pack(*id);
-            ops.push(Op::AddPack(*id, info));
+            self.core.pack_found(*id);
+            self.core.pack_sealed(Sealed { id: *id, info, failed: Vec::new() })?;
             adopted.insert(*id);
         }
-        if !ops.is_empty() {
-            self.core.sync_names(&adopted.iter().copied().collect::<Vec<_>>())?;
+        if !adopted.is_empty() {
+            self.core.flush(|_| Ok(Vec::new()))?;
             let count = adopted.len();
-            self.core.flush_adopted(ops)?;
             self.core.notice(format!("{count} packs of a session that did not end were taken in"));
         }
         Ok(adopted)
     }
 
     /// What a pack that the state doesn't know says of itself, if it is whole.
-    fn look_into(
-        &self,
-        id: PackId,
-    ) -> Option<(PackInfo, Vec<(crate::id::ChunkId, crate::id::Location)>)> {
+    fn look_into(&self, id: PackId) -> Option<(PackInfo, Vec<(ChunkId, Location)>)> {
         let set = ShardSet::discover(&self.core.disks, self.core.id, id).ok()?;
         let header = set.header().ok()?;
         let shape = set.geometry().shape;

@@ -14,7 +14,7 @@ use crate::pool::core::lock;
 use crate::pool::pins::ChunkSet;
 use crate::pool::read::{Lens, OpenPack, unreadable};
 use crate::pool::{Meter, Pool};
-use crate::shard;
+use crate::shard::{self, Geometry, ScrubBuffers, Shape};
 use crate::state::{Op, PackInfo, ScrubMark};
 
 /// Frames that are checked are read together up to this many bytes.
@@ -74,8 +74,8 @@ pub struct ScrubOutcome {
     pub bytes_read: u64,
     /// Units that did not have their sum.
     pub bad_units: u64,
-    /// Shards that were not there or could not be used at all.
-    pub missing_shards: u64,
+    /// Shards with something wrong as a whole: missing, on a missing disk, cut short.
+    pub bad_shards: u64,
     /// Units and shards that are whole again.
     pub healed: u64,
     /// Packs of which a part is lost, and what the scrub could tell of it.
@@ -307,21 +307,37 @@ impl Pool {
         meter.begin(packs.iter().map(|(_, info)| info.len).sum());
         let mut outcome = ScrubOutcome { complete: true, ..ScrubOutcome::default() };
         let begun = Instant::now();
-        for (done, (id, info)) in packs.iter().enumerate() {
-            let enough = options.packs.is_some_and(|packs| done >= packs);
-            if enough || self.core.check_canceled().is_err() {
-                outcome.complete = false;
-                self.core.record(|_| Ok(vec![Op::Scrub(Some(ScrubMark { next: *id, ..mark }))]))?;
-                break;
-            }
-            if done % SCRUB_STEP == 0 {
-                self.core.record(|_| Ok(vec![Op::Scrub(Some(ScrubMark { next: *id, ..mark }))]))?;
-            }
-            self.scrub_pack(*id, info, &mut outcome)?;
-            meter.add(info.len);
+        let mut read = 0;
+        let mut throttle = |bytes| {
+            read += bytes;
             if let Some(rate) = options.rate {
-                let due = Duration::from_secs_f64(outcome.bytes_read as f64 / rate.max(1) as f64);
+                let due = Duration::from_secs_f64(read as f64 / rate.max(1) as f64);
                 std::thread::sleep(due.saturating_sub(begun.elapsed()));
+            }
+            self.core.check_canceled()
+        };
+        let mut buffers = ScrubBuffers::default();
+        for (done, (id, info)) in packs.iter().enumerate() {
+            let come_to = || {
+                self.core.record(|_| Ok(vec![Op::Scrub(Some(ScrubMark { next: *id, ..mark }))]))
+            };
+            if done % SCRUB_STEP == 0 {
+                come_to()?;
+            }
+            let enough = options.packs.is_some_and(|packs| done >= packs);
+            let scrubbed = if enough {
+                Err(Error::Canceled)
+            } else {
+                self.scrub_pack(*id, info, &mut outcome, &mut buffers, &mut throttle)
+            };
+            match scrubbed {
+                Ok(()) => meter.add(info.len),
+                Err(Error::Canceled) => {
+                    outcome.complete = false;
+                    come_to()?;
+                    break;
+                }
+                Err(e) => return Err(e),
             }
         }
         self.reading.forget_packs();
@@ -337,27 +353,35 @@ impl Pool {
         id: PackId,
         info: &PackInfo,
         outcome: &mut ScrubOutcome,
+        buffers: &mut ScrubBuffers,
+        throttle: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<()> {
-        let pool = self.id();
-        let report = shard::scrub_pack(&self.core.disks, pool, id, info, true)?;
+        let shape = Shape::new(info.data_shards, info.parity_shards)?;
+        let geometry = Geometry::new(shape, info.len)?;
+        let (disks, pool) = (&self.core.disks, self.core.id);
+        let report =
+            shard::scrub_pack(disks, pool, id, Some(geometry), true, buffers, throttle)?;
         outcome.packs += 1;
         outcome.bytes_read += report.bytes_read;
-        outcome.bad_units += report.bad_units;
-        outcome.missing_shards += report.missing_shards;
-        outcome.healed += report.healed;
-        if let Some(why) = report.lost {
-            if !self.core.state().packs.contains_key(&id) {
-                return Ok(());
-            }
-            outcome.lost.insert(id, why);
-            let report = Mutex::new(CheckReport::default());
-            let mut lens = self.reading.lens();
-            self.check_pack(id, info, &mut lens, &report);
-            self.reading.put_lens(lens);
-            let found = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-            self.mark_bad(&found.bad_copies)?;
-            outcome.bad_copies.extend(found.bad_copies);
+        outcome.bad_units += report.bad_units.len() as u64;
+        outcome.bad_shards += report.flaws.len() as u64;
+        outcome.healed += (report.healed_units.len() + report.mended_shards.len()) as u64;
+        for (disk, why) in &report.failed {
+            self.core.notice(format!("disk {disk} failed while pack {id} was mended: {why}"));
         }
+        if report.unrecoverable.is_empty() || !self.core.state().packs.contains_key(&id) {
+            return Ok(());
+        }
+        let ranges: Vec<String> =
+            report.unrecoverable.iter().map(|r| format!("{} to {}", r.start, r.end)).collect();
+        outcome.lost.insert(id, format!("bytes {} are lost", ranges.join(", ")));
+        let report = Mutex::new(CheckReport::default());
+        let mut lens = self.reading.lens();
+        self.check_pack(id, info, &mut lens, &report);
+        self.reading.put_lens(lens);
+        let found = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.mark_bad(&found.bad_copies)?;
+        outcome.bad_copies.extend(found.bad_copies);
         Ok(())
     }
 
