@@ -69,7 +69,9 @@ fn mixed(len: usize) -> Vec<u8> {
     let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
     let mut folders: Vec<_> = home.into_iter().map(|home| home.join("registry/src")).collect();
     while let Some(folder) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(folder) else { continue };
+        let Ok(entries) = std::fs::read_dir(folder) else {
+            continue;
+        };
         let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         for path in paths {
@@ -114,9 +116,8 @@ fn gearhash_normalised(params: Params) -> Cutter {
 fn fastcdc_2020(params: Params) -> Cutter {
     Box::new(move |data| {
         let (min, avg, max) = (params.min, params.avg, params.max);
-        let chunk = fastcdc::v2020::FastCDC::new(data, min as usize, avg as usize, max as usize)
-            .expect("the sizes are within the crate's bounds")
-            .next();
+        let chunk =
+            fastcdc::v2020::FastCDC::new(data, min as usize, avg as usize, max as usize).next();
         chunk.map_or(data.len(), |chunk| chunk.length)
     })
 }
@@ -208,7 +209,9 @@ fn main() {
         println!("|");
     }
 
-    println!("\nMean chunk in KiB, and the part of bytes found again after 1 to 7 bytes were put in");
+    println!(
+        "\nMean chunk in KiB, and the part of bytes found again after 1 to 7 bytes were put in"
+    );
     println!("about every MiB, of random / text / mixed data:\n");
     println!("| chunker | avg 16K | 64K | 256K | 1M |\n|---|---|---|---|---|");
     for (row, name) in names.iter().enumerate() {
@@ -219,9 +222,10 @@ fn main() {
             let means = sets.iter().map(|(_, data)| {
                 format!("{:.0}", (data.len() / cut_all(cut, data).len()) as f64 / 1024.0)
             });
-            let again = sets.iter().zip(&changed).map(|((_, data), changed)| {
-                format!("{:.3}", found_again(cut, data, changed))
-            });
+            let again = sets
+                .iter()
+                .zip(&changed)
+                .map(|((_, data), changed)| format!("{:.3}", found_again(cut, data, changed)));
             let means: Vec<_> = means.collect();
             let again: Vec<_> = again.collect();
             cells.push(format!("{}; {}", means.join(" / "), again.join(" / ")));

@@ -82,19 +82,14 @@ fn take_lowest(even: &mut u32, odd: &mut u32) -> Option<usize> {
     if *even == 0 && *odd == 0 {
         return None;
     }
-    let set = if place % 2 == 0 { even } else { odd };
+    let set = if place.is_multiple_of(2) { even } else { odd };
     *set &= *set - 1;
     Some(place as usize)
 }
 
 /// The kernel of [`Avx2::scan`].
 #[target_feature(enable = "avx2")]
-fn avx2(
-    data: &[u8],
-    mut from: usize,
-    to: usize,
-    judge: &Judge,
-) -> ControlFlow<usize, usize> {
+fn avx2(data: &[u8], mut from: usize, to: usize, judge: &Judge) -> ControlFlow<usize, usize> {
     const LANES: usize = 32;
     assert!(from >= LEAD && to <= data.len(), "the window is inside the data");
     let weights: [__m256i; 4] = std::array::from_fn(|pair| _mm256_set1_epi16(pair_weights(pair)));
@@ -152,12 +147,7 @@ fn avx2(
 
 /// The kernel of [`Avx512::scan`].
 #[target_feature(enable = "avx512f,avx512bw")]
-fn avx512(
-    data: &[u8],
-    mut from: usize,
-    to: usize,
-    judge: &Judge,
-) -> ControlFlow<usize, usize> {
+fn avx512(data: &[u8], mut from: usize, to: usize, judge: &Judge) -> ControlFlow<usize, usize> {
     const LANES: usize = 64;
     assert!(from >= LEAD && to <= data.len(), "the window is inside the data");
     let weights: [__m512i; 4] = std::array::from_fn(|pair| _mm512_set1_epi16(pair_weights(pair)));
