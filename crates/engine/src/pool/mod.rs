@@ -38,6 +38,8 @@ mod place;
 mod read;
 mod recover;
 mod session;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod writer;
 
