@@ -4,10 +4,10 @@
 use crate::compress::{Compressor, Decompressor, Method};
 use crate::error::{Error, Result};
 
-/// The largest frame before compression, in bytes: what its head can say.
+/// The largest frame before compression, in bytes: what its tail can say.
 pub const MAX_FRAME: usize = (1 << 24) - 1;
-/// The length of a frame's head, in bytes.
-pub const FRAME_HEAD: usize = 4;
+/// The length of a frame's tail, in bytes.
+pub const FRAME_TAIL: usize = 4;
 
 /// Compresses and decompresses frames with contexts and buffers that are kept.
 #[derive(Debug)]
@@ -22,21 +22,19 @@ impl FrameCodec {
         Self { compressor: Compressor::new(level), decompressor: Decompressor::new() }
     }
 
-    /// Replaces `out` by the head and body of a frame that holds `raw`.
+    /// Replaces `out` by a frame that holds `raw`.
     ///
     /// # Panics
     /// When `raw` is longer than [`MAX_FRAME`]; callers bound it.
     pub fn encode(&mut self, raw: &[u8], out: &mut Vec<u8>) {
         assert!(raw.len() <= MAX_FRAME, "a frame holds at most {MAX_FRAME} bytes");
-        out.clear();
-        out.resize(FRAME_HEAD, 0);
         let method = self.compressor.compress(raw, out);
         if method == Method::Raw {
-            out.truncate(FRAME_HEAD);
+            out.clear();
             out.extend_from_slice(raw);
         }
-        let len = (raw.len() as u32).to_le_bytes();
-        out[..FRAME_HEAD].copy_from_slice(&[method as u8, len[0], len[1], len[2]]);
+        out.push(method as u8);
+        out.extend_from_slice(&(raw.len() as u32).to_le_bytes()[..3]);
     }
 
     /// Replaces `out` by the chunks of an opened frame.
@@ -45,13 +43,11 @@ impl FrameCodec {
     /// [`Error::Damaged`] when `frame` isn't one.
     pub fn decode(&mut self, frame: &[u8], out: &mut Vec<u8>) -> Result<()> {
         let what = "a frame";
-        let (head, body) = frame
-            .split_first_chunk::<FRAME_HEAD>()
-            .ok_or_else(|| Error::damaged(what, "it is shorter than its head"))?;
-        let method = Method::from_code(head[0])
-            .ok_or_else(|| Error::damaged(what, "its compression method is unknown"))?;
-        let raw_len = u32::from_le_bytes([head[1], head[2], head[3], 0]) as usize;
-        out.clear();
+        let (body, tail) = frame
+            .split_last_chunk::<FRAME_TAIL>()
+            .ok_or_else(|| Error::damaged(what, "it is shorter than its tail"))?;
+        let method = Method::from_code(tail[0]).map_err(Error::decoding(what))?;
+        let raw_len = u32::from_le_bytes([tail[1], tail[2], tail[3], 0]) as usize;
         self.decompressor.decompress(method, body, raw_len, out)
     }
 }
@@ -73,7 +69,7 @@ mod tests {
             assert_eq!(back, raw);
         }
         assert!(codec.decode(&[0, 1], &mut Vec::new()).is_err());
-        assert!(codec.decode(&[9, 1, 0, 0, 0], &mut Vec::new()).is_err());
-        assert!(codec.decode(&[0, 200, 0, 0, 0], &mut Vec::new()).is_err());
+        assert!(codec.decode(&[0, 9, 1, 0, 0], &mut Vec::new()).is_err());
+        assert!(codec.decode(&[0, 0, 200, 0, 0], &mut Vec::new()).is_err());
     }
 }

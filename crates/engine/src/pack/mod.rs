@@ -13,9 +13,9 @@
 //!
 //! | field | bytes | content |
 //! |---|---|---|
-//! | method | 1 | 0 stored as it is, 1 zstd |
+//! | body | all but the last 4 | the chunks, one after the other, by the method |
+//! | method | 1 | 0 stored as it is, 1 zstd ([`crate::compress`]) |
 //! | raw length | 3, little-endian | length of the chunks together, before compression |
-//! | body | rest | the chunks, one after the other, by that method |
 //!
 //! and all of it sealed with the pack's key ([`crate::seal::PackSealer`]), the frame's offset in
 //! the pack as the nonce and the pack's number as associated data, so that a frame can't be moved
@@ -36,5 +36,5 @@ mod frame;
 mod packer;
 
 pub use directory::{Directory, FOOTER_LEN, Footer, FrameEntry};
-pub use frame::{FRAME_HEAD, FrameCodec, MAX_FRAME};
+pub use frame::{FRAME_TAIL, FrameCodec, MAX_FRAME};
 pub use packer::{Closed, NewFrame, PackSpec, Packer, Sealed};

@@ -15,7 +15,7 @@ use crate::state::PackInfo;
 /// A frame that has no place yet.
 #[derive(Debug, Default)]
 pub struct NewFrame {
-    /// Its head and body, not yet sealed ([`FrameCodec::encode`]).
+    /// The frame, not yet sealed ([`FrameCodec::encode`]).
     pub bytes: Vec<u8>,
     /// Its chunks and their lengths.
     pub chunks: Vec<(ChunkId, u32)>,

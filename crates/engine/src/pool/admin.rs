@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::id::{DiskId, SegmentId};
 use crate::index;
-use crate::keys::{Secret, Stretch};
+use crate::keys::{Kdf, Protection, Secret, Stretch};
 use crate::pool::open::{Found, OpenMode, OpenOptions, Use, find, lock_all, make_room};
 use crate::pool::read::OpenPack;
 use crate::pool::{Meter, Pool};
@@ -45,12 +45,13 @@ impl Pool {
     pub fn slots(&self) -> Vec<SlotInfo> {
         let opened = self.core.master.as_ref().map(|(slot, _)| *slot);
         let superblock = self.core.superblock();
-        let slots = superblock.protection.slots();
+        let Protection::Sealed { slots, .. } = &superblock.protection else { return Vec::new() };
         slots
+            .iter()
             .map(|slot| SlotInfo {
                 id: slot.id(),
                 label: slot.label().to_owned(),
-                key_file: slot.is_key_file(),
+                key_file: slot.kdf() == Kdf::KeyFile,
                 opened: opened == Some(slot.id()),
             })
             .collect()
@@ -71,7 +72,7 @@ impl Pool {
     /// [`Error::Invalid`] when there is no such slot.
     pub fn change_slot(&self, id: u32, secret: &Secret, stretch: Stretch) -> Result<()> {
         let (_, master) = self.master()?;
-        self.change_superblock(|sb| sb.protection.slots_mut()?.change(master, id, secret, stretch))
+        self.change_superblock(|sb| sb.protection.slots_mut()?.change(id, master, secret, stretch))
     }
 
     /// Removes a key slot. The last one stays.

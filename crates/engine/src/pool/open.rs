@@ -11,7 +11,7 @@ use crate::disk::{Disk, DiskLock, read_file, replace_file};
 use crate::error::{Error, Result};
 use crate::id::{DiskId, PoolId};
 use crate::index::{self, Index};
-use crate::journal::{self, Journal, Sealing, Settings};
+use crate::journal::{self, Journal, Settings};
 use crate::keys::{Keyring, Protection, Secret, Stretch};
 use crate::pool::core::{Core, Parts};
 use crate::pool::read::Reading;
@@ -180,13 +180,15 @@ impl Pool {
             }
         }
         let settings = settings(&superblock, &unlocked.keyring, &used);
-        let (journal, state, report) = Journal::open(&places(&disks), settings, writes)?;
+        let (journal, mut state, report) = Journal::open(&places(&disks), settings, writes)?;
         let options = index::Options { with_filters: writes, ..index::Options::default() };
         let none = BTreeMap::new();
         let segments = if without_index { &none } else { &state.segments };
         let index = Index::open(&disks, segments, superblock.pool, options)?;
-        let stale: Vec<usize> = report.stale.iter().map(|stale| stale.place.disk).collect();
-        let clock_warning = ClockMark::now(Some(&state.clock), &*used.clock).1;
+        let stale: Vec<usize> = report.stale.iter().map(|stale| stale.disk).collect();
+        // From here on the time since this boot counts, whatever becomes of the wall clock.
+        let clock_warning;
+        (state.clock, clock_warning) = ClockMark::now(Some(&state.clock), &*used.clock);
         let parts = Parts {
             superblock,
             keyring: unlocked.keyring,
@@ -199,7 +201,9 @@ impl Pool {
         };
         let core = Arc::new(Core::new(parts)?);
         notices.into_iter().for_each(|text| core.notice(text));
-        report.stale.iter().for_each(|stale| core.notice(stale.to_string()));
+        report.stale.iter().for_each(|stale| {
+            core.notice(format!("a copy of the journal on disk {} {}", stale.disk, stale.why));
+        });
         clock_warning.into_iter().for_each(|warning| core.notice(warning.to_string()));
         let inline = used.threads == 0;
         let pool = Self {
@@ -250,7 +254,7 @@ pub(crate) fn places(disks: &[Option<Arc<dyn Disk>>]) -> Vec<Option<journal::Pla
 fn settings(superblock: &Superblock, keyring: &Keyring, used: &Use) -> Settings {
     Settings {
         pool: superblock.pool,
-        sealing: Sealing::from(keyring),
+        sealing: keyring.journal(),
         need: usize::from(superblock.data_shards),
         inline: used.threads == 0,
     }
