@@ -337,64 +337,49 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// What came of a step, in words that are the same for all disks.
-    fn take(&mut self, step: &Step) -> String {
+    fn take(&mut self, step: &Step) -> io::Result<String> {
         let caching = |direct: bool| BOTH[usize::from(direct)];
-        let say = |result: io::Result<String>| match result {
-            Ok(said) => said,
-            Err(e) => format!("{:?}", e.kind()),
-        };
         let open = self.files.len();
         let file = |slot: usize| (open > 0).then(|| &self.files[slot % open]);
-        let done = |()| String::new();
         match *step {
             Step::Create(p, direct) => {
-                let result = self.disk.create(PATHS[p], caching(direct));
-                say(result.map(|f| done(self.files.push(f))))
+                self.files.push(self.disk.create(PATHS[p], caching(direct))?);
             }
             Step::Open(p, direct, write) => {
-                let result = self.disk.open(PATHS[p], caching(direct), write);
-                say(result.map(|f| done(self.files.push(f))))
+                self.files.push(self.disk.open(PATHS[p], caching(direct), write)?);
             }
-            Step::Close(slot) if open > 0 => done(drop(self.files.swap_remove(slot % open))),
-            Step::Write(slot, offset, len, byte) => file(slot).map_or_else(String::new, |f| {
+            Step::Close(slot) if open > 0 => drop(self.files.swap_remove(slot % open)),
+            Step::Write(slot, offset, len, byte) => {
                 let data: Vec<u8> = (0..len).map(|i| (i / 7) as u8 ^ byte).collect();
-                say(f.write_all_at(&data, offset).map(done))
-            }),
-            Step::Read(slot, offset, len) => file(slot).map_or_else(String::new, |f| {
+                file(slot).map_or(Ok(()), |f| f.write_all_at(&data, offset))?;
+            }
+            Step::Read(slot, offset, len) => {
                 let mut memory = AlignedBuf::new(len + 1);
-                let skew = usize::from(byte_of(offset) % 2 == 1);
+                let skew = usize::from(offset % 3 == 1);
                 let buf = &mut memory[skew..][..len];
-                say(f.read_exact_at(buf, offset).map(|()| blake3::hash(buf).to_string()))
-            }),
-            Step::SetLen(slot, len) => {
-                file(slot).map_or_else(String::new, |f| say(f.set_len(len).map(done)))
+                file(slot).map_or(Ok(()), |f| f.read_exact_at(buf, offset))?;
+                return Ok(blake3::hash(buf).to_string());
             }
-            Step::Len(slot) => {
-                file(slot).map_or_else(String::new, |f| say(f.len().map(|n| n.to_string())))
+            Step::SetLen(slot, len) => file(slot).map_or(Ok(()), |f| f.set_len(len))?,
+            Step::Len(slot) => return file(slot).map_or(Ok(0), |f| f.len()).map(|n| n.to_string()),
+            Step::Sync(slot) => file(slot).map_or(Ok(()), |f| f.sync())?,
+            Step::Rename(a, b) => self.disk.rename(PATHS[a], PATHS[b])?,
+            Step::Remove(p) => self.disk.remove(PATHS[p])?,
+            Step::MakeDir(p) => self.disk.make_dir(PATHS[p])?,
+            Step::List(p) => {
+                self.disk.list(PATHS[p])?;
+                return Ok(format!("{:?}", names(self.disk, PATHS[p])));
             }
-            Step::Sync(slot) => file(slot).map_or_else(String::new, |f| say(f.sync().map(done))),
-            Step::Rename(a, b) => say(self.disk.rename(PATHS[a], PATHS[b]).map(done)),
-            Step::Remove(p) => say(self.disk.remove(PATHS[p]).map(done)),
-            Step::MakeDir(p) => say(self.disk.make_dir(PATHS[p]).map(done)),
-            Step::List(p) => say(self.disk.list(PATHS[p]).map(|mut entries| {
-                entries.sort_by(|a, b| a.name.cmp(&b.name));
-                format!("{entries:?}")
-            })),
-            Step::SyncDir(p) => say(self.disk.sync_dir(PATHS[p]).map(done)),
-            Step::Lock(p, exclusive) => {
-                say(self.disk.lock(PATHS[p], exclusive).map(|l| done(self.locks.push(l))))
-            }
+            Step::SyncDir(p) => self.disk.sync_dir(PATHS[p])?,
+            Step::Lock(p, exclusive) => self.locks.push(self.disk.lock(PATHS[p], exclusive)?),
             Step::Unlock(slot) if !self.locks.is_empty() => {
                 let slot = slot % self.locks.len();
-                done(drop(self.locks.swap_remove(slot)))
+                drop(self.locks.swap_remove(slot));
             }
-            Step::Close(_) | Step::Unlock(_) => String::new(),
+            Step::Close(_) | Step::Unlock(_) => {}
         }
+        Ok(String::new())
     }
-}
-
-fn byte_of(offset: u64) -> u8 {
-    (offset / 3) as u8
 }
 
 /// Every file and directory below `dir`, with its content.
@@ -422,7 +407,7 @@ proptest! {
             .map(|disk| Run { disk: &**disk, files: Vec::new(), locks: Vec::new() })
             .collect();
         for step in &steps {
-            let said: Vec<_> = runs.iter_mut().map(|run| run.take(step)).collect();
+            let said: Vec<_> = runs.iter_mut().map(|run| run.take(step).map_err(|e| e.kind())).collect();
             assert!(said.windows(2).all(|w| w[0] == w[1]), "{step:?}: {said:?}");
         }
         let trees: Vec<_> = disks
