@@ -285,7 +285,6 @@ fn a_pack_has_a_longest_length() {
 }
 
 /// Frozen: version 1 of the format, written down once.
-
 #[test]
 fn the_bytes_of_version_1_do_not_change() {
     let bench = Bench::new(shape(2, 2), 20_000);
