@@ -170,7 +170,7 @@ impl ShardSet {
     }
 
     fn report(&self, offset: u64, len: usize, lost: Vec<Option<String>>) -> ReadReport {
-        let start = (offset % PAGE as u64) as usize;
+        let start = if len == 0 { 0 } else { (offset % PAGE as u64) as usize };
         let lost = lost
             .into_iter()
             .enumerate()
@@ -256,7 +256,7 @@ impl ShardSet {
         let longest = (0..shape.data()).map(shares).filter(in_pieces).map(|s| s.end - s.start);
         buf.grow(size + longest.max().unwrap_or(0) as usize);
         let (out, scratch) = buf.split_at_mut(size);
-        for shard in 0..shape.data() {
+        for (shard, lost) in lost.iter_mut().enumerate().take(shape.data()) {
             let share = shares(shard);
             if share.is_empty() {
                 continue;
@@ -277,7 +277,7 @@ impl ShardSet {
                 result.map_err(|error| error.to_string())
             });
             if let Err(why) = read {
-                lost[shard] = Some(why);
+                *lost = Some(why);
                 return false;
             }
         }

@@ -13,7 +13,7 @@ use super::survey::{Span, Survey};
 use crate::buf::{AlignedBuf, PAGE};
 use crate::disk::{Caching, Disk, DiskFile};
 use crate::erasure::Code;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::{PackId, PoolId};
 
 /// What a scrub found in a pack, and what it could do about it.
@@ -78,7 +78,7 @@ pub struct ScrubBuffers(Span);
 ///   shards have: they go on being reported, and are healed should the others come back.
 ///
 /// # Errors
-/// [`Error::Invalid`] when `geometry` doesn't fit the disks; [`Error::Damaged`] when it is not
+/// [`crate::Error::Invalid`] when `geometry` doesn't fit the disks; [`crate::Error::Damaged`] when it is not
 /// given and no trailer is valid; what `throttle` returns.
 pub fn scrub_pack(
     disks: &[Option<Arc<dyn Disk>>],
@@ -292,10 +292,11 @@ impl<'a> Mender<'a> {
     fn rewrite_marked(&mut self) {
         for shard in 0..self.survey.shards.len() {
             let found = &self.survey.shards[shard];
-            if found.sealed && found.sums != self.sums[shard] {
-                if let Err(error) = self.write_trailer(shard) {
-                    self.fail(shard, "writing the trailer of", &error);
-                }
+            if found.sealed
+                && found.sums != self.sums[shard]
+                && let Err(error) = self.write_trailer(shard)
+            {
+                self.fail(shard, "writing the trailer of", &error);
             }
         }
     }
