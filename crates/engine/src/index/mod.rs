@@ -34,6 +34,8 @@ mod cache;
 mod damage;
 mod filter;
 mod format;
+#[cfg(test)]
+mod memdisk;
 mod memtable;
 mod merge;
 mod segment;
