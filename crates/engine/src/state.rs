@@ -424,8 +424,11 @@ mod tests {
     }
 
     fn clock() -> impl Strategy<Value = ClockMark> {
-        (time(), any::<[u8; 16]>(), any::<i64>())
-            .prop_map(|(time, boot, since_boot)| ClockMark { time, boot, since_boot })
+        (time(), any::<[u8; 16]>(), any::<i64>()).prop_map(|(time, boot, since_boot)| ClockMark {
+            time,
+            boot,
+            since_boot,
+        })
     }
 
     fn op() -> impl Strategy<Value = Op> {

@@ -87,7 +87,8 @@ impl From<Error> for Trouble {
 /// The generation in the name of a journal file.
 pub(super) fn base_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
-    let plain = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let plain =
+        digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if plain { u64::from_str_radix(digits, 16).ok() } else { None }
 }
 
@@ -218,9 +219,7 @@ impl Shelf {
                 let source = &self.sources[own.source];
                 source.place == place && source.header.is_some()
             })
-            .filter_map(|(history, own)| {
-                Some((self.sources[own.source].base, (*history)?, own))
-            })
+            .filter_map(|(history, own)| Some((self.sources[own.source].base, (*history)?, own)))
             .max_by_key(|(base, ..)| *base)?;
         let at = own.tip.unwrap_or(self.histories[history].base);
         Some(Position { history, tip: own.tip, at, later: own.later })
@@ -260,9 +259,10 @@ impl Shelf {
         settings: &Settings,
     ) -> bool {
         let Some(stray) = &positions[place] else { return false };
-        let holders = positions.iter().flatten().filter(|position| {
-            self.follows(position, history) && position.tip >= Some(stray.at)
-        });
+        let holders = positions
+            .iter()
+            .flatten()
+            .filter(|position| self.follows(position, history) && position.tip >= Some(stray.at));
         2 * settings.need > copies && holders.count() >= settings.need
     }
 

@@ -250,13 +250,8 @@ mod tests {
 
     #[test]
     fn a_record_is_known_only_where_it_was_written() {
-        let header = RecordHeader {
-            kind: Kind::Commit,
-            len: 3,
-            number: 4,
-            generation: 10,
-            salt: [3; 16],
-        };
+        let header =
+            RecordHeader { kind: Kind::Commit, len: 3, number: 4, generation: 10, salt: [3; 16] };
         let chain = header.chain(Chain([1; 16]), b"abc");
         let bytes = header.encode(chain, b"abc", 8192);
         assert_eq!(bytes.len(), BLOCK);

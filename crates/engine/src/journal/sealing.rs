@@ -116,13 +116,8 @@ mod tests {
     fn only_the_same_record_of_the_same_file_opens() {
         let sealing = Sealing::Aes256Gcm(Zeroizing::new([9; 32]));
         let key = sealing.file_key(&[1; 16]);
-        let header = RecordHeader {
-            kind: Kind::Commit,
-            len: 22,
-            number: 2,
-            generation: 8,
-            salt: [1; 16],
-        };
+        let header =
+            RecordHeader { kind: Kind::Commit, len: 22, number: 2, generation: 8, salt: [1; 16] };
         let chain = Chain([4; 16]);
         let mut sealed = b"secret".to_vec();
         key.seal(&header, chain, &mut sealed).unwrap();

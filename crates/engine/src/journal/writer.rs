@@ -71,7 +71,12 @@ struct Pen {
 
 impl Pen {
     /// Makes the next record: where it goes, and its bytes.
-    fn record(&mut self, kind: Kind, generation: u64, mut payload: Vec<u8>) -> Result<(u64, Vec<u8>)> {
+    fn record(
+        &mut self,
+        kind: Kind,
+        generation: u64,
+        mut payload: Vec<u8>,
+    ) -> Result<(u64, Vec<u8>)> {
         let too_long = || Error::Invalid(format!("a commit of more than {MAX_PAYLOAD} bytes"));
         if payload.len() > MAX_PAYLOAD {
             return Err(too_long());

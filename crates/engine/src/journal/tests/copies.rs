@@ -1,7 +1,7 @@
 //! Copies that are behind, fail, or contradict each other.
 
-use super::disk::{Power, TestDisk};
 use super::*;
+use crate::disk::{Fault, Operation};
 
 fn flaws(report: &LoadReport) -> Vec<(usize, Flaw, Option<u64>)> {
     report.stale.iter().map(|s| (s.disk, s.why.clone(), s.generation)).collect()
@@ -9,7 +9,7 @@ fn flaws(report: &LoadReport) -> Vec<(usize, Flaw, Option<u64>)> {
 
 #[test]
 fn a_disk_that_was_away_is_brought_up() {
-    let (rig, _) = written(Rig::disks(2, 1, &Power::new()));
+    let (rig, _) = written(Rig::of(2, 1));
     let mut last = State::clone(&rig.state());
     for n in 10..15 {
         last = rig.write_with(&[1], n);
@@ -25,16 +25,15 @@ fn a_disk_that_was_away_is_brought_up() {
 
 #[test]
 fn a_disk_that_is_new_gets_a_copy() {
-    let power = Power::new();
-    let (mut rig, states) = written(Rig::disks(3, 2, &power));
-    rig.disks[2] = TestDisk::new(2, &power);
+    let (rig, states) = written(Rig::of(3, 2));
+    rig.disk(2).remove_all();
     let (mut journal, _, report) = rig.open(true).unwrap();
     assert_eq!(flaws(&report), [(2, Flaw::Missing, None)]);
     let mut state = states.last().unwrap().clone();
     assert_eq!(rig.state(), state);
 
     // And while the journal is open.
-    rig.disks[1] = TestDisk::new(1, &power);
+    rig.disk(1).remove_all();
     journal.dismiss(1).unwrap();
     assert_eq!(journal.live_disks().collect::<Vec<_>>(), [0, 2]);
     journal.commit(&step(7)).unwrap();
@@ -50,16 +49,16 @@ fn a_disk_that_is_new_gets_a_copy() {
 fn disks_written_without_each_other_have_diverged() {
     // The second one with the first, so that the common history is in files that are gone.
     for commits in [1, 4] {
-        let (rig, _) = written(Rig::disks(2, 1, &Power::new()));
+        let (rig, _) = written(Rig::of(2, 1));
         for n in 0..commits {
             rig.write_with(&[0], 10 + n);
         }
         rig.write_with(&[1], 20);
         for for_write in [false, true] {
-            let before = rig.disks[1].paths();
+            let before = rig.disk(1).files();
             let Err(Error::Diverged { why }) = rig.open(for_write) else { panic!("it opened") };
-            assert!(why.contains("disk0") && why.contains("disk1"), "{why}");
-            assert_eq!(rig.disks[1].paths(), before);
+            assert!(why.contains("sim0") && why.contains("sim1"), "{why}");
+            assert_eq!(rig.disk(1).files(), before);
         }
         // Either can be had alone.
         rig.open_with(&[0], true).unwrap();
@@ -69,7 +68,7 @@ fn disks_written_without_each_other_have_diverged() {
 
 #[test]
 fn damage_does_not_hide_that_disks_have_diverged() {
-    let (rig, _) = written(Rig::disks(2, 1, &Power::new()));
+    let (rig, _) = written(Rig::of(2, 1));
     let (mut journal, ..) = rig.open_with(&[0], true).unwrap();
     for n in 10..14 {
         journal.commit(&step(n)).unwrap();
@@ -78,26 +77,24 @@ fn damage_does_not_hide_that_disks_have_diverged() {
         rig.write_with(&[1], n);
     }
     let path = rig.newest(0, "journal");
-    let mut bytes = rig.disks[0].bytes(&path);
-    bytes[3 * 4096 + 70] ^= 1;
-    rig.disks[0].set_bytes(&path, &bytes);
+    rig.disk(0).flip_bit(&path, 3 * 4096 + 70, 0).unwrap();
     assert!(matches!(rig.open(false), Err(Error::Diverged { .. })));
 }
 
 #[test]
 fn a_commit_that_cannot_have_been_confirmed_is_outvoted() {
-    let (rig, states) = written(Rig::disks(3, 2, &Power::new()));
+    let (rig, states) = written(Rig::of(3, 2));
     let (mut journal, ..) = rig.open(true).unwrap();
-    for disk in &rig.disks[1..] {
-        disk.set_sync_fails(true);
+    let path = rig.newest(1, "journal");
+    let before = rig.disk(1).read_raw(&path).unwrap().len() as u64;
+    let fault = Fault::io_error(Operation::Sync, "journal");
+    for disk in [1, 2] {
+        rig.world.inject(fault.clone().on_disk(disk));
     }
-    // Those two lose what they did not sync.
-    let before: Vec<_> = rig.disks.iter().map(TestDisk::fork).collect();
     assert!(matches!(journal.commit(&step(30)), Err(Error::Stopped { .. })));
-    let mut rig = rig;
-    for (disk, before) in rig.disks.iter_mut().zip(before).skip(1) {
-        *disk = before;
-        disk.set_sync_fails(false);
+    // Those two lose what they did not sync.
+    for disk in [1, 2] {
+        rig.disk(disk).truncate(&path, before).unwrap();
     }
     // Seen by all, it is there.
     let seen = rig.fork().open(true).unwrap().1;
@@ -112,7 +109,7 @@ fn a_commit_that_cannot_have_been_confirmed_is_outvoted() {
 
 #[test]
 fn too_few_copies_are_read_but_not_written() {
-    let (rig, states) = written(Rig::disks(3, 2, &Power::new()));
+    let (rig, states) = written(Rig::of(3, 2));
     assert_eq!(&rig.open_with(&[1], false).unwrap().1, states.last().unwrap());
     let result = rig.open_with(&[1], true);
     assert!(matches!(result, Err(Error::TooFewDisks { missing: 2, total: 3, tolerated: 1 })));
@@ -123,26 +120,24 @@ fn too_few_copies_are_read_but_not_written() {
 #[test]
 fn a_copy_that_fails_is_dropped_and_the_rest_goes_on() {
     for inline in [true, false] {
-        let power = Power::new();
-        let rig = Rig::disks(3, 2, &power).with(Settings { inline, ..settings(2) });
+        let rig = Rig::of(3, 2).with(Settings { inline, ..settings(2) });
         let (rig, states) = written(rig);
         let (mut journal, mut state, _) = rig.open(true).unwrap();
         assert_eq!(&state, states.last().unwrap());
-        rig.disks[1].set_sync_fails(true);
+        rig.world.inject(Fault::io_error(Operation::Sync, "journal").on_disk(1));
         let commit = journal.commit(&step(40)).unwrap();
         assert_eq!(commit.lost.iter().map(|l| l.disk).collect::<Vec<_>>(), [1]);
         state = after(&state, &step(40));
-        rig.disks[1].set_sync_fails(false);
         // No more goes there, though it would work again.
-        let untouched = rig.disks[1].bytes(&rig.newest(1, "journal"));
+        let untouched = rig.disk(1).read_raw(&rig.newest(1, "journal")).unwrap();
         assert!(journal.commit(&step(41)).unwrap().lost.is_empty());
         state = after(&state, &step(41));
-        assert_eq!(rig.disks[1].bytes(&rig.newest(1, "journal")), untouched);
+        assert_eq!(rig.disk(1).read_raw(&rig.newest(1, "journal")).unwrap(), untouched);
         assert_eq!(rig.open(false).unwrap().1, state);
 
-        rig.disks[0].set_broken(true);
+        rig.disk(0).set_lost(true);
         assert!(matches!(journal.commit(&step(42)), Err(Error::Stopped { .. })));
-        rig.disks[0].set_broken(false);
+        rig.disk(0).set_lost(false);
         assert!(matches!(journal.commit(&step(43)), Err(Error::Stopped { .. })));
         assert!(matches!(journal.rotate(&state), Err(Error::Stopped { .. })));
         assert!(journal.stopped().unwrap().contains("disk 0"));
@@ -155,11 +150,11 @@ fn a_copy_that_fails_is_dropped_and_the_rest_goes_on() {
 
 #[test]
 fn a_copy_that_fails_in_a_rotation_is_dropped() {
-    let (rig, _) = written(Rig::disks(2, 1, &Power::new()));
+    let (rig, _) = written(Rig::of(2, 1));
     let (mut journal, mut state, _) = rig.open(true).unwrap();
     journal.commit(&step(50)).unwrap();
     state = after(&state, &step(50));
-    rig.disks[1].set_broken(true);
+    rig.disk(1).set_lost(true);
     let lost = journal.rotate(&state).unwrap();
     assert_eq!(lost.iter().map(|l| l.disk).collect::<Vec<_>>(), [1]);
     journal.commit(&step(51)).unwrap();
@@ -169,7 +164,7 @@ fn a_copy_that_fails_in_a_rotation_is_dropped() {
     assert!(matches!(report.stale[..], [Stale { place: 1, why: Flaw::Unreadable(_), .. }]));
     let (_, _, report) = rig.open(true).unwrap();
     assert_eq!(report.lost.len(), 1);
-    rig.disks[1].set_broken(false);
+    rig.disk(1).set_lost(false);
     let (_, read, report) = rig.open(true).unwrap();
     assert_eq!((read, report.lost.len()), (state.clone(), 0));
     assert_eq!(rig.state(), state);
@@ -177,9 +172,8 @@ fn a_copy_that_fails_in_a_rotation_is_dropped() {
 
 #[test]
 fn a_disk_that_fails_at_opening_stops_a_pool_that_needs_it() {
-    let (rig, _) = written(Rig::disks(2, 2, &Power::new()));
-    rig.disks[0].set_sync_fails(true);
+    let (rig, _) = written(Rig::of(2, 2));
+    rig.world.inject(Fault::io_error(Operation::Sync, "journal").on_disk(0));
     assert!(matches!(rig.open(true), Err(Error::Stopped { .. })));
-    rig.disks[0].set_sync_fails(false);
     rig.state();
 }

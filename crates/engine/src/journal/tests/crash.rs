@@ -1,6 +1,5 @@
 //! The power is cut at every change that is made to a disk.
 
-use super::disk::{Dice, Power, Unsynced};
 use super::*;
 
 /// What a run got to.
@@ -41,44 +40,37 @@ fn work(rig: &Rig, progress: &mut Progress) -> Result<()> {
     Ok(())
 }
 
-fn cut(rig: &Rig, unsynced: &mut Unsynced, power: &Arc<Power>) -> Rig {
-    let disks = rig.disks.iter().map(|disk| disk.after_cut(unsynced, power)).collect();
-    Rig { disks, ..rig.clone() }
+/// What is left after a cut, by its number: everything, or what a seed says.
+fn cut(rig: &Rig, fate: u64) {
+    match fate {
+        0 => rig.world.kill(),
+        seed => rig.world.power_cut(seed),
+    }
 }
 
-fn cut_everywhere(make: impl Fn(&Arc<Power>) -> Rig) {
-    let start = |power: &Arc<Power>| {
-        let first = Power::new();
-        let rig = make(&first);
-        rig.create();
-        cut(&rig, &mut Unsynced::Lost, power)
-    };
-    let counted = Power::new();
+fn cut_everywhere(rig: Rig) {
+    rig.create();
+    rig.world.power_cut(1);
+    let start = rig.world.snapshot();
+    let first = rig.world.ops();
     let mut progress = Progress { confirmed: first_state(), pending: None };
-    work(&start(&counted), &mut progress).unwrap();
-    let all = counted.changes();
-    assert!(all > 40);
-    for at in 1..=all {
-        for fate in 0..8 {
-            let unsynced = || match fate {
-                0 => Unsynced::Lost,
-                1 => Unsynced::Kept,
-                seed => Unsynced::Dice(Dice(at * 100 + seed)),
-            };
-            let power = Power::new();
-            let rig = start(&power);
-            power.cut_at(at);
+    work(&rig, &mut progress).unwrap();
+    let end = rig.world.ops();
+    assert!(end - first > 40);
+    for at in first..end {
+        for fate in 0..10 {
+            rig.world.restore(&start);
+            rig.world.set_crash_at(at);
             let mut progress = Progress { confirmed: first_state(), pending: None };
             // With its last change cut, one copy can be enough to have got through.
             let _ = work(&rig, &mut progress);
+            assert!(rig.world.is_off());
+            cut(&rig, fate * at);
 
             // Once more while it recovers.
-            let power = Power::new();
-            let rig = cut(&rig, &mut unsynced(), &power);
-            power.cut_at(1 + (at * 7 + fate * 3) % 24);
+            rig.world.set_crash_at(rig.world.ops() + (at * 7 + fate * 3) % 24);
             let seen = rig.open(true).map(|(_, state, _)| state).ok();
-            let power = Power::new();
-            let rig = cut(&rig, &mut unsynced(), &power);
+            cut(&rig, fate * (at + 1));
 
             let (_, read, _) = rig.open(false).unwrap();
             assert!(progress.allows(&read), "cut at {at}, fate {fate}");
@@ -88,10 +80,9 @@ fn cut_everywhere(make: impl Fn(&Arc<Power>) -> Rig) {
             // What a writer has seen must not go away again.
             assert!(seen.is_none_or(|seen| seen == state), "cut at {at}, fate {fate}");
             // Nothing is left over.
-            assert_eq!(rig.disks[0].paths().len(), rig.copies_per_disk);
+            assert_eq!(rig.disk(0).files().len(), rig.copies_per_disk);
             journal.commit(&step(99)).unwrap();
-            let power = Power::new();
-            let rig = cut(&rig, &mut unsynced(), &power);
+            cut(&rig, fate * (at + 2));
             assert_eq!(rig.state(), after(&state, &step(99)));
         }
     }
@@ -99,39 +90,56 @@ fn cut_everywhere(make: impl Fn(&Arc<Power>) -> Rig) {
 
 #[test]
 fn one_disk() {
-    cut_everywhere(Rig::single);
+    cut_everywhere(Rig::single());
 }
 
 #[test]
 fn one_copy() {
-    cut_everywhere(Rig::lone);
+    cut_everywhere(Rig::lone());
 }
 
 #[test]
 fn a_mirror() {
-    cut_everywhere(|power| Rig::disks(2, 1, power));
+    cut_everywhere(Rig::of(2, 1));
 }
 
 #[test]
 fn two_and_one_disks_sealed() {
-    cut_everywhere(|power| Rig::disks(3, 2, power).with(sealed(2, 1)));
+    cut_everywhere(Rig::of(3, 2).with(sealed(2, 1)));
 }
 
 #[test]
 fn creating_a_journal() {
-    let power = Power::new();
-    let rig = Rig::disks(2, 1, &power);
+    let rig = Rig::of(2, 1);
+    let start = rig.world.snapshot();
     rig.create();
-    for at in 1..=power.changes() {
-        let power = Power::new();
-        let rig = Rig::disks(2, 1, &power);
-        power.cut_at(at);
+    for at in 0..rig.world.ops() {
+        rig.world.restore(&start);
+        rig.world.set_crash_at(at);
         let created = Journal::create(&rig.places(), rig.settings.clone(), &first_state());
-        let power = Power::new();
-        let rig = cut(&rig, &mut Unsynced::Dice(Dice(at)), &power);
+        assert!(created.is_err() || rig.world.is_off());
+        rig.world.power_cut(at);
         // The superblock is not there yet, so it is simply done again.
-        assert!(created.is_err());
         rig.create();
         assert_eq!(rig.state(), first_state());
+    }
+}
+
+#[test]
+fn running_out_of_room_at_each_change() {
+    let rig = Rig::of(2, 2);
+    rig.create();
+    let start = rig.world.snapshot();
+    let room = |rig: &Rig| rig.disk(0).files().iter().map(|(_, len)| len).sum::<u64>();
+    for spare in (0..60_000).step_by(1000) {
+        rig.world.restore(&start);
+        rig.disk(0).set_capacity(room(&rig) + spare);
+        let mut progress = Progress { confirmed: first_state(), pending: None };
+        let ended = work(&rig, &mut progress);
+        assert!(matches!(ended, Ok(()) | Err(Error::Stopped { .. })), "{ended:?}");
+        rig.disk(0).set_capacity(1 << 30);
+        let (_, state, _) = rig.open(true).unwrap();
+        assert!(progress.allows(&state));
+        assert_eq!(rig.state(), state);
     }
 }

@@ -3,16 +3,16 @@
 mod copies;
 mod crash;
 mod damage;
-mod disk;
+mod vanishing;
 
 use std::sync::Arc;
 
-use disk::{Power, TestDisk};
 use zeroize::Zeroizing;
 
 use super::*;
 use crate::Error;
 use crate::clock::{ClockMark, PoolTime};
+use crate::disk::{SimDisk, SimWorld};
 use crate::id::{ChunkId, ChunkKind, PackId, RootId};
 use crate::state::{Op, PackInfo, Root, State};
 
@@ -61,39 +61,49 @@ fn after(state: &State, ops: &[Op]) -> State {
 /// A pool's disks, with the copies of its journal.
 #[derive(Clone, Debug)]
 struct Rig {
-    disks: Vec<TestDisk>,
+    world: SimWorld,
     copies_per_disk: usize,
     settings: Settings,
 }
 
 impl Rig {
     /// Two copies on one disk.
-    fn single(power: &Arc<Power>) -> Self {
-        Self { copies_per_disk: 2, ..Self::disks(1, 1, power) }
+    fn single() -> Self {
+        Self { copies_per_disk: 2, ..Self::of(1, 1) }
     }
 
     /// One copy on one disk, to see what one copy is worth.
-    fn lone(power: &Arc<Power>) -> Self {
-        Self::disks(1, 1, power)
+    fn lone() -> Self {
+        Self::of(1, 1)
     }
 
-    fn disks(count: usize, need: usize, power: &Arc<Power>) -> Self {
-        let disks = (0..count).map(|disk| TestDisk::new(disk, power)).collect();
-        Self { disks, copies_per_disk: 1, settings: settings(need) }
+    /// A copy on each disk.
+    fn of(disks: usize, need: usize) -> Self {
+        let world = SimWorld::new(7);
+        (0..disks).for_each(|_| drop(world.add_disk()));
+        Self { world, copies_per_disk: 1, settings: settings(need) }
     }
 
     fn with(self, settings: Settings) -> Self {
         Self { settings, ..self }
     }
 
+    fn disk(&self, index: usize) -> SimDisk {
+        self.world.disks().swap_remove(index)
+    }
+
+    fn disks(&self) -> usize {
+        self.world.disks().len()
+    }
+
     fn places(&self) -> Vec<Place> {
         let names = ["journal", "journal.2"];
         let place = |disk: usize, dir: &str| Place {
             disk,
-            handle: Arc::new(self.disks[disk].clone()),
+            handle: Arc::new(self.disk(disk)),
             dir: dir.into(),
         };
-        (0..self.disks.len())
+        (0..self.disks())
             .flat_map(|disk| names[..self.copies_per_disk].iter().map(move |dir| place(disk, dir)))
             .collect()
     }
@@ -109,7 +119,7 @@ impl Rig {
     }
 
     fn open(&self, for_write: bool) -> Result<(Journal, State, LoadReport)> {
-        let all: Vec<_> = (0..self.disks.len()).collect();
+        let all: Vec<_> = (0..self.disks()).collect();
         self.open_with(&all, for_write)
     }
 
@@ -127,16 +137,20 @@ impl Rig {
         after(&state, &step(n))
     }
 
+    /// The same disks, in a world of their own.
     fn fork(&self) -> Self {
-        let disks = self.disks.iter().map(TestDisk::fork).collect();
-        Self { disks, ..self.clone() }
+        Self { world: SimWorld::from_snapshot(&self.world.snapshot()), ..self.clone() }
     }
 
-    /// The newest file of a copy.
+    /// The files of a copy.
+    fn files(&self, disk: usize, dir: &str) -> Vec<String> {
+        let files = self.disk(disk).files().into_iter().map(|(path, _)| path);
+        files.filter(|path| path.rsplit_once('/').unwrap().0 == dir).collect()
+    }
+
+    /// The newest of them.
     fn newest(&self, disk: usize, dir: &str) -> String {
-        let paths = self.disks[disk].paths();
-        let inside = paths.into_iter().filter(|p| p.rsplit_once('/').unwrap().0 == dir);
-        inside.max().unwrap()
+        self.files(disk, dir).pop().unwrap()
     }
 }
 
@@ -162,10 +176,10 @@ fn written(rig: Rig) -> (Rig, Vec<State>) {
 #[test]
 fn what_was_committed_is_there_again() {
     for rig in [
-        Rig::single(&Power::new()),
-        Rig::disks(3, 2, &Power::new()),
-        Rig::disks(3, 2, &Power::new()).with(sealed(2, 1)),
-        Rig::disks(3, 2, &Power::new()).with(Settings { inline: false, ..sealed(2, 1) }),
+        Rig::single(),
+        Rig::of(3, 2),
+        Rig::of(3, 2).with(sealed(2, 1)),
+        Rig::of(3, 2).with(Settings { inline: false, ..sealed(2, 1) }),
     ] {
         let (rig, states) = written(rig);
         assert_eq!(&rig.state(), states.last().unwrap());
@@ -174,39 +188,38 @@ fn what_was_committed_is_there_again() {
         assert_eq!(&state, states.last().unwrap());
         assert_eq!(journal.commit(&[]).unwrap().generation, 7);
         assert_eq!(&rig.state(), states.last().unwrap());
-        assert_eq!(rig.disks[0].paths().len(), rig.copies_per_disk);
+        assert_eq!(rig.disk(0).files().len(), rig.copies_per_disk);
     }
 }
 
 #[test]
 fn opening_twice_without_a_commit_changes_nothing() {
-    let (rig, states) = written(Rig::single(&Power::new()));
+    let (rig, states) = written(Rig::single());
     for _ in 0..3 {
         let (_, state, report) = rig.open(true).unwrap();
         assert_eq!((&state, report.stale), (states.last().unwrap(), vec![]));
-        assert_eq!(rig.disks[0].paths().len(), 2);
+        assert_eq!(rig.disk(0).files().len(), 2);
     }
 }
 
 #[test]
 fn a_reader_changes_nothing_and_can_commit_nothing() {
-    let power = Power::new();
-    let (rig, states) = written(Rig::single(&power));
+    let (rig, states) = written(Rig::single());
     let path = rig.newest(0, "journal");
-    let bytes = rig.disks[0].bytes(&path);
-    rig.disks[0].set_bytes(&path, &bytes[..bytes.len() - 9000]);
-    let changes = power.changes();
+    let bytes = rig.disk(0).read_raw(&path).unwrap();
+    rig.disk(0).truncate(&path, bytes.len() as u64 - 9000).unwrap();
+    let changes = rig.world.ops();
     let (mut journal, state, report) = rig.open(false).unwrap();
     assert_eq!(&state, states.last().unwrap());
     assert_eq!(report.stale.len(), 1);
     assert!(matches!(journal.commit(&step(9)), Err(Error::ReadOnly { .. })));
     assert!(matches!(journal.rotate(&state), Err(Error::ReadOnly { .. })));
-    assert_eq!(power.changes(), changes);
+    assert_eq!(rig.world.ops(), changes);
 }
 
 #[test]
 fn a_large_state_is_written_in_parts() {
-    let rig = Rig::single(&Power::new()).with(sealed(1, 3));
+    let rig = Rig::single().with(sealed(1, 3));
     let mut journal = rig.create();
     let mut state = first_state();
     let mut rotations = 0;
@@ -232,7 +245,7 @@ fn a_large_state_is_written_in_parts() {
 
 #[test]
 fn a_commit_that_is_too_long_is_refused_and_harms_nothing() {
-    let rig = Rig::single(&Power::new());
+    let rig = Rig::single();
     let mut journal = rig.create();
     let mut ops = step(1);
     if let Some(Op::PutRoot(root)) = ops.last_mut() {
@@ -245,9 +258,9 @@ fn a_commit_that_is_too_long_is_refused_and_harms_nothing() {
 
 #[test]
 fn a_sealed_journal_opens_with_its_own_key_only_and_shows_nothing() {
-    let (rig, _) = written(Rig::single(&Power::new()).with(sealed(1, 1)));
-    for path in rig.disks[0].paths() {
-        let bytes = rig.disks[0].bytes(&path);
+    let (rig, _) = written(Rig::single().with(sealed(1, 1)));
+    for (path, _) in rig.disk(0).files() {
+        let bytes = rig.disk(0).read_raw(&path).unwrap();
         assert!(!bytes.windows(10).any(|w| w == b"a name in "));
     }
     for wrong in [sealed(1, 2), settings(1)] {
@@ -263,13 +276,13 @@ fn a_sealed_journal_opens_with_its_own_key_only_and_shows_nothing() {
 
 #[test]
 fn a_plain_journal_is_not_taken_for_a_sealed_one() {
-    let (rig, _) = written(Rig::single(&Power::new()));
+    let (rig, _) = written(Rig::single());
     assert!(matches!(rig.with(sealed(1, 1)).open(false), Err(Error::Damaged { .. })));
 }
 
 #[test]
 fn readers_keep_up_with_a_writer_that_rotates() {
-    let rig = Rig::single(&Power::new());
+    let rig = Rig::single();
     let mut journal = rig.create();
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
@@ -296,13 +309,4 @@ fn readers_keep_up_with_a_writer_that_rotates() {
         }
         writer.join().unwrap();
     });
-}
-
-#[test]
-fn a_file_that_went_away_is_looked_for_again_but_not_for_ever() {
-    let (rig, states) = written(Rig::single(&Power::new()));
-    rig.disks[0].set_vanish(5);
-    assert_eq!(&rig.open(false).unwrap().1, states.last().unwrap());
-    rig.disks[0].set_vanish(1000);
-    assert!(matches!(rig.open(false), Err(Error::Io { .. })));
 }
