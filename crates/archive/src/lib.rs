@@ -1,1 +1,10 @@
+//! File trees, block images and streams in a Strongroom pool: scan, back up, list, compare,
+//! restore.
+pub mod entry;
+mod error;
+#[cfg(test)]
+mod memory;
+pub mod store;
+pub mod tree;
 
+pub use error::{Error, Result, Trouble, Troubles, show};

@@ -57,6 +57,8 @@ impl Pool {
     /// `sink(i, bytes)` is called once for each i whose chunk could be read, from any thread, concurrently.
     /// A chunk that can't be read is reported to `failed(i, error)`; the rest goes on. A sink error ends all.
     pub fn fetch(&self, wanted: &[ChunkId], threads: usize, sink: &(dyn Fn(usize, &[u8]) -> Result<()> + Sync), failed: &(dyn Fn(usize, crate::Error) + Sync)) -> Result<()> { todo!() }
+    /// The id that bytes would get.
+    pub fn id_of(&self, kind: ChunkKind, bytes: &[u8]) -> ChunkId { todo!() }
     /// Whether the chunk is in the index (and not marked bad).
     pub fn contains(&self, id: &ChunkId) -> Result<bool> { todo!() }
 }
