@@ -2,8 +2,11 @@
 //! restore.
 pub mod entry;
 mod error;
+pub mod image;
 #[cfg(test)]
 mod memory;
+pub mod names;
+pub mod rules;
 pub mod store;
 pub mod tree;
 
