@@ -132,7 +132,9 @@ impl ImageMeta {
             ImageKind::Stream => 2,
         });
         w.byte(self.complete.into());
-        [&self.host, &self.user, &self.program].map(|text| w.bytes(text.as_bytes()));
+        for text in [&self.host, &self.user, &self.program] {
+            w.bytes(text.as_bytes());
+        }
         let list = |w: &mut Writer, items: &mut dyn ExactSizeIterator<Item = &[u8]>| {
             w.uint(items.len() as u64);
             items.for_each(|item| w.bytes(item));
@@ -149,7 +151,9 @@ impl ImageMeta {
         let mut stats = self.stats;
         let fields = stats.fields();
         w.uint(fields.len() as u64);
-        fields.map(|field| w.uint(*field));
+        for field in fields {
+            w.uint(*field);
+        }
         w.finish()
     }
 

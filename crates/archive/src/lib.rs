@@ -2,6 +2,7 @@
 //! restore.
 pub mod entry;
 mod error;
+mod folder;
 pub mod image;
 #[cfg(test)]
 mod memory;
@@ -9,5 +10,6 @@ pub mod names;
 pub mod rules;
 pub mod store;
 pub mod tree;
+mod xattrs;
 
 pub use error::{Error, Result, Trouble, Troubles, show};
