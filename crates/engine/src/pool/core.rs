@@ -372,7 +372,10 @@ impl Core {
             let segment = if self.index.memtable().is_empty() {
                 None
             } else {
-                let ready = |pack| ids.contains(&pack) || !self.is_fresh(pack);
+                // Entries of packs that are still being written wait for a later flush.
+                let mut open = self.fresh_mut().clone();
+                open.retain(|id| !ids.contains(id));
+                let ready = |pack| !open.contains(&pack);
                 let id = self.new_segment()?;
                 let written = self.index.flush(id, &ready).inspect_err(|e| self.stop(e))?;
                 written.map(|written| (id, written))
