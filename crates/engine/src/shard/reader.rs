@@ -136,7 +136,7 @@ impl ShardSet {
             let place = disk_of(self.pack, shard, self.disks.len());
             let Some(disk) = &self.disks[place] else { return Err("the disk is missing".into()) };
             let path = shard_path(self.pack, shard);
-            disk.open(&path, Caching::Direct, false).map_err(|error| format!("{path}: {error}"))
+            disk.open(&path, Caching::Direct, false).map_err(|error| error.to_string())
         });
         match opened {
             Ok(file) => Ok(file.as_ref()),

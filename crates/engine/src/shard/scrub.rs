@@ -185,10 +185,8 @@ impl<'a> Mender<'a> {
     }
 
     fn fail(&mut self, shard: usize, what: &str, error: &io::Error) {
-        let path = shard_path(self.survey.pack, shard);
-        self.report
-            .failed
-            .push((self.survey.shards[shard].disk, format!("{what} {path}: {error}")));
+        // Disks name the file in their errors.
+        self.report.failed.push((self.survey.shards[shard].disk, format!("{what}: {error}")));
     }
 
     /// Checks the stripes of `span`, and mends them when `repair` says so.
@@ -280,7 +278,10 @@ impl<'a> Mender<'a> {
             if sum == Some(xxh3_128(span.unit(self.survey, unit.shard, unit.unit))) {
                 self.report.healed_units.push(unit);
             } else {
-                let error = io::Error::other("what was written does not read back");
+                let error = io::Error::other(format!(
+                    "{}: what was written does not read back",
+                    shard_path(self.survey.pack, unit.shard)
+                ));
                 self.fail(unit.shard, "healing", &error);
                 self.spoiled[unit.shard] = true;
             }
@@ -296,7 +297,7 @@ impl<'a> Mender<'a> {
                 && found.sums != self.sums[shard]
                 && let Err(error) = self.write_trailer(shard)
             {
-                self.fail(shard, "writing the trailer of", &error);
+                self.fail(shard, "writing the trailer", &error);
             }
         }
     }

@@ -22,6 +22,15 @@ const LANES: u64 = 8 << 20;
 pub struct Lanes {
     lanes: Vec<AlignedBuf>,
     page: AlignedBuf,
+    at_once: bool,
+}
+
+impl Lanes {
+    /// With `at_once`, each disk is written and synced by a thread of its own, so that their
+    /// speeds add up; else one after the other in the caller's thread, always in the same order.
+    pub fn new(at_once: bool) -> Self {
+        Self { at_once, ..Self::default() }
+    }
 }
 
 /// A shard file being written.
@@ -49,22 +58,48 @@ struct Targets {
     header: PackHeader,
     live: Vec<Target>,
     failed: Vec<FailedDisk>,
+    at_once: bool,
 }
 
 impl Targets {
     /// Does `step` with each file. A disk that fails is left out from then on.
-    fn each(&mut self, mut step: impl FnMut(&Target) -> io::Result<()>) -> Result<()> {
-        let mut failed = Vec::new();
-        self.live.retain(|target| match step(target) {
-            Ok(()) => true,
-            Err(error) => {
-                // What can't be removed now is found as a left-over when the pool is opened.
-                let _ = target.disk.remove(&target.open_path());
-                failed.push((target.place, error));
-                false
-            }
+    fn each(&mut self, step: impl FnMut(&Target) -> io::Result<()>) -> Result<()> {
+        let results = self.live.iter().map(step).collect();
+        self.judge(results)
+    }
+
+    /// The same, with all disks at once when that was asked for.
+    fn each_disk(&mut self, step: impl Fn(&Target) -> io::Result<()> + Sync) -> Result<()> {
+        let [first, others @ ..] = &self.live[..] else { return self.check() };
+        if !self.at_once || others.is_empty() {
+            return self.each(step);
+        }
+        let step = &step;
+        let results = std::thread::scope(|scope| {
+            let others: Vec<_> =
+                others.iter().map(|target| scope.spawn(move || step(target))).collect();
+            let first = step(first);
+            let joined = others.into_iter().map(|thread| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            std::iter::once(first).chain(joined).collect()
         });
-        self.failed.append(&mut failed);
+        self.judge(results)
+    }
+
+    /// Drops the disks that failed.
+    fn judge(&mut self, results: Vec<io::Result<()>>) -> Result<()> {
+        let live = std::mem::take(&mut self.live);
+        for (target, result) in live.into_iter().zip(results) {
+            match result {
+                Ok(()) => self.live.push(target),
+                Err(error) => {
+                    // What can't be removed now is found as a left-over when the pool is opened.
+                    let _ = target.disk.remove(&target.open_path());
+                    self.failed.push((target.place, error));
+                }
+            }
+        }
         self.check()
     }
 
@@ -137,7 +172,8 @@ impl ShardWriter {
             let what = format!("a pack of {} shards on {} disks", shape.shards(), disks.len());
             return Err(Error::Invalid(what));
         }
-        let mut targets = Targets { header, live: Vec::new(), failed: Vec::new() };
+        let at_once = lanes.at_once;
+        let mut targets = Targets { header, live: Vec::new(), failed: Vec::new(), at_once };
         let mut lanes = lanes;
         lanes.page.grow(PAGE);
         for shard in 0..shape.shards() {
@@ -262,7 +298,7 @@ impl ShardWriter {
         }
         let at = DATA_START + self.written;
         let (lanes, pending) = (&self.lanes.lanes, self.pending);
-        self.targets.each(|target| {
+        self.targets.each_disk(|target| {
             let lane = if count == 1 { 0 } else { target.shard };
             match &lanes[lane][..stored(lane, pending)] {
                 [] => Ok(()),
@@ -347,7 +383,7 @@ impl FinishedPack {
     /// The first error of a disk when too few are left; the files are then removed where that
     /// is possible.
     pub fn publish(mut self) -> Result<SealedPack> {
-        let result = self.targets.each(|target| target.file.sync()).and_then(|()| {
+        let result = self.targets.each_disk(|target| target.file.sync()).and_then(|()| {
             self.targets.each(|target| target.disk.rename(&target.open_path(), &target.path))
         });
         if let Err(error) = result {

@@ -155,13 +155,13 @@ fn a_disk_that_fails_while_writing_is_left_out() {
     let shape = shape(2, 1);
     let bytes = noise(40_000, 5);
     for budget in 0..20 {
-        for failing in 1..=2 {
+        for (failing, at_once) in [(1, false), (2, false), (1, true), (2, true)] {
             let disks: Vec<MemDisk> = (0..3).map(|_| MemDisk::default()).collect();
             for disk in &disks[..failing] {
                 disk.0.lock().unwrap().budget = Some(budget);
             }
             let dyn_disks = as_dyn(&disks);
-            let result = ShardWriter::create(&dyn_disks, header(shape), Lanes::default())
+            let result = ShardWriter::create(&dyn_disks, header(shape), Lanes::new(at_once))
                 .and_then(|mut writer| match writer.append(&bytes) {
                     Ok(()) => writer.finish(),
                     Err(error) => {
@@ -249,7 +249,7 @@ fn buffers_and_pieces_of_any_size_make_the_same_pack() {
     let wide = Bench::new(Shape::new(6, 2).unwrap(), 0);
     wide.disks.iter().for_each(|disk| disk.0.lock().unwrap().files.clear());
     let mut writer =
-        ShardWriter::create(&as_dyn(&wide.disks), header(wide.shape), Lanes::default()).unwrap();
+        ShardWriter::create(&as_dyn(&wide.disks), header(wide.shape), Lanes::new(true)).unwrap();
     writer.append(&noise(20 << 20, 3)).unwrap();
     let lanes = writer.finish().unwrap().take_lanes();
     let mut writer = ShardWriter::create(&as_dyn(&disks), header(shape), lanes).unwrap();
