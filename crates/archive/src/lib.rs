@@ -1,14 +1,18 @@
 //! File trees, block images and streams in a Strongroom pool: scan, back up, list, compare,
 //! restore.
 pub mod backup;
+pub mod cat;
 pub mod entry;
 mod error;
+mod flow;
 mod folder;
 pub mod image;
+pub mod list;
 #[cfg(test)]
 mod memory;
 pub mod names;
 pub mod rules;
+mod scan;
 pub mod store;
 pub mod tree;
 mod xattrs;

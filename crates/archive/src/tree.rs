@@ -302,11 +302,24 @@ impl<'s> Dir<'s> {
             leaf: Vec::new().into_iter(),
             skip: number,
             last: Vec::new(),
+            number,
+            gap: None,
+            ahead: None,
         }
     }
 }
 
-/// Entries of a directory in order of their names; memory is bounded by its depth.
+/// The part of a directory that a node which can't be read would hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The name of the first entry in it; empty when it is the directory as a whole.
+    pub first: Vec<u8>,
+    /// How many entries it has, if that is known.
+    pub entries: Option<u64>,
+}
+
+/// Entries of a directory in order of their names; memory is bounded by its depth. After a node
+/// that can't be read the next item is what comes behind it; [`Entries::gap`] says what is missing.
 pub struct Entries<'s> {
     source: &'s dyn Nodes,
     /// Children still to come, and below which level they must be; the deepest last.
@@ -315,6 +328,11 @@ pub struct Entries<'s> {
     skip: u64,
     /// The last name of the leaf before.
     last: Vec<u8>,
+    /// How many entries were passed.
+    number: u64,
+    gap: Option<Gap>,
+    /// A leaf that was read already.
+    ahead: Option<(ChunkId, Node)>,
 }
 
 impl std::fmt::Debug for Entries<'_> {
@@ -324,9 +342,77 @@ impl std::fmt::Debug for Entries<'_> {
 }
 
 impl Entries<'_> {
+    /// The number of the next entry ([`Dir::entries_from`]); entries that can't be read count.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What the last error of this iterator left out.
+    pub fn gap(&self) -> Option<&Gap> {
+        self.gap.as_ref()
+    }
+
+    /// Passes over nodes that come next in both directories, as long as they are the same ones.
+    /// Where they are not, the larger one is opened to compare what is in it. Neither reads a leaf.
+    pub(crate) fn skip_common(&mut self, other: &mut Self) {
+        while self.at_boundary() && other.at_boundary() {
+            let (Some(mine), Some(theirs)) = (self.peek(), other.peek()) else { return };
+            if mine.0 == theirs.0 {
+                self.pass();
+                other.pass();
+                continue;
+            }
+            let opened = if mine.1 >= theirs.1 { self.open() } else { other.open() };
+            if !opened {
+                return;
+            }
+        }
+    }
+
+    /// Whether what comes next begins a node.
+    fn at_boundary(&mut self) -> bool {
+        while self.stack.last().is_some_and(|(children, _)| children.as_slice().is_empty()) {
+            self.stack.pop();
+        }
+        self.leaf.as_slice().is_empty() && self.skip == 0
+    }
+
+    fn peek(&self) -> Option<(ChunkId, u64)> {
+        let child = self.stack.last()?.0.as_slice().first()?;
+        Some((child.id, child.entries))
+    }
+
+    fn pass(&mut self) {
+        if let Some(child) = self.stack.last_mut().and_then(|(children, _)| children.next()) {
+            self.number = self.number.saturating_add(child.entries);
+        }
+    }
+
+    /// Goes into the next node if it is an index node.
+    fn open(&mut self) -> bool {
+        let Some((children, below)) = self.stack.last() else { return false };
+        let Some(child) = children.as_slice().first() else { return false };
+        match read_page(self.source, &child.id, *below) {
+            Ok(Page::Index(level, inner)) => {
+                if let Some((children, _)) = self.stack.last_mut() {
+                    children.next();
+                }
+                self.stack.push((inner.into_iter(), level));
+                true
+            }
+            Ok(Page::Leaf(node)) => {
+                self.ahead = Some((child.id, node));
+                false
+            }
+            // The next step reads it again, and says what is wrong with it.
+            Err(_) => false,
+        }
+    }
+
     fn step(&mut self) -> Result<Option<Entry>> {
         loop {
             if let Some(entry) = self.leaf.next() {
+                self.number += 1;
                 return Ok(Some(entry));
             }
             let Some((children, below)) = self.stack.last_mut() else { return Ok(None) };
@@ -340,24 +426,39 @@ impl Entries<'_> {
                 self.skip -= child.entries;
                 continue;
             }
-            match read_page(self.source, &child.id, below)? {
-                Page::Leaf(node) => {
-                    let mut entries = leaf(&node).map_err(Error::decoding("a directory node"))?;
-                    if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
-                        if !self.last.is_empty() && first.name <= self.last {
-                            let what = DecodeError::Unknown("the order of a directory");
-                            return Err(Error::damaged("a directory node", what));
-                        }
-                        self.last.clone_from(&last.name);
-                    }
-                    let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX);
-                    entries.drain(..skipped.min(entries.len()));
-                    self.skip = 0;
-                    self.leaf = entries.into_iter();
-                }
-                Page::Index(level, children) => self.stack.push((children.into_iter(), level)),
+            if let Err(error) = self.descend(&child, below) {
+                let entries = (child.entries != u64::MAX).then_some(child.entries);
+                let skipped = std::mem::take(&mut self.skip);
+                self.number = self.number.saturating_add(child.entries - skipped);
+                self.gap = Some(Gap { first: child.first, entries });
+                return Err(error);
             }
         }
+    }
+
+    fn descend(&mut self, child: &Child, below: u8) -> Result<()> {
+        let page = match self.ahead.take() {
+            Some((id, node)) if id == child.id => Page::Leaf(node),
+            _ => read_page(self.source, &child.id, below)?,
+        };
+        match page {
+            Page::Leaf(node) => {
+                let mut entries = leaf(&node).map_err(Error::decoding("a directory node"))?;
+                if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
+                    if !self.last.is_empty() && first.name <= self.last {
+                        let what = DecodeError::Unknown("the order of a directory");
+                        return Err(Error::damaged("a directory node", what));
+                    }
+                    self.last.clone_from(&last.name);
+                }
+                let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX);
+                entries.drain(..skipped.min(entries.len()));
+                self.skip = 0;
+                self.leaf = entries.into_iter();
+            }
+            Page::Index(level, children) => self.stack.push((children.into_iter(), level)),
+        }
+        Ok(())
     }
 }
 
@@ -365,12 +466,7 @@ impl Iterator for Entries<'_> {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let step = self.step();
-        if step.is_err() {
-            self.stack.clear();
-            self.leaf = Vec::new().into_iter();
-        }
-        step.transpose()
+        self.step().transpose()
     }
 }
 

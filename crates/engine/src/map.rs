@@ -436,7 +436,8 @@ fn decode(node: &Node, len: u64, below: u8) -> Result<(Vec<Item>, u8), DecodeErr
 
 /// Reads the extents of a map, in order, from an offset on. Memory is bounded by the depth of the
 /// tree. An item is the extent's offset in the content, and the extent; the first one is that
-/// which holds the offset asked for, so it may begin before it.
+/// which holds the offset asked for, so it may begin before it. After a node that can't be read
+/// the next item is what comes behind it: the gap up to that one's offset is what is not known.
 pub struct MapReader<'s> {
     source: &'s dyn Nodes,
     /// Items still to come, and their level; the deepest last.
@@ -482,6 +483,12 @@ impl<'s> MapReader<'s> {
         }
     }
 
+    /// The offset up to which the content was passed: behind the last extent, or behind what could
+    /// not be read.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     fn step(&mut self) -> Result<Option<(u64, Extent)>> {
         while let Some((items, level)) = self.stack.last_mut() {
             let level = *level;
@@ -490,19 +497,26 @@ impl<'s> MapReader<'s> {
                 continue;
             };
             let start = self.position;
-            let end = start
-                .checked_add(item.len)
-                .ok_or_else(|| Error::damaged("a map", DecodeError::Overlong))?;
+            let Some(end) = start.checked_add(item.len) else {
+                self.stack.clear();
+                return Err(Error::damaged("a map", DecodeError::Overlong));
+            };
             if end <= self.from {
                 self.position = end;
                 continue;
             }
             match item.id {
                 Some(id) if level > 0 => {
-                    let node = self.source.node(&id)?;
-                    let (items, level) =
-                        decode(&node, item.len, level).map_err(Error::decoding("a map node"))?;
-                    self.stack.push((items.into_iter(), level));
+                    let items = self.source.node(&id).and_then(|node| {
+                        decode(&node, item.len, level).map_err(Error::decoding("a map node"))
+                    });
+                    match items {
+                        Ok((items, level)) => self.stack.push((items.into_iter(), level)),
+                        Err(error) => {
+                            self.position = end;
+                            return Err(error);
+                        }
+                    }
                 }
                 _ => {
                     self.position = end;
@@ -518,11 +532,7 @@ impl Iterator for MapReader<'_> {
     type Item = Result<(u64, Extent)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let step = self.step();
-        if step.is_err() {
-            self.stack.clear();
-        }
-        step.transpose()
+        self.step().transpose()
     }
 }
 
