@@ -60,13 +60,8 @@ pub fn cat(
     };
     let start = options.offset.min(map.len());
     let end = options.length.map_or(map.len(), |len| start.saturating_add(len).min(map.len()));
-    let mut taker = Plain {
-        out,
-        path: &path,
-        fill: options.fill,
-        start,
-        written: Written::default(),
-    };
+    let mut taker =
+        Plain { out, path: &path, fill: options.fill, start, written: Written::default() };
     let give = |giver: &mut Giver<'_, ()>| giver.content(&map, start, end);
     flow::run(source, give, &mut taker)?;
     let written = taker.written;
@@ -147,7 +142,8 @@ mod tests {
         let store = Memory::default();
         let (image, content, path) = file(&store);
         let len = content.len() as u64;
-        let ranges = [(0, None), (5, Some(0)), (299_999, Some(2)), (len - 7, None), (len + 9, None)];
+        let ranges =
+            [(0, None), (5, Some(0)), (299_999, Some(2)), (len - 7, None), (len + 9, None)];
         let inner = (0..20u64).map(|i| (i * 15_013, Some(i * 7919)));
         for (offset, length) in ranges.into_iter().chain(inner) {
             let mut out = Vec::new();

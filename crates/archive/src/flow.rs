@@ -222,9 +222,9 @@ impl<T> Giver<'_, T> {
 ///
 /// # Errors
 /// Those of `take`, which end all; then those of `give`.
-pub(crate) fn run<T: Send>(
-    source: &dyn Source,
-    give: impl FnOnce(&mut Giver<'_, T>) -> Result<()> + Send,
+pub(crate) fn run<'s, T: Send>(
+    source: &'s dyn Source,
+    give: impl FnOnce(&mut Giver<'s, T>) -> Result<()> + Send,
     take: &mut dyn Taker<T>,
 ) -> Result<()> {
     let (out, windows) = sync_channel::<Window<T>>(1);

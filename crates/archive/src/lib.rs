@@ -1,9 +1,13 @@
 //! File trees, block images and streams in a Strongroom pool: scan, back up, list, compare,
 //! restore.
+pub mod affected;
 pub mod backup;
 pub mod cat;
+pub mod diff;
+pub mod dump;
 pub mod entry;
 mod error;
+pub mod find;
 mod flow;
 mod folder;
 pub mod image;
@@ -11,6 +15,7 @@ pub mod list;
 #[cfg(test)]
 mod memory;
 pub mod names;
+pub mod retention;
 pub mod rules;
 mod scan;
 pub mod store;

@@ -53,6 +53,10 @@ impl Memory {
         self.chunks.lock().unwrap().len()
     }
 
+    pub(crate) fn lose_node(&self, id: &ChunkId) {
+        self.nodes.lock().unwrap().remove(id);
+    }
+
     pub(crate) fn any_chunk(&self) -> ChunkId {
         *self.chunks.lock().unwrap().keys().next().unwrap()
     }

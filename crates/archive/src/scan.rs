@@ -33,9 +33,8 @@ impl<'s> Cursor<'s> {
     }
 
     fn entries(&mut self) -> &mut Entries<'s> {
-        self.entries.get_or_insert_with(|| {
-            Dir::new(self.source, self.node).entries_from(self.number)
-        })
+        self.entries
+            .get_or_insert_with(|| Dir::new(self.source, self.node).entries_from(self.number))
     }
 
     /// The next entry. After an error, what comes behind the gap.
