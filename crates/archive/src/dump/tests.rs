@@ -158,6 +158,9 @@ fn another_program_reads_the_zip() {
         return;
     };
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    if let Ok(done) = Command::new("unzip").arg("-tqq").arg(&file).output() {
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+    }
 }
 
 #[test]
