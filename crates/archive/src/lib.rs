@@ -1,10 +1,12 @@
 //! File trees, block images and streams in a Strongroom pool: scan, back up, list, compare,
 //! restore.
 pub mod backup;
+mod cat;
 pub mod entry;
 mod error;
 mod folder;
 pub mod image;
+pub mod list;
 #[cfg(test)]
 mod memory;
 pub mod names;
@@ -16,4 +18,5 @@ pub mod tree;
 mod trees;
 mod xattrs;
 
+pub use cat::{Content, cat};
 pub use error::{Error, Result, Trouble, Troubles, show};
