@@ -2,8 +2,11 @@
 //! restore.
 pub mod backup;
 mod cat;
+pub mod diff;
+pub mod dump;
 pub mod entry;
 mod error;
+pub mod find;
 mod folder;
 pub mod image;
 pub mod list;
@@ -11,6 +14,7 @@ pub mod list;
 mod memory;
 pub mod names;
 pub mod restore;
+pub mod retention;
 pub mod rules;
 pub mod store;
 pub mod tree;
