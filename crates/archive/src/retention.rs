@@ -127,7 +127,7 @@ impl Policy {
 
     fn judge_group<'i>(&self, group: &[&'i Image], now: PoolTime, out: &mut Vec<Verdict<'i>>) {
         let Some(latest) = group.first().map(|image| image.created) else { return };
-        let mut periods: [(Reason, u64, fn(PoolTime) -> i64, Option<i64>); 5] = [
+        let mut periods: [(Reason, u64, Period, Option<i64>); 5] = [
             (Reason::Hourly, self.hourly, hour, None),
             (Reason::Daily, self.daily, day, None),
             (Reason::Weekly, self.weekly, week, None),
@@ -160,6 +160,9 @@ impl Policy {
         }
     }
 }
+
+/// The number of the hour, day or the like that a moment lies in.
+type Period = fn(PoolTime) -> i64;
 
 const HOUR: i64 = 3_600_000_000_000;
 
