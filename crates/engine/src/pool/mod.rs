@@ -100,6 +100,11 @@ impl Pool {
         self.core.id
     }
 
+    /// The id that a chunk of this kind with these bytes has.
+    pub fn id_of(&self, kind: ChunkKind, bytes: &[u8]) -> ChunkId {
+        self.core.hasher.id(kind, bytes)
+    }
+
     /// The pool's own clock, now.
     pub fn now(&self) -> PoolTime {
         self.core.time()

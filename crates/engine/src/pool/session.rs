@@ -111,11 +111,6 @@ impl<'p> Session<'p> {
         self.pool
     }
 
-    /// The id that bytes would get.
-    pub fn id_of(&self, kind: ChunkKind, bytes: &[u8]) -> ChunkId {
-        self.pool.core.hasher.id(kind, bytes)
-    }
-
     /// Stores pieces of 1 to [`MAX_CHUNK`] bytes: hashes them, and compresses, seals and packs
     /// those that the pool lacks. Pushes one id for each piece to `ids`. It works in the caller's
     /// thread; call it from several to use several cores. Pieces of one call share frames, so a
