@@ -342,9 +342,22 @@ impl Pool {
         }
         self.reading.forget_packs();
         if outcome.complete {
+            self.scrub_index(&mut outcome)?;
             self.core.record(|_| Ok(vec![Op::Scrub(None), Op::Scrubbed(now)]))?;
         }
         Ok(outcome)
+    }
+
+    /// Reads all copies of the index, and makes bad ones anew.
+    fn scrub_index(&self, outcome: &mut ScrubOutcome) -> Result<()> {
+        let segments: Vec<_> = self.core.state().segments.keys().copied().collect();
+        let bad: u64 = segments.iter().map(|id| self.core.index.scrub(*id)).sum();
+        outcome.bad_units += bad;
+        self.core.mend_index()?;
+        if self.core.index.damage().is_empty() {
+            outcome.healed += bad;
+        }
+        Ok(())
     }
 
     /// Scrubs one pack, and finds out what is lost when not all of it could be healed.
