@@ -82,6 +82,10 @@ impl OpenPack {
             }
             Ok(directory)
         };
+        // Without encryption only the units' sums tell whether it is what was written.
+        if self.info.epoch == 0 {
+            return attempt(true);
+        }
         attempt(false).or_else(|_| attempt(true))
     }
 
