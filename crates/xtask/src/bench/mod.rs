@@ -25,8 +25,8 @@ pub(crate) enum Bench {
     Peers(peers::Options),
     /// Chunkers: speed, and how well they find again what was moved.
     Chunkers(Arguments),
-    /// Chunk sizes and compression over a real corpus.
-    Corpus(Arguments),
+    /// Chunk sizes and frames over data of your own; see docs/benchmarks.md for what to give.
+    ChunkSizes(Arguments),
     /// The index: memory per chunk, lookups, opening, with many millions of chunks.
     Index(Arguments),
 }
@@ -44,7 +44,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Peers(options) => peers::peers(options),
         Bench::Chunkers(arguments) => example("chunkers", arguments),
-        Bench::Corpus(arguments) => example("corpus", arguments),
+        Bench::ChunkSizes(arguments) => example("chunk_sizes", arguments),
         Bench::Index(arguments) => example("index_scale", arguments),
     }
 }

@@ -137,7 +137,7 @@ fn strongroom(place: &Place, act: Act<'_>) -> Vec<Vec<OsString>> {
             return vec![line!(ours; "pool" "create" repo encrypt "--password-file" password)];
         }
         Act::Backup { source, name } => line!(ours; "backup" source "--name" name),
-        Act::Reread { source, name } => line!(ours; "backup" source "--name" name "--force"),
+        Act::Reread { source, name } => line!(ours; "backup" source "--name" name "--read-all"),
         Act::Restore { name, to } => line!(ours; "restore" name "--to" to),
         Act::Check => line!(ours; "pool" "check" "--read-data"),
         Act::Prune { keep } => line!(ours; "forget" "--keep-last" keep.to_string() "--prune"),
