@@ -9,9 +9,12 @@ pub mod image;
 #[cfg(test)]
 mod memory;
 pub mod names;
+pub mod restore;
 pub mod rules;
 pub mod store;
 pub mod tree;
+#[cfg(test)]
+mod trees;
 mod xattrs;
 
 pub use error::{Error, Result, Trouble, Troubles, show};
