@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{backup, browse, completions, images, pool};
+use crate::{backup, browse, completions, images, pool, restore, up};
 
 /// What `--help` says at its end.
 const AFTER_HELP: &str = "\
@@ -51,7 +51,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: images::Command,
     },
+    Restore(Box<restore::Args>),
     Ls(browse::LsArgs),
+    Up(up::Args),
     Completions(completions::Args),
 }
 
@@ -62,7 +64,9 @@ impl Command {
             Self::Pool { command } => command.name(),
             Self::Backup(_) => "backup",
             Self::Images { .. } => "images",
+            Self::Restore(_) => "restore",
             Self::Ls(_) => "ls",
+            Self::Up(_) => "up",
             Self::Completions(_) => "completions",
         }
     }

@@ -27,6 +27,12 @@ impl Stop for strongroom_archive::backup::Progress {
     }
 }
 
+impl Stop for strongroom_archive::restore::Progress {
+    fn stop(&self) {
+        self.cancel();
+    }
+}
+
 /// What is to be stopped. It is not kept alive by being on the list.
 type Stoppables = Arc<Mutex<Vec<Weak<dyn Stop>>>>;
 

@@ -13,7 +13,9 @@ mod output;
 mod parse;
 mod pool;
 mod progress;
+mod restore;
 mod secret;
+mod up;
 
 use std::process::ExitCode;
 
@@ -39,7 +41,9 @@ fn run(context: &Context, command: Command) -> anyhow::Result<Done> {
         Command::Pool { command } => pool::run(context, command),
         Command::Backup(args) => backup::run(context, *args),
         Command::Images { command } => images::run(context, command),
+        Command::Restore(args) => restore::run(context, *args),
         Command::Ls(args) => browse::ls(context, &args),
+        Command::Up(args) => up::run(context, &args),
         Command::Completions(args) => completions::run(&args),
     }
 }

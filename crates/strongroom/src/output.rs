@@ -103,7 +103,7 @@ pub(crate) fn troubles(all: &Troubles) -> Value {
 /// A table without lines; columns whose titles begin with `>` are aligned to the right.
 pub(crate) fn table(titles: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     table.set_header(titles.iter().map(|title| title.trim_start_matches('>')));
     for (index, title) in titles.iter().enumerate() {
         if let Some(column) = table.column_mut(index) {
