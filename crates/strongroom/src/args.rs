@@ -71,3 +71,27 @@ impl Command {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_command_teaches_by_example() {
+        fn visit(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            if command.has_subcommands() {
+                command.get_subcommands().for_each(|command| visit(command, &path));
+            } else {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains(path.trim_start()), "{path} has no example");
+                assert!(command.get_about().is_some(), "{path} says nothing of itself");
+            }
+        }
+        let command = Cli::command();
+        command.clone().debug_assert();
+        visit(&command, "");
+    }
+}

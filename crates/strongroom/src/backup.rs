@@ -37,7 +37,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     pool: PoolArgs,
     /// The series that the image belongs to; by default the last name of the first path
-    #[arg(long, short)]
+    #[arg(long)]
     name: Option<String>,
     /// A label; may be given several times
     #[arg(long = "tag", value_name = "TAG")]

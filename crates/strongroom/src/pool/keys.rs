@@ -70,7 +70,7 @@ pub(crate) struct AddArgs {
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Example:
-  strongroom pool key change 0 --new-password-file /root/new.pw \\
+  strongroom pool key change 1 --new-password-file /root/new.pw \\
       --pool /srv/pool --password-file /root/pool.pw")]
 pub(crate) struct ChangeArgs {
     /// The slot's number
@@ -87,7 +87,7 @@ pub(crate) struct ChangeArgs {
 Who knew its secret and kept a copy of the disks as they were can still open that copy.
 
 Example:
-  strongroom pool key remove 1 --pool /srv/pool --password-file /root/pool.pw")]
+  strongroom pool key remove 2 --pool /srv/pool --password-file /root/pool.pw")]
 pub(crate) struct RemoveArgs {
     /// The slot's number
     slot: u32,
