@@ -2,10 +2,12 @@
 //! restore.
 pub mod affected;
 pub mod backup;
+mod cat;
 pub mod entry;
 mod error;
 mod folder;
 pub mod image;
+pub mod list;
 #[cfg(test)]
 mod memory;
 pub mod names;
@@ -17,4 +19,5 @@ pub mod tree;
 mod trees;
 mod xattrs;
 
+pub use cat::{Content, cat};
 pub use error::{Error, Result, Trouble, Troubles, show};
