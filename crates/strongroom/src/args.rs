@@ -53,6 +53,7 @@ pub(crate) enum Command {
     },
     Restore(Box<restore::Args>),
     Ls(browse::LsArgs),
+    Cat(browse::CatArgs),
     Up(up::Args),
     Completions(completions::Args),
 }
@@ -66,6 +67,7 @@ impl Command {
             Self::Images { .. } => "images",
             Self::Restore(_) => "restore",
             Self::Ls(_) => "ls",
+            Self::Cat(_) => "cat",
             Self::Up(_) => "up",
             Self::Completions(_) => "completions",
         }

@@ -1,21 +1,22 @@
-//! Looking into images: `ls`.
+//! Looking into images: `ls`, `cat`.
 
 use std::io::{self, Write};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use strongroom_archive::entry::{Body, Entry};
 use strongroom_archive::image::{self, Image};
+use strongroom_archive::list::List;
 use strongroom_archive::names::Names;
-use strongroom_archive::show;
 use strongroom_archive::store::Source;
-use strongroom_archive::tree::Dir;
+use strongroom_archive::{Troubles, show};
 use strongroom_engine::clock::PoolTime;
 use strongroom_engine::pool::OpenMode;
 
 use crate::access::PoolArgs;
 use crate::exit::{Context, Done};
 use crate::output::{json_time, local_time};
+use crate::parse;
 
 /// List a directory of an image
 #[derive(clap::Args, Debug)]
@@ -43,17 +44,6 @@ pub(crate) struct LsArgs {
 pub(crate) fn locate<'t>(source: &dyn Source, what: &'t str) -> Result<(Image, &'t [u8])> {
     let (name, path) = image::split(what);
     Ok((image::find(source, name)?, path.unwrap_or("").as_bytes()))
-}
-
-/// A path below another.
-pub(crate) fn below(path: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut out = path.to_vec();
-    while out.last() == Some(&b'/') {
-        out.pop();
-    }
-    out.push(b'/');
-    out.extend_from_slice(name);
-    out
 }
 
 /// A path as JSON: text, and the bytes when the text doesn't tell them.
@@ -169,40 +159,61 @@ pub(crate) fn ls(context: &Context, args: &LsArgs) -> Result<Done> {
             line(&mut out, &show(shown), entry, &names)
         }
     };
-    let mut levels = Vec::new();
-    match top.body {
-        Body::Dir { node, .. } => {
-            levels.push((below(path, b""), Dir::new(&*pool, node).entries()));
-        }
-        _ => print(path, &top.name, &top)?,
+    if !top.is_dir() {
+        print(path, &top.name, &top)?;
     }
-    while let Some((dir, entries)) = levels.last_mut() {
-        let Some(entry) = entries.next() else {
-            levels.pop();
-            continue;
-        };
-        let entry = entry?;
-        let path = below(dir, &entry.name);
-        print(&path, if args.recursive { &path } else { &entry.name }, &entry)?;
-        if let (true, Body::Dir { node, .. }) = (args.recursive, &entry.body) {
-            levels.push((path, Dir::new(&*pool, *node).entries()));
+    let depth = if args.recursive { usize::MAX } else { 1 };
+    let path = [b"/", path.strip_prefix(b"/").unwrap_or(path)].concat();
+    let mut list = List::new(&*pool, &top, &path, depth);
+    let mut troubles = Troubles::default();
+    while let Some(entry) = list.next() {
+        match entry {
+            Ok(entry) => {
+                print(list.path(), if args.recursive { list.path() } else { &entry.name }, &entry)?;
+            }
+            Err(e @ strongroom_engine::Error::Canceled) => return Err(e.into()),
+            Err(e) => troubles.add(list.path(), e),
         }
     }
     out.flush()?;
     drop(out);
-    context.out.notes(&pool);
-    Ok(Done::Well)
+    context.out.stream_ended(&pool, &troubles);
+    Ok(Done::well_if(troubles.is_empty()))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Print the content of a file, a block image or a stream
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  strongroom cat server:/etc/fstab --pool /srv/pool
+  strongroom cat app.sql --pool /srv/pool | psql app
+  strongroom cat db-disk --offset 1M --length 4K --pool /srv/pool | xxd")]
+pub(crate) struct CatArgs {
+    /// Which image, and a file in it; a block image or a stream needs no path
+    #[arg(value_name = "IMAGE[:PATH]")]
+    what: String,
+    #[command(flatten)]
+    pool: PoolArgs,
+    /// Begin here
+    #[arg(long, value_name = "SIZE", value_parser = parse::size, default_value = "0")]
+    offset: u64,
+    /// Print so much at most
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    length: Option<u64>,
+}
 
-    #[test]
-    fn paths_have_one_slash_between_names() {
-        assert_eq!(below(b"", b"a"), b"/a");
-        assert_eq!(below(b"/", b"a"), b"/a");
-        assert_eq!(below(b"/a/", b"b"), b"/a/b");
-        assert_eq!(below(b"a", b"b"), b"a/b");
-    }
+pub(crate) fn cat(context: &Context, args: &CatArgs) -> Result<Done> {
+    let pool = args.pool.open(context, OpenMode::Read)?;
+    let (image, path) = locate(&*pool, &args.what)?;
+    let entry = image.entry(&*pool, path)?;
+    let Body::File(map) = &entry.body else {
+        let what = if path.is_empty() { "the top of this image".into() } else { show(path) };
+        bail!("{what} is a {}, not a file: give IMAGE:PATH of one", kind(&entry));
+    };
+    let length = args.length.unwrap_or(u64::MAX);
+    let mut out = io::stdout().lock();
+    strongroom_archive::cat(&*pool, map, args.offset, length, &mut out)?;
+    out.flush()?;
+    context.out.notes(&pool);
+    Ok(Done::Well)
 }

@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use strongroom_archive::Error as Archive;
+use strongroom_engine::Error as Engine;
 
 use crate::args::Cli;
 use crate::interrupt::Interrupt;
@@ -83,7 +85,20 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 
 /// Whether nobody reads what is printed any more (`strongroom ls … | head`).
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref::<std::io::Error>(), Some(e) if e.kind() == ErrorKind::BrokenPipe)
+    let source = match engine(error) {
+        Some(Engine::Io { source, .. }) => Some(source),
+        _ => error.downcast_ref::<std::io::Error>(),
+    };
+    source.is_some_and(|source| source.kind() == ErrorKind::BrokenPipe)
+}
+
+/// The engine's error in an error.
+fn engine(error: &anyhow::Error) -> Option<&Engine> {
+    match error.downcast_ref::<Archive>() {
+        Some(Archive::Pool(engine)) => Some(engine),
+        Some(_) => None,
+        None => error.downcast_ref::<Engine>(),
+    }
 }
 
 /// The error and its causes in one line. A cause that its effect names already is left out.
@@ -102,17 +117,10 @@ fn text(error: &anyhow::Error) -> String {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    use strongroom_archive::Error as Archive;
-    use strongroom_engine::Error as Engine;
     if error.is::<Usage>() {
         return 2;
     }
-    let engine = match error.downcast_ref::<Archive>() {
-        Some(Archive::Pool(engine)) => Some(engine),
-        Some(_) => None,
-        None => error.downcast_ref::<Engine>(),
-    };
-    match engine {
+    match engine(error) {
         Some(Engine::InUse { .. }) => 4,
         Some(Engine::SecretNeeded | Engine::WrongSecret) => 5,
         Some(Engine::Canceled) => 130,

@@ -43,6 +43,7 @@ fn run(context: &Context, command: Command) -> anyhow::Result<Done> {
         Command::Images { command } => images::run(context, command),
         Command::Restore(args) => restore::run(context, *args),
         Command::Ls(args) => browse::ls(context, &args),
+        Command::Cat(args) => browse::cat(context, &args),
         Command::Up(args) => up::run(context, &args),
         Command::Completions(args) => completions::run(&args),
     }

@@ -64,6 +64,13 @@ impl Output {
         say_notes(&pool.take_notices());
     }
 
+    /// What is told after a stream of output: the pool's notices and what went wrong, on standard
+    /// error; so also with JSON.
+    pub(crate) fn stream_ended(self, pool: &Pool, troubles: &Troubles) {
+        self.notes(pool);
+        Self { json: false, ..self }.troubles(troubles);
+    }
+
     /// Whether a person is watching.
     pub(crate) fn shows_progress(self) -> bool {
         !self.json && !self.quiet && io::stderr().is_terminal()
