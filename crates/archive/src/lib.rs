@@ -1,5 +1,6 @@
 //! File trees, block images and streams in a Strongroom pool: scan, back up, list, compare,
 //! restore.
+pub mod affected;
 pub mod backup;
 mod cat;
 pub mod diff;
