@@ -7,6 +7,7 @@ mod folder;
 pub mod image;
 #[cfg(test)]
 mod memory;
+pub mod mount;
 pub mod names;
 pub mod rules;
 pub mod store;
