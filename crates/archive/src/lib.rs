@@ -13,6 +13,7 @@ pub mod image;
 pub mod list;
 #[cfg(test)]
 mod memory;
+pub mod mount;
 pub mod names;
 pub mod restore;
 pub mod retention;
