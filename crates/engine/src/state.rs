@@ -149,7 +149,7 @@ impl State {
         match op {
             Op::AddPack(id, info) => {
                 self.packs.insert(id, info);
-                self.next_pack = self.next_pack.max(PackId(id.0 + 1));
+                self.next_pack = self.next_pack.max(PackId(id.0.saturating_add(1)));
             }
             Op::Condemn(id) => {
                 if let Some(info) = self.packs.remove(&id) {
@@ -162,7 +162,7 @@ impl State {
             }
             Op::AddSegment(id, info) => {
                 self.segments.insert(id, info);
-                self.next_segment = self.next_segment.max(SegmentId(id.0 + 1));
+                self.next_segment = self.next_segment.max(SegmentId(id.0.saturating_add(1)));
             }
             Op::DropSegment(id) => {
                 self.segments.remove(&id);
@@ -366,5 +366,185 @@ impl Root {
                 .collect::<Result<_, DecodeError>>()?,
             meta: r.bytes()?.to_vec(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    /// Few of each, so that ops meet.
+    fn pack() -> impl Strategy<Value = PackId> {
+        prop_oneof![9 => (0..6u64).prop_map(PackId), 1 => any::<u64>().prop_map(PackId)]
+    }
+
+    fn segment() -> impl Strategy<Value = SegmentId> {
+        prop_oneof![9 => (0..6u64).prop_map(SegmentId), 1 => any::<u64>().prop_map(SegmentId)]
+    }
+
+    fn chunk() -> impl Strategy<Value = ChunkId> {
+        (0..4u8).prop_map(|n| ChunkId([n; 32]))
+    }
+
+    fn time() -> impl Strategy<Value = PoolTime> {
+        any::<i64>().prop_map(PoolTime)
+    }
+
+    fn pack_info() -> impl Strategy<Value = PackInfo> {
+        let kind = prop_oneof![Just(ChunkKind::Data), Just(ChunkKind::Node)];
+        (kind, any::<u32>(), any::<u64>(), any::<(u8, u8)>(), any::<u32>()).prop_map(
+            |(kind, chunks, len, (data_shards, parity_shards), epoch)| PackInfo {
+                kind,
+                chunks,
+                len,
+                data_shards,
+                parity_shards,
+                epoch,
+            },
+        )
+    }
+
+    fn root() -> impl Strategy<Value = Root> {
+        let content = (vec(chunk(), 0..4), vec(any::<u8>(), 0..50));
+        (0..6u8, any::<u8>(), any::<String>(), time(), option::of(time()), content).prop_map(
+            |(id, kind, name, created, immutable_until, (nodes, meta))| Root {
+                id: RootId([id; 16]),
+                kind,
+                name,
+                created,
+                immutable_until,
+                nodes,
+                meta,
+            },
+        )
+    }
+
+    fn clock() -> impl Strategy<Value = ClockMark> {
+        (time(), any::<[u8; 16]>(), any::<i64>()).prop_map(|(time, boot, since_boot)| ClockMark {
+            time,
+            boot,
+            since_boot,
+        })
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let segment_info =
+            any::<(u64, u64)>().prop_map(|(entries, len)| SegmentInfo { entries, len });
+        let scrub = (pack(), time()).prop_map(|(next, started)| ScrubMark { next, started });
+        prop_oneof![
+            (pack(), pack_info()).prop_map(|(id, info)| Op::AddPack(id, info)),
+            pack().prop_map(Op::Condemn),
+            pack().prop_map(Op::DropPack),
+            (segment(), segment_info).prop_map(|(id, info)| Op::AddSegment(id, info)),
+            segment().prop_map(Op::DropSegment),
+            root().prop_map(Op::PutRoot),
+            (0..6u8).prop_map(|id| Op::DropRoot(RootId([id; 16]))),
+            (chunk(), pack()).prop_map(|(chunk, pack)| Op::MarkBad(chunk, pack)),
+            (chunk(), pack()).prop_map(|(chunk, pack)| Op::ClearBad(chunk, pack)),
+            clock().prop_map(Op::Clock),
+            pack().prop_map(Op::PackFloor),
+            pack().prop_map(Op::NextPack),
+            segment().prop_map(Op::NextSegment),
+            option::of(scrub).prop_map(Op::Scrub),
+            time().prop_map(Op::Scrubbed),
+        ]
+    }
+
+    fn built(clock: ClockMark, ops: &[Op]) -> State {
+        let mut state = State::new(clock);
+        ops.iter().cloned().for_each(|op| state.apply(op));
+        state
+    }
+
+    proptest! {
+        #[test]
+        fn ops_survive_their_bytes(ops in vec(op(), 0..20)) {
+            let mut w = Writer::new();
+            ops.iter().for_each(|op| op.encode(&mut w));
+            let bytes = w.finish();
+            let mut r = Reader::new(&bytes);
+            let mut read = Vec::new();
+            while !r.rest().is_empty() {
+                read.push(Op::decode(&mut r).unwrap());
+            }
+            prop_assert_eq!(read, ops);
+        }
+
+        #[test]
+        fn an_op_that_is_cut_short_is_no_op(op in op()) {
+            let mut w = Writer::new();
+            op.encode(&mut w);
+            let bytes = w.finish();
+            for len in 0..bytes.len() {
+                prop_assert!(Op::decode(&mut Reader::new(&bytes[..len])).is_err());
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_decoding_panic(code in 0..20u8, rest in vec(any::<u8>(), 0..100)) {
+            let mut bytes = vec![code];
+            bytes.extend(rest);
+            if let Ok(op) = Op::decode(&mut Reader::new(&bytes)) {
+                let mut w = Writer::new();
+                op.encode(&mut w);
+                prop_assert_eq!(Op::decode(&mut Reader::new(&w.finish())), Ok(op));
+            }
+        }
+
+        #[test]
+        fn a_snapshot_builds_the_same_state(
+            start in clock(),
+            other in clock(),
+            ops in vec(op(), 0..60),
+        ) {
+            let state = built(start, &ops);
+            prop_assert_eq!(built(other, &state.snapshot()), state);
+        }
+
+        #[test]
+        fn an_op_taken_twice_is_as_good_as_once(
+            start in clock(),
+            ops in vec(op(), 0..40),
+            last in op(),
+        ) {
+            let mut state = built(start, &ops);
+            state.apply(last.clone());
+            let once = state.clone();
+            state.apply(last);
+            prop_assert_eq!(state, once);
+        }
+    }
+
+    #[test]
+    fn a_condemned_pack_takes_its_bad_copies_along() {
+        let clock = ClockMark { time: PoolTime(0), boot: [0; 16], since_boot: 0 };
+        let info = PackInfo {
+            kind: ChunkKind::Data,
+            chunks: 1,
+            len: 1,
+            data_shards: 1,
+            parity_shards: 0,
+            epoch: 0,
+        };
+        let (one, two) = (PackId(1), PackId(2));
+        let mut state = built(
+            clock,
+            &[
+                Op::AddPack(one, info),
+                Op::AddPack(two, info),
+                Op::MarkBad(ChunkId([1; 32]), one),
+                Op::MarkBad(ChunkId([2; 32]), two),
+                Op::Condemn(one),
+            ],
+        );
+        assert_eq!(state.bad, BTreeSet::from([(ChunkId([2; 32]), two)]));
+        assert_eq!(state.condemned, BTreeMap::from([(one, info)]));
+        state.apply(Op::DropPack(one));
+        assert!(state.condemned.is_empty());
+        assert_eq!((state.next_pack, state.packs.len()), (PackId(3), 1));
     }
 }

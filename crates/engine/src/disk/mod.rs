@@ -9,15 +9,25 @@
 //! - a name (creation, rename, removal): after [`Disk::sync_dir`] on its directory returned;
 //! - anything else may be there after a power cut, wholly, in part, or not at all.
 //!
-//! Paths are relative, `/`-separated, of plain ASCII components without `.` or `..`.
+//! A file whose content was synced but whose name was not may be gone; a name that was synced may
+//! stand for a file with missing content. A rename within a directory is one step: after a power
+//! cut there is the old name or the new one, never neither. A directory is itself a name in the one
+//! above it.
+//!
+//! Paths are relative, `/`-separated, of components of printable ASCII without `.` or `..`; others
+//! are refused with [`io::ErrorKind::InvalidInput`]. Errors name the operation and the path, and
+//! keep the kind the system gave.
 
 mod fs;
 mod sim;
 
-pub use fs::FsDisk;
-pub use sim::{Faults, SimDisk};
+#[cfg(test)]
+mod conformance;
 
-use std::fmt::Debug;
+pub use fs::FsDisk;
+pub use sim::{Fault, Operation, Record, SimDisk, SimWorld, Snapshot};
+
+use std::fmt::{Debug, Display};
 use std::io;
 
 /// How a file's content is to be moved.
@@ -80,21 +90,25 @@ pub trait Disk: Send + Sync + Debug {
     fn open(&self, path: &str, caching: Caching, write: bool) -> io::Result<Box<dyn DiskFile>>;
     /// Creates a file that must not exist ([`io::ErrorKind::AlreadyExists`]), to read and write.
     fn create(&self, path: &str, caching: Caching) -> io::Result<Box<dyn DiskFile>>;
-    /// Renames a file, replacing what has the new name, in one step.
+    /// Renames a file, replacing what has the new name, in one step. Directories are not renamed
+    /// ([`io::ErrorKind::IsADirectory`]).
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &str) -> io::Result<()>;
     /// The names in a directory, in no order. A directory that does not exist is an error
-    /// ([`io::ErrorKind::NotFound`]).
+    /// ([`io::ErrorKind::NotFound`]). Whatever is neither a directory nor a plain file (a symbolic
+    /// link, say) is listed as a file, and refused by [`Disk::open`].
     fn list(&self, dir: &str) -> io::Result<Vec<Entry>>;
-    /// Creates a directory, and those above it, when they are not there.
+    /// Creates a directory, and those above it, when they are not there. Each is durable after
+    /// [`Disk::sync_dir`] on the one above it.
     fn make_dir(&self, dir: &str) -> io::Result<()>;
     /// Makes the names in a directory durable; the empty path is the disk's own top directory.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
     /// How much room there is.
     fn space(&self) -> io::Result<Space>;
     /// Takes the advisory lock of the file `path` (created when missing), shared or exclusive,
-    /// without waiting: [`io::ErrorKind::WouldBlock`] when another process has it.
+    /// without waiting: [`io::ErrorKind::WouldBlock`] when another holder has it, in this process
+    /// or another. It ends with its holder: no lock survives a process or a power cut.
     fn lock(&self, path: &str, exclusive: bool) -> io::Result<Box<dyn DiskLock>>;
     /// Where it is, for messages.
     fn describe(&self) -> String;
@@ -120,7 +134,8 @@ pub fn read_file(disk: &dyn Disk, path: &str, limit: u64) -> io::Result<Vec<u8>>
 /// old one; when this returns, the new content survives a power cut. `path` must have a directory.
 ///
 /// # Errors
-/// Those of the disk; the old content is then still there.
+/// Those of the disk. The old content is then still there, or, when only making the new name
+/// durable failed, the new one: never a mixture.
 pub fn replace_file(disk: &dyn Disk, path: &str, content: &[u8]) -> io::Result<()> {
     let temporary = format!("{path}.new");
     match disk.remove(&temporary) {
@@ -132,4 +147,28 @@ pub fn replace_file(disk: &dyn Disk, path: &str, content: &[u8]) -> io::Result<(
     file.sync()?;
     disk.rename(&temporary, path)?;
     disk.sync_dir(path.rsplit_once('/').map_or("", |(dir, _)| dir))
+}
+
+/// Refuses what is no path of a file on a disk.
+fn check_path(path: &str) -> io::Result<()> {
+    let plain = |part: &str| {
+        let printable = part.bytes().all(|b| b.is_ascii_graphic());
+        !part.is_empty() && part.len() <= 255 && part != "." && part != ".." && printable
+    };
+    if path.len() <= 1024 && path.split('/').all(plain) {
+        return Ok(());
+    }
+    let what = format!("{path:?} is no path on a disk");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+}
+
+/// Refuses what is no path of a directory on a disk; the empty one is the top directory.
+fn check_dir(dir: &str) -> io::Result<()> {
+    if dir.is_empty() { Ok(()) } else { check_path(dir) }
+}
+
+/// An error that says what was being done to which file, and keeps its kind.
+fn failed(operation: &str, path: impl Display, why: impl Into<io::Error>) -> io::Error {
+    let why = why.into();
+    io::Error::new(why.kind(), format!("{operation} {path}: {why}"))
 }

@@ -7,6 +7,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::codec::{DecodeError, Reader};
 use crate::error::{Error, Result};
 use crate::id::PoolId;
+use crate::journal::Sealing;
 use crate::seal::{self, Aead, ChunkHasher, KEY_LEN, PackSealer, RecordSealer};
 
 /// How many data keys a pool can have at once.
@@ -84,8 +85,11 @@ impl Keyring {
     }
 
     /// Seals the records of the journal.
-    pub fn journal(&self) -> RecordSealer {
-        RecordSealer::new(self.aead, &self.journal_key)
+    pub fn journal(&self) -> Sealing {
+        match self.aead {
+            Aead::None => Sealing::Plain,
+            Aead::Aes256Gcm => Sealing::Aes256Gcm(Zeroizing::new(self.journal_key)),
+        }
     }
 
     /// The epoch of new packs; 0 in a pool that isn't encrypted.
@@ -284,7 +288,7 @@ mod tests {
         assert_eq!((ring.encode().len(), ring.epoch()), (33, 0));
         assert!(ring.new_epoch().is_err());
         assert!(same(&Keyring::decode(&ring.encode()).unwrap(), &ring));
-        assert_eq!(ring.journal().overhead(), 0);
+        assert_eq!(ring.journal().algorithm(), 0);
         assert_eq!(ring.pack(0, &[0; 32]).unwrap().overhead(), 0);
         assert!(ring.pack(1, &[0; 32]).is_none());
     }

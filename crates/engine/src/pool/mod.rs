@@ -1,93 +1,288 @@
-//! SKELETON of the public interface (bodies follow).
-use std::sync::Arc;
+//! A pool: chunks on disks, and the roots that hold on to them.
+//!
+//! # The concept
+//!
+//! A pool keeps *chunks*, named by a keyed hash of their content, in *packs*; *roots* name the
+//! nodes that must stay, and nodes name their children. What no root reaches is garbage. The
+//! *state* (which packs, index segments and roots there are) changes in one way only: a journal
+//! record is made durable, then applied. So a pool is at every instant exactly as its last record
+//! left it, and what a record refers to was durable before the record was.
+//!
+//! One process at a time may write ([`OpenMode::Write`]); any number may read. In the writing
+//! process any number of threads store, read, forget and collect garbage at once.
+//!
+//! # What makes each operation safe beside every other
+//!
+//! | operation | takes | is safe beside writers because | is safe beside `gc` because |
+//! |---|---|---|---|
+//! | store a chunk | a claim in the memtable, a pin | a claim is won by one thread; who loses it waits before its commit until the chunk is handed over | it is pinned when it gets its place; packs made after a collection began are not looked at |
+//! | re-use a chunk | a pin | packs never change | look up, then pin: pinning and the collector's decision take the same short lock, so a chunk is kept or reported absent |
+//! | re-use a parent's chunks | a lease on the parent | roots never change | leased roots are marked like roots |
+//! | commit | the flush turn, then the journal's turn | flushes and records come one after the other | the root's chunks are pinned until the session ends, and marked after |
+//! | forget | the journal's turn | as commit | what only the forgotten root held goes with the next collection |
+//! | read | nothing; other processes: the readers' lock, shared | packs are immutable | a moved chunk is looked up again; files are removed only while no other process reads |
+//! | gc | a hold on the pins, the journal's turn | it copies into new packs and records the change at once | one collection at a time |
+//! | scrub, heal | nothing | a bad unit is replaced by the very bytes that were written | a pack that is gone meanwhile is skipped |
+//! | disk-replace | the writer's lock, nothing else running | it changes the superblock at its end | not at the same time |
+//! | repair | the writer's lock, nothing else running | as disk-replace | not at the same time |
+//!
+//! Every durable step, in order, is listed in `docs/format.md`.
+
+mod admin;
+mod core;
+mod gc;
+mod meter;
+mod open;
+mod pins;
+mod place;
+mod read;
+mod recover;
+mod session;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod writer;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+pub use self::admin::SlotInfo;
+pub use self::gc::{GcOptions, GcReport};
+pub use self::open::{CreateOptions, OpenMode, OpenOptions, Use};
+pub use self::meter::Meter;
+pub use self::place::Place;
+pub use self::read::ChunkBytes;
+pub use self::session::{NewRoot, Session, Stored};
+pub use self::verify::{CheckReport, ScrubOptions, ScrubOutcome};
+
+use self::core::{Core, lock};
+use self::session::Gathering;
+use self::writer::Writer;
+use crate::chunker;
 use crate::clock::PoolTime;
-use crate::disk::Disk;
-use crate::error::Result;
+use crate::disk::DiskLock;
+use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, PoolId, RootId};
 use crate::node::Node;
-use crate::state::Root;
+use crate::state::{Op, Root, State};
+
+/// What the writing process locks, on every disk.
+const WRITER_LOCK: &str = "pool.lock";
+/// What reading processes lock, shared, on every disk.
+const READERS_LOCK: &str = "pool.readers";
+/// Who holds the writer's lock, as text for other processes.
+const HOLDER: &str = "pool.holder";
 
 /// The largest chunk, in bytes.
 pub const MAX_CHUNK: usize = 8 << 20;
 
-/// How data is spread over the disks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout { /** shards that hold data */ pub data: u8, /** shards that hold parity or copies */ pub parity: u8 }
-
-/// Limits of one process's use of a pool.
-#[derive(Clone, Debug)]
-pub struct Tuning { /** worker threads (0: everything in the caller's thread, for tests) */ pub threads: usize }
-
-/// An open pool. Cheap to share by reference between threads.
+/// An open pool, to be shared by reference between threads.
 #[derive(Debug)]
-pub struct Pool(());
-/// What was stored by a call.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Stored { /** chunks that the pool lacked */ pub new_chunks: u64, /** their bytes, before compression */ pub new_bytes: u64, /** what they take in packs, before redundancy */ pub stored_bytes: u64, /** chunks it had */ pub known_chunks: u64, /** their bytes */ pub known_bytes: u64, /** copies it had lost, now back */ pub healed_chunks: u64 }
-
-/// What becomes a root.
-#[derive(Clone, Debug)]
-pub struct NewRoot { pub id: RootId, pub kind: u8, pub name: String, /** ns from commit */ pub immutable_for: Option<i64>, pub nodes: Vec<ChunkId>, pub meta: Vec<u8> }
+pub struct Pool {
+    core: Arc<Core>,
+    writer: Option<Writer>,
+    /// Nodes of all sessions that wait to become a frame.
+    nodes: Mutex<Gathering>,
+    leases: Mutex<HashMap<RootId, (Root, usize)>>,
+    /// Whether some thread is writing waiting index entries to a segment.
+    flushing: AtomicBool,
+    /// Whether a collection, a scrub or another of the operations that come one at a time runs.
+    upkeep: Mutex<Option<&'static str>>,
+    reading: read::Reading,
+    threads: usize,
+    _locks: Vec<Box<dyn DiskLock>>,
+}
 
 impl Pool {
-    pub fn id(&self) -> PoolId { todo!() }
-    /// Pool's own clock, now.
-    pub fn now(&self) -> PoolTime { todo!() }
-    /// Chunking parameters chosen at creation.
-    pub fn chunking(&self) -> crate::chunker::Params { todo!() }
-    /// Worker threads to use (at least 1).
-    pub fn threads(&self) -> usize { todo!() }
-    /// All roots.
-    pub fn roots(&self) -> Vec<Root> { todo!() }
+    /// Its identifier.
+    pub fn id(&self) -> PoolId {
+        self.core.id
+    }
+
+    /// The id that a chunk of this kind with these bytes has.
+    pub fn id_of(&self, kind: ChunkKind, bytes: &[u8]) -> ChunkId {
+        self.core.hasher.id(kind, bytes)
+    }
+
+    /// The pool's own clock, now.
+    pub fn now(&self) -> PoolTime {
+        self.core.time()
+    }
+
+    /// How streams and images are cut, as chosen when the pool was created.
+    pub fn chunking(&self) -> chunker::Params {
+        self.core.superblock().chunking
+    }
+
+    /// How many threads are worth using; at least 1.
+    pub fn threads(&self) -> usize {
+        self.threads.max(1)
+    }
+
+    /// Things the user should hear of, though they went well (a copy that was healed, a disk that
+    /// failed); each is told once.
+    pub fn take_notices(&self) -> Vec<String> {
+        self.core.take_notices()
+    }
+
+    /// Asks long work (`gc`, `check`, `scrub`, `fetch`) to stop at its next safe point.
+    pub fn cancel(&self) {
+        self.core.canceled.store(true, Ordering::Relaxed);
+    }
+
+    /// A copy of what the pool knows of itself.
+    pub fn state(&self) -> State {
+        self.core.state().clone()
+    }
+
+    /// All roots, oldest first.
+    pub fn roots(&self) -> Vec<Root> {
+        let mut roots: Vec<Root> = self.core.state().roots.values().cloned().collect();
+        roots.sort_by_key(|root| (root.created, root.id));
+        roots
+    }
+
     /// One root.
-    pub fn root(&self, id: RootId) -> Option<Root> { todo!() }
-    /// A writing session.
-    pub fn session(&self) -> Result<Session<'_>> { todo!() }
-    /// Keeps everything the root reaches alive (against gc) until dropped, even if it is forgotten meanwhile.
-    pub fn lease(&self, root: RootId) -> Result<Lease<'_>> { todo!() }
-    /// Removes roots, all or none. Immutable ones refuse.
-    pub fn forget(&self, ids: &[RootId]) -> Result<()> { todo!() }
-    /// Changes the opaque meta of a root and/or extends (never shortens) immutability.
-    pub fn update_root(&self, id: RootId, meta: Option<Vec<u8>>, immutable_until: Option<PoolTime>) -> Result<Root> { todo!() }
-    /// Reads one chunk (through a bounded cache of opened frames), verified against its id.
-    pub fn read(&self, kind: ChunkKind, id: &ChunkId) -> Result<ChunkBytes> { todo!() }
+    pub fn root(&self, id: RootId) -> Option<Root> {
+        self.core.state().roots.get(&id).cloned()
+    }
+
+    /// Begins a writing session.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::Stopped`].
+    pub fn session(&self) -> Result<Session<'_>> {
+        Session::new(self)
+    }
+
+    /// Keeps what a root reaches until the lease is dropped, even if it is forgotten meanwhile.
+    /// Only collections of this process know of it.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRoot`].
+    pub fn lease(&self, id: RootId) -> Result<Lease<'_>> {
+        let mut leases = lock(&self.leases);
+        let root = self.root(id).ok_or_else(|| Error::NoSuchRoot { id: id.to_string() })?;
+        leases.entry(id).or_insert((root, 0)).1 += 1;
+        Ok(Lease { pool: self, id })
+    }
+
+    /// Removes roots, all or none. What only they reached goes with the next [`Pool::gc`].
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRoot`]; [`Error::Immutable`] for one whose time has not come.
+    pub fn forget(&self, ids: &[RootId]) -> Result<()> {
+        self.core.record(|state| {
+            let now = self.core.now().time;
+            ids.iter()
+                .map(|id| {
+                    let root = state.roots.get(id);
+                    let root = root.ok_or_else(|| Error::NoSuchRoot { id: id.to_string() })?;
+                    match root.immutable_until {
+                        Some(until) if until > now => {
+                            Err(Error::Immutable { id: *id, until: until.to_string() })
+                        }
+                        _ => Ok(Op::DropRoot(*id)),
+                    }
+                })
+                .collect()
+        })
+    }
+
+    /// Changes what the layer above keeps in a root, and extends its immutability.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRoot`]; [`Error::Immutable`] when the immutability would be shortened.
+    pub fn update_root(
+        &self,
+        id: RootId,
+        meta: Option<Vec<u8>>,
+        immutable_until: Option<PoolTime>,
+    ) -> Result<Root> {
+        let mut updated = None;
+        self.core.record(|state| {
+            let root = state.roots.get(&id);
+            let mut root =
+                root.cloned().ok_or_else(|| Error::NoSuchRoot { id: id.to_string() })?;
+            if let Some(until) = immutable_until {
+                if let Some(old) = root.immutable_until.filter(|old| *old > until) {
+                    return Err(Error::Immutable { id, until: old.to_string() });
+                }
+                root.immutable_until = Some(until);
+            }
+            if let Some(meta) = meta {
+                root.meta = meta;
+            }
+            updated = Some(root.clone());
+            Ok(vec![Op::PutRoot(root)])
+        })?;
+        Ok(updated.expect("the record succeeded, so it called for the root"))
+    }
+
     /// Reads and decodes a node.
-    pub fn node(&self, id: &ChunkId) -> Result<Node> { Ok(Node::decode(&self.read(ChunkKind::Node, id)?).unwrap()) }
-    /// Reads many data chunks in pack order, each frame opened once, on `threads` threads.
-    /// `sink(i, bytes)` is called once for each i whose chunk could be read, from any thread, concurrently.
-    /// A chunk that can't be read is reported to `failed(i, error)`; the rest goes on. A sink error ends all.
-    pub fn fetch(&self, wanted: &[ChunkId], threads: usize, sink: &(dyn Fn(usize, &[u8]) -> Result<()> + Sync), failed: &(dyn Fn(usize, crate::Error) + Sync)) -> Result<()> { todo!() }
-    /// Whether the chunk is in the index (and not marked bad).
-    pub fn contains(&self, id: &ChunkId) -> Result<bool> { todo!() }
+    ///
+    /// # Errors
+    /// As [`Pool::read`]; [`Error::Damaged`] for a chunk that isn't a node.
+    pub fn node(&self, id: &ChunkId) -> Result<Node> {
+        Node::decode(&self.read(ChunkKind::Node, id)?)
+            .map_err(Error::decoding(&format!("node {id}")))
+    }
+
+    /// Whether the pool has a good copy of a chunk.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub fn contains(&self, id: &ChunkId) -> Result<bool> {
+        Ok(self.core.lookup(id)?.is_some())
+    }
+
+    fn writer(&self) -> Result<&Writer> {
+        self.core.writable()?;
+        self.writer.as_ref().ok_or_else(|| Error::ReadOnly { why: "it was opened to read".into() })
+    }
+
+    /// Brings everything handed over so far into the state, with what `more` says.
+    fn flush(&self, more: impl FnOnce(&State) -> Result<Vec<Op>>) -> Result<()> {
+        self.push_nodes()?;
+        self.writer()?.flush()?;
+        self.core.flush(more)
+    }
+
+    /// Writes waiting index entries to a segment, unless another thread is at it.
+    fn flush_if_idle(&self) -> Result<()> {
+        if self.flushing.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let result = self.flush(|_| Ok(Vec::new()));
+        self.flushing.store(false, Ordering::Release);
+        result
+    }
 }
 
-/// Bytes of a chunk, shared with the frame cache.
-#[derive(Clone, Debug)]
-pub struct ChunkBytes { frame: Arc<Vec<u8>>, range: std::ops::Range<usize> }
-impl std::ops::Deref for ChunkBytes { type Target = [u8]; fn deref(&self) -> &[u8] { &self.frame[self.range.clone()] } }
-
-/// See [`Pool::lease`].
+/// Keeps what a root reaches: see [`Pool::lease`].
 #[derive(Debug)]
-pub struct Lease<'p>(&'p Pool);
-
-/// A writing session: what it stores is kept at least as long as it lives, and becomes part of the pool's content for good with [`Session::commit`]. All methods may be called from several threads.
-#[derive(Debug)]
-pub struct Session<'p>(&'p Pool);
-impl<'p> Session<'p> {
-    pub fn pool(&self) -> &'p Pool { self.0 }
-    /// The id that bytes would get.
-    pub fn id_of(&self, kind: ChunkKind, bytes: &[u8]) -> ChunkId { todo!() }
-    /// Stores pieces (each 1..=MAX_CHUNK bytes; a call of about 1 MiB in all is best): hashes, looks up, compresses, seals and packs what the pool lacks. Pushes one id per piece to `ids`.
-    /// Runs in the caller's thread; call from several threads to use several cores. Neighbouring new pieces share compression frames.
-    pub fn store(&self, kind: ChunkKind, pieces: &[&[u8]], ids: &mut Vec<ChunkId>) -> Result<Stored> { todo!() }
-    /// Says that chunks that the pool should have (read from a parent image that is leased by this session) are used again. False: at least one is bad or missing, and the source must be read again.
-    /// Cheap: no index lookup unless the pool knows of bad chunks.
-    pub fn reuse(&self, ids: &[ChunkId]) -> Result<bool> { todo!() }
-    /// Leases a parent for the life of the session; needed before `reuse`.
-    pub fn lean_on(&self, parent: RootId) -> Result<()> { todo!() }
-    /// Makes everything durable, then the root. When this returns, the root survives a power cut.
-    pub fn commit(self, root: NewRoot) -> Result<Root> { todo!() }
+pub struct Lease<'p> {
+    pool: &'p Pool,
+    id: RootId,
 }
-/// Where a pool lies, for opening.
-#[derive(Debug)]
-pub struct OpenOptions { pub disks: Vec<Arc<dyn Disk>> }
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let mut leases = lock(&self.pool.leases);
+        if let Some((_, count)) = leases.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                leases.remove(&self.id);
+            }
+        }
+    }
+}
+
+/// Whether a kind was asked for that the place doesn't have.
+fn expect_kind(wanted: ChunkKind, found: ChunkKind, id: &ChunkId) -> Result<()> {
+    if wanted == found {
+        return Ok(());
+    }
+    Err(Error::damaged(format!("chunk {id}"), "the index has it as the other kind"))
+}

@@ -1,1 +1,0 @@
-#[derive(Debug)] pub struct SimDisk; #[derive(Debug)] pub struct Faults;

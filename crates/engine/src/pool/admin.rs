@@ -1,0 +1,224 @@
+//! Changing the pool itself: its keys, its disks, and an index that is beyond use.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+use crate::id::{DiskId, SegmentId};
+use crate::index;
+use crate::keys::{Kdf, Protection, Secret, Stretch};
+use crate::pool::open::{Found, OpenMode, OpenOptions, Use, find, lock_all, make_room};
+use crate::pool::read::OpenPack;
+use crate::pool::{Meter, Pool};
+use crate::state::Op;
+use crate::superblock::Superblock;
+
+/// Index entries that are gathered before they are written to a segment.
+const ENTRIES: usize = 1 << 16;
+
+/// A key slot, as shown to the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotInfo {
+    /// Its number.
+    pub id: u32,
+    /// The name the user gave it.
+    pub label: String,
+    /// Whether a key file opens it, and not a passphrase.
+    pub key_file: bool,
+    /// Whether this process opened the pool with it.
+    pub opened: bool,
+}
+
+impl Pool {
+    /// A copy of what the disks' superblocks say.
+    pub fn superblock(&self) -> Superblock {
+        self.core.superblock().clone()
+    }
+
+    /// The disks, in the order of the layout; `None` for those that are missing.
+    pub fn disks(&self) -> &[Option<Arc<dyn Disk>>] {
+        &self.core.disks
+    }
+
+    /// The key slots of an encrypted pool; none otherwise.
+    pub fn slots(&self) -> Vec<SlotInfo> {
+        let opened = self.core.master.as_ref().map(|(slot, _)| *slot);
+        let superblock = self.core.superblock();
+        let Protection::Sealed { slots, .. } = &superblock.protection else { return Vec::new() };
+        slots
+            .iter()
+            .map(|slot| SlotInfo {
+                id: slot.id(),
+                label: slot.label().to_owned(),
+                key_file: slot.kdf() == Kdf::KeyFile,
+                opened: opened == Some(slot.id()),
+            })
+            .collect()
+    }
+
+    /// Adds a key slot; its number.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] in a pool that isn't encrypted, or that has all the slots it may have.
+    pub fn add_slot(&self, secret: &Secret, label: &str, stretch: Stretch) -> Result<u32> {
+        let (_, master) = self.master()?;
+        self.change_superblock(|sb| sb.protection.slots_mut()?.add(master, secret, label, stretch))
+    }
+
+    /// Gives a key slot another secret.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when there is no such slot.
+    pub fn change_slot(&self, id: u32, secret: &Secret, stretch: Stretch) -> Result<()> {
+        let (_, master) = self.master()?;
+        self.change_superblock(|sb| sb.protection.slots_mut()?.change(id, master, secret, stretch))
+    }
+
+    /// Removes a key slot. The last one stays.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for the last slot, or one that isn't there.
+    pub fn remove_slot(&self, id: u32) -> Result<()> {
+        self.change_superblock(|sb| sb.protection.slots_mut()?.remove(id))
+    }
+
+    /// Makes a new data key, with which all packs are sealed from now on; its number. Packs that
+    /// are there keep theirs until a collection copies them.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] in a pool that isn't encrypted.
+    pub fn rekey(&self) -> Result<u32> {
+        let _upkeep = self.begin_upkeep("rekey")?;
+        let (_, master) = self.master()?;
+        let mut keyring = self.core.keyring().clone();
+        let epoch = keyring.new_epoch()?;
+        // The packs that are open go on with the key they began with.
+        self.change_superblock(|sb| sb.protection.replace_keyring(master, self.core.id, &keyring))?;
+        *self.core.keyring.write().unwrap_or_else(PoisonError::into_inner) = keyring;
+        Ok(epoch)
+    }
+
+    fn master(&self) -> Result<&(u32, crate::keys::Master)> {
+        self.core.writable()?;
+        self.core.master.as_ref().ok_or_else(|| {
+            Error::Invalid("the pool isn't encrypted, so it has no keys to change".into())
+        })
+    }
+
+    fn change_superblock<R>(&self, change: impl FnOnce(&mut Superblock) -> Result<R>) -> Result<R> {
+        self.core.writable()?;
+        let mut changed = self.core.superblock().clone();
+        let result = change(&mut changed)?;
+        changed.generation += 1;
+        write_superblock(&changed, &self.core.disks)?;
+        *self.core.superblock.write().unwrap_or_else(PoisonError::into_inner) = changed;
+        Ok(result)
+    }
+
+    /// Puts an empty disk in the place of one of the pool's, and opens the pool to write. What
+    /// the old disk had is then rebuilt by [`Pool::scrub`].
+    ///
+    /// # Errors
+    /// As [`Pool::open`]; [`Error::Invalid`] when there is no such place, or the new disk is not
+    /// empty.
+    pub fn replace_disk(
+        options: OpenOptions<'_>,
+        used: Use,
+        place: usize,
+        new: Arc<dyn Disk>,
+    ) -> Result<Self> {
+        if Superblock::exists(&*new) {
+            let what = format!("{} is part of a pool already", new.describe());
+            return Err(Error::Invalid(what));
+        }
+        let mut options = OpenOptions { mode: OpenMode::Write, ..options };
+        {
+            let _locks = lock_all(&options.disks, OpenMode::Write, &used.holder)?;
+            let Found { mut superblock, mut disks, .. } = find(&options.disks)?;
+            if place >= disks.len() {
+                let what = format!("the pool has disks 0 to {}, not {place}", disks.len() - 1);
+                return Err(Error::Invalid(what));
+            }
+            let left = disks.iter().enumerate().filter(|(i, disk)| *i != place && disk.is_some());
+            if left.count() < usize::from(superblock.data_shards) {
+                return Err(Error::TooFewDisks {
+                    missing: disks.iter().filter(|disk| disk.is_none()).count(),
+                    total: disks.len(),
+                    tolerated: superblock.parity_shards.into(),
+                });
+            }
+            // A wrong secret is noticed before anything is changed.
+            superblock.protection.unlock(superblock.pool, options.secret)?;
+            make_room(&*new)?;
+            superblock.generation += 1;
+            superblock.disks[place] = DiskId::random();
+            disks[place] = Some(Arc::clone(&new));
+            write_superblock(&superblock, &disks)?;
+        }
+        options.disks.push(Some(new));
+        Self::open(options, used)
+    }
+
+    /// Builds the index again from the packs alone, and puts it in the place of the old one. How
+    /// many entries it has. Packs whose directory can't be read are named in
+    /// [`Pool::take_notices`]; what is in them is missing from the index.
+    ///
+    /// # Errors
+    /// Those of the disks and the journal.
+    pub fn rebuild_index(&self, meter: &Meter) -> Result<u64> {
+        let _upkeep = self.begin_upkeep("rebuilding the index")?;
+        self.flush(|_| Ok(Vec::new()))?;
+        let packs = self.core.state().packs.clone();
+        let old: BTreeSet<SegmentId> = self.core.state().segments.keys().copied().collect();
+        meter.begin(packs.len() as u64);
+        let mut entries = 0;
+        for (id, info) in packs {
+            self.core.check_canceled()?;
+            let directory =
+                OpenPack::open(&self.core, id, info).and_then(|pack| pack.directory(&self.core));
+            match directory {
+                Ok(directory) => {
+                    for (chunk, at) in directory.locations(id, info.kind) {
+                        self.core.index.memtable().insert(&chunk, at);
+                        entries += 1;
+                    }
+                }
+                Err(e) => self.core.notice(format!("pack {id} is left out of the index: {e}")),
+            }
+            if self.core.index.memtable().len() > ENTRIES {
+                self.flush(|_| Ok(Vec::new()))?;
+            }
+            meter.add(1);
+        }
+        self.flush(|_| Ok(old.iter().map(|id| Op::DropSegment(*id)).collect()))?;
+        let dropped: Vec<SegmentId> = old.into_iter().collect();
+        self.core.index.replace(&dropped, None)?;
+        for disk in self.core.disks.iter().flatten() {
+            for id in &dropped {
+                // A left-over is swept away when the pool is opened to write.
+                let _ = index::remove(&**disk, *id);
+            }
+        }
+        self.tidy_index()?;
+        Ok(entries)
+    }
+}
+
+/// Writes a superblock to every disk that is there.
+fn write_superblock(superblock: &Superblock, disks: &[Option<Arc<dyn Disk>>]) -> Result<()> {
+    let mut good = 0;
+    let mut last = None;
+    for (place, disk) in disks.iter().enumerate() {
+        let Some(disk) = disk else { continue };
+        match superblock.for_disk(place).write(&**disk) {
+            Ok(()) => good += 1,
+            Err(e) => last = Some(e),
+        }
+    }
+    match last {
+        Some(e) if good < usize::from(superblock.data_shards) => Err(e),
+        _ => Ok(()),
+    }
+}
+

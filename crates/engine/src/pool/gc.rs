@@ -1,0 +1,388 @@
+//! Garbage collection: exact, online, and safe without any clock.
+//!
+//! 1. Everything handed over so far is brought into the state. Packs with numbers from here on
+//!    (the *boundary*) are not looked at.
+//! 2. *Mark*: everything that the roots and leases of this moment reach is marked, one bit for
+//!    each chunk. A node that was marked before is not entered again.
+//! 3. *Decide*, in one short step together with the sessions' pins: a pack with nothing marked or
+//!    pinned is given up; one with much garbage is given up after what lives in it was copied.
+//!    From this step on no session can re-use what is not kept.
+//! 4. *Copy* the living chunks of sparse packs into new packs.
+//! 5. *Record*: the new packs, their index segment, and the end of the old packs, in one journal
+//!    record. Steps 4 and 5 repeat for a bounded amount of copies at a time, so a crash costs at
+//!    most that much work, and a collection that is run again goes on where it was.
+//! 6. *Remove* the files of packs that are given up, sync the directories, record that they are
+//!    gone. While other processes read the pool this is left to the next collection.
+
+use std::collections::HashSet;
+
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, PackId};
+use crate::pack::{Directory, FrameEntry, NewFrame};
+use crate::pool::core::lock;
+use crate::pool::pins::ChunkSet;
+use crate::pool::read::{Lens, OpenPack};
+use crate::pool::{Pool, READERS_LOCK};
+use crate::shard;
+use crate::state::{Op, PackInfo};
+
+/// Living bytes that are copied before the state is changed.
+const COPY_STEP: u64 = 512 << 20;
+/// Data references that are looked up together.
+const MARK_BATCH: usize = 1 << 15;
+
+/// How to collect.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GcOptions {
+    /// Only say what would be freed.
+    pub dry_run: bool,
+    /// The part of the pool, 0 to 1, that may stay as garbage inside of packs that are also in
+    /// use; packs with the most garbage are copied first. 0 frees everything.
+    pub max_unused: f64,
+}
+
+impl Default for GcOptions {
+    fn default() -> Self {
+        Self { dry_run: false, max_unused: 0.05 }
+    }
+}
+
+/// What a collection found and did. Bytes are as stored in packs, before redundancy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GcReport {
+    /// Chunks that something still needs.
+    pub live_chunks: u64,
+    /// Chunks that nothing needs.
+    pub dead_chunks: u64,
+    /// Bytes of packs before.
+    pub bytes_before: u64,
+    /// Bytes of packs that were (or would be) given up.
+    pub bytes_removed: u64,
+    /// Bytes that were (or would be) copied out of them.
+    pub bytes_copied: u64,
+    /// Bytes of garbage that stay inside of packs in use.
+    pub bytes_unused: u64,
+    /// Packs that were (or would be) given up.
+    pub packs_removed: u64,
+    /// Packs given up whose files are still there because other processes read the pool.
+    pub packs_waiting: u64,
+    /// Chunks that are referred to, but are not in the pool.
+    pub missing_chunks: u64,
+}
+
+/// A pack that is to be given up.
+#[derive(Debug)]
+struct Victim {
+    id: PackId,
+    info: PackInfo,
+    /// Estimated bytes that live in it.
+    live_bytes: u64,
+}
+
+impl Pool {
+    /// Frees what no root reaches. Sessions may go on meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::ChunkUnreadable`] or [`Error::ChunkMissing`] for a node that can't be read: what
+    /// it refers to isn't known then, and nothing is freed. [`Error::Canceled`].
+    pub fn gc(&self, options: GcOptions) -> Result<GcReport> {
+        let _upkeep = self.begin_upkeep("garbage collection")?;
+        self.core.pins.hold();
+        let result = self.collect(options);
+        self.core.pins.release();
+        result
+    }
+
+    fn collect(&self, options: GcOptions) -> Result<GcReport> {
+        let mut report = GcReport::default();
+        self.flush(|_| Ok(Vec::new()))?;
+        let (packs, boundary) = {
+            let state = self.core.state();
+            let packs: Vec<_> = state.packs.iter().map(|(id, info)| (*id, *info)).collect();
+            let boundary = packs.last().map_or(PackId(0), |(id, _)| PackId(id.0 + 1));
+            (packs, boundary)
+        };
+        let marked = self.mark(&mut report)?;
+        report.bytes_before = packs.iter().map(|(_, info)| info.len).sum();
+
+        // How much of each pack lives is worked out before the decision, which must be quick.
+        let mut victims = Vec::new();
+        let mut sparse = Vec::new();
+        for (id, info) in &packs {
+            let live = marked.count(*id);
+            report.live_chunks += u64::from(live);
+            report.dead_chunks += u64::from(info.chunks - live.min(info.chunks));
+            if live == 0 {
+                victims.push(Victim { id: *id, info: *info, live_bytes: 0 });
+            } else if live < info.chunks {
+                self.core.check_canceled()?;
+                let pack = self.reading.pack(&self.core, *id);
+                let Ok(directory) = pack.and_then(|pack| pack.directory(&self.core)) else {
+                    // Nobody can tell what is in it: it stays, for `check` to name.
+                    continue;
+                };
+                let live_bytes = live_bytes(&directory, *id, &marked);
+                sparse.push(Victim { id: *id, info: *info, live_bytes });
+            }
+        }
+        let kept: u64 = report.bytes_before - victims.iter().map(|v| v.info.len).sum::<u64>();
+        let allowed = (kept as f64 * options.max_unused.clamp(0.0, 1.0)) as u64;
+        let mut unused: u64 = sparse.iter().map(Victim::dead_bytes).sum();
+        sparse.sort_by_key(|v| v.dead_bytes() * 1000 / v.info.len.max(1));
+        while unused > allowed && let Some(victim) = sparse.pop() {
+            unused -= victim.dead_bytes();
+            victims.push(victim);
+        }
+        report.bytes_unused = unused;
+        report.packs_removed = victims.len() as u64;
+        report.bytes_removed = victims.iter().map(|v| v.info.len).sum();
+        report.bytes_copied = victims.iter().map(|v| v.live_bytes).sum();
+        if options.dry_run {
+            return Ok(report);
+        }
+        debug_assert!(victims.iter().all(|v| v.id < boundary));
+
+        let mut keep = marked;
+        self.core.pins.doom(|pinned| {
+            keep.extend(pinned);
+            victims.iter().map(|v| (v.id, keep.words(v.id))).collect()
+        });
+        let result = self.give_up(&victims, &keep);
+        let stay: Vec<PackId> = {
+            let state = self.core.state();
+            victims.iter().map(|v| v.id).filter(|id| state.packs.contains_key(id)).collect()
+        };
+        self.core.pins.undoom(&stay);
+        for victim in victims.iter().filter(|v| stay.contains(&v.id)) {
+            report.packs_removed -= 1;
+            report.bytes_removed -= victim.info.len;
+            report.bytes_copied -= victim.live_bytes;
+            report.bytes_unused += victim.dead_bytes();
+        }
+        result?;
+        self.tidy_index()?;
+        report.packs_waiting = self.remove_condemned()?;
+        Ok(report)
+    }
+
+    /// Copies what lives out of the victims, and records their end, step by step. A pack in
+    /// which something can't be read stays.
+    fn give_up(&self, victims: &[Victim], keep: &ChunkSet) -> Result<()> {
+        let mut step = Vec::new();
+        let mut copied = 0;
+        for victim in victims {
+            // A session may have pinned a chunk of a pack that looked empty.
+            if keep.count(victim.id) > 0 {
+                if let Err(e) = self.core.check_canceled() {
+                    self.end_packs(&mut step)?;
+                    return Err(e);
+                }
+                match self.copy_living(victim, keep) {
+                    Ok(bytes) => copied += bytes,
+                    Err(e @ (Error::Stopped { .. } | Error::ReadOnly { .. })) => return Err(e),
+                    Err(e) => {
+                        self.core.notice(format!("pack {} is kept: {e}", victim.id));
+                        continue;
+                    }
+                }
+            }
+            step.push(victim.id);
+            if copied >= COPY_STEP {
+                self.end_packs(&mut step)?;
+                copied = 0;
+            }
+        }
+        self.end_packs(&mut step)
+    }
+
+    fn end_packs(&self, step: &mut Vec<PackId>) -> Result<()> {
+        let ops: Vec<Op> = step.drain(..).map(Op::Condemn).collect();
+        self.flush(|_| Ok(ops))
+    }
+
+    /// Copies the living chunks of a pack into new packs; how many bytes that were.
+    fn copy_living(&self, victim: &Victim, keep: &ChunkSet) -> Result<u64> {
+        let pack = self.reading.pack(&self.core, victim.id)?;
+        let directory = pack.directory(&self.core)?;
+        let mut lens = self.reading.lens();
+        let mut first = 0;
+        let mut copied = 0;
+        let mut result = Ok(());
+        for frame in &directory.frames {
+            let ordinals = first..first + frame.chunks.len() as u32;
+            first = ordinals.end;
+            if ordinals.clone().any(|ordinal| keep.contains(victim.id, ordinal)) {
+                copied += u64::from(frame.len);
+                result = self.copy_frame(&pack, frame, ordinals.start, keep, &mut lens);
+            }
+            if result.is_err() {
+                break;
+            }
+        }
+        self.reading.put_lens(lens);
+        result.map(|()| copied)
+    }
+
+    /// Copies the living chunks of a frame, each checked against its id.
+    fn copy_frame(
+        &self,
+        pack: &OpenPack,
+        frame: &FrameEntry,
+        first: u32,
+        keep: &ChunkSet,
+        lens: &mut Lens,
+    ) -> Result<()> {
+        let kind = pack.info.kind;
+        let lives = |place: usize, id: &ChunkId| {
+            keep.contains(pack.id, first + place as u32)
+                && !self.core.state().bad.contains(&(*id, pack.id))
+        };
+        let whole = frame.chunks.iter().enumerate().all(|(place, (id, _))| lives(place, id));
+        let mut new = self.writer()?.frame();
+        let mut raw = Vec::new();
+        let read = |verified: bool, lens: &mut Lens, new: &mut NewFrame, raw: &mut Vec<u8>| {
+            let (at, len) = (frame.offset.into(), frame.len as usize);
+            let range = pack.read(&self.core, at, len, verified, &mut lens.sealed)?;
+            let opened = pack.unseal(frame.offset, &mut lens.sealed[range])?;
+            lens.codec.decode(opened, &mut lens.raw)?;
+            new.bytes.clear();
+            new.bytes.extend_from_slice(opened);
+            new.chunks.clear();
+            raw.clear();
+            let mut rest = &lens.raw[..];
+            for (place, (id, len)) in frame.chunks.iter().enumerate() {
+                let bytes;
+                (bytes, rest) = rest.split_at_checked(*len as usize).ok_or_else(|| {
+                    Error::damaged(format!("a frame of pack {}", pack.id), "it is too short")
+                })?;
+                if lives(place, id) {
+                    if self.core.hasher.id(kind, bytes) != *id {
+                        return Err(Error::ChunkUnreadable {
+                            id: *id,
+                            pack: pack.id,
+                            why: "its content does not have its id".into(),
+                        });
+                    }
+                    raw.extend_from_slice(bytes);
+                    new.chunks.push((*id, *len));
+                }
+            }
+            Ok(())
+        };
+        read(false, lens, &mut new, &mut raw)
+            .or_else(|_| read(true, lens, &mut new, &mut raw))?;
+        if new.chunks.is_empty() {
+            return Ok(());
+        }
+        // A frame that lives as a whole is copied as it was compressed.
+        if !whole {
+            lens.codec.encode(&raw, &mut new.bytes);
+        }
+        self.writer()?.push(kind, new)
+    }
+
+    /// Marks everything that the roots and leases reach.
+    fn mark(&self, report: &mut GcReport) -> Result<ChunkSet> {
+        let mut stack: Vec<ChunkId> = {
+            // Roots and leases of one moment. In between, a session could commit an image that
+            // leans on a forgotten one, and end its lease: neither would be seen.
+            let leases = lock(&self.leases);
+            let leased = leases.values().flat_map(|(root, _)| root.nodes.clone()).collect();
+            let state = self.core.state();
+            let roots = state.roots.values().flat_map(|root| root.nodes.clone());
+            roots.chain::<Vec<ChunkId>>(leased).collect()
+        };
+        let mut marked = ChunkSet::default();
+        let mut data = Vec::new();
+        while let Some(id) = stack.pop() {
+            self.core.check_canceled()?;
+            let at = self.core.lookup(&id)?.ok_or(Error::ChunkMissing { id })?;
+            if !marked.insert(at.pack, at.ordinal) {
+                continue;
+            }
+            let node = self.node(&id)?;
+            stack.extend(node.nodes);
+            data.extend(node.data);
+            if data.len() >= MARK_BATCH {
+                self.mark_data(&mut data, &mut marked, report)?;
+            }
+        }
+        self.mark_data(&mut data, &mut marked, report)?;
+        Ok(marked)
+    }
+
+    fn mark_data(
+        &self,
+        ids: &mut Vec<ChunkId>,
+        marked: &mut ChunkSet,
+        report: &mut GcReport,
+    ) -> Result<()> {
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids.drain(..) {
+            match self.core.lookup(&id)? {
+                Some(at) => {
+                    marked.insert(at.pack, at.ordinal);
+                }
+                None => report.missing_chunks += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the files of packs that were given up, unless other processes read the pool. How
+    /// many packs are left waiting.
+    pub(crate) fn remove_condemned(&self) -> Result<u64> {
+        let condemned: Vec<PackId> = self.core.state().condemned.keys().copied().collect();
+        if condemned.is_empty() {
+            return Ok(0);
+        }
+        let mut locks = Vec::new();
+        for disk in self.core.disks.iter().flatten() {
+            match disk.lock(READERS_LOCK, true) {
+                Ok(lock) => locks.push(lock),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    return Ok(condemned.len() as u64);
+                }
+                // A disk that can't be locked can't be read either.
+                Err(_) => {}
+            }
+        }
+        let mut dirs = HashSet::new();
+        for id in &condemned {
+            let removed = shard::remove_pack(&self.core.disks, *id);
+            removed.map_err(|e| Error::io(format!("removing pack {id}"), e))?;
+            dirs.insert(shard::directory(*id));
+        }
+        self.core.sync_dirs(&dirs)?;
+        self.core.record(|_| Ok(condemned.iter().copied().map(Op::DropPack).collect()))?;
+        Ok(0)
+    }
+
+    /// Merges index segments when there are many.
+    pub(crate) fn tidy_index(&self) -> Result<()> {
+        self.core.merge_segments()
+    }
+}
+
+impl Victim {
+    fn dead_bytes(&self) -> u64 {
+        self.info.len.saturating_sub(self.live_bytes)
+    }
+}
+
+/// What the living chunks of a pack take in it, shared frames counted by the chunks' lengths.
+fn live_bytes(directory: &Directory, pack: PackId, live: &ChunkSet) -> u64 {
+    let mut ordinal = 0;
+    let mut bytes = 0;
+    for frame in &directory.frames {
+        let (mut raw, mut kept) = (0u64, 0u64);
+        for (_, len) in &frame.chunks {
+            raw += u64::from(*len);
+            kept += u64::from(*len) * u64::from(live.contains(pack, ordinal));
+            ordinal += 1;
+        }
+        bytes += (u64::from(frame.len) * kept).div_ceil(raw.max(1));
+    }
+    bytes
+}

@@ -1,0 +1,352 @@
+//! Making pools, and opening them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use crate::chunker;
+use crate::clock::{Clock, ClockMark};
+use crate::disk::{Disk, DiskLock, read_file, replace_file};
+use crate::error::{Error, Result};
+use crate::id::{DiskId, PoolId};
+use crate::index::{self, Index};
+use crate::journal::{self, Journal, Settings};
+use crate::keys::{Keyring, Protection, Secret, Stretch};
+use crate::pool::core::{Core, Parts};
+use crate::pool::read::Reading;
+use crate::pool::writer::Writer;
+use crate::pool::{HOLDER, Pool, READERS_LOCK, WRITER_LOCK};
+use crate::seal::Aead;
+use crate::shard;
+use crate::state::State;
+use crate::superblock::Superblock;
+
+/// The longest text that tells who holds the writer's lock.
+const MAX_HOLDER: u64 = 4096;
+/// How often, and how long, a reader tries to get past a collector that is removing files.
+const READER_TRIES: u32 = 600;
+const READER_WAIT: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// What an open pool may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Reading, beside other readers and one writer. Nothing on the disks is changed.
+    Read,
+    /// Reading and writing, as the only writer.
+    Write,
+}
+
+/// How a process uses a pool.
+#[derive(Clone, Debug)]
+pub struct Use {
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Worker threads; 0 does everything in the caller's thread and in one order, for simulations.
+    pub threads: usize,
+    /// Who this is, for others that find the pool in use: host, process, command, since when.
+    pub holder: String,
+}
+
+/// How to make a pool.
+#[derive(Clone, Debug)]
+pub struct CreateOptions<'a> {
+    /// Its disks, in the order of the layout: data and parity shards together.
+    pub disks: Vec<Arc<dyn Disk>>,
+    /// How many disks' loss it survives; all but one is a mirror.
+    pub parity: u8,
+    /// The first secret of an encrypted pool, and how it is stretched.
+    pub secret: Option<(&'a Secret, Stretch)>,
+    /// How streams and images are cut.
+    pub chunking: chunker::Params,
+    /// The zstd level, 1 to 19.
+    pub level: i32,
+    /// A pack of data is closed once it has this many bytes.
+    pub pack_size: u32,
+}
+
+/// How to open a pool.
+#[derive(Clone, Debug)]
+pub struct OpenOptions<'a> {
+    /// The disks that may belong to it, in any order; `None` for one that is known to be missing.
+    pub disks: Vec<Option<Arc<dyn Disk>>>,
+    /// What for.
+    pub mode: OpenMode,
+    /// The secret, for an encrypted pool.
+    pub secret: Option<&'a Secret>,
+    /// Open with an empty index, whatever is on the disks: for [`Pool::rebuild_index`] alone.
+    pub without_index: bool,
+}
+
+/// The disks of a pool as they were found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) superblock: Superblock,
+    /// In the order of the layout.
+    pub(crate) disks: Vec<Option<Arc<dyn Disk>>>,
+    /// Disks whose superblock is out of date or damaged.
+    pub(crate) outdated: Vec<usize>,
+    pub(crate) notices: Vec<String>,
+}
+
+impl Pool {
+    /// Makes a pool on empty disks.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a layout that doesn't fit the disks, or disks that have a pool;
+    /// those of the disks.
+    pub fn create(options: CreateOptions<'_>, used: Use) -> Result<Self> {
+        let CreateOptions { disks, parity, secret, chunking, level, pack_size } = options;
+        let total = u8::try_from(disks.len()).unwrap_or(u8::MAX);
+        let Some(data) = total.checked_sub(parity).filter(|data| *data > 0) else {
+            return Err(Error::Invalid(format!(
+                "a pool on {total} disks can't survive the loss of {parity}: give more disks"
+            )));
+        };
+        shard::Shape::new(data, parity)?;
+        for disk in &disks {
+            if Superblock::exists(&**disk) {
+                return Err(Error::Invalid(format!("{} is part of a pool already", disk.describe())));
+            }
+        }
+        let mut locks = Vec::new();
+        for disk in &disks {
+            locks.push(lock_to_write(&**disk, &used.holder)?);
+        }
+        let pool = PoolId::random();
+        let aead = if secret.is_some() { Aead::Aes256Gcm } else { Aead::None };
+        let keyring = Keyring::generate(aead);
+        let protection = match &secret {
+            None => Protection::Clear(keyring.clone()),
+            Some((secret, stretch)) => {
+                Protection::seal(&keyring, pool, secret, "first", *stretch)?
+            }
+        };
+        let members: Vec<DiskId> = disks.iter().map(|_| DiskId::random()).collect();
+        let superblock = Superblock::new(
+            pool,
+            used.clock.wall(),
+            members,
+            (data, parity),
+            chunking,
+            level,
+            pack_size,
+            protection,
+        )?;
+        for disk in &disks {
+            make_room(&**disk)?;
+        }
+        let all: Vec<_> = disks.iter().cloned().map(Some).collect();
+        let state = State::new(ClockMark::now(None, &*used.clock).0);
+        let places: Vec<_> = places(&all).into_iter().flatten().collect();
+        Journal::create(&places, settings(&superblock, &keyring, &used), &state)?;
+        // The superblocks come last: before them there is no pool.
+        for (place, disk) in disks.iter().enumerate() {
+            superblock.for_disk(place).write(&**disk)?;
+        }
+        drop(locks);
+        let secret = secret.map(|(secret, _)| secret);
+        let options =
+            OpenOptions { disks: all, mode: OpenMode::Write, secret, without_index: false };
+        Self::open(options, used)
+    }
+
+    /// Opens a pool. Opening it to write first puts right what a crash or an absent disk left:
+    /// superblocks, journals and segments are copied where they are behind, whole packs of a
+    /// session that did not end are taken in, left-overs are removed.
+    ///
+    /// # Errors
+    /// [`Error::NotAPool`], [`Error::InUse`], [`Error::SecretNeeded`], [`Error::WrongSecret`],
+    /// [`Error::TooFewDisks`] (to write), [`Error::Diverged`], [`Error::Damaged`],
+    /// [`Error::Unsupported`].
+    pub fn open(options: OpenOptions<'_>, used: Use) -> Result<Self> {
+        let OpenOptions { disks, mode, secret, without_index } = options;
+        let writes = mode == OpenMode::Write;
+        let locks = lock_all(&disks, mode, &used.holder)?;
+        let found = find(&disks)?;
+        let Found { superblock, disks, outdated, notices } = found;
+        let tolerated = usize::from(superblock.parity_shards);
+        let missing = disks.iter().filter(|disk| disk.is_none()).count();
+        if writes && missing > tolerated {
+            return Err(Error::TooFewDisks { missing, total: disks.len(), tolerated });
+        }
+        let unlocked = superblock.protection.unlock(superblock.pool, secret)?;
+        if writes {
+            for place in outdated {
+                if let Some(disk) = &disks[place] {
+                    make_room(&**disk)?;
+                    superblock.for_disk(place).write(&**disk)?;
+                }
+            }
+        }
+        let settings = settings(&superblock, &unlocked.keyring, &used);
+        let (journal, mut state, report) = Journal::open(&places(&disks), settings, writes)?;
+        let options = index::Options { with_filters: writes, ..index::Options::default() };
+        let none = BTreeMap::new();
+        let segments = if without_index { &none } else { &state.segments };
+        let index = Index::open(&disks, segments, superblock.pool, options)?;
+        let stale: Vec<usize> = report.stale.iter().map(|stale| stale.disk).collect();
+        // From here on the time since this boot counts, whatever becomes of the wall clock.
+        let clock_warning;
+        (state.clock, clock_warning) = ClockMark::now(Some(&state.clock), &*used.clock);
+        let parts = Parts {
+            superblock,
+            keyring: unlocked.keyring,
+            master: unlocked.opened,
+            disks,
+            index,
+            clock: used.clock,
+            state,
+            journal: writes.then_some(journal),
+        };
+        let core = Arc::new(Core::new(parts)?);
+        notices.into_iter().for_each(|text| core.notice(text));
+        report.stale.iter().for_each(|stale| {
+            core.notice(format!("a copy of the journal on disk {} {}", stale.disk, stale.why));
+        });
+        clock_warning.into_iter().for_each(|warning| core.notice(warning.to_string()));
+        let inline = used.threads == 0;
+        let pool = Self {
+            writer: writes.then(|| Writer::start(Arc::clone(&core), inline)),
+            reading: Reading::new(core.level),
+            core,
+            nodes: Mutex::default(),
+            leases: Mutex::new(HashMap::new()),
+            flushing: AtomicBool::new(false),
+            upkeep: Mutex::new(None),
+            threads: used.threads,
+            _locks: locks,
+        };
+        if writes {
+            pool.recover(&stale)?;
+        }
+        Ok(pool)
+    }
+}
+
+/// The directories of a new disk.
+pub(crate) fn make_room(disk: &dyn Disk) -> Result<()> {
+    let make = || {
+        shard::create_directories(disk)?;
+        for dir in [index::DIR, JOURNALS[0], JOURNALS[1]] {
+            disk.make_dir(dir)?;
+        }
+        disk.sync_dir("")
+    };
+    make().map_err(|e| Error::io(format!("preparing {}", disk.describe()), e))
+}
+
+/// The directories of the journal; the second is used in a pool of one disk.
+const JOURNALS: [&str; 2] = ["journal", "journal.2"];
+
+/// Where the copies of the journal lie.
+pub(crate) fn places(disks: &[Option<Arc<dyn Disk>>]) -> Vec<Option<journal::Place>> {
+    let place = |disk: usize, dir: &str| {
+        let handle = disks[disk].clone()?;
+        Some(journal::Place { disk, handle, dir: dir.to_owned() })
+    };
+    match disks.len() {
+        1 => JOURNALS.iter().map(|dir| place(0, dir)).collect(),
+        _ => (0..disks.len()).map(|disk| place(disk, JOURNALS[0])).collect(),
+    }
+}
+
+fn settings(superblock: &Superblock, keyring: &Keyring, used: &Use) -> Settings {
+    Settings {
+        pool: superblock.pool,
+        sealing: keyring.journal(),
+        need: usize::from(superblock.data_shards),
+        inline: used.threads == 0,
+    }
+}
+
+/// Finds which disks belong together, and the newest of their superblocks.
+pub(crate) fn find(disks: &[Option<Arc<dyn Disk>>]) -> Result<Found> {
+    let mut notices = Vec::new();
+    let candidates: Vec<Arc<dyn Disk>> = disks.iter().flatten().cloned().collect();
+    let read: Vec<Result<Superblock>> =
+        candidates.iter().map(|disk| Superblock::read(&**disk)).collect();
+    let newest = Superblock::newest(&read)?.clone();
+    let mut members: Vec<Option<Arc<dyn Disk>>> = newest.disks.iter().map(|_| None).collect();
+    let mut outdated = Vec::new();
+    for (disk, superblock) in candidates.into_iter().zip(read) {
+        let name = disk.describe();
+        let superblock = match superblock {
+            Ok(superblock) => superblock,
+            Err(e) => {
+                notices.push(format!("{name} is not used: {e}"));
+                continue;
+            }
+        };
+        let place = newest.disks.iter().position(|id| *id == superblock.disk);
+        match place {
+            Some(place) if superblock.pool == newest.pool => {
+                if superblock.generation < newest.generation {
+                    outdated.push(place);
+                }
+                if members[place].replace(disk).is_some() {
+                    return Err(Error::Invalid(format!("disk {place} of the pool is given twice")));
+                }
+            }
+            _ if superblock.pool == newest.pool => {
+                notices.push(format!("{name} was replaced and is not used"));
+            }
+            _ => notices.push(format!("{name} belongs to another pool and is not used")),
+        }
+    }
+    for (place, _) in members.iter().enumerate().filter(|(_, disk)| disk.is_none()) {
+        notices.push(format!("disk {place} is missing"));
+    }
+    Ok(Found { superblock: newest, disks: members, outdated, notices })
+}
+
+/// Locks every disk that is there.
+pub(crate) fn lock_all(
+    disks: &[Option<Arc<dyn Disk>>],
+    mode: OpenMode,
+    holder: &str,
+) -> Result<Vec<Box<dyn DiskLock>>> {
+    let mut locks = Vec::new();
+    for disk in disks.iter().flatten() {
+        match mode {
+            OpenMode::Write => locks.push(lock_to_write(&**disk, holder)?),
+            OpenMode::Read => locks.extend(lock_to_read(&**disk)?),
+        }
+    }
+    Ok(locks)
+}
+
+fn lock_to_write(disk: &dyn Disk, holder: &str) -> Result<Box<dyn DiskLock>> {
+    match disk.lock(WRITER_LOCK, true) {
+        Ok(lock) => {
+            // Only for the message that others get; without it theirs is shorter.
+            let _ = replace_file(disk, HOLDER, holder.as_bytes());
+            Ok(lock)
+        }
+        Err(e) if e.kind() == ErrorKind::WouldBlock => {
+            let holder = read_file(disk, HOLDER, MAX_HOLDER).unwrap_or_default();
+            let holder = String::from_utf8_lossy(&holder).into_owned();
+            let holder = if holder.is_empty() { "another process writes it".into() } else { holder };
+            Err(Error::InUse { holder })
+        }
+        Err(e) => Err(Error::io(format!("locking {}", disk.describe()), e)),
+    }
+}
+
+/// Keeps collectors of other processes from removing files. On a disk that can't be written there
+/// is no collector.
+fn lock_to_read(disk: &dyn Disk) -> Result<Option<Box<dyn DiskLock>>> {
+    for _ in 0..READER_TRIES {
+        match disk.lock(READERS_LOCK, false) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(READER_WAIT),
+            Err(e) if matches!(e.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) =>
+            {
+                return Ok(None);
+            }
+            Err(e) => return Err(Error::io(format!("locking {}", disk.describe()), e)),
+        }
+    }
+    Err(Error::InUse { holder: "a collection is removing files".into() })
+}
+

@@ -1,0 +1,339 @@
+//! Writing sessions.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, ChunkKind, Location, RootId};
+use crate::index::Claim;
+use crate::pack::{FrameCodec, NewFrame};
+use crate::pool::core::lock;
+use crate::pool::{Lease, MAX_CHUNK, Pool};
+use crate::state::{Op, Root};
+
+/// Chunks are compressed together up to this many bytes.
+const DATA_FRAME: usize = 512 << 10;
+/// The same for nodes, which are read one by one when an image is browsed.
+const NODE_FRAME: usize = 128 << 10;
+/// Index entries that may wait in memory before they are written to a segment.
+const ENTRIES_WAITING: usize = 1 << 16;
+
+/// What was stored by a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Chunks that the pool lacked.
+    pub new_chunks: u64,
+    /// Their bytes, before compression.
+    pub new_bytes: u64,
+    /// What they take in packs, in bytes, before redundancy. Nodes are counted when their frame
+    /// is full, so a call may tell what an earlier one stored.
+    pub stored_bytes: u64,
+    /// Chunks that it had.
+    pub known_chunks: u64,
+    /// Their bytes.
+    pub known_bytes: u64,
+    /// Those of the new chunks that the pool once had and then lost to damage.
+    pub healed_chunks: u64,
+}
+
+impl Stored {
+    /// Adds what another call stored.
+    pub fn add(&mut self, other: Self) {
+        self.new_chunks += other.new_chunks;
+        self.new_bytes += other.new_bytes;
+        self.stored_bytes += other.stored_bytes;
+        self.known_chunks += other.known_chunks;
+        self.known_bytes += other.known_bytes;
+        self.healed_chunks += other.healed_chunks;
+    }
+}
+
+/// What becomes a root.
+#[derive(Clone, Debug)]
+pub struct NewRoot {
+    /// Its identifier, made by the caller.
+    pub id: RootId,
+    /// What the layer above says it is.
+    pub kind: u8,
+    /// The user's name for the series it belongs to.
+    pub name: String,
+    /// For how long nothing may remove it, in nanoseconds of the pool's own time from the commit.
+    pub immutable_for: Option<i64>,
+    /// The nodes it holds on to.
+    pub nodes: Vec<ChunkId>,
+    /// What the layer above keeps here.
+    pub meta: Vec<u8>,
+}
+
+/// Chunks that were claimed and wait to become a frame.
+#[derive(Debug, Default)]
+pub(crate) struct Gathering {
+    raw: Vec<u8>,
+    chunks: Vec<(ChunkId, u32)>,
+}
+
+/// What one thread needs while it stores.
+#[derive(Debug)]
+struct Bench {
+    codec: FrameCodec,
+    gathering: Gathering,
+}
+
+/// A writing session: what it stores is kept at least as long as it lives, and becomes part of
+/// the pool's content for good with [`Session::commit`]. A session that is dropped instead leaves
+/// nothing that can be seen. All methods may be called from several threads.
+#[derive(Debug)]
+pub struct Session<'p> {
+    pool: &'p Pool,
+    benches: Mutex<Vec<Bench>>,
+    parents: Mutex<Vec<Lease<'p>>>,
+    /// Chunks that another thread was about to store when this session wanted them too.
+    awaited: Mutex<Vec<ChunkId>>,
+    failed: AtomicBool,
+}
+
+impl<'p> Session<'p> {
+    pub(crate) fn new(pool: &'p Pool) -> Result<Self> {
+        pool.core.writable()?;
+        pool.core.pins.hold();
+        Ok(Self {
+            pool,
+            benches: Mutex::default(),
+            parents: Mutex::default(),
+            awaited: Mutex::default(),
+            failed: AtomicBool::new(false),
+        })
+    }
+
+    /// The pool that is written.
+    pub fn pool(&self) -> &'p Pool {
+        self.pool
+    }
+
+    /// Stores pieces of 1 to [`MAX_CHUNK`] bytes: hashes them, and compresses, seals and packs
+    /// those that the pool lacks. Pushes one id for each piece to `ids`. It works in the caller's
+    /// thread; call it from several to use several cores. Pieces of one call share frames, so a
+    /// call of about 1 MiB is best; nodes share frames with those of other calls.
+    ///
+    /// # Errors
+    /// Those of the disks, after which the session can't be committed.
+    pub fn store(&self, kind: ChunkKind, pieces: &[&[u8]], ids: &mut Vec<ChunkId>) -> Result<Stored> {
+        let bench = lock(&self.benches).pop();
+        let mut bench = bench.unwrap_or_else(|| Bench {
+            codec: FrameCodec::new(self.pool.core.level),
+            gathering: Gathering::default(),
+        });
+        let mut stored = Stored::default();
+        let result = self.store_all(kind, pieces, ids, &mut bench, &mut stored);
+        if result.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+            // Other sessions may count on what was claimed here.
+            let Bench { codec, gathering } = &mut bench;
+            if let Err(e) = self.pool.push(kind, gathering, codec, &mut stored) {
+                self.pool.core.stop(&e);
+            }
+        }
+        lock(&self.benches).push(bench);
+        result?;
+        if self.pool.core.index.memtable().len() > ENTRIES_WAITING {
+            self.pool.flush_if_idle()?;
+        }
+        Ok(stored)
+    }
+
+    fn store_all(
+        &self,
+        kind: ChunkKind,
+        pieces: &[&[u8]],
+        ids: &mut Vec<ChunkId>,
+        bench: &mut Bench,
+        stored: &mut Stored,
+    ) -> Result<()> {
+        let core = &self.pool.core;
+        for piece in pieces {
+            if piece.is_empty() || piece.len() > MAX_CHUNK {
+                let len = piece.len();
+                return Err(Error::Invalid(format!("a chunk has {len} bytes, not 1 to {MAX_CHUNK}")));
+            }
+            let id = core.hasher.id(kind, piece);
+            ids.push(id);
+            // The place is looked up first and pinned after; when the collector gave the chunk up
+            // in between, the pool doesn't have it.
+            let known = loop {
+                let valid = |id: &ChunkId, at: &Location| core.valid(id, at) && core.pins.keeps(at);
+                match core.index.claim(&id, &valid)? {
+                    Claim::Known(at) if core.pins.pin(&at) => break true,
+                    Claim::Known(_) => {}
+                    Claim::InFlight => {
+                        lock(&self.awaited).push(id);
+                        break true;
+                    }
+                    Claim::New => break false,
+                }
+            };
+            if known {
+                stored.known_chunks += 1;
+                stored.known_bytes += piece.len() as u64;
+                continue;
+            }
+            stored.new_chunks += 1;
+            stored.new_bytes += piece.len() as u64;
+            stored.healed_chunks += u64::from(core.was_lost(&id));
+            match kind {
+                ChunkKind::Data => {
+                    let Bench { codec, gathering } = bench;
+                    self.pool.gather(kind, gathering, codec, id, piece, stored)?;
+                }
+                ChunkKind::Node => {
+                    let mut nodes = lock(&self.pool.nodes);
+                    self.pool.gather(kind, &mut nodes, &mut bench.codec, id, piece, stored)?;
+                }
+            }
+        }
+        self.pool.push(kind, &mut bench.gathering, &mut bench.codec, stored)
+    }
+
+    /// Leases a parent for the life of the session: what it reaches stays, whoever forgets it.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRoot`].
+    pub fn lean_on(&self, parent: RootId) -> Result<()> {
+        let lease = self.pool.lease(parent)?;
+        lock(&self.parents).push(lease);
+        Ok(())
+    }
+
+    /// Says that chunks of a parent ([`Session::lean_on`]) are used again without reading their
+    /// content. `false`: at least one is known to be bad or missing, and the source must be read
+    /// again, which heals it. Costs nothing unless the pool knows of bad chunks.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub fn reuse(&self, ids: &[ChunkId]) -> Result<bool> {
+        if self.pool.core.state().bad.is_empty() {
+            return Ok(true);
+        }
+        let bad: HashSet<ChunkId> =
+            ids.iter().filter(|id| self.pool.core.was_lost(id)).copied().collect();
+        for id in bad {
+            if self.pool.core.lookup(&id)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What is stored so far survives a crash from here on, though nothing refers to it yet; a
+    /// session that stores the same again finds it known, unless garbage was collected meanwhile.
+    ///
+    /// # Errors
+    /// Those of the disks.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.pool.flush(|_| Ok(Vec::new()))
+    }
+
+    /// Makes everything durable, then the root. When this returns, the root survives a power cut.
+    ///
+    /// # Errors
+    /// Those of the disks; [`Error::Invalid`] when a store failed before. There is no root then.
+    pub fn commit(self, root: NewRoot) -> Result<Root> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(Error::Invalid("a part of the session could not be stored".into()));
+        }
+        for id in std::mem::take(&mut *lock(&self.awaited)) {
+            self.pool.await_chunk(&id)?;
+        }
+        let mut committed = None;
+        self.pool.flush(|state| {
+            let now = self.pool.core.time();
+            let until = root.immutable_for.map(|ns| now.plus(ns));
+            if state.roots.contains_key(&root.id) {
+                return Err(Error::Invalid(format!("there is an image {} already", root.id)));
+            }
+            let root = Root {
+                id: root.id,
+                kind: root.kind,
+                name: root.name,
+                created: now,
+                immutable_until: until,
+                nodes: root.nodes,
+                meta: root.meta,
+            };
+            committed = Some(root.clone());
+            Ok(vec![Op::PutRoot(root)])
+        })?;
+        self.pool.tidy_index()?;
+        Ok(committed.expect("the flush succeeded, so it called for the root"))
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.pool.core.pins.release();
+    }
+}
+
+impl Pool {
+    /// Adds a chunk to those that wait, and makes them a frame when they are enough.
+    pub(crate) fn gather(
+        &self,
+        kind: ChunkKind,
+        gathering: &mut Gathering,
+        codec: &mut FrameCodec,
+        id: ChunkId,
+        piece: &[u8],
+        stored: &mut Stored,
+    ) -> Result<()> {
+        let limit = match kind {
+            ChunkKind::Data => DATA_FRAME,
+            ChunkKind::Node => NODE_FRAME,
+        };
+        if !gathering.raw.is_empty() && gathering.raw.len() + piece.len() > limit {
+            self.push(kind, gathering, codec, stored)?;
+        }
+        gathering.raw.extend_from_slice(piece);
+        gathering.chunks.push((id, piece.len() as u32));
+        Ok(())
+    }
+
+    /// Makes a frame of the chunks that wait, if there are any, and hands it over.
+    pub(crate) fn push(
+        &self,
+        kind: ChunkKind,
+        gathering: &mut Gathering,
+        codec: &mut FrameCodec,
+        stored: &mut Stored,
+    ) -> Result<()> {
+        if gathering.chunks.is_empty() {
+            return Ok(());
+        }
+        let mut frame: NewFrame = self.writer()?.frame();
+        codec.encode(&gathering.raw, &mut frame.bytes);
+        frame.chunks.append(&mut gathering.chunks);
+        gathering.raw.clear();
+        stored.stored_bytes += frame.bytes.len() as u64;
+        self.writer()?.push(kind, frame)
+    }
+
+    /// Makes a frame of the nodes that wait.
+    pub(crate) fn push_nodes(&self) -> Result<()> {
+        let level = self.core.level;
+        let mut nodes = lock(&self.nodes);
+        let mut codec = FrameCodec::new(level);
+        self.push(ChunkKind::Node, &mut nodes, &mut codec, &mut Stored::default())
+    }
+
+    /// Waits until another thread has handed over a chunk that it claimed.
+    fn await_chunk(&self, id: &ChunkId) -> Result<()> {
+        self.push_nodes()?;
+        while self.core.index.memtable().is_in_flight(id) {
+            self.core.writable()?;
+            std::thread::yield_now();
+        }
+        match self.core.lookup(id)? {
+            Some(_) => Ok(()),
+            None => Err(Error::ChunkMissing { id: *id }),
+        }
+    }
+}

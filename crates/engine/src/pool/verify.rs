@@ -1,0 +1,410 @@
+//! Finding damage before somebody needs the data: `check` reads and understands, `scrub` compares
+//! sums and needs no key.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::buf::AlignedBuf;
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, ChunkKind, Location, PackId};
+use crate::pack::{Directory, FrameEntry};
+use crate::pool::core::lock;
+use crate::pool::pins::ChunkSet;
+use crate::pool::read::{Lens, OpenPack, unreadable};
+use crate::pool::{Meter, Pool};
+use crate::shard::{self, Geometry, ScrubBuffers, Shape};
+use crate::state::{Op, PackInfo, ScrubMark};
+
+/// Frames that are checked are read together up to this many bytes.
+const READ: usize = 2 << 20;
+/// Packs between two records of how far a scrub has come.
+const SCRUB_STEP: usize = 64;
+/// Findings that go into one journal record.
+const MARKS: usize = 4096;
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Roots whose nodes were followed.
+    pub roots: u64,
+    /// Nodes that were read.
+    pub nodes: u64,
+    /// Chunks of data that are referred to.
+    pub data_chunks: u64,
+    /// Packs that were read whole.
+    pub packs_read: u64,
+    /// Bytes of packs that were read, before redundancy.
+    pub bytes_read: u64,
+    /// Chunks whose content was checked against their ids.
+    pub chunks_read: u64,
+    /// Copies that can't be read, with the pack that should hold them.
+    pub bad_copies: Vec<(ChunkId, PackId)>,
+    /// Chunks that are referred to and of which no good copy is left.
+    pub lost: BTreeSet<ChunkId>,
+    /// Packs that can't be opened at all, and why.
+    pub bad_packs: BTreeMap<PackId, String>,
+}
+
+impl CheckReport {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.bad_copies.is_empty() && self.lost.is_empty() && self.bad_packs.is_empty()
+    }
+}
+
+/// How to scrub.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubOptions {
+    /// Start from the first pack even if an earlier scrub was stopped half way.
+    pub restart: bool,
+    /// Read at most this many bytes a second from all disks together.
+    pub rate: Option<u64>,
+    /// Stop after this many packs; the next scrub goes on from there.
+    pub packs: Option<usize>,
+}
+
+/// What a scrub found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScrubOutcome {
+    /// Packs that were looked at.
+    pub packs: u64,
+    /// Bytes that were read from the disks.
+    pub bytes_read: u64,
+    /// Units that did not have their sum.
+    pub bad_units: u64,
+    /// Shards with something wrong as a whole: missing, on a missing disk, cut short.
+    pub bad_shards: u64,
+    /// Units and shards that are whole again.
+    pub healed: u64,
+    /// Packs of which a part is lost, and what the scrub could tell of it.
+    pub lost: BTreeMap<PackId, String>,
+    /// Chunks in them that can't be read any more.
+    pub bad_copies: Vec<(ChunkId, PackId)>,
+    /// Whether the last pack was reached.
+    pub complete: bool,
+}
+
+impl Pool {
+    /// Follows every root, and with `read_data` reads every pack and checks every chunk against
+    /// its id. What can be mended is mended on the way ([`Pool::take_notices`] says so). In a
+    /// process that may write, bad copies leave the index, so that the next backup that has the
+    /// data brings it back.
+    ///
+    /// # Errors
+    /// [`Error::Canceled`]; damage is reported, not an error.
+    pub fn check(&self, read_data: bool, meter: &Meter) -> Result<CheckReport> {
+        let report = Mutex::new(CheckReport::default());
+        if read_data {
+            let packs: Vec<(PackId, PackInfo)> =
+                self.core.state().packs.iter().map(|(id, info)| (*id, *info)).collect();
+            meter.begin(packs.iter().map(|(_, info)| info.len).sum());
+            self.for_each_pack(&packs, |id, info, lens| {
+                self.check_pack(id, &info, lens, &report);
+                meter.add(info.len);
+                Ok(())
+            })?;
+        }
+        let mut report = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.mark_bad(&report.bad_copies)?;
+        self.check_roots(&mut report)?;
+        Ok(report)
+    }
+
+    /// Calls `work` for every pack, on all threads.
+    fn for_each_pack(
+        &self,
+        packs: &[(PackId, PackInfo)],
+        work: impl Fn(PackId, PackInfo, &mut Lens) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let run = || -> Result<()> {
+            let mut lens = self.reading.lens();
+            while let Some((id, info)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.core.check_canceled()?;
+                work(*id, *info, &mut lens)?;
+            }
+            self.reading.put_lens(lens);
+            Ok(())
+        };
+        if self.threads <= 1 {
+            return run();
+        }
+        // One more than the processors, so that one can wait for the disk.
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (0..self.threads).map(|_| scope.spawn(run)).collect();
+            let own = run();
+            others.into_iter().fold(own, |result, other| {
+                let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                result.and(other)
+            })
+        })
+    }
+
+    fn check_pack(&self, id: PackId, info: &PackInfo, lens: &mut Lens, report: &Mutex<CheckReport>) {
+        let pack = match OpenPack::open(&self.core, id, *info) {
+            Ok(pack) => pack,
+            Err(e) => {
+                lock(report).bad_packs.insert(id, e.to_string());
+                return;
+            }
+        };
+        let directory = match pack.directory(&self.core) {
+            Ok(directory) => directory,
+            Err(e) => {
+                lock(report).bad_packs.insert(id, e.to_string());
+                return;
+            }
+        };
+        let bad = self.bad_chunks(&pack, &directory, lens);
+        let mut report = lock(report);
+        report.packs_read += 1;
+        report.bytes_read += info.len;
+        report.chunks_read += u64::from(info.chunks);
+        report.bad_copies.extend(bad.into_iter().map(|chunk| (chunk, id)));
+    }
+
+    /// Reads a whole pack; which of its chunks are not what their ids say, after all mending.
+    fn bad_chunks(&self, pack: &OpenPack, directory: &Directory, lens: &mut Lens) -> Vec<ChunkId> {
+        let mut bad = Vec::new();
+        let mut rest = &directory.frames[..];
+        while let Some(first) = rest.first() {
+            let end = rest.iter().position(|f| (f.offset + f.len - first.offset) as usize > READ);
+            let (run, after) = rest.split_at(end.unwrap_or(rest.len()).max(1));
+            rest = after;
+            let last = &run[run.len() - 1];
+            let len = (last.offset + last.len - first.offset) as usize;
+            let mut buf = std::mem::take(&mut lens.sealed);
+            let read = pack.read(&self.core, first.offset.into(), len, false, &mut buf);
+            for frame in run {
+                let good = read.as_ref().is_ok_and(|range| {
+                    let begin = range.start + (frame.offset - first.offset) as usize;
+                    let sealed = &mut buf[begin..begin + frame.len as usize];
+                    self.frame_is_good(pack, frame, sealed, lens)
+                });
+                if !good {
+                    bad.extend(self.mend_frame(pack, frame, lens));
+                }
+            }
+            lens.sealed = buf;
+        }
+        bad
+    }
+
+    fn frame_is_good(
+        &self,
+        pack: &OpenPack,
+        frame: &FrameEntry,
+        sealed: &mut [u8],
+        lens: &mut Lens,
+    ) -> bool {
+        let opened = pack.unseal(frame.offset, sealed);
+        opened.and_then(|opened| lens.codec.decode(opened, &mut lens.raw)).is_ok()
+            && self.wrong_chunks(pack.info.kind, frame, &lens.raw).is_empty()
+    }
+
+    /// Reads a frame with its sums checked and its bad units worked out anew; which chunks are
+    /// bad all the same.
+    fn mend_frame(&self, pack: &OpenPack, frame: &FrameEntry, lens: &mut Lens) -> Vec<ChunkId> {
+        let mut sealed = AlignedBuf::default();
+        let opened = pack
+            .read(&self.core, frame.offset.into(), frame.len as usize, true, &mut sealed)
+            .and_then(|range| pack.unseal(frame.offset, &mut sealed[range]))
+            .and_then(|opened| lens.codec.decode(opened, &mut lens.raw));
+        match opened {
+            Ok(()) => self.wrong_chunks(pack.info.kind, frame, &lens.raw),
+            Err(_) => frame.chunks.iter().map(|(id, _)| *id).collect(),
+        }
+    }
+
+    fn wrong_chunks(&self, kind: ChunkKind, frame: &FrameEntry, raw: &[u8]) -> Vec<ChunkId> {
+        let mut rest = raw;
+        let wrong = frame.chunks.iter().filter(|(id, len)| {
+            let Some((bytes, after)) = rest.split_at_checked(*len as usize) else { return true };
+            rest = after;
+            self.core.hasher.id(kind, bytes) != *id
+        });
+        wrong.map(|(id, _)| *id).collect()
+    }
+
+    /// Takes bad copies out of the index, in a process that may write.
+    pub(crate) fn mark_bad(&self, bad: &[(ChunkId, PackId)]) -> Result<()> {
+        if self.core.writable().is_err() {
+            return Ok(());
+        }
+        for bad in bad.chunks(MARKS) {
+            self.core.record(|state| {
+                let part = bad.iter().filter(|copy| !state.bad.contains(*copy));
+                let part = part.filter(|(_, pack)| state.packs.contains_key(pack));
+                Ok(part.map(|(chunk, pack)| Op::MarkBad(*chunk, *pack)).collect())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Follows all roots; finds nodes that can't be read and chunks that are not there.
+    fn check_roots(&self, report: &mut CheckReport) -> Result<()> {
+        let roots = self.core.state().roots.clone();
+        report.roots = roots.len() as u64;
+        let mut seen = ChunkSet::default();
+        let mut stack: Vec<ChunkId> = roots.into_values().flat_map(|root| root.nodes).collect();
+        let found_bad: BTreeSet<(ChunkId, PackId)> = report.bad_copies.iter().copied().collect();
+        let bad_packs: BTreeSet<PackId> = report.bad_packs.keys().copied().collect();
+        let usable = |id: &ChunkId| -> Result<Option<Location>> {
+            self.core.index.lookup(id, &|id, at| {
+                self.core.valid(id, at)
+                    && !bad_packs.contains(&at.pack)
+                    && !found_bad.contains(&(*id, at.pack))
+            })
+        };
+        while let Some(id) = stack.pop() {
+            self.core.check_canceled()?;
+            let Some(at) = usable(&id)? else {
+                report.lost.insert(id);
+                continue;
+            };
+            if !seen.insert(at.pack, at.ordinal) {
+                continue;
+            }
+            report.nodes += 1;
+            let node = match self.node(&id) {
+                Ok(node) => node,
+                Err(e) => {
+                    report.bad_copies.push((id, at.pack));
+                    self.core.notice(unreadable(&id, &at, &e).to_string());
+                    report.lost.insert(id);
+                    continue;
+                }
+            };
+            stack.extend(node.nodes);
+            for id in node.data {
+                match usable(&id)? {
+                    None => {
+                        report.lost.insert(id);
+                    }
+                    Some(at) => report.data_chunks += u64::from(seen.insert(at.pack, at.ordinal)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares every unit on every disk with its sum, and heals what is bad or missing. It needs
+    /// no key but to name what is lost. A scrub that was stopped goes on where it was.
+    ///
+    /// # Errors
+    /// Those of the journal. A cancel ends it early with what was found so far.
+    pub fn scrub(&self, options: ScrubOptions, meter: &Meter) -> Result<ScrubOutcome> {
+        let _upkeep = self.begin_upkeep("scrub")?;
+        let now = self.core.time();
+        let mark = self.core.state().scrub.filter(|_| !options.restart);
+        let mark = mark.unwrap_or(ScrubMark { next: PackId(0), started: now });
+        let packs: Vec<(PackId, PackInfo)> = {
+            let state = self.core.state();
+            state.packs.range(mark.next..).map(|(id, info)| (*id, *info)).collect()
+        };
+        meter.begin(packs.iter().map(|(_, info)| info.len).sum());
+        let mut outcome = ScrubOutcome { complete: true, ..ScrubOutcome::default() };
+        let begun = Instant::now();
+        let mut read = 0;
+        let mut throttle = |bytes| {
+            read += bytes;
+            if let Some(rate) = options.rate {
+                let due = Duration::from_secs_f64(read as f64 / rate.max(1) as f64);
+                std::thread::sleep(due.saturating_sub(begun.elapsed()));
+            }
+            self.core.check_canceled()
+        };
+        let mut buffers = ScrubBuffers::default();
+        for (done, (id, info)) in packs.iter().enumerate() {
+            let come_to = || {
+                self.core.record(|_| Ok(vec![Op::Scrub(Some(ScrubMark { next: *id, ..mark }))]))
+            };
+            if done % SCRUB_STEP == 0 {
+                come_to()?;
+            }
+            let enough = options.packs.is_some_and(|packs| done >= packs);
+            let scrubbed = if enough {
+                Err(Error::Canceled)
+            } else {
+                self.scrub_pack(*id, info, &mut outcome, &mut buffers, &mut throttle)
+            };
+            match scrubbed {
+                Ok(()) => meter.add(info.len),
+                Err(Error::Canceled) => {
+                    outcome.complete = false;
+                    come_to()?;
+                    break;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        self.reading.forget_packs();
+        if outcome.complete {
+            self.core.record(|_| Ok(vec![Op::Scrub(None), Op::Scrubbed(now)]))?;
+        }
+        Ok(outcome)
+    }
+
+    /// Scrubs one pack, and finds out what is lost when not all of it could be healed.
+    pub(crate) fn scrub_pack(
+        &self,
+        id: PackId,
+        info: &PackInfo,
+        outcome: &mut ScrubOutcome,
+        buffers: &mut ScrubBuffers,
+        throttle: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        let shape = Shape::new(info.data_shards, info.parity_shards)?;
+        let geometry = Geometry::new(shape, info.len)?;
+        let (disks, pool) = (&self.core.disks, self.core.id);
+        let report =
+            shard::scrub_pack(disks, pool, id, Some(geometry), true, buffers, throttle)?;
+        outcome.packs += 1;
+        outcome.bytes_read += report.bytes_read;
+        outcome.bad_units += report.bad_units.len() as u64;
+        outcome.bad_shards += report.flaws.len() as u64;
+        outcome.healed += (report.healed_units.len() + report.mended_shards.len()) as u64;
+        for (disk, why) in &report.failed {
+            self.core.notice(format!("disk {disk} failed while pack {id} was mended: {why}"));
+        }
+        if report.unrecoverable.is_empty() || !self.core.state().packs.contains_key(&id) {
+            return Ok(());
+        }
+        let ranges: Vec<String> =
+            report.unrecoverable.iter().map(|r| format!("{} to {}", r.start, r.end)).collect();
+        outcome.lost.insert(id, format!("bytes {} are lost", ranges.join(", ")));
+        let report = Mutex::new(CheckReport::default());
+        let mut lens = self.reading.lens();
+        self.check_pack(id, info, &mut lens, &report);
+        self.reading.put_lens(lens);
+        let found = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.mark_bad(&found.bad_copies)?;
+        outcome.bad_copies.extend(found.bad_copies);
+        Ok(())
+    }
+
+    /// Makes sure that one piece of upkeep runs at a time.
+    pub(crate) fn begin_upkeep(&self, what: &'static str) -> Result<Upkeep<'_>> {
+        self.core.writable()?;
+        let mut upkeep = lock(&self.upkeep);
+        if let Some(other) = *upkeep {
+            return Err(Error::InUse { holder: format!("{other} is running in this process") });
+        }
+        *upkeep = Some(what);
+        Ok(Upkeep { pool: self })
+    }
+}
+
+/// Held while a piece of upkeep runs.
+#[derive(Debug)]
+pub(crate) struct Upkeep<'p> {
+    pool: &'p Pool,
+}
+
+impl Drop for Upkeep<'_> {
+    fn drop(&mut self) {
+        *lock(&self.pool.upkeep) = None;
+    }
+}

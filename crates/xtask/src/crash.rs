@@ -1,0 +1,68 @@
+//! `cargo xtask crash`: the proofs that take long.
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::{packages, run, workspace};
+
+/// How much to crash.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Options {
+    /// How many random workloads to run on simulated disks; each is cut at every operation.
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// Run only the workload of this seed, as a failure printed it.
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// How many times to kill the real binary; 0 leaves this out.
+    #[arg(long, default_value_t = 1000)]
+    kills: u64,
+}
+
+/// Runs both proofs, optimised, and prints what came of each.
+pub(crate) fn crash(options: &Options) -> Result<ExitCode> {
+    packages::ensure(packages::FOR_TESTS)?;
+    let mut simulated = test("strongroom-engine", "crash");
+    let workloads = match options.seed {
+        Some(seed) => {
+            simulated.env("STRONGROOM_CRASH_SEED", seed.to_string());
+            format!("seed {seed}")
+        }
+        None => {
+            simulated.env("STRONGROOM_CRASH_SEEDS", options.seeds.to_string());
+            format!("{} seeds", options.seeds)
+        }
+    };
+    let mut proofs = vec![("power cuts of simulated disks", workloads, simulated)];
+    if options.kills > 0 && options.seed.is_none() {
+        let mut kill = test("strongroom", "kill");
+        kill.env("STRONGROOM_KILLS", options.kills.to_string());
+        proofs.push(("SIGKILL of the real binary", format!("{} kills", options.kills), kill));
+    }
+
+    let mut rows = Vec::new();
+    let mut all_held = true;
+    for (proof, amount, mut command) in proofs {
+        run::heading(&format!("{proof}: {amount}"));
+        let start = Instant::now();
+        let status =
+            command.status().with_context(|| format!("can't start `{}`", run::show(&command)))?;
+        all_held &= status.success();
+        let verdict = if status.success() { "held" } else { "BROKEN" };
+        let seconds = start.elapsed().as_secs_f64();
+        rows.push(format!("| {proof} | {amount} | {seconds:.0} s | {verdict} |"));
+    }
+    println!("\n| proof | amount | time (with the build) | result |\n|---|---|---|---|");
+    rows.iter().for_each(|row| println!("{row}"));
+    Ok(if all_held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One test target, optimised, telling what it does.
+fn test(package: &str, target: &str) -> Command {
+    let mut cargo = workspace::cargo();
+    cargo.args(["test", "--release", "--package", package, "--test", target, "--", "--nocapture"]);
+    cargo
+}
