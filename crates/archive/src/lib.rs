@@ -3,15 +3,20 @@
 pub mod affected;
 pub mod backup;
 mod cat;
+pub mod diff;
+pub mod dump;
 pub mod entry;
 mod error;
+pub mod find;
 mod folder;
 pub mod image;
 pub mod list;
 #[cfg(test)]
 mod memory;
+pub mod mount;
 pub mod names;
 pub mod restore;
+pub mod retention;
 pub mod rules;
 pub mod store;
 pub mod tree;

@@ -149,11 +149,11 @@ fn files_that_are_there_are_treated_as_asked() {
     fs::write(from.path().join("f"), "image").unwrap();
     let pool = Memory::default();
     let image = keep(&pool, from.path());
-    fs::write(to.path().join("f"), "there").unwrap();
+    fs::write(to.path().join("f"), "was there").unwrap();
     let request = restore(&image, from.path(), to.path());
     let never = Restore { overwrite: Overwrite::Never, verify: false, ..request.clone() };
     assert_eq!(run(&pool, &never).counts.skipped, 1);
-    assert_eq!(fs::read(to.path().join("f")).unwrap(), b"there");
+    assert_eq!(fs::read(to.path().join("f")).unwrap(), b"was there");
     run(&pool, &request);
     assert_eq!(fs::read(to.path().join("f")).unwrap(), b"image");
 }

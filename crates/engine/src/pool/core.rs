@@ -8,7 +8,7 @@ use crate::clock::{Clock, ClockMark, PoolTime};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, Location, PackId, PoolId, SegmentId};
-use crate::index::{self, Index};
+use crate::index::{self, CopyDamage, Index};
 use crate::journal::{Journal, Lost};
 use crate::keys::{Keyring, Master};
 use crate::pack::Sealed;
@@ -447,6 +447,35 @@ impl Core {
                 }
             }
             Ok(())
+        })
+    }
+
+    /// Writes copies of index segments anew that were found bad or missing on some disk.
+    ///
+    /// # Errors
+    /// When the new copies can't be made durable.
+    pub(crate) fn mend_index(&self) -> Result<()> {
+        let journaling = self.writable()?;
+        // Not while a merge takes segments away.
+        journaling.flushing.with(|()| {
+            let mut mended = BTreeSet::new();
+            for CopyDamage { segment, disk, why } in self.index.damage() {
+                if !self.state().segments.contains_key(&segment) {
+                    continue;
+                }
+                let what = format!("index segment {segment} on disk {disk}");
+                match self.index.heal(segment, disk) {
+                    Ok(()) => {
+                        mended.insert(segment);
+                        self.notice(format!("{what} was bad ({why}); copied anew"));
+                    }
+                    Err(e) => self.notice(format!("{what} is bad and could not be copied: {e}")),
+                }
+            }
+            if !mended.is_empty() {
+                self.sync_dirs(&HashSet::from([index::DIR.to_owned()]))?;
+            }
+            mended.into_iter().try_for_each(|segment| self.index.reopen(segment))
         })
     }
 
