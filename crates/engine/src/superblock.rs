@@ -46,7 +46,8 @@ use crate::seal::ChunkHash;
 
 /// The file's name.
 pub const FILE: &str = "pool.superblock";
-const SECOND: &str = "pool.superblock.2";
+/// The second copy's name, in a pool of one disk.
+pub const SECOND: &str = "pool.superblock.2";
 const FIRST_LINE: &[u8] = b"strongroom pool, see docs/format.md\n\n";
 const MAGIC: &[u8; 8] = b"SRSUPER1";
 const MAX_RECORD: usize = 64 << 10;

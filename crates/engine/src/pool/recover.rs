@@ -52,7 +52,9 @@ impl Pool {
         self.core.mend_index()?;
         for disk in self.core.disks.iter().flatten() {
             // Of a change that was interrupted; it may have key slots that were never in use.
-            let _ = disk.remove(&format!("{}.new", superblock::FILE));
+            for name in [superblock::FILE, superblock::SECOND] {
+                let _ = disk.remove(&format!("{name}.new"));
+            }
         }
         for disk in stale.iter().collect::<BTreeSet<_>>() {
             self.core.notice(format!(
