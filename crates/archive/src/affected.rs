@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
-use strongroom_engine::id::ChunkId;
+use strongroom_engine::id::{ChunkId, RootId};
 use strongroom_engine::map::{Extent, MapReader, MapRef};
 
 use crate::entry::{Body, Entry, XattrValue};
-use crate::image::Image;
+use crate::image::{Image, images};
 use crate::scan::{Step, Walk, passing};
 use crate::store::Source;
 use crate::tree::Gap;
@@ -59,14 +59,14 @@ impl Loss {
                 let shown: Vec<_> = names.iter().map(|name| show(name)).collect();
                 format!("attributes {}", shown.join(", "))
             }
-            Self::Entries { first, count, .. } => {
+            Self::Entries { first, count, why } => {
                 let which = match count {
                     Some(count) => format!("{count} entries"),
                     None => "all entries".into(),
                 };
                 match &first[..] {
-                    [] => format!("{which} of the directory, and all below them"),
-                    first => format!("{which} of the directory from {} on", show(first)),
+                    [] => format!("{which} of the directory, and all below them: {why}"),
+                    first => format!("{which} of the directory from {} on: {why}", show(first)),
                 }
             }
         }
@@ -75,7 +75,7 @@ impl Loss {
 
 /// How much is lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Affected {
+pub struct Losses {
     /// Images with any loss.
     pub images: u64,
     /// Files with lost content, each name in each image counted.
@@ -115,6 +115,9 @@ impl Clean {
     }
 }
 
+/// Hears of a loss: the image, the path in it, and what is lost there.
+pub type Each<'f> = dyn FnMut(&Image, &[u8], Loss) -> Result<()> + 'f;
+
 /// Tells `each`, image by image and in the order of paths, what is lost with these chunks (data and
 /// nodes; `CheckReport::lost` has both), and with nodes that turn out not to be readable. Directories
 /// that many images share are looked through once, unless something in them is lost. Memory is
@@ -122,13 +125,13 @@ impl Clean {
 ///
 /// # Errors
 /// Cancellation, and those of `each`, which end all.
-pub fn affected(
+pub fn losses(
     source: &dyn Source,
     images: &[Image],
     lost: &BTreeSet<ChunkId>,
-    each: &mut dyn FnMut(&Image, &[u8], Loss) -> Result<()>,
-) -> Result<Affected> {
-    let mut search = Search { source, lost, clean: Clean::default(), sum: Affected::default() };
+    each: &mut Each<'_>,
+) -> Result<Losses> {
+    let mut search = Search { source, lost, clean: Clean::default(), sum: Losses::default() };
     for image in images {
         let _hold = source.hold(image.id)?;
         let mut any = false;
@@ -142,13 +145,54 @@ pub fn affected(
     Ok(search.sum)
 }
 
+/// A path that is not whole, and what of it is lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// Which, as text, from the top of the image.
+    pub path: String,
+    /// What is lost.
+    pub what: String,
+}
+
+/// An image that is not whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Affected {
+    /// Its identifier.
+    pub id: RootId,
+    /// Its name.
+    pub name: String,
+    /// Every path in it that is affected, in the order of paths.
+    pub paths: Vec<Hit>,
+}
+
+/// [`losses`] of all images as one list, for those who can hold it.
+///
+/// # Errors
+/// As [`losses`].
+pub fn affected(source: &dyn Source, lost: &BTreeSet<ChunkId>) -> Result<Vec<Affected>> {
+    let mut found: Vec<Affected> = Vec::new();
+    if lost.is_empty() {
+        return Ok(found);
+    }
+    losses(source, &images(source)?.0, lost, &mut |image, path, loss| {
+        let path = if path.is_empty() { "/".into() } else { show(path) };
+        let hit = Hit { path, what: loss.describe() };
+        match found.last_mut() {
+            Some(last) if last.id == image.id => last.paths.push(hit),
+            _ => found.push(Affected { id: image.id, name: image.name.clone(), paths: vec![hit] }),
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 type Tell<'t> = &'t mut dyn FnMut(&[u8], Loss) -> Result<()>;
 
 struct Search<'s> {
     source: &'s dyn Source,
     lost: &'s BTreeSet<ChunkId>,
     clean: Clean,
-    sum: Affected,
+    sum: Losses,
 }
 
 impl Search<'_> {
@@ -293,15 +337,14 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::image::images;
     use crate::memory::Memory;
     use crate::scan::testing::{backup, inside};
 
     /// One line for each loss: the image's number, the last name of the path, the loss.
-    fn told(store: &Memory, lost: &BTreeSet<ChunkId>) -> (Vec<String>, Affected) {
+    fn told(store: &Memory, lost: &BTreeSet<ChunkId>) -> (Vec<String>, Losses) {
         let (images, _) = images(store).unwrap();
         let mut told = Vec::new();
-        let sum = affected(store, &images, lost, &mut |image, path, loss| {
+        let sum = losses(store, &images, lost, &mut |image, path, loss| {
             let number = images.iter().position(|other| other.id == image.id).unwrap();
             let name = String::from_utf8_lossy(path.rsplit(|b| *b == b'/').next().unwrap());
             told.push(format!("{number} {name} {}", loss.describe()));
@@ -338,7 +381,7 @@ mod tests {
         fs::remove_file(dir.join("sub/copy")).unwrap();
         fs::write(dir.join("new"), b"new").unwrap();
         backup(&store, &dir, "x");
-        assert_eq!(told(&store, &BTreeSet::new()), (Vec::new(), Affected::default()));
+        assert_eq!(told(&store, &BTreeSet::new()), (Vec::new(), Losses::default()));
 
         let at = inside(&dir);
         let big = map(&store, &first, &[&at[..], b"/sub/big"].concat());
@@ -360,7 +403,7 @@ mod tests {
             ]
         );
         let bytes = 3 * u64::from(len) + 10;
-        assert_eq!(sum, Affected { images: 2, files: 5, bytes, dirs: 0, xattrs: 0 });
+        assert_eq!(sum, Losses { images: 2, files: 5, bytes, dirs: 0, xattrs: 0 });
     }
 
     #[test]
@@ -388,7 +431,8 @@ mod tests {
         store.lose_node(&inner);
         let (lines, sum) = told(&store, &[node, inner, z].into());
         assert_eq!(lines.len(), 3, "{lines:?}");
-        assert_eq!(lines[0], "0 a all entries of the directory, and all below them");
+        let whole = "0 a all entries of the directory, and all below them: ";
+        assert!(lines[0].starts_with(whole), "{}", lines[0]);
         assert!(lines[1].starts_with("0 big bytes "), "{}", lines[1]);
         assert_eq!(lines[2], "0 z bytes 0-1");
         assert_eq!((sum.dirs, sum.files), (1, 2));
@@ -407,5 +451,8 @@ mod tests {
         let (lines, sum) = told(&store, &[image.node].into());
         assert_eq!((lines.len(), sum.images), (1, 1));
         assert!(lines[0].contains("the whole image"), "{}", lines[0]);
+        let listed = affected(&store, &[image.node].into()).unwrap();
+        assert_eq!((listed.len(), listed[0].paths.len()), (1, 1));
+        assert_eq!((listed[0].id, listed[0].paths[0].path.as_str()), (image.id, "/"));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use strongroom_engine::map::MapRef;
+
 use crate::entry::Body;
 use crate::flow::{self, Giver, Taker};
 use crate::image::Image;
@@ -33,9 +35,9 @@ pub struct Written {
 /// fetched ahead by the pool's threads, with bounded memory.
 ///
 /// # Errors
-/// [`Error::NoPath`]; [`Error::Invalid`] when the path is no file; [`Error::Local`] when `out`
-/// can't be written; those of the pool.
-pub fn cat(
+/// [`Error::NoPath`]; [`Error::Invalid`] when the path is no file; those of the pool, and those of
+/// `out` as the pool's `Io`.
+pub fn cat_path(
     source: &dyn Source,
     image: &Image,
     path: &[u8],
@@ -58,15 +60,45 @@ pub fn cat(
             return Err(Error::Invalid(format!("{} is not a file but: {kind}", show(&path))));
         }
     };
+    write(source, &map, &path, options, out)
+}
+
+/// Writes `len` bytes of content from `offset` on, or as many as there are; holes as zeroes.
+///
+/// # Errors
+/// Those of the pool when any chunk can't be read (what was written before is right), and those of
+/// `out` as the pool's `Io`.
+pub fn cat(
+    source: &dyn Source,
+    map: &MapRef,
+    offset: u64,
+    len: u64,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let options = Cat { offset, length: Some(len), fill: false };
+    write(source, map, b"the content", options, out).map(|_| ())
+}
+
+fn write(
+    source: &dyn Source,
+    map: &MapRef,
+    path: &[u8],
+    options: Cat,
+    out: &mut dyn Write,
+) -> Result<Written> {
     let start = options.offset.min(map.len());
     let end = options.length.map_or(map.len(), |len| start.saturating_add(len).min(map.len()));
-    let mut taker =
-        Plain { out, path: &path, fill: options.fill, start, written: Written::default() };
-    let give = |giver: &mut Giver<'_, ()>| giver.content(&map, start, end);
+    let written = Written::default();
+    let mut taker = Plain { out, path, fill: options.fill, start, written };
+    let give = |giver: &mut Giver<'_, ()>| giver.content(map, start, end);
     flow::run(source, give, &mut taker)?;
     let written = taker.written;
-    out.flush().map_err(|e| Error::local("the output", e))?;
+    out.flush().map_err(broken)?;
     Ok(written)
+}
+
+fn broken(error: std::io::Error) -> Error {
+    strongroom_engine::Error::io("writing the output", error).into()
 }
 
 struct Plain<'a> {
@@ -83,7 +115,7 @@ impl Taker<()> for Plain<'_> {
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all(bytes).map_err(|e| Error::local("the output", e))?;
+        self.out.write_all(bytes).map_err(broken)?;
         self.written.bytes += bytes.len() as u64;
         Ok(())
     }
@@ -148,7 +180,7 @@ mod tests {
         for (offset, length) in ranges.into_iter().chain(inner) {
             let mut out = Vec::new();
             let options = Cat { offset, length, fill: false };
-            let written = cat(&store, &image, &path, options, &mut out).unwrap();
+            let written = cat_path(&store, &image, &path, options, &mut out).unwrap();
             let start = offset.min(len) as usize;
             let end = length.map_or(content.len(), |n| (start + n as usize).min(content.len()));
             assert!(out == content[start..end], "{offset} {length:?}");
@@ -171,12 +203,13 @@ mod tests {
             .unwrap();
         store.lost.lock().unwrap().insert(id);
         let mut out = Vec::new();
-        let error = cat(&store, &image, &path, Cat::default(), &mut out).unwrap_err().to_string();
+        let error =
+            cat_path(&store, &image, &path, Cat::default(), &mut out).unwrap_err().to_string();
         assert!(error.contains(&format!("bytes {at} to {}", at + len)), "{error}");
         assert!(out == content[..at], "what comes before was written");
         let mut out = Vec::new();
         let options = Cat { fill: true, ..Cat::default() };
-        let written = cat(&store, &image, &path, options, &mut out).unwrap();
+        let written = cat_path(&store, &image, &path, options, &mut out).unwrap();
         content[at..at + len].fill(0);
         assert!(out == content);
         assert_eq!(written.troubles.count, 1);
@@ -196,16 +229,19 @@ mod tests {
         }
         let store = Memory::default();
         let (image, _, path) = file(&store);
-        let error = cat(&store, &image, &path, Cat::default(), &mut Full(100_000)).unwrap_err();
+        let error =
+            cat_path(&store, &image, &path, Cat::default(), &mut Full(100_000)).unwrap_err();
         let broken = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
-        assert!(matches!(error, Error::Local { source, .. } if broken(&source)));
+        assert!(
+            matches!(error, Error::Pool(strongroom_engine::Error::Io { source, .. }) if broken(&source))
+        );
     }
 
     #[test]
     fn what_is_no_file_has_no_content() {
         let store = Memory::default();
         let (image, ..) = file(&store);
-        let error = cat(&store, &image, b"/", Cat::default(), &mut Vec::new()).unwrap_err();
+        let error = cat_path(&store, &image, b"/", Cat::default(), &mut Vec::new()).unwrap_err();
         assert!(error.to_string().contains("IMAGE:PATH"));
     }
 }

@@ -14,12 +14,17 @@ pub mod image;
 pub mod list;
 #[cfg(test)]
 mod memory;
+pub mod mount;
 pub mod names;
+pub mod restore;
 pub mod retention;
 pub mod rules;
 mod scan;
 pub mod store;
 pub mod tree;
+#[cfg(test)]
+mod trees;
 mod xattrs;
 
+pub use cat::cat;
 pub use error::{Error, Result, Trouble, Troubles, show};

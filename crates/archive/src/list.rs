@@ -1,5 +1,8 @@
 //! Listing what an image holds.
 
+use strongroom_engine::id::ChunkId;
+use strongroom_engine::map::Nodes;
+
 use crate::entry::{Body, Entry, Time};
 use crate::image::Image;
 use crate::names::Names;
@@ -182,6 +185,68 @@ pub fn list(
     Ok(troubles)
 }
 
+/// Walks what is below an entry, in the order of names, a directory before what is in it. Memory
+/// is bounded. After an error the list goes on with what can be read.
+pub struct List<'s> {
+    walk: Option<Walk<'s>>,
+    path: Vec<u8>,
+    depth: usize,
+    level: usize,
+    /// The directory that is entered with the next step.
+    enter: Option<ChunkId>,
+}
+
+impl std::fmt::Debug for List<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "List({})", crate::show(self.path()))
+    }
+}
+
+impl<'s> List<'s> {
+    /// What is below `top`, which lies at `path`, so many directories deep at most (1: only what
+    /// is in it itself). Of something that isn't a directory: nothing.
+    pub fn new(source: &'s dyn Nodes, top: &Entry, path: &[u8], depth: usize) -> Self {
+        let path = path.strip_suffix(b"/").unwrap_or(path).to_vec();
+        let node = dir(top).filter(|_| depth > 0);
+        let walk = node.map(|node| Walk::new(source, node, path.clone()));
+        Self { walk, path, depth, level: 1, enter: None }
+    }
+
+    /// Leaves out what is in the directory that was given last.
+    pub fn pass_over(&mut self) {
+        self.enter = None;
+    }
+
+    /// The path of the entry that was given last; after an error, that of the directory.
+    pub fn path(&self) -> &[u8] {
+        self.walk.as_ref().map_or(&self.path, |walk| walk.path())
+    }
+}
+
+impl Iterator for List<'_> {
+    type Item = strongroom_engine::Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let walk = self.walk.as_mut()?;
+        if let Some(node) = self.enter.take()
+            && self.level < self.depth
+        {
+            walk.enter(node);
+            self.level += 1;
+        }
+        loop {
+            match walk.step()? {
+                Step::Entry(entry) => {
+                    self.enter = dir(&entry);
+                    return Some(Ok(*entry));
+                }
+                Step::Lost(lost) => return Some(Err(lost.error)),
+                Step::Left(_) => self.level -= 1,
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -225,6 +290,23 @@ mod tests {
         let names = ["", "/link", "/sub", "/sub/deep", "/sub/deep/file", "/sub.txt"];
         assert_eq!(below(&all), names);
         assert_eq!(below(&rows(&store, &image, &top, Depth::Itself)), [""]);
+        let entry = image.entry(&store, &top).unwrap();
+        let listed = |depth: usize, over: &[u8]| -> Vec<String> {
+            let mut list = List::new(&store, &entry, b"/p/", depth);
+            let mut found = Vec::new();
+            while let Some(step) = list.next() {
+                if step.unwrap().name == over {
+                    list.pass_over();
+                }
+                found.push(String::from_utf8(list.path()[2..].to_vec()).unwrap());
+            }
+            found
+        };
+        assert!(listed(0, b"").is_empty());
+        assert_eq!(listed(1, b""), [&names[1..3], &names[5..]].concat());
+        assert_eq!(listed(2, b""), [&names[1..4], &names[5..]].concat());
+        assert_eq!(listed(9, b""), names[1..]);
+        assert_eq!(listed(9, b"sub"), listed(1, b""));
         let file = [&top[..], b"/sub/deep/file"].concat();
         let file = rows(&store, &image, &file, Depth::Children);
         assert_eq!((file.len(), file[0].size, file[0].letter), (1, 5, '-'));

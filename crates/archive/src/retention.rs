@@ -221,6 +221,9 @@ impl Verdict {
 /// An hour, a day and so on, as numbers that differ where it does, and as text.
 type Period = fn(&jiff::Zoned) -> (i64, String);
 
+/// How many periods, which, and the reason that is given.
+type Rule = (Option<u32>, Period, fn(String) -> Reason);
+
 fn hour(at: &jiff::Zoned) -> (i64, String) {
     (at.timestamp().as_second().div_euclid(3600), at.strftime("%Y-%m-%d %H:00").to_string())
 }
@@ -297,7 +300,7 @@ impl Policy {
         for i in members.iter().take(self.last.unwrap_or(0) as usize) {
             verdicts[*i].reasons.push(Reason::Last);
         }
-        let rules: [(Option<u32>, Period, fn(String) -> Reason); 5] = [
+        let rules: [Rule; 5] = [
             (self.hourly, hour, Reason::Hourly),
             (self.daily, day, Reason::Daily),
             (self.weekly, week, Reason::Weekly),

@@ -120,8 +120,8 @@ impl Links {
 /// Writes what lies at a path of an image, and below it, as an archive.
 ///
 /// # Errors
-/// [`Error::NoPath`], [`Error::Local`] when `out` can't be written, and those of the pool about the
-/// way to the path.
+/// [`Error::NoPath`], those of the pool about the way to the path, and those of `out` as the pool's
+/// `Io`.
 pub fn dump<'s>(
     source: &'s dyn Source,
     image: &Image,
@@ -162,7 +162,7 @@ pub fn dump<'s>(
 }
 
 fn broken(error: std::io::Error) -> Error {
-    Error::local("the archive", error)
+    strongroom_engine::Error::io("writing the archive", error).into()
 }
 
 /// What the writers take: an entry, or something to tell the user.

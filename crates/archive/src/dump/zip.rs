@@ -8,7 +8,7 @@ use ::zip::{CompressionMethod, DateTime, ZipWriter};
 use super::{Dumped, Event, Item, Place, broken};
 use crate::entry::{Body, Time};
 use crate::flow::Taker;
-use crate::{Error, Result};
+use crate::Result;
 
 /// From this size on a file gets 64-bit sizes: deflate makes what can't be compressed a little
 /// longer. Much earlier in tests, so that they see both forms.
@@ -135,7 +135,7 @@ impl Taker<Event> for Writer<'_> {
             return Ok(());
         }
         self.dumped.bytes += bytes.len() as u64;
-        self.zip.write_all(bytes).map_err(|e| Error::local("the archive", e))
+        self.zip.write_all(bytes).map_err(broken)
     }
 
     fn lost(&mut self, len: u64, why: &str) -> Result<()> {
