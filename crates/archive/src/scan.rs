@@ -12,7 +12,7 @@ use crate::{Error, Result, show};
 
 /// How many directories of a path keep the entries they have read; those above read them again
 /// when the walk comes back to them.
-const OPEN: usize = 16;
+pub(crate) const OPEN: usize = 16;
 
 /// A place in a directory that can be put away and taken up again.
 pub(crate) struct Cursor<'s> {
@@ -225,5 +225,107 @@ pub(crate) mod testing {
     pub(crate) fn inside(dir: &Path) -> Vec<u8> {
         use std::os::unix::ffi::OsStrExt;
         dir.canonicalize().unwrap().as_os_str().as_bytes().to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::entry::Time;
+    use crate::memory::Memory;
+    use crate::tree::DirBuilder;
+
+    fn directory(store: &Memory, files: &BTreeMap<String, u32>) -> ChunkId {
+        let mut builder = DirBuilder::new(0);
+        for (name, mode) in files {
+            let entry = Entry {
+                name: name.as_bytes().to_vec(),
+                body: Body::Fifo,
+                mode: *mode,
+                uid: 0,
+                gid: 0,
+                mtime: Time::default(),
+                ctime: Time::default(),
+                inode: 1,
+                device: 0,
+                links: 1,
+                racy: false,
+                passed: false,
+                xattrs: Vec::new(),
+            };
+            builder.push(store, &entry).unwrap();
+        }
+        builder.finish(store).unwrap()
+    }
+
+    /// Names that differ, and how many names were looked at.
+    fn compare(store: &Memory, old: ChunkId, new: ChunkId, forget: usize) -> (Vec<String>, usize) {
+        let (mut old, mut new) = (Cursor::new(store, old), Cursor::new(store, new));
+        let (mut found, mut seen) = (Vec::new(), 0);
+        loop {
+            old.skip_common(&mut new);
+            let names = [&mut old, &mut new]
+                .map(|side| side.peek().unwrap().map(|entry| entry.name.clone()));
+            let (old_entry, new_entry) = match &names {
+                [None, None] => return (found, seen),
+                [Some(a), Some(b)] if a == b => (old.next().unwrap(), new.next().unwrap()),
+                [Some(a), Some(b)] if a < b => (old.next().unwrap(), None),
+                [Some(_), None] => (old.next().unwrap(), None),
+                _ => (None, new.next().unwrap()),
+            };
+            seen += 1;
+            if forget > 0 && seen % forget == 0 {
+                old.put_away();
+                new.put_away();
+            }
+            if old_entry != new_entry {
+                let name = old_entry.or(new_entry).unwrap().name;
+                found.push(String::from_utf8(name).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn equal_parts_of_large_directories_are_not_read() {
+        let store = Memory::default();
+        let mut files: BTreeMap<_, _> = (0..60_000).map(|i| (format!("{i:08}"), 1u32)).collect();
+        let old = directory(&store, &files);
+        files.insert("00030000".into(), 2);
+        files.insert("00030001x".into(), 1);
+        let new = directory(&store, &files);
+        let (found, seen) = compare(&store, old, new, 0);
+        assert_eq!(found, ["00030000", "00030001x"]);
+        assert!(seen < 9_000, "{seen} of 60000 entries were read");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn directories_compare_as_maps_do(
+            size in 0usize..6000,
+            edits in prop::collection::vec((0usize..7000, 0u32..4), 0..40),
+            forget in 0usize..900,
+        ) {
+            let store = Memory::default();
+            let before: BTreeMap<_, _> = (0..size).map(|i| (format!("{i:06}"), 1u32)).collect();
+            let mut after = before.clone();
+            for (at, mode) in edits {
+                let name = format!("{at:06}");
+                if mode == 0 { after.remove(&name); } else { after.insert(name, mode); }
+            }
+            let (old, new) = (directory(&store, &before), directory(&store, &after));
+            let names = before.keys().chain(after.keys()).collect::<std::collections::BTreeSet<_>>();
+            let differ: Vec<_> = names
+                .into_iter()
+                .filter(|name| before.get(*name) != after.get(*name))
+                .cloned()
+                .collect();
+            prop_assert_eq!(compare(&store, old, new, forget).0, differ);
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Writing a part of an image as a tar or zip archive, in one pass and with bounded memory.
 //!
-//! Names in the archive are the paths in the image without `/` in front, or begin with the last
-//! name of the path that was asked for ([`Dump::relative`]). Where content can't be read zeroes
-//! stand in its place, as the headers have promised its length; every such place is a trouble.
+//! Names in the archive begin with the last name of the path that was asked for. Where content
+//! can't be read zeroes stand in its place, as the headers have promised its length; every such
+//! place is a trouble, as is every entry that is left out.
 //!
 //! What each form can hold:
 //!
@@ -16,8 +16,8 @@
 //! | POSIX ACLs | as attributes, and as text in `SCHILY.acl.*` | no |
 //! | hard links | yes | each is a file of its own |
 //! | symbolic links | yes | yes |
-//! | FIFOs, devices | yes | skipped |
-//! | sockets | skipped | skipped |
+//! | FIFOs, devices | yes | left out |
+//! | sockets | left out | left out |
 //! | holes | as zeroes | as zeroes |
 
 mod acl;
@@ -41,40 +41,14 @@ use crate::{Error, Result, Troubles};
 /// the rest are written as files of their own.
 const LINKS: usize = 32 << 20;
 
-/// The form of an archive.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How an archive is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// pax.
-    #[default]
+    /// With everything but sockets: extended attributes as `SCHILY.xattr`, times in nanoseconds.
     Tar,
-    /// zip, with zip64 where needed. Its directory is kept in memory until the end: about 200
-    /// bytes and the name for each entry.
-    Zip {
-        /// Whether content is compressed (deflate).
-        compress: bool,
-    },
-}
-
-/// How to write an archive.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dump {
-    /// Its form.
-    pub format: Format,
-    /// Names begin with the last name of the path, not at the top of the image.
-    pub relative: bool,
-}
-
-/// What was written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dumped {
-    /// Entries in the archive.
-    pub entries: u64,
-    /// Bytes of content, before compression.
-    pub bytes: u64,
-    /// Entries that the form can't hold.
-    pub skipped: u64,
-    /// What is missing or not as it was. When there is any, the command's exit code is 3.
-    pub troubles: Troubles,
+    /// Files, directories and symbolic links with their modes; other things are left out. Its
+    /// directory is kept in memory until the end: about 200 bytes and the name for each entry.
+    Zip,
 }
 
 /// Something that becomes an entry of an archive; the content of a file follows.
@@ -117,7 +91,8 @@ impl Links {
     }
 }
 
-/// Writes what lies at a path of an image, and below it, as an archive.
+/// Writes what is at `path` of an image, and all below it, to `out`. Names in the archive begin at
+/// that entry's own name. What is missing, or not as it was, is told in the result.
 ///
 /// # Errors
 /// [`Error::NoPath`], those of the pool about the way to the path, and those of `out` as the pool's
@@ -126,39 +101,34 @@ pub fn dump<'s>(
     source: &'s dyn Source,
     image: &Image,
     path: &[u8],
-    options: Dump,
+    format: Format,
     out: &mut dyn Write,
-) -> Result<Dumped> {
+) -> Result<Troubles> {
     let _hold = source.hold(image.id)?;
     let mut troubles = Troubles::default();
     let legend = Legend::of(source, image, &mut troubles)?;
     let (top, path) = locate(source, image, path)?;
-    let base = match path.iter().rposition(|b| *b == b'/') {
-        Some(at) if options.relative => at + 1,
-        _ => 1,
-    };
-    let links = matches!(options.format, Format::Tar);
+    let base = path.iter().rposition(|b| *b == b'/').map_or(1, |at| at + 1);
+    let links = matches!(format, Format::Tar);
     let give = |giver: &mut Giver<'s, Event>| {
         let mut feed = Feed { source, giver, base, links: links.then(Links::default) };
         feed.tree(top, path)
     };
     let mut out = BufWriter::with_capacity(256 << 10, out);
-    let dumped = Dumped { troubles, ..Dumped::default() };
-    let dumped = match options.format {
+    let troubles = match format {
         Format::Tar => {
-            let mut writer = tar::Writer::new(&mut out, &legend, dumped);
+            let mut writer = tar::Writer::new(&mut out, &legend, troubles);
             flow::run(source, give, &mut writer)?;
             writer.finish()?
         }
-        Format::Zip { compress } => {
-            let mut writer = zip::Writer::new(&mut out, compress, dumped);
+        Format::Zip => {
+            let mut writer = zip::Writer::new(&mut out, troubles);
             flow::run(source, give, &mut writer)?;
             writer.finish()?
         }
     };
     out.flush().map_err(broken)?;
-    drop(out);
-    Ok(dumped)
+    Ok(troubles)
 }
 
 fn broken(error: std::io::Error) -> Error {

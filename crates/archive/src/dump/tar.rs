@@ -4,11 +4,11 @@ use std::io::Write;
 
 use ::tar::{EntryType, Header};
 
-use super::{Dumped, Event, Item, Place, acl, broken};
+use super::{Event, Item, Place, acl, broken};
 use crate::entry::{Body, Time};
 use crate::flow::Taker;
 use crate::list::Legend;
-use crate::{Result, show};
+use crate::{Result, Troubles, show};
 
 const BLOCK: u64 = 512;
 /// What twelve, eight digits (less one for the end) can say.
@@ -18,7 +18,7 @@ const ID_MAX: u32 = 0o777_7777;
 pub(super) struct Writer<'a> {
     out: &'a mut dyn Write,
     legend: &'a Legend,
-    dumped: Dumped,
+    troubles: Troubles,
     place: Place,
 }
 
@@ -81,14 +81,14 @@ fn put(field: &mut [u8], name: &[u8]) -> bool {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(out: &'a mut dyn Write, legend: &'a Legend, dumped: Dumped) -> Self {
-        Self { out, legend, dumped, place: Place::default() }
+    pub(super) fn new(out: &'a mut dyn Write, legend: &'a Legend, troubles: Troubles) -> Self {
+        Self { out, legend, troubles, place: Place::default() }
     }
 
     /// Two empty blocks end an archive.
-    pub(super) fn finish(self) -> Result<Dumped> {
+    pub(super) fn finish(self) -> Result<Troubles> {
         self.out.write_all(&[0; 2 * BLOCK as usize]).map_err(broken)?;
-        Ok(self.dumped)
+        Ok(self.troubles)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -213,20 +213,19 @@ impl Taker<Event> for Writer<'_> {
     fn item(&mut self, step: Event) -> Result<()> {
         let item = match step {
             Event::Trouble(path, what) => {
-                self.dumped.troubles.add(&path, what);
+                self.troubles.add(&path, what);
                 return Ok(());
             }
             Event::Item(item) => item,
         };
         if matches!(item.entry.body, Body::Socket) {
-            self.dumped.skipped += 1;
+            self.troubles.add(&item.name, "a socket can't be put into an archive");
             return Ok(());
         }
         for what in &item.troubles {
-            self.dumped.troubles.add(&item.name, what);
+            self.troubles.add(&item.name, what);
         }
         self.header(&item)?;
-        self.dumped.entries += 1;
         let size = match &item.entry.body {
             Body::File(map) if item.link.is_none() => map.len(),
             _ => 0,
@@ -238,13 +237,12 @@ impl Taker<Event> for Writer<'_> {
     fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
         self.write(bytes)?;
         self.place.at += bytes.len() as u64;
-        self.dumped.bytes += bytes.len() as u64;
         self.end_file()
     }
 
     fn lost(&mut self, len: u64, why: &str) -> Result<()> {
         let what = self.place.lost(len, why);
-        self.dumped.troubles.add(&self.place.path, what);
+        self.troubles.add(&self.place.path, what);
         self.zeros(len)
     }
 }

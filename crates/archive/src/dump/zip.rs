@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use ::zip::write::{FullFileOptions, StreamWriter};
 use ::zip::{CompressionMethod, DateTime, ZipWriter};
 
-use super::{Dumped, Event, Item, Place, broken};
+use super::{Event, Item, Place, broken};
 use crate::entry::{Body, Time};
 use crate::flow::Taker;
-use crate::Result;
+use crate::{Result, Troubles};
 
 /// From this size on a file gets 64-bit sizes: deflate makes what can't be compressed a little
 /// longer. Much earlier in tests, so that they see both forms.
@@ -18,8 +18,7 @@ const TIMES: u16 = 0x5455;
 
 pub(super) struct Writer<'a> {
     zip: ZipWriter<StreamWriter<&'a mut dyn Write>>,
-    compress: bool,
-    dumped: Dumped,
+    troubles: Troubles,
     place: Place,
     /// The content that comes is that of an entry that could not be begun.
     skipping: bool,
@@ -56,15 +55,15 @@ fn dos(time: Time) -> DateTime {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(out: &'a mut dyn Write, compress: bool, dumped: Dumped) -> Self {
+    pub(super) fn new(out: &'a mut dyn Write, troubles: Troubles) -> Self {
         let zip = ZipWriter::new_stream(out);
-        Self { zip, compress, dumped, place: Place::default(), skipping: false }
+        Self { zip, troubles, place: Place::default(), skipping: false }
     }
 
-    pub(super) fn finish(self) -> Result<Dumped> {
+    pub(super) fn finish(self) -> Result<Troubles> {
         let mut out = self.zip.finish().map_err(|e| broken(e.into()))?;
         out.flush().map_err(broken)?;
-        Ok(self.dumped)
+        Ok(self.troubles)
     }
 
     fn begin(&mut self, item: &Item) -> Result<()> {
@@ -72,12 +71,10 @@ impl<'a> Writer<'a> {
         let (name, changed) = text(&item.name);
         if changed {
             let what = "its name isn't UTF-8; the archive has it with \\x escapes";
-            self.dumped.troubles.add(&item.name, what);
+            self.troubles.add(&item.name, what);
         }
-        let method =
-            if self.compress { CompressionMethod::Deflated } else { CompressionMethod::Stored };
         let mut options = FullFileOptions::default()
-            .compression_method(method)
+            .compression_method(CompressionMethod::Deflated)
             .large_file(entry.size() >= LARGE)
             .last_modified_time(dos(entry.mtime))
             .unix_permissions(entry.mode);
@@ -93,21 +90,22 @@ impl<'a> Writer<'a> {
                 let (to, changed) = text(to);
                 if changed {
                     let what = "its target isn't UTF-8; the archive has it with \\x escapes";
-                    self.dumped.troubles.add(&item.name, what);
+                    self.troubles.add(&item.name, what);
                 }
                 self.zip.add_symlink(name, to, options)
             }
             _ => {
-                self.dumped.skipped += 1;
+                let what = "only files, directories and links can be put into a zip";
+                self.troubles.add(&item.name, what);
                 return Ok(());
             }
         };
         match begun {
-            Ok(()) => self.dumped.entries += 1,
+            Ok(()) => {}
             // A name that is too long, or one that escapes have made the same as another.
             Err(error) if !matches!(error, ::zip::result::ZipError::Io(_)) => {
                 self.skipping = true;
-                self.dumped.troubles.add(&item.name, format!("it is not in the archive: {error}"));
+                self.troubles.add(&item.name, format!("it is not in the archive: {error}"));
             }
             Err(error) => return Err(broken(io::Error::from(error))),
         }
@@ -118,7 +116,7 @@ impl<'a> Writer<'a> {
 impl Taker<Event> for Writer<'_> {
     fn item(&mut self, step: Event) -> Result<()> {
         match step {
-            Event::Trouble(path, what) => self.dumped.troubles.add(&path, what),
+            Event::Trouble(path, what) => self.troubles.add(&path, what),
             Event::Item(item) => {
                 self.skipping = false;
                 self.begin(&item)?;
@@ -134,13 +132,12 @@ impl Taker<Event> for Writer<'_> {
         if self.skipping {
             return Ok(());
         }
-        self.dumped.bytes += bytes.len() as u64;
         self.zip.write_all(bytes).map_err(broken)
     }
 
     fn lost(&mut self, len: u64, why: &str) -> Result<()> {
         let what = self.place.lost(len, why);
-        self.dumped.troubles.add(&self.place.path, what);
+        self.troubles.add(&self.place.path, what);
         self.zeros(len)
     }
 }
