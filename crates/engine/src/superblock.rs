@@ -47,6 +47,8 @@ use crate::seal::ChunkHash;
 /// The file's name.
 pub const FILE: &str = "pool.superblock";
 const SECOND: &str = "pool.superblock.2";
+/// Both of a pool on one disk; others have the first alone.
+pub(crate) const NAMES: [&str; 2] = [FILE, SECOND];
 const FIRST_LINE: &[u8] = b"strongroom pool, see docs/format.md\n\n";
 const MAGIC: &[u8; 8] = b"SRSUPER1";
 const MAX_RECORD: usize = 64 << 10;
@@ -251,7 +253,7 @@ impl Superblock {
     /// [`Error::Io`]; what was there before is then still there.
     pub fn write(&self, disk: &dyn Disk) -> Result<()> {
         let bytes = self.encode();
-        let names: &[&str] = if self.disks.len() == 1 { &[FILE, SECOND] } else { &[FILE] };
+        let names = if self.disks.len() == 1 { &NAMES[..] } else { &NAMES[..1] };
         for name in names {
             replace_file(disk, name, &bytes).map_err(|e| {
                 Error::io(format!("writing the superblock of {}", disk.describe()), e)
