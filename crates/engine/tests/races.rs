@@ -5,6 +5,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +14,7 @@ use common::{
     compare, new_root, root_id, setting, store_nodes, store_pieces,
 };
 use strongroom_engine::clock::VirtualClock;
-use strongroom_engine::disk::{Disk, FsDisk};
+use strongroom_engine::disk::{Caching, Disk, DiskFile, DiskLock, Entry, FsDisk, Space};
 use strongroom_engine::error::Error;
 use strongroom_engine::id::RootId;
 use strongroom_engine::pool::{CreateOptions, GcOptions, Meter, OpenMode, OpenOptions, Pool, Use};
@@ -251,4 +252,95 @@ fn readers_keep_what_they_saw_while_a_writer_collects() {
     assert_eq!(pool.gc(EXACT).unwrap().packs_waiting, 0);
     check_exact(&pool).unwrap();
     assert!(pool.check(true, &Meter::new()).unwrap().is_clean());
+}
+
+type Meddler = Box<dyn Fn() + Send + Sync>;
+
+/// A disk on which something happens just before a file is opened for the first time.
+struct Meddled {
+    disk: Arc<dyn Disk>,
+    prefix: &'static str,
+    meddler: Mutex<Option<Meddler>>,
+}
+
+impl std::fmt::Debug for Meddled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.disk.fmt(f)
+    }
+}
+
+impl Disk for Meddled {
+    fn open(&self, path: &str, caching: Caching, write: bool) -> io::Result<Box<dyn DiskFile>> {
+        let meddler =
+            if path.starts_with(self.prefix) { self.meddler.lock().unwrap().take() } else { None };
+        if let Some(meddler) = meddler {
+            meddler();
+        }
+        self.disk.open(path, caching, write)
+    }
+
+    fn create(&self, path: &str, caching: Caching) -> io::Result<Box<dyn DiskFile>> {
+        self.disk.create(path, caching)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<Entry>> {
+        self.disk.list(dir)
+    }
+
+    fn make_dir(&self, dir: &str) -> io::Result<()> {
+        self.disk.make_dir(dir)
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        self.disk.sync_dir(dir)
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        self.disk.space()
+    }
+
+    fn lock(&self, path: &str, exclusive: bool) -> io::Result<Box<dyn DiskLock>> {
+        self.disk.lock(path, exclusive)
+    }
+
+    fn describe(&self) -> String {
+        self.disk.describe()
+    }
+}
+
+#[test]
+fn a_reader_may_be_opened_while_segments_are_merged_and_packs_given_up() {
+    for prefix in ["pool.superblock", "journal/", "index/", "packs/"] {
+        let bed = Bed::new(Layout::new(1, 0, true), 1);
+        let pool = Arc::new(bed.create().unwrap());
+        let first: Image = (0..30).collect();
+        let root = back_up(&pool, 0, &first, None).unwrap();
+        back_up(&pool, 1, &(20..50).collect::<Vec<_>>(), None).unwrap();
+        let meddle = {
+            let pool = Arc::clone(&pool);
+            move || {
+                pool.forget(&[root_id(1)]).unwrap();
+                (2..20).for_each(|n| drop(back_up(&pool, n, &[n * 9, n * 9 + 1], None).unwrap()));
+                pool.gc(EXACT).unwrap();
+            }
+        };
+        let disk = bed.handles().remove(0);
+        let meddler: Mutex<Option<Meddler>> = Mutex::new(Some(Box::new(meddle)));
+        let disk = Arc::new(Meddled { disk, prefix, meddler }) as Arc<dyn Disk>;
+        let options = OpenOptions { disks: vec![Some(disk)], ..bed.options(OpenMode::Read, 0) };
+        let reader = Pool::open(options, bed.used(0)).unwrap_or_else(|e| panic!("{prefix}: {e}"));
+        compare(&reader, &root, &first).unwrap();
+        for seen in reader.roots() {
+            common::restore(&reader, &seen).unwrap_or_else(|e| panic!("{prefix}: {e}"));
+        }
+        assert!(pool.root(root_id(1)).is_none(), "nothing happened at {prefix}");
+    }
 }

@@ -180,11 +180,22 @@ impl Pool {
             }
         }
         let settings = settings(&superblock, &unlocked.keyring, &used);
-        let (journal, mut state, report) = Journal::open(&places(&disks), settings, writes)?;
-        let options = index::Options { with_filters: writes, ..index::Options::default() };
-        let none = BTreeMap::new();
-        let segments = if without_index { &none } else { &state.segments };
-        let index = Index::open(&disks, segments, superblock.pool, options)?;
+        let mut tried = None;
+        let (journal, mut state, report, index) = loop {
+            let (journal, state, report) =
+                Journal::open(&places(&disks), settings.clone(), writes)?;
+            let options = index::Options { with_filters: writes, ..index::Options::default() };
+            let none = BTreeMap::new();
+            let segments = if without_index { &none } else { &state.segments };
+            match Index::open(&disks, segments, superblock.pool, options) {
+                Ok(index) => break (journal, state, report, index),
+                // A writer may have merged segments, and removed them, since the journal was read.
+                Err(_) if !writes && tried.as_ref() != Some(&state.segments) => {
+                    tried = Some(state.segments);
+                }
+                Err(e) => return Err(e),
+            }
+        };
         let stale: Vec<usize> = report.stale.iter().map(|stale| stale.disk).collect();
         // From here on the time since this boot counts, whatever becomes of the wall clock.
         let clock_warning;
