@@ -332,6 +332,8 @@ fn lock_to_write(disk: &dyn Disk, holder: &str) -> Result<Box<dyn DiskLock>> {
         Ok(lock) => {
             // Only for the message that others get; without it theirs is shorter.
             let _ = replace_file(disk, HOLDER, holder.as_bytes());
+            // So that readers find it even when the disk is full.
+            let _ = disk.lock(READERS_LOCK, false);
             Ok(lock)
         }
         Err(e) if e.kind() == ErrorKind::WouldBlock => {
