@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
+use std::hash::{DefaultHasher, Hasher};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
@@ -16,7 +17,8 @@ pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let x = self.0 ^ self.0 >> 33;
         x.wrapping_mul(0xff51_afd7_ed55_8ccd) ^ x >> 29
     }
@@ -60,20 +62,26 @@ fn fill(dir: &Path, dice: &mut Dice, depth: usize, files: &mut Vec<PathBuf>) {
     for i in 0..3 + dice.below(8) {
         let mut name = format!("{i}-").into_bytes();
         let extra = dice.below(20) as usize;
-        name.extend(dice.bytes(extra).into_iter().map(|b| if b == 0 || b == b'/' { b'\n' } else { b }));
+        name.extend(
+            dice.bytes(extra).into_iter().map(|b| if b == 0 || b == b'/' { b'\n' } else { b }),
+        );
         let path = dir.join(OsStr::from_bytes(&name));
         match dice.below(12) {
-            0..=2 if depth < 4 => {
+            0..=2 if depth < 3 => {
                 fs::create_dir(&path).unwrap();
                 fill(&path, dice, depth + 1, files);
-                fs::set_permissions(&path, Permissions::from_mode(0o700 | dice.below(0o10000) as u32))
-                    .unwrap();
+                fs::set_permissions(
+                    &path,
+                    Permissions::from_mode(0o700 | dice.below(0o10000) as u32),
+                )
+                .unwrap();
             }
             3 => symlink(OsStr::from_bytes(b"\xff/nowhere"), &path).unwrap(),
             4 => rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap(),
             5 if is_root() => {
                 let device = rustix::fs::makedev(200, 300);
-                rustix::fs::mknodat(CWD, &path, FileType::CharacterDevice, Mode::RUSR, device).unwrap();
+                rustix::fs::mknodat(CWD, &path, FileType::CharacterDevice, Mode::RUSR, device)
+                    .unwrap();
             }
             6 if !files.is_empty() => {
                 let old = &files[dice.below(files.len() as u64) as usize];
@@ -94,7 +102,7 @@ fn fill(dir: &Path, dice: &mut Dice, depth: usize, files: &mut Vec<PathBuf>) {
             kind => {
                 let len = match kind {
                     8 => 0,
-                    9 => dice.below(6 << 20),
+                    9 => dice.below(5 << 20) * dice.below(2),
                     _ => 1 << dice.below(18),
                 };
                 let mut content = dice.bytes(len as usize);
@@ -102,8 +110,11 @@ fn fill(dir: &Path, dice: &mut Dice, depth: usize, files: &mut Vec<PathBuf>) {
                     content.iter_mut().for_each(|b| *b &= 1);
                 }
                 fs::write(&path, content).unwrap();
-                fs::set_permissions(&path, Permissions::from_mode(dice.below(0o10000) as u32 | 0o400))
-                    .unwrap();
+                fs::set_permissions(
+                    &path,
+                    Permissions::from_mode(dice.below(0o10000) as u32 | 0o400),
+                )
+                .unwrap();
                 for i in 0..dice.below(3) {
                     let len = [5, 300, 3000][dice.below(3) as usize];
                     let value = dice.bytes(len);
@@ -143,7 +154,8 @@ pub(crate) fn look(dir: &Path) -> BTreeMap<PathBuf, String> {
             meta.mtime_nsec()
         );
         if meta.is_dir() {
-            let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()).collect();
+            let mut names: Vec<_> =
+                fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()).collect();
             names.sort();
             stack.extend(names.into_iter().rev());
         } else {
@@ -154,16 +166,15 @@ pub(crate) fn look(dir: &Path) -> BTreeMap<PathBuf, String> {
             line += &format!(" -> {:?}", fs::read_link(&path).unwrap());
         }
         if meta.is_file() {
-            let mut hash = 0xcbf2_9ce4_8422_2325u64;
+            let mut hash = DefaultHasher::new();
             let mut content = Vec::new();
             File::open(&path).unwrap().read_to_end(&mut content).unwrap();
-            for byte in &content {
-                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-            }
-            line += &format!(" {} bytes {hash:x}", content.len());
+            hash.write(&content);
+            line += &format!(" {} bytes {:x}", content.len(), hash.finish());
             let mut names = vec![0u8; 4096];
             let len = rustix::fs::llistxattr(&path, &mut names[..]).unwrap_or(0);
-            let mut names: Vec<_> = names[..len].split(|b| *b == 0).filter(|n| !n.is_empty()).collect();
+            let mut names: Vec<_> =
+                names[..len].split(|b| *b == 0).filter(|n| !n.is_empty()).collect();
             names.sort();
             for name in names {
                 let mut value = vec![0u8; 65536];

@@ -73,7 +73,9 @@ fn a_changed_file_is_read_and_a_lost_chunk_heals() {
     assert_eq!(progress.counts().unread, 3000);
     settle();
     run(&pool, backup(dir.path()));
-    pool.lost.lock().unwrap().extend(entry(&pool, &run(&pool, backup(dir.path())), &dir.path().join("b")).unwrap().ids());
+    let last = run(&pool, backup(dir.path()));
+    let lost: Vec<_> = entry(&pool, &last, &dir.path().join("b")).unwrap().ids().collect();
+    pool.lost.lock().unwrap().extend(lost);
     let progress = Progress::default();
     backup(dir.path()).run(&pool, &progress).unwrap();
     assert_eq!(progress.counts().unread, 3000, "the file with the lost chunk is read again");
@@ -152,7 +154,8 @@ fn what_is_missing_is_told_and_the_rest_is_kept() {
     assert_eq!(outcome.troubles.count, 1);
     assert!(outcome.troubles.first[0].path.ends_with("nothing"));
     assert!(!outcome.image.as_ref().unwrap().meta.complete);
-    let only = Backup { input: Input::Paths(vec![dir.path().join("nothing")]), ..backup(dir.path()) };
+    let only =
+        Backup { input: Input::Paths(vec![dir.path().join("nothing")]), ..backup(dir.path()) };
     assert!(only.run(&pool, &Progress::default()).is_err());
 }
 
@@ -186,8 +189,8 @@ fn a_stream_is_kept_whole() {
     for len in [0, 1, 4096, 1 << 20, (5 << 20) + 17] {
         let content = trees::Dice(len as u64).bytes(len);
         let input = Input::Stream(Box::new(Cursor::new(content.clone())));
-        let outcome =
-            Backup { input, name: Some("db.sql".into()), ..Backup::default() }.run(&pool, &Progress::default());
+        let outcome = Backup { input, name: Some("db.sql".into()), ..Backup::default() }
+            .run(&pool, &Progress::default());
         let image = outcome.unwrap().image.unwrap();
         let entry = image.entry(&pool, b"db.sql").unwrap();
         let Body::File(map) = &entry.body else { panic!("no file") };

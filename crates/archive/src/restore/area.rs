@@ -194,7 +194,9 @@ impl Window {
                 for (at, len) in &filling.bad {
                     parts = parts
                         .into_iter()
-                        .flat_map(|(start, end)| [(start, end.min(*at)), (start.max(at + len), end)])
+                        .flat_map(|(start, end)| {
+                            [(start, end.min(*at)), (start.max(at + len), end)]
+                        })
                         .filter(|(start, end)| start < end)
                         .collect();
                 }

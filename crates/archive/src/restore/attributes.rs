@@ -77,7 +77,8 @@ impl Attributes<'_> {
                 troubles.push(format!("setting its owner: {e}"));
             }
         }
-        if !link && let Err(e) = rustix::fs::chmodat(dir, name, self.mode(entry), AtFlags::empty()) {
+        if !link && let Err(e) = rustix::fs::chmodat(dir, name, self.mode(entry), AtFlags::empty())
+        {
             troubles.push(format!("setting its mode: {e}"));
         }
         self.xattrs(Which::named(dir, name), entry, &mut troubles);
@@ -99,7 +100,8 @@ impl Attributes<'_> {
 
     fn xattrs(&self, which: Which<'_>, entry: &Entry, troubles: &mut Vec<String>) {
         for xattr in &entry.xattrs {
-            let open = xattr.name.starts_with(b"user.") || xattr.name.starts_with(b"system.posix_acl");
+            let open =
+                xattr.name.starts_with(b"user.") || xattr.name.starts_with(b"system.posix_acl");
             if !self.root && !open {
                 continue;
             }

@@ -5,12 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{
-    AtFlags, FallocateFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW,
-};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 use strongroom_engine::buf::PAGE;
-use strongroom_engine::map::{Extent, MapRef, MapReader};
+use strongroom_engine::map::{Extent, MapReader, MapRef};
 
 use super::Shared;
 use crate::entry::{Body, Entry};
@@ -68,12 +66,10 @@ impl OutFile {
             && MapReader::new(shared.source, map, 0)
                 .all(|step| step.is_ok_and(|(_, extent)| matches!(extent, Extent::Data { .. })));
         if dense {
-            match rustix::fs::fallocate(&handles.fd, FallocateFlags::empty(), 0, size) {
-                Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => {
-                    self.fail(shared, format!("making room for {size} bytes: {e}"));
-                }
-                // Not every filesystem can do so; the file then grows as it is written.
-                _ => {}
+            let done = rustix::fs::fallocate(&handles.fd, FallocateFlags::empty(), 0, size);
+            // Not every filesystem can do so; the file then grows as it is written.
+            if let Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) = done {
+                self.fail(shared, format!("making room for {size} bytes: {e}"));
             }
         }
     }
@@ -154,7 +150,9 @@ impl OutFile {
         let Body::File(map) = &self.entry.body else { return };
         let size = map.len();
         let ends_in_data = match map {
-            MapRef::Inline(extents) => extents.last().is_none_or(|last| matches!(last, Extent::Data { .. })),
+            MapRef::Inline(extents) => {
+                extents.last().is_none_or(|last| matches!(last, Extent::Data { .. }))
+            }
             MapRef::Tree(..) => false,
         };
         // A hole at the end, or in place of what could not be read.

@@ -268,7 +268,13 @@ impl Restore {
                 let entries = Dir::new(shared.source, node).entries();
                 let path_len = path.len();
                 let mut next = Frame {
-                    entry, entries, folder: None, path_len, included, plan, touched: false,
+                    entry,
+                    entries,
+                    folder: None,
+                    path_len,
+                    included,
+                    plan,
+                    touched: false,
                 };
                 let made = match included {
                     true => make_all(self.overwrite, &mut stack, &mut next),
@@ -445,7 +451,13 @@ impl Restore {
     }
 
     /// All in a directory is restored: it gets what it had.
-    fn leave(&self, shared: &Shared<'_>, stack: &mut [Frame<'_, '_>], done: Frame<'_, '_>, path: &[u8]) {
+    fn leave(
+        &self,
+        shared: &Shared<'_>,
+        stack: &mut [Frame<'_, '_>],
+        done: Frame<'_, '_>,
+        path: &[u8],
+    ) {
         if !done.touched {
             return;
         }
@@ -569,9 +581,8 @@ fn is_same(entry: &Entry, meta: &Meta) -> bool {
 fn special(shared: &Shared<'_>, folder: &Folder, entry: &Entry, path: &[u8]) {
     let name = entry.name.as_slice();
     let make = || -> rustix::io::Result<()> {
-        let node = |kind, device| {
-            rustix::fs::mknodat(folder, name, kind, Mode::RUSR | Mode::WUSR, device)
-        };
+        let node =
+            |kind, device| rustix::fs::mknodat(folder, name, kind, Mode::RUSR | Mode::WUSR, device);
         match &entry.body {
             Body::Symlink(target) => rustix::fs::symlinkat(target.as_slice(), folder, name),
             Body::Fifo => node(FileType::Fifo, 0),

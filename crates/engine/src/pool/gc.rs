@@ -15,6 +15,7 @@
 //!    gone. While other processes read the pool this is left to the next collection.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
@@ -88,7 +89,9 @@ impl Pool {
     pub fn gc(&self, options: GcOptions) -> Result<GcReport> {
         let _upkeep = self.begin_upkeep("garbage collection")?;
         self.core.pins.hold();
+        self.core.collecting.store(true, Ordering::Relaxed);
         let result = self.collect(options);
+        self.core.collecting.store(false, Ordering::Relaxed);
         self.core.pins.release();
         result
     }

@@ -49,21 +49,12 @@ impl Pool {
             }
             let _ = index::sweep(&**disk, &self.core.state().segments);
         }
-        for damage in self.core.index.damage() {
-            match self.core.index.heal(damage.segment, damage.disk) {
-                Ok(()) => self.core.notice(format!(
-                    "index segment {} on disk {} was {}; copied anew",
-                    damage.segment, damage.disk, damage.why
-                )),
-                Err(e) => self.core.notice(format!(
-                    "index segment {} on disk {} could not be copied: {e}",
-                    damage.segment, damage.disk
-                )),
-            }
-        }
+        self.core.mend_index()?;
         for disk in self.core.disks.iter().flatten() {
             // Of a change that was interrupted; it may have key slots that were never in use.
-            let _ = disk.remove(&format!("{}.new", superblock::FILE));
+            for name in [superblock::FILE, superblock::SECOND] {
+                let _ = disk.remove(&format!("{name}.new"));
+            }
         }
         for disk in stale.iter().collect::<BTreeSet<_>>() {
             self.core.notice(format!(
