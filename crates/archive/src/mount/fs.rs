@@ -19,17 +19,15 @@ use strongroom_engine::id::ChunkId;
 use super::chunks::Shared;
 use super::files::{File, Reads};
 use super::inodes::{FIRST, Inode, Inodes, Key, Place};
+use super::runs::Runs;
 use super::views::{Kind, Views, file_name};
 use super::{Options, Report, attrs, lock};
 use crate::entry::{Body, Entry, XattrValue};
 use crate::image::Top;
-use crate::tree::Dir;
 use crate::{Error, show};
 
 /// Nothing ever changes: the kernel may remember what it was told for as long as it likes.
 const TTL: Duration = Duration::from_secs(7 * 86_400);
-/// Entries that an open directory has at hand.
-const BATCH: usize = 1024;
 /// So many different things that could not be read are told of.
 const REPORTS: usize = 10_000;
 /// Of lseek(2), as the kernel passes them on.
@@ -41,6 +39,7 @@ pub(super) struct Tree {
     reads: Reads,
     views: Views,
     inodes: Inodes,
+    runs: Runs,
     files: Mutex<HashMap<u64, Arc<File>>>,
     dirs: Mutex<HashMap<u64, Arc<OpenDir>>>,
     next_handle: AtomicU64,
@@ -93,6 +92,7 @@ impl Tree {
             reads: Reads::new(&source, ahead),
             views,
             inodes: Inodes::new(),
+            runs: Runs::new(),
             files: Mutex::default(),
             dirs: Mutex::default(),
             next_handle: AtomicU64::new(1),
@@ -184,9 +184,8 @@ impl Tree {
         let entry = match inode.place {
             Place::Top => self.top(inode.image, number)?,
             Place::In(node) => {
-                let found = Dir::new(&self.reads.nodes, node).lookup(&inode.name);
-                let found = found.map_err(|e| self.trouble(number, "", e))?;
-                Arc::new(found.ok_or(Errno::EIO)?)
+                let found = self.runs.find(&self.reads.nodes, node, &inode.name);
+                found.map_err(|e| self.trouble(number, "", e))?.ok_or(Errno::EIO)?
             }
         };
         self.inodes.note(number, &entry);
@@ -236,8 +235,8 @@ impl Tree {
         };
         let entry = match home.place {
             Place::In(node) => {
-                let found = Dir::new(&self.reads.nodes, node).lookup(name);
-                Arc::new(found.map_err(|e| self.trouble(parent, "", e))?.ok_or(Errno::ENOENT)?)
+                let found = self.runs.find(&self.reads.nodes, node, name);
+                found.map_err(|e| self.trouble(parent, "", e))?.ok_or(Errno::ENOENT)?
             }
             Place::Top => {
                 let top = self.top(home.image, parent)?;
@@ -322,8 +321,8 @@ impl Tree {
         }
         loop {
             if batch.is_empty() {
-                match self.batch(node, line - 2) {
-                    Ok(more) => batch = more,
+                match self.runs.read(&self.reads.nodes, node, line - 2) {
+                    Ok(run) => batch = run.entries.iter().cloned().collect(),
                     // What was found so far is shown first.
                     Err(_) if line > from.max(2) => break,
                     Err(error) => return Err(self.trouble(dir.number, "", error)),
@@ -338,23 +337,6 @@ impl Tree {
         }
         *lock(&dir.batch) = (line, batch);
         Ok(())
-    }
-
-    /// The next entries of a directory; an error only when there is none before it.
-    fn batch(
-        &self,
-        node: ChunkId,
-        from: u64,
-    ) -> Result<VecDeque<Arc<Entry>>, strongroom_engine::Error> {
-        let mut batch = VecDeque::new();
-        for entry in Dir::new(&self.reads.nodes, node).entries_from(from).take(BATCH) {
-            match entry {
-                Ok(entry) => batch.push_back(Arc::new(entry)),
-                Err(error) if batch.is_empty() => return Err(error),
-                Err(_) => break,
-            }
-        }
-        Ok(batch)
     }
 
     fn value(&self, number: u64, name: &[u8]) -> Answer<Vec<u8>> {
@@ -536,8 +518,9 @@ impl Filesystem for Tree {
             Ok(dir) => {
                 let handle = self.handle();
                 lock(&self.dirs).insert(handle, Arc::new(dir));
-                let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
-                reply.opened(FileHandle(handle), flags);
+                // Not FOPEN_CACHE_DIR: from its cache the kernel would list names alone, and ask for
+                // the attributes of each in turn.
+                reply.opened(FileHandle(handle), FopenFlags::empty());
             }
             Err(errno) => reply.error(errno),
         }

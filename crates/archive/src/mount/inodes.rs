@@ -156,7 +156,7 @@ fn next(number: u64) -> u64 {
 }
 
 /// About how many bytes an entry takes.
-fn weight(entry: &Entry) -> usize {
+pub(super) fn weight(entry: &Entry) -> usize {
     let values = entry.xattrs.iter().map(|xattr| match &xattr.value {
         crate::entry::XattrValue::Inline(value) => 96 + value.len(),
         crate::entry::XattrValue::Chunk(..) => 96,

@@ -46,6 +46,7 @@ mod files;
 mod fs;
 mod inodes;
 mod lru;
+mod runs;
 mod views;
 
 use std::io;

@@ -14,18 +14,18 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The binary that is tested.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_strongroom");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_strongroom");
 
 /// A directory to work in, with a password file.
-pub struct Lab {
+pub(crate) struct Lab {
     dir: TempDir,
 }
 
 /// What a run of the binary came to.
-pub struct Run {
-    pub code: i32,
-    pub out: Vec<u8>,
-    pub err: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) out: Vec<u8>,
+    pub(crate) err: String,
 }
 
 impl Run {
@@ -38,41 +38,41 @@ impl Run {
     }
 
     /// Fails unless it ended with this code.
-    pub fn code(self, code: i32) -> Self {
+    pub(crate) fn code(self, code: i32) -> Self {
         let out = String::from_utf8_lossy(&self.out);
         assert_eq!(self.code, code, "exit code; standard error:\n{}\noutput:\n{out}", self.err);
         self
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.out).into_owned()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.out)
             .unwrap_or_else(|e| panic!("not JSON ({e}): {}", self.text()))
     }
 
-    pub fn json_lines(&self) -> Vec<Value> {
+    pub(crate) fn json_lines(&self) -> Vec<Value> {
         let text = self.text();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
 impl Lab {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("strongroom-test-").tempdir().unwrap();
         fs::write(dir.path().join("pw"), "correct horse\n").unwrap();
         fs::write(dir.path().join("wrong"), "battery staple\n").unwrap();
         Self { dir }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// A command in the lab, for the pool `pool` with its password.
-    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(BINARY);
         command
             .args(args)
@@ -87,16 +87,16 @@ impl Lab {
     }
 
     /// Runs the binary with the words of this line.
-    pub fn run(&self, line: &str) -> Run {
+    pub(crate) fn run(&self, line: &str) -> Run {
         self.run_args(line.split_whitespace())
     }
 
-    pub fn run_args<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Run {
+    pub(crate) fn run_args<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Run {
         Run::of(self.command(args).output().unwrap())
     }
 
     /// Runs the binary with bytes on its standard input.
-    pub fn run_with_input(&self, line: &str, input: &[u8]) -> Run {
+    pub(crate) fn run_with_input(&self, line: &str, input: &[u8]) -> Run {
         let mut child = self
             .command(line.split_whitespace())
             .stdin(Stdio::piped())
@@ -111,12 +111,12 @@ impl Lab {
     }
 
     /// Makes an encrypted pool on one disk in `pool`.
-    pub fn make_pool(&self) {
+    pub(crate) fn make_pool(&self) {
         self.run("pool create pool --encrypt --password-file pw").code(0);
     }
 
     /// Makes an encrypted pool on disks `d0`, `d1`, …
-    pub fn make_pool_of(&self, layout: &str, disks: usize) {
+    pub(crate) fn make_pool_of(&self, layout: &str, disks: usize) {
         let mut line = format!("pool create pool --encrypt --password-file pw --layout {layout}");
         for disk in 0..disks {
             line.push_str(&format!(" --disk d{disk}"));
@@ -125,14 +125,14 @@ impl Lab {
     }
 
     /// The path of something in the lab as it is in an image: below a directory it was restored to.
-    pub fn inside(&self, restored: &str, name: &str) -> PathBuf {
+    pub(crate) fn inside(&self, restored: &str, name: &str) -> PathBuf {
         let path = self.path(name);
         self.path(restored).join(path.strip_prefix("/").unwrap())
     }
 }
 
 /// Finds a program of the operating system, or says which is missing: a test that needs it fails.
-pub fn tool(name: &str) -> Command {
+pub(crate) fn tool(name: &str) -> Command {
     let dirs = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
     let found = dirs.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists());
     let path = found.unwrap_or_else(|| {
@@ -142,7 +142,7 @@ pub fn tool(name: &str) -> Command {
 }
 
 /// Runs a tool and fails unless it went well; what it printed.
-pub fn output(command: &mut Command) -> Vec<u8> {
+pub(crate) fn output(command: &mut Command) -> Vec<u8> {
     let output = command.output().unwrap();
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {}: {err}", output.status);
@@ -150,14 +150,14 @@ pub fn output(command: &mut Command) -> Vec<u8> {
 }
 
 /// Whether the tests may set owners, make devices, mount: they must.
-pub fn must_be_root() {
+pub(crate) fn must_be_root() {
     let id = output(tool("id").arg("-u"));
     assert_eq!(id, b"0\n", "this test must run as root: it sets owners and makes devices");
 }
 
 /// Fails unless two trees are the same, in the eyes of rsync: names, kinds, content, modes,
 /// owners, times, hard links, devices, ACLs and extended attributes.
-pub fn assert_same(left: &Path, right: &Path) {
+pub(crate) fn assert_same(left: &Path, right: &Path) {
     let with_slash = |path: &Path| {
         let mut path = path.as_os_str().to_owned();
         path.push("/");
@@ -170,7 +170,7 @@ pub fn assert_same(left: &Path, right: &Path) {
 }
 
 /// Bytes that differ by seed and can't be compressed.
-pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut out = Vec::with_capacity(len + 8);
     while out.len() < len {
@@ -188,7 +188,7 @@ fn name(bytes: &[u8]) -> OsString {
 }
 
 /// A tree with every kind of file and of metadata that a Linux administrator expects back.
-pub fn make_tree(dir: &Path) {
+pub(crate) fn make_tree(dir: &Path) {
     must_be_root();
     let sub = |path: &str| dir.join(path);
     fs::create_dir_all(sub("src/deep/er")).unwrap();
@@ -261,14 +261,14 @@ pub fn make_tree(dir: &Path) {
 }
 
 /// The bytes that the files below a directory take on disk.
-pub fn disk_usage(path: &Path) -> u64 {
+pub(crate) fn disk_usage(path: &Path) -> u64 {
     let out = output(tool("du").args(["-s", "-B1"]).arg(path));
     let text = String::from_utf8(out).unwrap();
     text.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 /// As the last part of an argument: `IMAGE:PATH`.
-pub fn at(image: &str, path: &Path) -> OsString {
+pub(crate) fn at(image: &str, path: &Path) -> OsString {
     let mut text = image.as_bytes().to_vec();
     text.push(b':');
     text.extend_from_slice(path.as_os_str().as_bytes());

@@ -57,7 +57,7 @@ pub(crate) fn make(corpus: Corpus, dir: &Path, scale: f64) -> Result<PathBuf> {
     let marker = dir.join(format!("{}.made", corpus.name()));
     let parameters = format!("generator {GENERATOR}, scale {scale}\n");
     // The tree in versions has been changed by whoever used it last.
-    let reusable = corpus != Corpus::Versions;
+    let reusable = corpus != Corpus::Versions && made.is_dir();
     if reusable && fs::read_to_string(&marker).is_ok_and(|found| found == parameters) {
         return Ok(made);
     }

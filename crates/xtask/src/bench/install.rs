@@ -78,7 +78,10 @@ fn from_crates(name: &str, version: &str, program: &str, more: &[&str]) -> Resul
 
 /// What the program says it is.
 pub(crate) fn version(tool: Tool, program: &PathBuf) -> Result<String> {
-    let option = if tool == Tool::Restic { "version" } else { "--version" };
+    let option = match tool {
+        Tool::Restic | Tool::Bupstash => "version",
+        _ => "--version",
+    };
     let said = run::capture(Command::new(program).arg(option))?;
     Ok(said.lines().next().context("the program names no version")?.trim().to_owned())
 }
