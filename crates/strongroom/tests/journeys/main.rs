@@ -7,6 +7,7 @@ mod support;
 mod basics;
 mod damage;
 mod images;
+mod looking;
 mod pools;
 mod streams;
 mod trees;
