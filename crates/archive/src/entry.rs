@@ -496,11 +496,30 @@ pub(crate) mod tests {
         let inode = (any::<u64>(), any::<u32>(), 1u32..5);
         let xattrs = prop::collection::vec(xattr(), 0..3);
         (name, body(), owner, (time(), time()), inode, any::<(bool, bool)>(), xattrs).prop_map(
-            |(name, body, (uid, gid, mode), (mtime, ctime), (inode, device, links), flags, xattrs)| {
+            |(
+                name,
+                body,
+                (uid, gid, mode),
+                (mtime, ctime),
+                (inode, device, links),
+                flags,
+                xattrs,
+            )| {
                 let passed = flags.1 && matches!(body, Body::Dir { .. });
                 let racy = flags.0;
                 Entry {
-                    name, body, mode, uid, gid, mtime, ctime, inode, device, links, racy, passed,
+                    name,
+                    body,
+                    mode,
+                    uid,
+                    gid,
+                    mtime,
+                    ctime,
+                    inode,
+                    device,
+                    links,
+                    racy,
+                    passed,
                     xattrs,
                 }
             },

@@ -204,11 +204,6 @@ impl Names {
         self.starts.sort_unstable_by_key(|start| name(*start));
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.starts.len()
-    }
-
     /// The name at that place.
     pub(crate) fn get(&self, index: usize) -> Option<&CStr> {
         let start = *self.starts.get(index)? as usize;

@@ -416,9 +416,8 @@ pub fn choose<'i>(images: &'i [Image], text: &str) -> Result<&'i Image> {
     }
     if let Some((name, time)) = text.rsplit_once('@') {
         let until = parse_time(time)?;
-        let fits = |image: &&Image| {
-            (image.name == name || name == "latest") && image.created <= until
-        };
+        let fits =
+            |image: &&Image| (image.name == name || name == "latest") && image.created <= until;
         return images.iter().rev().find(fits).ok_or_else(missing);
     }
     let digits = text.to_ascii_lowercase();

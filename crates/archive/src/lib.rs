@@ -1,17 +1,28 @@
 //! File trees, block images and streams in a Strongroom pool: scan, back up, list, compare,
 //! restore.
+pub mod affected;
 pub mod backup;
+mod cat;
+pub mod diff;
+pub mod dump;
 pub mod entry;
 mod error;
+pub mod find;
 mod folder;
 pub mod image;
+pub mod list;
 #[cfg(test)]
 mod memory;
 pub mod mount;
 pub mod names;
+pub mod restore;
+pub mod retention;
 pub mod rules;
 pub mod store;
 pub mod tree;
+#[cfg(test)]
+mod trees;
 mod xattrs;
 
+pub use cat::{Content, cat};
 pub use error::{Error, Result, Trouble, Troubles, show};

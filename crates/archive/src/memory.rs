@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::Mutex;
 
 use strongroom_engine::chunker::Params;
@@ -30,17 +31,13 @@ impl Hold for Kept {}
 
 fn id_of(bytes: &[u8], seed: u64) -> ChunkId {
     let mut id = [0; 32];
-    let mut hash = seed;
-    for (i, word) in id.chunks_exact_mut(8).enumerate() {
-        for piece in bytes.chunks(8) {
-            let mut padded = [0; 8];
-            padded[..piece.len()].copy_from_slice(piece);
-            hash = (hash ^ u64::from_le_bytes(padded)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            hash = (hash ^ hash >> 29).wrapping_add(bytes.len() as u64 + i as u64);
-        }
-        hash = (hash ^ hash >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        word.copy_from_slice(&(hash ^ hash >> 32).to_le_bytes());
+    for (i, word) in id.chunks_exact_mut(8).take(2).enumerate() {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(seed + 16 * i as u64);
+        hasher.write(bytes);
+        word.copy_from_slice(&hasher.finish().to_le_bytes());
     }
+    id.rotate_right(16);
     ChunkId(id)
 }
 
@@ -51,10 +48,6 @@ impl Memory {
 
     pub(crate) fn chunks(&self) -> usize {
         self.chunks.lock().unwrap().len()
-    }
-
-    pub(crate) fn any_chunk(&self) -> ChunkId {
-        *self.chunks.lock().unwrap().keys().next().unwrap()
     }
 }
 

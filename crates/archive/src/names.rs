@@ -78,10 +78,7 @@ impl Names {
                 .filter(|(old, new)| old != new)
                 .collect()
         };
-        Owners {
-            users: table(&self.users, &here.users),
-            groups: table(&self.groups, &here.groups),
-        }
+        Owners { users: table(&self.users, &here.users), groups: table(&self.groups, &here.groups) }
     }
 }
 

@@ -61,7 +61,8 @@ impl Rules {
         let (mut name_rules, mut path_rules) = (Vec::new(), Vec::new());
         for (order, text) in patterns.into_iter().enumerate() {
             let text = text.as_ref();
-            let bad = |why: String| Error::Invalid(format!("the pattern {text:?} is no good: {why}"));
+            let bad =
+                |why: String| Error::Invalid(format!("the pattern {text:?} is no good: {why}"));
             let (back, pattern) = match text.strip_prefix('!') {
                 Some(rest) => (true, rest),
                 None => (false, text),

@@ -7,8 +7,9 @@ tree      OUT/tree{1,2,3}: TREE, then twice with 3 % of its files edited, 1 % ne
           OUT/tree{1,2,3}.tar: the same as streams
 image     OUT/image{1,2,3}.ext4: a filesystem of 512 MiB with TREE in it, then twice with files
           rewritten, removed and added in place (needs mke2fs and debugfs)
-database  OUT/db{1,2,3}.sqlite: a database with an index, then twice with 2 % of its rows updated,
-          1 % deleted and 3 % inserted; OUT/db{1,2,3}.sql: the same as text
+database  OUT/db{1,2,3}.sqlite: a database with an index, then twice with 1 % of its rows updated,
+          nine in ten of them among the newest tenth, 0.2 % deleted and 3 % inserted;
+          OUT/db{1,2,3}.sql: the same as text
 The same input gives the same output.
 """
 import os
@@ -108,10 +109,11 @@ def database(out, _source):
     db.commit()
     for version in (1, 2, 3):
         if version > 1:
-            for key in rng.sample(range(count), count // 50):
+            recent = rng.sample(range(count - count // 10, count), count * 9 // 1000)
+            for key in recent + rng.sample(range(count), count // 1000):
                 new = row(key)
                 db.execute("UPDATE person SET amount=?, notes=? WHERE id=?", (new[3], new[5], key))
-            for key in rng.sample(range(count), count // 100):
+            for key in rng.sample(range(count), count // 500):
                 db.execute("DELETE FROM person WHERE id=?", (key,))
             more = count * 3 // 100
             db.executemany("INSERT INTO person VALUES(?,?,?,?,?,?)",

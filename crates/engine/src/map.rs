@@ -78,9 +78,7 @@ impl NodeStore for Session<'_> {
         let bytes = node.encode();
         let mut ids = Vec::with_capacity(1);
         let stored = self.store(ChunkKind::Node, &[&bytes], &mut ids)?;
-        let id = ids
-            .pop()
-            .ok_or_else(|| Error::damaged("the session", "a node got no id"))?;
+        let id = ids.pop().ok_or_else(|| Error::damaged("the session", "a node got no id"))?;
         Ok((id, stored))
     }
 }
@@ -137,10 +135,7 @@ impl Extent {
         Ok(if code & 1 == 1 {
             Self::Hole { len }
         } else {
-            Self::Data {
-                id: id()?,
-                len: len as u32,
-            }
+            Self::Data { id: id()?, len: len as u32 }
         })
     }
 }
@@ -164,9 +159,9 @@ impl MapRef {
     /// The length of the content in bytes. A hostile inline list can't make it overflow.
     pub fn len(&self) -> u64 {
         match self {
-            Self::Inline(extents) => extents
-                .iter()
-                .fold(0u64, |sum, extent| sum.saturating_add(extent.len())),
+            Self::Inline(extents) => {
+                extents.iter().fold(0u64, |sum, extent| sum.saturating_add(extent.len()))
+            }
             Self::Tree(_, len) => *len,
         }
     }
@@ -223,18 +218,12 @@ impl Default for MapBuilder {
 impl MapBuilder {
     /// For content that was cut at content-defined boundaries.
     pub fn new() -> Self {
-        Self {
-            span: None,
-            levels: Vec::new(),
-        }
+        Self { span: None, levels: Vec::new() }
     }
 
     /// For content cut in chunks of `chunk` bytes.
     pub fn fixed(chunk: u32) -> Self {
-        Self {
-            span: Some(u64::from(chunk.max(1)) * FANOUT),
-            levels: Vec::new(),
-        }
+        Self { span: Some(u64::from(chunk.max(1)) * FANOUT), levels: Vec::new() }
     }
 
     /// The length of what was pushed, in bytes.
@@ -253,14 +242,9 @@ impl MapBuilder {
     /// Those of the store.
     pub fn push(&mut self, store: &dyn NodeStore, extent: Extent) -> Result<()> {
         match extent {
-            Extent::Data { id, len } => self.put(
-                store,
-                0,
-                Item {
-                    id: Some(id),
-                    len: u64::from(len),
-                },
-            ),
+            Extent::Data { id, len } => {
+                self.put(store, 0, Item { id: Some(id), len: u64::from(len) })
+            }
             Extent::Hole { len } => self.put(store, 0, Item { id: None, len }),
         }
     }
@@ -278,9 +262,7 @@ impl MapBuilder {
             };
             if level + 1 == self.levels.len() {
                 if level == 0 && current.items.len() <= INLINE_ITEMS {
-                    return Ok(MapRef::Inline(
-                        current.items.iter().map(extent_of).collect(),
-                    ));
+                    return Ok(MapRef::Inline(current.items.iter().map(extent_of).collect()));
                 }
                 if let [only] = current.items[..]
                     && level > 0
@@ -360,10 +342,7 @@ impl MapBuilder {
 
 fn extent_of(item: &Item) -> Extent {
     match item.id {
-        Some(id) => Extent::Data {
-            id,
-            len: item.len as u32,
-        },
+        Some(id) => Extent::Data { id, len: item.len as u32 },
         None => Extent::Hole { len: item.len },
     }
 }
@@ -379,17 +358,9 @@ fn encode(items: &[Item], level: usize) -> Node {
     let ids = items.iter().filter_map(|item| item.id).collect();
     let payload = w.finish();
     if level == 0 {
-        Node {
-            nodes: Vec::new(),
-            data: ids,
-            payload,
-        }
+        Node { nodes: Vec::new(), data: ids, payload }
     } else {
-        Node {
-            nodes: ids,
-            data: Vec::new(),
-            payload,
-        }
+        Node { nodes: ids, data: Vec::new(), payload }
     }
 }
 
@@ -407,9 +378,7 @@ fn decode(node: &Node, len: u64, below: u8) -> Result<(Vec<Item>, u8), DecodeErr
     if count > READ_ITEMS {
         return Err(DecodeError::Unknown("the number of items of a map node"));
     }
-    let mut ids = if level == 0 { &node.data } else { &node.nodes }
-        .iter()
-        .copied();
+    let mut ids = if level == 0 { &node.data } else { &node.nodes }.iter().copied();
     let mut items = Vec::with_capacity(count);
     let mut sum = 0u64;
     for _ in 0..count {
@@ -419,11 +388,7 @@ fn decode(node: &Node, len: u64, below: u8) -> Result<(Vec<Item>, u8), DecodeErr
         if item_len == 0 || (!hole && level == 0 && item_len > MAX_EXTENT) {
             return Err(DecodeError::Unknown("the length of an extent"));
         }
-        let id = if hole {
-            None
-        } else {
-            Some(ids.next().ok_or(DecodeError::Short)?)
-        };
+        let id = if hole { None } else { Some(ids.next().ok_or(DecodeError::Short)?) };
         sum = sum.checked_add(item_len).ok_or(DecodeError::Overlong)?;
         items.push(Item { id, len: item_len });
     }
@@ -466,20 +431,9 @@ impl<'s> MapReader<'s> {
                 });
                 (items.collect(), 0)
             }
-            MapRef::Tree(node, len) => (
-                vec![Item {
-                    id: Some(*node),
-                    len: *len,
-                }],
-                MAX_LEVEL + 1,
-            ),
+            MapRef::Tree(node, len) => (vec![Item { id: Some(*node), len: *len }], MAX_LEVEL + 1),
         };
-        Self {
-            source,
-            stack: vec![(items.into_iter(), level)],
-            position: 0,
-            from: offset,
-        }
+        Self { source, stack: vec![(items.into_iter(), level)], position: 0, from: offset }
     }
 
     fn step(&mut self) -> Result<Option<(u64, Extent)>> {
@@ -557,10 +511,7 @@ mod tests {
     }
 
     fn data(seed: u64, len: u32) -> Extent {
-        Extent::Data {
-            id: ChunkId(*blake3::hash(&seed.to_le_bytes()).as_bytes()),
-            len,
-        }
+        Extent::Data { id: ChunkId(*blake3::hash(&seed.to_le_bytes()).as_bytes()), len }
     }
 
     fn build(store: &Memory, mut builder: MapBuilder, extents: &[Extent]) -> MapRef {
@@ -571,9 +522,7 @@ mod tests {
     }
 
     fn read(store: &Memory, map: &MapRef, from: u64) -> Vec<(u64, Extent)> {
-        MapReader::new(store, map, from)
-            .collect::<Result<_>>()
-            .unwrap()
+        MapReader::new(store, map, from).collect::<Result<_>>().unwrap()
     }
 
     #[test]
@@ -608,12 +557,8 @@ mod tests {
     fn holes_of_any_length_cost_next_to_nothing() {
         let store = Memory::default();
         let huge = 5 << 50;
-        let extents = [
-            data(1, 4096),
-            Extent::Hole { len: huge },
-            data(2, 4096),
-            Extent::Hole { len: 8192 },
-        ];
+        let extents =
+            [data(1, 4096), Extent::Hole { len: huge }, data(2, 4096), Extent::Hole { len: 8192 }];
         let mut builder = MapBuilder::fixed(4096);
         for extent in extents {
             builder.push(&store, extent).unwrap();
@@ -621,18 +566,11 @@ mod tests {
         let map = builder.finish(&store).unwrap();
         assert_eq!(map.len(), huge + 16384);
         let found = read(&store, &map, 0);
-        let datas: Vec<_> = found
-            .iter()
-            .filter(|(_, e)| matches!(e, Extent::Data { .. }))
-            .copied()
-            .collect();
+        let datas: Vec<_> =
+            found.iter().filter(|(_, e)| matches!(e, Extent::Data { .. })).copied().collect();
         assert_eq!(datas, [(0, data(1, 4096)), (huge + 4096, data(2, 4096))]);
         assert!(store.0.lock().unwrap().len() < 20);
-        let empty = build(
-            &store,
-            MapBuilder::fixed(4096),
-            &[Extent::Hole { len: huge }],
-        );
+        let empty = build(&store, MapBuilder::fixed(4096), &[Extent::Hole { len: huge }]);
         assert_eq!(empty, MapRef::Inline(vec![Extent::Hole { len: huge }]));
     }
 

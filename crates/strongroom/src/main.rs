@@ -1,1 +1,50 @@
-fn main() {}
+//! The `strongroom` program: it reads the command line, wires engine and archive together, and
+//! prints. What a test would want to know lies in those two.
+
+mod access;
+mod args;
+mod backup;
+mod browse;
+mod completions;
+mod exit;
+mod images;
+mod interrupt;
+mod output;
+mod parse;
+mod pool;
+mod progress;
+mod restore;
+mod secret;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::exit::{Context, Done};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let context = match Context::new(&cli) {
+        Ok(context) => context,
+        Err(error) => return exit::report(&error),
+    };
+    match run(&context, cli.command) {
+        Ok(done) => done.into(),
+        Err(error) => exit::report(&error),
+    }
+}
+
+fn run(context: &Context, command: Command) -> anyhow::Result<Done> {
+    match command {
+        Command::Pool { command } => pool::run(context, command),
+        Command::Backup(args) => backup::run(context, *args),
+        Command::Images { command } => images::run(context, command),
+        Command::Restore(args) => restore::run(context, *args),
+        Command::Ls(args) => browse::ls(context, &args),
+        Command::Cat(args) => browse::cat(context, &args),
+        Command::Up(args) => up::run(context, &args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}

@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod crash;
+mod docs;
 mod fuzz;
 mod layers;
 mod packages;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Strongroom's habits: test, ci, layers, fuzz, crash, bench.
+/// Strongroom's habits: test, ci, layers, docs, fuzz, crash, bench.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
 struct Cli {
@@ -41,6 +42,8 @@ enum Habit {
     /// Also that the lower floors pull in no async runtime and no network stack, and that `unsafe`
     /// stands only in the modules listed for it.
     Layers,
+    /// Make the pages that are put together from the source (docs/format.md).
+    Docs(docs::Options),
     /// Feed hostile bytes to every parser (libFuzzer with AddressSanitizer).
     Fuzz(fuzz::Options),
     /// Cut the power of simulated disks at every operation, then kill the real binary.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Habit::Test(options) => testing::test(&options),
         Habit::Ci => ci::ci(),
         Habit::Layers => layers::layers().map(|()| ExitCode::SUCCESS),
+        Habit::Docs(options) => docs::docs(options).map(|()| ExitCode::SUCCESS),
         Habit::Fuzz(options) => fuzz::fuzz(&options).map(|()| ExitCode::SUCCESS),
         Habit::Crash(options) => crash::crash(&options),
         Habit::Bench(bench) => bench::bench(&bench).map(|()| ExitCode::SUCCESS),

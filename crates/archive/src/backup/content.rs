@@ -344,7 +344,13 @@ impl std::fmt::Debug for Stream {
 }
 
 enum Input {
-    File { task: Task, file: Opened, meta: Meta, racy: bool, again: bool },
+    File {
+        task: Task,
+        file: Opened,
+        meta: Meta,
+        racy: bool,
+        again: bool,
+    },
     /// Whoever has the cursor takes it out, reads, and puts it back.
     Pipe(Mutex<Option<Box<dyn Read + Send>>>, Meta),
 }
@@ -544,8 +550,7 @@ fn block(
             *lock(pipe) = input;
             let len = *read.as_ref().unwrap_or(&0);
             let last = len < stream.block;
-            let plan =
-                Block { hole: 0, offset: cursor.offset, len, ends_segment: last, last };
+            let plan = Block { hole: 0, offset: cursor.offset, len, ends_segment: last, last };
             cursor.offset += len as u64;
             if !last {
                 shared.queue.push_front(Job::Block(Arc::clone(&stream), cursor));
@@ -665,7 +670,8 @@ fn end(shared: &Shared<'_>, stream: &Arc<Stream>, map: MapRef) -> strongroom_eng
             let changed = meta.kind == Kind::File
                 && !meta_of(&file.fd).is_ok_and(|after| after.same_content(meta));
             if changed && !again {
-                let task = Task { folder: Arc::clone(&task.folder), name: task.name.clone(), ..*task };
+                let task =
+                    Task { folder: Arc::clone(&task.folder), name: task.name.clone(), ..*task };
                 let done = stream.done.clone();
                 match Stream::open(task, stream.cut.clone(), true, done) {
                     Ok(stream) => {

@@ -268,9 +268,7 @@ impl Backup {
                 let task = Task { folder: Arc::new(folder), name: leaf, meta };
                 one(&shared, workers, &name, |done| {
                     match Stream::open(task, shared.cut.clone(), false, done) {
-                        Ok(stream) => {
-                            Ok(Job::Block(Arc::new(stream), content::Cursor::start()))
-                        }
+                        Ok(stream) => Ok(Job::Block(Arc::new(stream), content::Cursor::start())),
                         Err((e, _)) => Err(Error::local(&paths[0], e)),
                     }
                 })?
@@ -489,7 +487,9 @@ fn outermost(mut paths: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     let all = paths.clone();
     paths.retain(|path| {
         !all.iter().any(|other| {
-            other != path && (other == b"/" || path.strip_prefix(&other[..]).is_some_and(|rest| rest.starts_with(b"/")))
+            other != path
+                && (other == b"/"
+                    || path.strip_prefix(&other[..]).is_some_and(|rest| rest.starts_with(b"/")))
         })
     });
     paths

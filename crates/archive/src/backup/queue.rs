@@ -24,8 +24,7 @@ struct Inner<T> {
 
 impl<T> Queue<T> {
     pub(super) fn new(bound: usize) -> Self {
-        let inner =
-            Inner { jobs: VecDeque::new(), streams: 0, closed: false, stopped: false };
+        let inner = Inner { jobs: VecDeque::new(), streams: 0, closed: false, stopped: false };
         Self { inner: Mutex::new(inner), changed: Condvar::new(), room: Condvar::new(), bound }
     }
 

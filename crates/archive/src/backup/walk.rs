@@ -235,7 +235,10 @@ impl<'s> Walk<'s> {
         let path_len = self.path.len();
         self.shared.progress.at(&self.path);
         let same = before.as_ref().filter(|before| {
-            before.is_dir() && !before.racy && before.ctime == meta.ctime && before.inode == meta.inode
+            before.is_dir()
+                && !before.racy
+                && before.ctime == meta.ctime
+                && before.inode == meta.inode
         });
         let xattrs = match same {
             Some(before) => Some(before.xattrs.clone()).filter(|xattrs| self.reuse(None, xattrs)),
@@ -282,7 +285,11 @@ impl<'s> Walk<'s> {
         before: Option<Entry>,
     ) -> Result<(), Stopped> {
         let progress = self.shared.progress;
-        if meta.kind == Kind::File { progress.add_file(meta.size) } else { progress.add_other() }
+        if meta.kind == Kind::File {
+            progress.add_file(meta.size)
+        } else {
+            progress.add_other()
+        }
         let mut keep = None;
         if meta.links > 1 {
             let inode = (meta.device, meta.inode);

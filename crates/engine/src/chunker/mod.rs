@@ -55,8 +55,9 @@
 //! | algorithm | byte | 1 ([`WIN2_ID`]) |
 //! | min, avg, max, fixed | varint each | bytes; 4 KiB <= min < avg < max <= 8 MiB, avg and fixed powers of two, 4 KiB <= fixed <= 4 MiB |
 //!
-//! Two strictnesses, for sizes that lie close to the average, are the idea of FastCDC (Xia et al., "FastCDC: a Fast and Efficient
-//! Content-Defined Chunking Approach for Data Deduplication", USENIX ATC 2016); the sum of products in stage 2 is NH of UMAC (Black et al., CRYPTO 1999).
+//! Two strictnesses, for sizes that lie close to the average, are the idea of FastCDC (Xia et al.,
+//! "FastCDC: a Fast and Efficient Content-Defined Chunking Approach for Data Deduplication", USENIX
+//! ATC 2016); the sum of products in stage 2 is NH of UMAC (Black et al., CRYPTO 1999).
 
 mod judge;
 mod kernel;
@@ -74,8 +75,8 @@ use judge::Judge;
 /// The algorithm's number in the superblock.
 pub const WIN2_ID: u8 = 1;
 
-/// How many bytes the windows of both stages and the block that a kernel reads ahead of its first
-/// place take; no chunk that is cut by content is shorter.
+/// No chunk that is cut by content is shorter, whatever sizes were asked for: a kernel reads the
+/// windows of the block before its first place.
 const LEAD: usize = 128;
 
 /// Finds content-defined boundaries.
@@ -116,8 +117,9 @@ impl Chunker {
     ///
     /// `last` says that the stream ends with `data`. If it doesn't, and `data` is shorter than the
     /// largest chunk and has no boundary, the length isn't certain and 0 is returned: call again
-    /// with more data. How a stream is divided among calls doesn't change where it is cut. Empty
-    /// data has no chunk: 0.
+    /// with more data. How a stream is divided among calls doesn't change where it is cut, but what
+    /// was looked at in vain is looked at again: give several times the largest chunk at once.
+    /// Empty data has no chunk: 0.
     pub fn next_cut(&self, data: &[u8], last: bool) -> usize {
         let end = data.len().min(self.max);
         let found = if end < self.min {

@@ -5,7 +5,7 @@
 //! distances of two bytes make the short window of the even places, and four more, one byte on,
 //! that of the odd places. The second window, 32 bytes back, is what the block before has
 //! computed already.
-#![allow(unsafe_code, reason = "vector loads; measured 3 times faster than portable code")]
+#![allow(unsafe_code, reason = "vector loads; measured 4 times as fast as portable code")]
 
 use std::arch::x86_64::*;
 use std::ops::ControlFlow;

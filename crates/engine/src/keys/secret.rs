@@ -10,11 +10,6 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 
-/// The longest passphrase or key file, in bytes.
-pub const LIMIT: usize = 64 << 10;
-/// The shortest key file, in bytes: it isn't stretched, so it must be a key.
-pub const KEY_FILE_MIN: usize = 32;
-
 /// A passphrase or the content of a key file. Wiped when dropped, never shown.
 pub struct Secret {
     bytes: Zeroizing<Vec<u8>>,
@@ -22,10 +17,15 @@ pub struct Secret {
 }
 
 impl Secret {
+    /// The longest passphrase or key file, in bytes.
+    pub const MAX_LEN: usize = 64 << 10;
+    /// The shortest key file, in bytes: it isn't stretched, so it must be a key.
+    pub const MIN_KEY_FILE: usize = 32;
+
     /// A passphrase; a newline at its end belongs to it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when it is empty or longer than [`LIMIT`].
+    /// [`Error::Invalid`] when it is empty or longer than [`Secret::MAX_LEN`].
     pub fn passphrase(bytes: &[u8]) -> Result<Self> {
         let mut copy = Vec::with_capacity(bytes.len());
         copy.extend_from_slice(bytes);
@@ -35,7 +35,7 @@ impl Secret {
     /// The passphrase that is a file's content, but for one newline at its end.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Invalid`] when it is empty or longer than [`LIMIT`].
+    /// [`Error::Io`], or [`Error::Invalid`] when it is empty or longer than [`Secret::MAX_LEN`].
     pub fn passphrase_from_file(path: &Path) -> Result<Self> {
         let what = format!("the password in {}", path.display());
         let bytes = read(path).map_err(|e| Error::io(format!("reading {what}"), e))?;
@@ -47,7 +47,7 @@ impl Secret {
     ///
     /// # Errors
     /// [`Error::Io`] when it can't be run; [`Error::Invalid`] when it fails or prints nothing or
-    /// more than [`LIMIT`].
+    /// more than [`Secret::MAX_LEN`].
     pub fn passphrase_from_command(command: &str) -> Result<Self> {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -55,13 +55,13 @@ impl Secret {
         let mut child = shell.spawn().map_err(failed)?;
         let output = child.stdout.take().expect("standard output is piped");
         let read = bounded(output);
-        if !matches!(&read, Ok(bytes) if bytes.len() <= LIMIT) {
+        if !matches!(&read, Ok(bytes) if bytes.len() <= Secret::MAX_LEN) {
             // It may never end of itself. That it has ended already is no error.
             let _ = child.kill();
         }
         let status = child.wait().map_err(failed)?;
         let bytes = read.map_err(failed)?;
-        if bytes.len() <= LIMIT && !status.success() {
+        if bytes.len() <= Secret::MAX_LEN && !status.success() {
             return Err(Error::Invalid(format!("the password command failed: {status}")));
         }
         Self::checked(trimmed(bytes), false, "what the password command printed")
@@ -70,8 +70,8 @@ impl Secret {
     /// The content of a key file, every byte of it.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Invalid`] when it has fewer than [`KEY_FILE_MIN`] or more than
-    /// [`LIMIT`] bytes.
+    /// [`Error::Io`], or [`Error::Invalid`] when it has fewer than [`Secret::MIN_KEY_FILE`] or more than
+    /// [`Secret::MAX_LEN`] bytes.
     pub fn key_file(path: &Path) -> Result<Self> {
         let what = format!("the key file {}", path.display());
         let bytes = read(path).map_err(|e| Error::io(format!("reading {what}"), e))?;
@@ -81,12 +81,13 @@ impl Secret {
     fn checked(bytes: Zeroizing<Vec<u8>>, is_key_file: bool, what: &str) -> Result<Self> {
         match bytes.len() {
             0 => Err(Error::Invalid(format!("{what} is empty"))),
-            len if is_key_file && len < KEY_FILE_MIN => Err(Error::Invalid(format!(
-                "{what} has {len} bytes; a key has at least {KEY_FILE_MIN} random ones \
-                 (for words, use a password)"
+            len if is_key_file && len < Self::MIN_KEY_FILE => Err(Error::Invalid(format!(
+                "{what} has {len} bytes; a key has at least {} random ones \
+                 (for words, use a password)",
+                Self::MIN_KEY_FILE
             ))),
-            len if len > LIMIT => {
-                Err(Error::Invalid(format!("{what} is longer than {LIMIT} bytes")))
+            len if len > Self::MAX_LEN => {
+                Err(Error::Invalid(format!("{what} is longer than {} bytes", Self::MAX_LEN)))
             }
             _ => Ok(Self { bytes, is_key_file }),
         }
@@ -113,11 +114,11 @@ fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     bounded(File::open(path)?)
 }
 
-/// Reads to the end, but one byte past [`LIMIT`] at most. The room is taken at once: a vector that
+/// Reads to the end, but one byte past [`Secret::MAX_LEN`] at most. The room is taken at once: a vector that
 /// grows would leave copies of the secret behind.
 fn bounded(source: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LIMIT + 1));
-    source.take(LIMIT as u64 + 1).read_to_end(&mut bytes)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(Secret::MAX_LEN + 1));
+    source.take(Secret::MAX_LEN as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_key_file_is_taken_as_it_is() {
-        let key = [b'\n'; KEY_FILE_MIN];
+        let key = [b'\n'; Secret::MIN_KEY_FILE];
         assert_eq!(Secret::key_file(file(&key).path()).unwrap().expose(), key);
         let short = Secret::key_file(file(&key[1..]).path()).unwrap_err().to_string();
         assert!(short.contains("has 31 bytes"), "{short}");
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn sizes_are_bounded() {
-        let long = vec![b'x'; LIMIT + 1];
+        let long = vec![b'x'; Secret::MAX_LEN + 1];
         assert!(Secret::passphrase_from_file(file(&long[1..]).path()).is_ok());
         for refused in [
             Secret::passphrase_from_file(file(&long).path()),

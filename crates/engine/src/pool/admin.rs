@@ -111,7 +111,9 @@ impl Pool {
         let mut changed = self.core.superblock().clone();
         let result = change(&mut changed)?;
         changed.generation += 1;
-        write_superblock(&changed, &self.core.disks)?;
+        // After a failure some disks may have this generation: nothing else may be written under
+        // its number, so this process ends its writing. The next one begins with the newest.
+        write_superblock(&changed, &self.core.disks).inspect_err(|e| self.core.stop(e))?;
         *self.core.superblock.write().unwrap_or_else(PoisonError::into_inner) = changed;
         Ok(result)
     }

@@ -1,6 +1,7 @@
 //! What all parts of an open pool share, and the one way in which its state changes.
 
 use std::collections::{BTreeSet, HashSet};
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
@@ -8,7 +9,7 @@ use crate::clock::{Clock, ClockMark, PoolTime};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, Location, PackId, PoolId, SegmentId};
-use crate::index::{self, Index};
+use crate::index::{self, CopyDamage, Index};
 use crate::journal::{Journal, Lost};
 use crate::keys::{Keyring, Master};
 use crate::pack::Sealed;
@@ -22,6 +23,9 @@ use crate::superblock::Superblock;
 /// process that crashed are never used, so a disk that comes back can't hold another pack of the
 /// same number.
 const NUMBERS: u64 = 1 << 16;
+
+/// What every disk keeps free for collecting garbage, in bytes, or a fiftieth of a small one.
+const RESERVE: u64 = 64 << 20;
 
 /// Locks, and goes on after a panic elsewhere: what is guarded here is whole between statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -111,6 +115,8 @@ pub(crate) struct Core {
     stopped: Mutex<Option<String>>,
     notices: Mutex<Vec<String>>,
     pub(crate) canceled: AtomicBool,
+    /// Whether a collection is at work: it may use the last of the room.
+    pub(crate) collecting: AtomicBool,
 }
 
 /// What [`Core::new`] is made of.
@@ -165,6 +171,7 @@ impl Core {
             stopped: Mutex::default(),
             notices: Mutex::default(),
             canceled: AtomicBool::new(false),
+            collecting: AtomicBool::new(false),
         })
     }
 
@@ -257,9 +264,34 @@ impl Core {
         self.fresh.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Fails when a disk is so full that a collection, which must write before it can free
+    /// anything, would soon have no room to work in.
+    fn check_room(&self) -> Result<()> {
+        if self.collecting.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        for disk in self.disks.iter().flatten() {
+            // A disk that can't tell will say so when it is written.
+            let Ok(space) = disk.space() else { continue };
+            let reserve = RESERVE.min(space.total / 50);
+            if space.free < reserve {
+                let what = format!(
+                    "{} has {} MiB left, of which {} MiB are kept for collecting garbage; give it \
+                     room, or forget images and run `strongroom pool gc`",
+                    disk.describe(),
+                    space.free >> 20,
+                    reserve >> 20,
+                );
+                return Err(Error::io(what, ErrorKind::StorageFull.into()));
+            }
+        }
+        Ok(())
+    }
+
     /// A number for a new pack. It is durably set aside.
     pub(crate) fn new_pack(&self) -> Result<PackId> {
         let journaling = self.writable()?;
+        self.check_room()?;
         loop {
             let mut numbers = lock(&journaling.numbers);
             if numbers.pack < numbers.pack_end {
@@ -447,6 +479,35 @@ impl Core {
                 }
             }
             Ok(())
+        })
+    }
+
+    /// Writes copies of index segments anew that were found bad or missing on some disk.
+    ///
+    /// # Errors
+    /// When the new copies can't be made durable.
+    pub(crate) fn mend_index(&self) -> Result<()> {
+        let journaling = self.writable()?;
+        // Not while a merge takes segments away.
+        journaling.flushing.with(|()| {
+            let mut mended = BTreeSet::new();
+            for CopyDamage { segment, disk, why } in self.index.damage() {
+                if !self.state().segments.contains_key(&segment) {
+                    continue;
+                }
+                let what = format!("index segment {segment} on disk {disk}");
+                match self.index.heal(segment, disk) {
+                    Ok(()) => {
+                        mended.insert(segment);
+                        self.notice(format!("{what} was bad ({why}); copied anew"));
+                    }
+                    Err(e) => self.notice(format!("{what} is bad and could not be copied: {e}")),
+                }
+            }
+            if !mended.is_empty() {
+                self.sync_dirs(&HashSet::from([index::DIR.to_owned()]))?;
+            }
+            mended.into_iter().try_for_each(|segment| self.index.reopen(segment))
         })
     }
 

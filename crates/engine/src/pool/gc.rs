@@ -15,6 +15,7 @@
 //!    gone. While other processes read the pool this is left to the next collection.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
@@ -88,7 +89,9 @@ impl Pool {
     pub fn gc(&self, options: GcOptions) -> Result<GcReport> {
         let _upkeep = self.begin_upkeep("garbage collection")?;
         self.core.pins.hold();
+        self.core.collecting.store(true, Ordering::Relaxed);
         let result = self.collect(options);
+        self.core.collecting.store(false, Ordering::Relaxed);
         self.core.pins.release();
         result
     }
@@ -283,10 +286,15 @@ impl Pool {
 
     /// Marks everything that the roots and leases reach.
     fn mark(&self, report: &mut GcReport) -> Result<ChunkSet> {
-        let mut stack: Vec<ChunkId> =
-            self.core.state().roots.values().flat_map(|root| root.nodes.clone()).collect();
-        // After the roots: one that was forgotten in between is leased, or not needed.
-        stack.extend(lock(&self.leases).values().flat_map(|(root, _)| root.nodes.clone()));
+        let mut stack: Vec<ChunkId> = {
+            // Roots and leases of one moment. In between, a session could commit an image that
+            // leans on a forgotten one, and end its lease: neither would be seen.
+            let leases = lock(&self.leases);
+            let leased = leases.values().flat_map(|(root, _)| root.nodes.clone()).collect();
+            let state = self.core.state();
+            let roots = state.roots.values().flat_map(|root| root.nodes.clone());
+            roots.chain::<Vec<ChunkId>>(leased).collect()
+        };
         let mut marked = ChunkSet::default();
         let mut data = Vec::new();
         while let Some(id) = stack.pop() {

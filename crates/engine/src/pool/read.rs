@@ -82,6 +82,10 @@ impl OpenPack {
             }
             Ok(directory)
         };
+        // Without encryption only the units' sums tell whether it is what was written.
+        if self.info.epoch == 0 {
+            return attempt(true);
+        }
         attempt(false).or_else(|_| attempt(true))
     }
 
@@ -318,7 +322,7 @@ impl Pool {
     }
 
     /// Opens the frame of a chunk into `lens.raw` and checks the chunk; mends what it can.
-    fn open_checked(&self, id: &ChunkId, at: &Location, lens: &mut Lens) -> Result<()> {
+    pub(crate) fn open_checked(&self, id: &ChunkId, at: &Location, lens: &mut Lens) -> Result<()> {
         let pack = self.reading.pack(&self.core, at.pack)?;
         let mut attempt = |verified| {
             open_frame(&self.core, &pack, at.frame_offset, at.frame_len, verified, lens)?;

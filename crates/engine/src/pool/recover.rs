@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use crate::disk::read_file;
 use crate::error::Result;
 use crate::id::{ChunkId, Location, PackId};
 use crate::index;
@@ -10,6 +11,10 @@ use crate::pool::Pool;
 use crate::pool::read::OpenPack;
 use crate::shard::{self, FoundShard, ShardSet, Stage};
 use crate::state::PackInfo;
+use crate::superblock;
+
+/// Longer than any superblock.
+const MAX: u64 = 16 << 20;
 
 impl Pool {
     /// `stale` are disks whose journal was behind: whole packs on them that the state doesn't
@@ -22,12 +27,19 @@ impl Pool {
                 state.packs.keys().chain(state.condemned.keys()).copied().collect();
             (state.pack_floor, known)
         };
-        let mut orphans: BTreeSet<PackId> = BTreeSet::new();
-        for (disk, shards) in &found {
+        let mut shards_of: BTreeMap<PackId, usize> = BTreeMap::new();
+        let current = found.iter().filter(|(disk, _)| !stale.contains(disk));
+        for (_, shards) in current.clone() {
             let whole = shards.iter().filter(|shard| shard.stage == Stage::Sealed);
-            let unknown = whole.filter(|shard| shard.pack >= floor && !known.contains(&shard.pack));
-            orphans.extend(unknown.filter(|_| !stale.contains(disk)).map(|shard| shard.pack));
+            for shard in whole.filter(|shard| shard.pack >= floor && !known.contains(&shard.pack)) {
+                *shards_of.entry(shard.pack).or_default() += 1;
+            }
         }
+        // A pack that a crash left on some disks only may be too little to read all of it, though
+        // its directory can be read; and it would begin its life without redundancy.
+        let disks = current.count();
+        shards_of.retain(|_, shards| *shards == disks && disks >= self.core.layout.data.data());
+        let orphans: BTreeSet<PackId> = shards_of.into_keys().collect();
         let adopted = self.adopt(&orphans)?;
         for (disk, shards) in &found {
             let Some(disk) = &self.core.disks[*disk] else { continue };
@@ -41,16 +53,12 @@ impl Pool {
             }
             let _ = index::sweep(&**disk, &self.core.state().segments);
         }
-        for damage in self.core.index.damage() {
-            match self.core.index.heal(damage.segment, damage.disk) {
-                Ok(()) => self.core.notice(format!(
-                    "index segment {} on disk {} was {}; copied anew",
-                    damage.segment, damage.disk, damage.why
-                )),
-                Err(e) => self.core.notice(format!(
-                    "index segment {} on disk {} could not be copied: {e}",
-                    damage.segment, damage.disk
-                )),
+        self.core.mend_index()?;
+        self.mend_superblock()?;
+        for disk in self.core.disks.iter().flatten() {
+            // Of a change that was interrupted; it may have key slots that were never in use.
+            for name in superblock::NAMES {
+                let _ = disk.remove(&format!("{name}.new"));
             }
         }
         for disk in stale.iter().collect::<BTreeSet<_>>() {
@@ -60,6 +68,19 @@ impl Pool {
         }
         self.remove_condemned()?;
         Ok(())
+    }
+
+    /// A pool on one disk has two copies; one that is bad, or that a crash left behind (perhaps
+    /// with a key slot that was removed), is written anew.
+    fn mend_superblock(&self) -> Result<()> {
+        let [Some(disk)] = &self.core.disks[..] else { return Ok(()) };
+        let [first, second] = superblock::NAMES.map(|name| read_file(&**disk, name, MAX).ok());
+        if first == second {
+            return Ok(());
+        }
+        self.core.notice("a copy of the superblock was bad or out of date; written anew");
+        let superblock = self.core.superblock().clone();
+        superblock.write(&**disk)
     }
 
     fn list_shards(&self) -> BTreeMap<usize, Vec<FoundShard>> {

@@ -107,9 +107,31 @@ impl Pool {
             })?;
         }
         let mut report = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.check_broken(&mut report)?;
         self.mark_bad(&report.bad_copies)?;
         self.check_roots(&mut report)?;
         Ok(report)
+    }
+
+    /// Packs that don't tell what is in them: the index still does, and a part of them may be
+    /// readable. Finds the copies that aren't.
+    fn check_broken(&self, report: &mut CheckReport) -> Result<()> {
+        if report.bad_packs.is_empty() {
+            return Ok(());
+        }
+        let mut lens = self.reading.lens();
+        for entry in self.core.index.entries() {
+            self.core.check_canceled()?;
+            let (id, at) = entry?;
+            if report.bad_packs.contains_key(&at.pack)
+                && self.core.valid(&id, &at)
+                && self.open_checked(&id, &at, &mut lens).is_err()
+            {
+                report.bad_copies.push((id, at.pack));
+            }
+        }
+        self.reading.put_lens(lens);
+        Ok(())
     }
 
     /// Calls `work` for every pack, on all threads.
@@ -143,21 +165,21 @@ impl Pool {
     }
 
     fn check_pack(&self, id: PackId, info: &PackInfo, lens: &mut Lens, report: &Mutex<CheckReport>) {
-        let pack = match OpenPack::open(&self.core, id, *info) {
-            Ok(pack) => pack,
-            Err(e) => {
-                lock(report).bad_packs.insert(id, e.to_string());
-                return;
-            }
-        };
-        let directory = match pack.directory(&self.core) {
-            Ok(directory) => directory,
+        let opened = OpenPack::open(&self.core, id, *info)
+            .and_then(|pack| Ok((pack.directory(&self.core)?, pack)));
+        let (directory, pack) = match opened {
+            Ok(opened) => opened,
+            // A collection may have given it up meanwhile.
+            Err(_) if !self.core.state().packs.contains_key(&id) => return,
             Err(e) => {
                 lock(report).bad_packs.insert(id, e.to_string());
                 return;
             }
         };
         let bad = self.bad_chunks(&pack, &directory, lens);
+        if !bad.is_empty() && !self.core.state().packs.contains_key(&id) {
+            return;
+        }
         let mut report = lock(report);
         report.packs_read += 1;
         report.bytes_read += info.len;
@@ -250,12 +272,9 @@ impl Pool {
         let mut seen = ChunkSet::default();
         let mut stack: Vec<ChunkId> = roots.into_values().flat_map(|root| root.nodes).collect();
         let found_bad: BTreeSet<(ChunkId, PackId)> = report.bad_copies.iter().copied().collect();
-        let bad_packs: BTreeSet<PackId> = report.bad_packs.keys().copied().collect();
         let usable = |id: &ChunkId| -> Result<Option<Location>> {
             self.core.index.lookup(id, &|id, at| {
-                self.core.valid(id, at)
-                    && !bad_packs.contains(&at.pack)
-                    && !found_bad.contains(&(*id, at.pack))
+                self.core.valid(id, at) && !found_bad.contains(&(*id, at.pack))
             })
         };
         while let Some(id) = stack.pop() {
@@ -342,9 +361,22 @@ impl Pool {
         }
         self.reading.forget_packs();
         if outcome.complete {
+            self.scrub_index(&mut outcome)?;
             self.core.record(|_| Ok(vec![Op::Scrub(None), Op::Scrubbed(now)]))?;
         }
         Ok(outcome)
+    }
+
+    /// Reads all copies of the index, and makes bad ones anew.
+    fn scrub_index(&self, outcome: &mut ScrubOutcome) -> Result<()> {
+        let segments: Vec<_> = self.core.state().segments.keys().copied().collect();
+        let bad: u64 = segments.iter().map(|id| self.core.index.scrub(*id)).sum();
+        outcome.bad_units += bad;
+        self.core.mend_index()?;
+        if self.core.index.damage().is_empty() {
+            outcome.healed += bad;
+        }
+        Ok(())
     }
 
     /// Scrubs one pack, and finds out what is lost when not all of it could be healed.
@@ -379,7 +411,8 @@ impl Pool {
         let mut lens = self.reading.lens();
         self.check_pack(id, info, &mut lens, &report);
         self.reading.put_lens(lens);
-        let found = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut found = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.check_broken(&mut found)?;
         self.mark_bad(&found.bad_copies)?;
         outcome.bad_copies.extend(found.bad_copies);
         Ok(())

@@ -1,12 +1,57 @@
 //! `cargo xtask bench`.
+
+mod corpora;
+mod install;
+mod measure;
+mod peers;
+mod random;
+mod report;
+mod tools;
+
 use anyhow::Result;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+
+use crate::{run, workspace};
+
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
-    /// Chunkers.
-    Chunkers,
+    /// Run Strongroom and other backup programs in turn on the same data; print one table.
+    ///
+    /// The others (restic, rustic, Borg, bupstash) are installed from Debian, PyPI and crates.io
+    /// when they are missing, into a cache outside of the repository; one that can't be had is
+    /// left out, and the table says so. Every program encrypts and has its default settings
+    /// otherwise. The tables are also written to target/bench/peers.md and peers.json.
+    Peers(peers::Options),
+    /// Chunkers: speed, and how well they find again what was moved.
+    Chunkers(Arguments),
+    /// Chunk sizes and frames over data of your own; see docs/benchmarks.md for what to give.
+    ChunkSizes(Arguments),
+    /// The index: memory per chunk, lookups, opening, with many millions of chunks.
+    Index(Arguments),
 }
-pub(crate) fn bench(_bench: &Bench) -> Result<()> {
-    Ok(())
+
+/// Arguments of an example of the engine.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Arguments {
+    /// Passed on as they are.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+/// Measures.
+pub(crate) fn bench(bench: &Bench) -> Result<()> {
+    match bench {
+        Bench::Peers(options) => peers::peers(options),
+        Bench::Chunkers(arguments) => example("chunkers", arguments),
+        Bench::ChunkSizes(arguments) => example("chunk_sizes", arguments),
+        Bench::Index(arguments) => example("index_scale", arguments),
+    }
+}
+
+/// Runs an example of the engine, optimised.
+fn example(name: &str, arguments: &Arguments) -> Result<()> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["run", "--release", "--package", "strongroom-engine", "--example", name, "--"]);
+    run::run(cargo.args(&arguments.arguments))
 }

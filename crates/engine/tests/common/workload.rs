@@ -1,0 +1,261 @@
+//! Workloads: what a user may do to a pool, in steps that can be taken again.
+
+use std::sync::Arc;
+
+use strongroom_engine::disk::Disk;
+use strongroom_engine::error::Result;
+use strongroom_engine::keys::Stretch;
+use strongroom_engine::pool::{GcOptions, Meter, OpenMode, OpenOptions, Pool, ScrubOptions};
+use strongroom_engine::state::Root;
+
+use super::{
+    Bed, EXACT, Image, LONG, Model, Pending, Rng, back_up, compare, root_id, store_nodes,
+    store_pieces,
+};
+
+/// One step.
+#[derive(Clone, Debug)]
+pub enum Act {
+    Backup(Image),
+    /// Stores, makes that durable, stores more, and ends without a commit.
+    Abandon(Image),
+    /// The oldest images, so many.
+    Forget(usize),
+    Gc(f64),
+    Scrub,
+    Check,
+    Rekey,
+    AddSlot,
+    RemoveSlot,
+    RebuildIndex,
+    Reader,
+    ReaderReads,
+    ReaderEnds,
+    Reopen,
+    /// The disk is put out of use and replaced by an empty one.
+    Replace(usize),
+}
+
+/// What is open while a workload goes on.
+#[derive(Debug)]
+pub struct Run<'b> {
+    pub bed: &'b Bed,
+    pub model: Model,
+    pub pending: Pending,
+    pub pool: Option<Pool>,
+    pub reader: Option<(Pool, Vec<(Root, Image)>)>,
+}
+
+impl<'b> Run<'b> {
+    pub fn new(bed: &'b Bed, model: Model) -> Self {
+        Self { bed, model, pending: Pending::Nothing, pool: None, reader: None }
+    }
+
+    /// Opens the pool and takes all steps; stops at the first error.
+    pub fn all(&mut self, acts: &[Act]) -> Result<()> {
+        self.pool = Some(self.bed.open(OpenMode::Write)?);
+        acts.iter().try_for_each(|act| self.act(act))
+    }
+
+    fn act(&mut self, act: &Act) -> Result<()> {
+        let result = self.take(act);
+        if result.is_ok() {
+            match std::mem::replace(&mut self.pending, Pending::Nothing) {
+                Pending::Nothing => {}
+                Pending::Put(id, image) => drop(self.model.images.insert(id, image)),
+                Pending::Drop(ids) => {
+                    ids.iter().for_each(|id| drop(self.model.images.remove(id)));
+                }
+                Pending::Second(on) => self.model.second = on,
+            }
+        }
+        result
+    }
+
+    fn take(&mut self, act: &Act) -> Result<()> {
+        let bed = self.bed;
+        if let Act::Reopen | Act::Replace(_) = act {
+            self.pool = None;
+        }
+        match act {
+            Act::Reopen => {
+                self.pool = Some(bed.open(OpenMode::Write)?);
+                return Ok(());
+            }
+            Act::Replace(place) => {
+                let options = bed.options(OpenMode::Write, 0);
+                let fresh: Arc<dyn Disk> = Arc::new(bed.world.add_disk());
+                let pool = Pool::replace_disk(options, bed.used(0), *place, fresh)?;
+                self.pool.insert(pool).scrub(ScrubOptions::default(), &Meter::new())?;
+                return Ok(());
+            }
+            Act::RebuildIndex => {
+                self.pool = None;
+                let options = bed.options(OpenMode::Write, 0);
+                let pool =
+                    Pool::open(OpenOptions { without_index: true, ..options }, bed.used(0))?;
+                self.pool.insert(pool).rebuild_index(&Meter::new())?;
+                return Ok(());
+            }
+            _ => {}
+        }
+        let pool = self.pool.as_ref().expect("a pool is open");
+        match act {
+            Act::Backup(image) => {
+                let n = self.model.next;
+                self.model.next += 1;
+                self.pending = Pending::Put(root_id(n), image.clone());
+                back_up(pool, n, image, None)?;
+            }
+            Act::Abandon(image) => {
+                let session = pool.session()?;
+                let (first, rest) = image.split_at(image.len() / 2);
+                let mut data = store_pieces(&session, first)?;
+                session.checkpoint()?;
+                data.extend(store_pieces(&session, rest)?);
+                store_nodes(&session, &data)?;
+            }
+            Act::Forget(count) => {
+                let ids: Vec<_> = self.model.images.keys().copied().take(*count).collect();
+                self.pending = Pending::Drop(ids.clone());
+                pool.forget(&ids)?;
+            }
+            Act::Gc(max_unused) => {
+                pool.gc(GcOptions { max_unused: *max_unused, ..EXACT })?;
+            }
+            Act::Scrub => {
+                pool.scrub(ScrubOptions::default(), &Meter::new())?;
+            }
+            Act::Check => {
+                let report = pool.check(true, &Meter::new())?;
+                assert!(self.bed.world.is_off() || report.is_clean(), "{report:?}");
+            }
+            Act::Rekey if bed.layout.encrypted => {
+                pool.rekey()?;
+            }
+            Act::AddSlot if bed.layout.encrypted && !self.model.second => {
+                self.pending = Pending::Second(true);
+                pool.add_slot(bed.secret(1).unwrap(), "second", Stretch::CHEAP)?;
+            }
+            Act::RemoveSlot if bed.layout.encrypted && self.model.second => {
+                self.pending = Pending::Second(false);
+                let slot = pool.slots().into_iter().find(|slot| slot.label == "second").unwrap();
+                pool.remove_slot(slot.id)?;
+            }
+            Act::Reader => {
+                let reader = bed.open(OpenMode::Read)?;
+                let seen = reader
+                    .roots()
+                    .into_iter()
+                    .map(|root| (root.clone(), self.model.images[&root.id].clone()))
+                    .collect();
+                self.reader = Some((reader, seen));
+            }
+            Act::ReaderReads => {
+                // Reading isn't counted, so the power never fails here; but it may have been off.
+                if let Some((reader, seen)) = &self.reader {
+                    for (root, image) in seen {
+                        compare(reader, root, image).expect("a reader keeps what it has seen");
+                    }
+                }
+            }
+            Act::ReaderEnds => self.reader = None,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// An image of `count` pieces from a few, so that images share some.
+fn image(rng: &mut Rng, count: u64) -> Image {
+    (0..count)
+        .map(|_| match rng.below(40) {
+            0 => LONG + rng.below(6),
+            _ => rng.below(120),
+        })
+        .collect()
+}
+
+/// The workload of a seed: chapters, each with its own opening of the pool. The first of each
+/// layout have everything; later ones are random.
+pub fn chapters(seed: u64, layouts: u64, encrypted: bool, disks: usize) -> Vec<Vec<Act>> {
+    let mut rng = Rng(seed);
+    if seed >= layouts {
+        let chapters = 1 + rng.below(3);
+        return (0..chapters)
+            .map(|_| {
+                let count = 3 + rng.below(6);
+                (0..count).map(|_| random_act(&mut rng, disks)).collect()
+            })
+            .collect();
+    }
+    let long = |range: std::ops::Range<u64>| range.map(|n| LONG + n).collect::<Image>();
+    let mut chapters = vec![
+        vec![
+            Act::Backup((0..30).collect()),
+            Act::Backup((20..45).chain(LONG..LONG + 7).collect()),
+            Act::Reader,
+            Act::Forget(1),
+            Act::Backup((40..60).collect()),
+            Act::ReaderReads,
+            Act::Gc(0.0),
+            Act::ReaderReads,
+            Act::ReaderEnds,
+            Act::Gc(0.05),
+        ],
+        vec![
+            Act::Abandon((100..130).chain(long(2..9)).collect()),
+            Act::Backup((50..70).chain([LONG + 3]).collect()),
+            Act::Scrub,
+            Act::Forget(1),
+            Act::Gc(0.05),
+            Act::Backup(vec![7; 3]),
+            Act::Reopen,
+            Act::Gc(0.0),
+            Act::Check,
+        ],
+        vec![Act::Forget(1), Act::RebuildIndex, Act::Backup((0..9).collect()), Act::Gc(0.0)],
+        // Enough commits for index segments to be merged.
+        (0..9).map(|n| Act::Backup((n * 5..n * 5 + 8).collect())).collect(),
+    ];
+    if encrypted {
+        chapters.push(vec![
+            Act::AddSlot,
+            Act::Rekey,
+            Act::Backup((60..75).collect()),
+            Act::RemoveSlot,
+            Act::Gc(0.0),
+        ]);
+    }
+    if disks > 1 {
+        chapters.push(vec![
+            Act::Replace(disks - 1),
+            Act::Backup((75..90).collect()),
+            Act::Forget(2),
+            Act::Gc(0.0),
+        ]);
+    }
+    chapters
+}
+
+fn random_act(rng: &mut Rng, disks: usize) -> Act {
+    match rng.below(24) {
+        0..8 => {
+            let count = 1 + rng.below(30);
+            Act::Backup(image(rng, count))
+        }
+        8 => Act::Abandon(image(rng, 12)),
+        9..12 => Act::Forget(1 + rng.below(2) as usize),
+        12..15 => Act::Gc(0.0),
+        15 => Act::Gc(0.05),
+        16 => Act::Scrub,
+        17 => Act::Rekey,
+        18 => if rng.chance(2) { Act::AddSlot } else { Act::RemoveSlot },
+        19 => Act::RebuildIndex,
+        20 => Act::Reader,
+        21 => if rng.chance(2) { Act::ReaderReads } else { Act::ReaderEnds },
+        22 => Act::Reopen,
+        _ if disks > 1 => Act::Replace(rng.below(disks as u64) as usize),
+        _ => Act::Check,
+    }
+}

@@ -1,0 +1,83 @@
+//! Opening the pool that a command is about.
+
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::Args;
+use strongroom_engine::clock::SystemClock;
+use strongroom_engine::disk::{Disk, FsDisk};
+use strongroom_engine::keys::Secret;
+use strongroom_engine::pool::{OpenMode, OpenOptions, Place, Pool, Use};
+
+use crate::exit::{Context, usage};
+use crate::secret::SecretArgs;
+
+/// Which pool, and what opens it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PoolArgs {
+    /// The pool's directory
+    #[arg(long, short = 'P', value_name = "DIR", env = "STRONGROOM_POOL")]
+    pub(crate) pool: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) secret: SecretArgs,
+}
+
+impl PoolArgs {
+    /// The pool's directory.
+    pub(crate) fn dir(&self) -> Result<&Path> {
+        let missing = || usage("which pool? Give --pool DIR, or set STRONGROOM_POOL");
+        self.pool.as_deref().ok_or_else(missing)
+    }
+
+    /// Opens the pool.
+    pub(crate) fn open(&self, context: &Context, mode: OpenMode) -> Result<Arc<Pool>> {
+        self.open_with(context, mode, false)
+    }
+
+    /// Opens the pool, without its index if it is to be built anew.
+    pub(crate) fn open_with(
+        &self,
+        context: &Context,
+        mode: OpenMode,
+        without_index: bool,
+    ) -> Result<Arc<Pool>> {
+        let place = Place::find(self.dir()?)?;
+        let secret = self.secret.read()?;
+        let disks = disks(&place);
+        let secret: Option<&Secret> = secret.as_ref();
+        let options = OpenOptions { disks, mode, secret, without_index };
+        let pool = Arc::new(Pool::open(options, used(context)?)?);
+        context.interrupt.stops(&pool);
+        Ok(pool)
+    }
+}
+
+/// The disks of a pool, as far as they can be opened.
+pub(crate) fn disks(place: &Place) -> Vec<Option<Arc<dyn Disk>>> {
+    let open = |path: &PathBuf| match FsDisk::open(path) {
+        Ok(disk) => Some(Arc::new(disk) as Arc<dyn Disk>),
+        // The engine says that the disk is missing.
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        Err(e) => {
+            let _ = writeln!(std::io::stderr(), "note: {e}");
+            None
+        }
+    };
+    place.disks.iter().map(open).collect()
+}
+
+/// How this process uses a pool.
+pub(crate) fn used(context: &Context) -> Result<Use> {
+    let host = rustix::system::uname();
+    let host = host.nodename().to_string_lossy();
+    let process = std::process::id();
+    let now = jiff::Timestamp::now().round(jiff::Unit::Second)?;
+    let command = context.command;
+    Ok(Use {
+        clock: Arc::new(SystemClock::new()?),
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        holder: format!("{host}, process {process}: strongroom {command}, since {now}"),
+    })
+}

@@ -1,0 +1,99 @@
+//! The command line as a whole; each command's own arguments lie with the command.
+
+use clap::{Parser, Subcommand};
+
+use crate::{backup, browse, completions, images, pool, restore, up};
+
+/// What `--help` says at its end.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    done
+  1    failed
+  2    the command line is wrong
+  3    done, but something could not be read or restored, or damage was found
+  4    another process is using the pool
+  5    the pool's secret is wrong or missing
+  130  stopped by Ctrl-C (a second Ctrl-C ends at once)
+
+Begin with:
+  strongroom pool create /srv/pool --encrypt --password-file /root/pool.pw
+  strongroom backup /etc /home --pool /srv/pool --password-file /root/pool.pw
+  strongroom images list --pool /srv/pool --password-file /root/pool.pw
+  strongroom restore latest --to /tmp/back --pool /srv/pool --password-file /root/pool.pw
+
+STRONGROOM_POOL, STRONGROOM_PASSWORD_FILE, STRONGROOM_PASSWORD_COMMAND and STRONGROOM_KEY_FILE
+stand for the options of the same names.";
+
+/// Backups into a deduplicated, compressed, encrypted pool, and back again
+#[derive(Debug, Parser)]
+#[command(name = "strongroom", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Print JSON: one document, or one a line where a command lists many things
+    #[arg(long, global = true, display_order = 900)]
+    pub(crate) json: bool,
+    /// Print no progress and no summaries
+    #[arg(long, short, global = true, display_order = 901)]
+    pub(crate) quiet: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make, show, check and mend pools
+    Pool {
+        #[command(subcommand)]
+        command: pool::Command,
+    },
+    Backup(Box<backup::Args>),
+    /// List, compare, label and forget images
+    Images {
+        #[command(subcommand)]
+        command: images::Command,
+    },
+    Restore(Box<restore::Args>),
+    Ls(browse::LsArgs),
+    Cat(browse::CatArgs),
+    Up(up::Args),
+    Completions(completions::Args),
+}
+
+impl Command {
+    /// Its name, for those who find the pool in use. Never its arguments: they may be secret.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Pool { command } => command.name(),
+            Self::Backup(_) => "backup",
+            Self::Images { .. } => "images",
+            Self::Restore(_) => "restore",
+            Self::Ls(_) => "ls",
+            Self::Cat(_) => "cat",
+            Self::Up(_) => "up",
+            Self::Completions(_) => "completions",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_command_teaches_by_example() {
+        fn visit(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            if command.has_subcommands() {
+                command.get_subcommands().for_each(|command| visit(command, &path));
+            } else {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains(path.trim_start()), "{path} has no example");
+                assert!(command.get_about().is_some(), "{path} says nothing of itself");
+            }
+        }
+        let command = Cli::command();
+        command.clone().debug_assert();
+        visit(&command, "");
+    }
+}

@@ -1,0 +1,236 @@
+//! `strongroom backup`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use strongroom_archive::backup::{Backup, Counts, Input, Outcome, Parent, Progress};
+use strongroom_archive::rules::Rules;
+use strongroom_archive::{image, show};
+use strongroom_engine::pool::{OpenMode, Pool};
+
+use crate::access::PoolArgs;
+use crate::exit::{Context, Done, usage};
+use crate::output::{count, json_time, local_time, size, troubles};
+use crate::{parse, progress};
+
+/// Back up files, a disk image, or what comes in by a pipe
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Files that did not change since the last backup of the same name are not read again. A file that
+can't be read, or that changes while it is read, is named; the rest is complete, and the exit code
+is 3. The image exists once the command says so, and survives a power cut from then on; a backup
+that was interrupted leaves nothing that could be seen, and the next one finds most of it stored.
+
+Rules of --exclude are globs: `*.o` fits a name anywhere, `/home/*/cache` a path from the root,
+`**` any number of directories; a rule that ends in `/` fits directories only.
+
+Examples:
+  strongroom backup /etc /home --pool /srv/pool --name server --exclude '*.tmp'
+  strongroom backup --image /dev/vg0/db --pool /srv/pool --name db-disk --immutable 30d
+  pg_dump app | strongroom backup --stdin --name app.sql --pool /srv/pool")]
+pub(crate) struct Args {
+    /// Files and directories
+    #[arg(value_name = "PATH", required_unless_present_any = ["image", "stdin"])]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pool: PoolArgs,
+    /// The series that the image belongs to; by default the last name of the first path
+    #[arg(long)]
+    name: Option<String>,
+    /// A label; may be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Leave out what this rule fits; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// Leave out what the rules in this file fit, one a line
+    #[arg(long, value_name = "FILE")]
+    exclude_file: Vec<PathBuf>,
+    /// Leave out the content of directories that are marked as caches by a CACHEDIR.TAG
+    #[arg(long)]
+    exclude_caches: bool,
+    /// Do not enter other filesystems
+    #[arg(long, short = 'x')]
+    one_file_system: bool,
+    /// Back up a disk, or a file that holds one: chunks of fixed size, holes cost nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "stdin"])]
+    image: Option<PathBuf>,
+    /// Back up what comes in on standard input; needs --name
+    #[arg(long, conflicts_with = "paths", requires = "name")]
+    stdin: bool,
+    /// For how long nothing may remove the image, like 30d (by the pool's own clock)
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    immutable: Option<i64>,
+    /// Only look what would be read
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+    /// Compare with this image, instead of the latest one of the same name, host and paths
+    #[arg(long, value_name = "IMAGE", conflicts_with = "read_all")]
+    parent: Option<String>,
+    /// Read all files, even those that did not change
+    #[arg(long)]
+    read_all: bool,
+    /// The machine's name, for the image's record
+    #[arg(long)]
+    host: Option<String>,
+}
+
+pub(crate) fn run(context: &Context, args: Args) -> Result<Done> {
+    let mut excludes = args.exclude;
+    for path in &args.exclude_file {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        excludes.extend(Rules::lines(&text).map(str::to_owned));
+    }
+    Rules::new(&excludes).map_err(|e| usage(e.to_string()))?;
+    let input = match (args.image, args.stdin) {
+        (Some(path), _) => Input::Block(path),
+        (None, true) => Input::Stream(Box::new(std::io::stdin())),
+        (None, false) => Input::Paths(args.paths),
+    };
+    if args.dry_run && args.stdin {
+        return Err(usage("what comes in by a pipe can't be looked at without reading it"));
+    }
+    let mode = if args.dry_run { OpenMode::Read } else { OpenMode::Write };
+    let pool = args.pool.open(context, mode)?;
+    let parent = match (&args.parent, args.read_all) {
+        (Some(text), _) => Parent::Image(image::find(&*pool, text)?.id),
+        (None, true) => Parent::None,
+        (None, false) => Parent::Latest,
+    };
+    let backup = Backup {
+        name: args.name,
+        input,
+        tags: args.tags,
+        excludes,
+        exclude_caches: args.exclude_caches,
+        one_file_system: args.one_file_system,
+        immutable_for: args.immutable,
+        parent,
+        host: args.host,
+        user: None,
+    };
+    let (outcome, counts) = make(context, &pool, backup, args.dry_run)?;
+    context.out.troubles(&outcome.troubles);
+    let document = document(&outcome, &counts);
+    context.out.summary(Some(&pool), document, |out| summary(out, &outcome, &counts))?;
+    Ok(Done::well_if(outcome.troubles.is_empty()))
+}
+
+/// Runs a backup with progress.
+pub(crate) fn make(
+    context: &Context,
+    pool: &Pool,
+    backup: Backup,
+    dry_run: bool,
+) -> Result<(Outcome, Counts)> {
+    let counters = Arc::new(Progress::default());
+    context.interrupt.stops(&counters);
+    let outcome = progress::status(
+        context.out,
+        || status(&counters.counts()),
+        || match dry_run {
+            true => backup.trial(pool, &counters),
+            false => backup.run(pool.session()?, &counters),
+        },
+    )?;
+    let counts = counters.counts();
+    Ok((outcome, counts))
+}
+
+fn status(counts: &Counts) -> String {
+    format!(
+        "{} files, {} of {} read, {} new, {} stored, {}{}",
+        counts.files,
+        size(counts.read),
+        size(counts.unread),
+        size(counts.new_bytes),
+        size(counts.stored_bytes),
+        match counts.troubles {
+            0 => String::new(),
+            troubles => format!("{troubles} with trouble, "),
+        },
+        show(&counts.path)
+    )
+}
+
+fn document(outcome: &Outcome, counts: &Counts) -> Value {
+    let stats = &outcome.stats;
+    json!({
+        "image": outcome.image.as_ref().map(|image| image.id.to_string()),
+        "name": outcome.image.as_ref().map(|image| &image.name),
+        "created": outcome.image.as_ref().map(|image| json_time(image.created)),
+        "immutable_until":
+            outcome.image.as_ref().and_then(|image| image.immutable_until).map(json_time),
+        "parent": outcome
+            .image.as_ref().and_then(|image| image.meta.parent).map(|parent| parent.to_string()),
+        "dry_run": outcome.image.is_none(),
+        "files": stats.files,
+        "dirs": stats.dirs,
+        "others": stats.others,
+        "bytes": stats.bytes,
+        "bytes_read": counts.read,
+        "new_bytes": stats.new_bytes,
+        "stored_bytes": stats.stored_bytes,
+        "reused_files": stats.reused,
+        "healed_chunks": counts.healed,
+        "troubles": stats.troubles,
+        "first_troubles": troubles(&outcome.troubles),
+    })
+}
+
+fn summary(
+    out: &mut dyn std::io::Write,
+    outcome: &Outcome,
+    counts: &Counts,
+) -> std::io::Result<()> {
+    let stats = &outcome.stats;
+    let files = count(stats.files, "file", "files");
+    let dirs = count(stats.dirs, "directory", "directories");
+    let Some(image) = &outcome.image else {
+        let unread = size(stats.new_bytes);
+        return writeln!(
+            out,
+            "would back up {files} and {dirs}, {}; {unread} would be read",
+            size(stats.bytes)
+        );
+    };
+    writeln!(out, "image {} of {} is in the pool", image.id, show(image.name.as_bytes()))?;
+    writeln!(
+        out,
+        "{files}, {dirs}, {} other: {}; {} unchanged",
+        stats.others,
+        size(stats.bytes),
+        stats.reused
+    )?;
+    writeln!(
+        out,
+        "{} read, {} new, {} stored",
+        size(counts.read),
+        size(stats.new_bytes),
+        size(stats.stored_bytes)
+    )?;
+    if let Some(until) = image.immutable_until {
+        writeln!(out, "nothing can remove it before {} (pool's time)", local_time(until))?;
+    }
+    if counts.healed > 0 {
+        let healed = count(counts.healed, "chunk that was", "chunks that were");
+        writeln!(out, "{healed} lost before are in the pool again")?;
+    }
+    if stats.troubles > 0 {
+        let bad = count(stats.troubles, "file", "files");
+        writeln!(out, "{bad} had trouble (see above); the rest is complete")?;
+    }
+    Ok(())
+}
+
+/// A backup of one path under a name.
+pub(crate) fn of_path(path: &Path, name: &str) -> Backup {
+    Backup {
+        name: Some(name.to_owned()),
+        input: Input::Paths(vec![path.to_owned()]),
+        ..Backup::default()
+    }
+}

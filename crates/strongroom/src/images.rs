@@ -1,0 +1,314 @@
+//! `strongroom images`.
+
+use std::io::Write;
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde_json::{Value, json};
+use strongroom_archive::image::{self, Image, ImageKind};
+use strongroom_archive::show;
+use strongroom_engine::clock::PoolTime;
+use strongroom_engine::id::RootId;
+use strongroom_engine::pool::{OpenMode, Pool};
+
+use crate::access::PoolArgs;
+use crate::exit::{Context, Done, usage};
+use crate::output::{count, json_time, local_time, print_table, size, table};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    List(ListArgs),
+    Show(ShowArgs),
+    Tag(TagArgs),
+    Forget(ForgetArgs),
+}
+
+/// List images, the oldest first
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  strongroom images list --pool /srv/pool
+  strongroom images list --pool /srv/pool --name home --tag weekly --json")]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pool: PoolArgs,
+    /// Only those of this name
+    #[arg(long, short)]
+    name: Option<String>,
+    /// Only those with this label; several: with each of them
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Only those of this machine
+    #[arg(long)]
+    host: Option<String>,
+}
+
+/// Show all that is known of an image
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+An image is called by its name (its latest image), NAME@TIME (its latest image not after that time),
+`latest`, or the first digits of its id.
+
+Examples:
+  strongroom images show latest --pool /srv/pool
+  strongroom images show home@2026-03-01 --pool /srv/pool")]
+pub(crate) struct ShowArgs {
+    /// Which
+    image: String,
+    #[command(flatten)]
+    pool: PoolArgs,
+}
+
+/// Change the labels of an image
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  strongroom images tag home --add before-upgrade --remove daily --pool /srv/pool")]
+pub(crate) struct TagArgs {
+    /// Which
+    image: String,
+    #[command(flatten)]
+    pool: PoolArgs,
+    /// Add this label
+    #[arg(long, value_name = "TAG")]
+    add: Vec<String>,
+    /// Remove this label
+    #[arg(long, value_name = "TAG")]
+    remove: Vec<String>,
+}
+
+/// Forget images; `pool gc` then frees what only they needed
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Immutable images can't be forgotten before their time. All that are named are forgotten, or none.
+To forget by age and number, see `strongroom forget`.
+
+Example:
+  strongroom images forget 3f9a 77c01d --pool /srv/pool")]
+pub(crate) struct ForgetArgs {
+    /// Which
+    #[arg(required = true)]
+    images: Vec<String>,
+    #[command(flatten)]
+    pool: PoolArgs,
+}
+
+pub(crate) fn run(context: &Context, command: Command) -> Result<Done> {
+    match command {
+        Command::List(args) => list(context, &args),
+        Command::Show(args) => show_one(context, &args),
+        Command::Tag(args) => tag(context, &args),
+        Command::Forget(args) => forget(context, &args),
+    }
+}
+
+/// What an image was made of, in a word.
+fn kind(image: &Image) -> &'static str {
+    match image.meta.kind {
+        ImageKind::Files => "files",
+        ImageKind::Block => "image",
+        ImageKind::Stream => "stream",
+    }
+}
+
+/// The first digits of an id: enough to tell images apart in a list.
+pub(crate) fn short(id: &RootId) -> String {
+    id.to_string().chars().take(12).collect()
+}
+
+/// An image as JSON.
+pub(crate) fn image_json(image: &Image) -> Value {
+    let (meta, stats) = (&image.meta, &image.meta.stats);
+    json!({
+        "id": image.id.to_string(),
+        "name": image.name,
+        "kind": kind(image),
+        "created": json_time(image.created),
+        "immutable_until": image.immutable_until.map(json_time),
+        "complete": meta.complete,
+        "host": meta.host,
+        "user": meta.user,
+        "program": meta.program,
+        "paths": meta.paths.iter().map(|path| show(path)).collect::<Vec<_>>(),
+        "tags": meta.tags,
+        "excludes": meta.excludes,
+        "started": json_time(PoolTime(meta.started)),
+        "ended": json_time(PoolTime(meta.ended)),
+        "parent": meta.parent.map(|parent| parent.to_string()),
+        "files": stats.files,
+        "dirs": stats.dirs,
+        "others": stats.others,
+        "bytes": stats.bytes,
+        "new_bytes": stats.new_bytes,
+        "stored_bytes": stats.stored_bytes,
+        "reused_files": stats.reused,
+        "troubles": stats.troubles,
+    })
+}
+
+fn list(context: &Context, args: &ListArgs) -> Result<Done> {
+    let pool = args.pool.open(context, OpenMode::Read)?;
+    let (mut images, unreadable) = image::images(&*pool)?;
+    images.retain(|image| {
+        args.name.as_ref().is_none_or(|name| *name == image.name)
+            && args.host.as_ref().is_none_or(|host| *host == image.meta.host)
+            && args.tags.iter().all(|tag| image.meta.tags.contains(tag))
+    });
+    let document = json!({
+        "images": images.iter().map(image_json).collect::<Vec<_>>(),
+        "unreadable": unreadable,
+    });
+    context.out.report(Some(&pool), document, |out| {
+        if images.is_empty() {
+            writeln!(out, "no images")?;
+        } else {
+            print_images(out, &images)?;
+        }
+        if unreadable > 0 {
+            let bad = count(unreadable as u64, "image", "images");
+            writeln!(out, "{bad} can't be read: run `strongroom pool check`")?;
+        }
+        Ok(())
+    })?;
+    Ok(Done::well_if(unreadable == 0))
+}
+
+/// Prints images as a table.
+pub(crate) fn print_images(out: &mut dyn Write, images: &[Image]) -> std::io::Result<()> {
+    let mut rows =
+        table(&["ID", "NAME", "CREATED", "KIND", ">FILES", ">SIZE", ">NEW", "HOST", "NOTES"]);
+    for image in images {
+        let mut notes = image.meta.tags.clone();
+        if !image.meta.complete {
+            notes.push("(incomplete)".into());
+        }
+        if let Some(until) = image.immutable_until {
+            notes.push(format!("(immutable until {})", local_time(until)));
+        }
+        let stats = &image.meta.stats;
+        rows.add_row([
+            short(&image.id),
+            show(image.name.as_bytes()),
+            local_time(image.created),
+            kind(image).into(),
+            stats.files.to_string(),
+            size(stats.bytes),
+            size(stats.new_bytes),
+            show(image.meta.host.as_bytes()),
+            show(notes.join(" ").as_bytes()),
+        ]);
+    }
+    print_table(out, &rows)
+}
+
+fn show_one(context: &Context, args: &ShowArgs) -> Result<Done> {
+    let pool = args.pool.open(context, OpenMode::Read)?;
+    let image = image::find(&*pool, &args.image)?;
+    context.out.report(Some(&pool), image_json(&image), |out| describe(out, &image))?;
+    Ok(Done::Well)
+}
+
+fn describe(out: &mut dyn Write, image: &Image) -> std::io::Result<()> {
+    let (meta, stats) = (&image.meta, &image.meta.stats);
+    writeln!(out, "image      {}", image.id)?;
+    writeln!(out, "name       {}", show(image.name.as_bytes()))?;
+    writeln!(out, "kind       {}", kind(image))?;
+    writeln!(out, "created    {} (pool's time)", local_time(image.created))?;
+    if let Some(until) = image.immutable_until {
+        writeln!(out, "immutable  until {} (pool's time)", local_time(until))?;
+    }
+    writeln!(
+        out,
+        "made by    {} on {}, {}",
+        show(meta.user.as_bytes()),
+        show(meta.host.as_bytes()),
+        show(meta.program.as_bytes())
+    )?;
+    let (started, ended) = (PoolTime(meta.started), PoolTime(meta.ended));
+    writeln!(out, "from, to   {}, {} (machine's time)", local_time(started), local_time(ended))?;
+    for path in &meta.paths {
+        writeln!(out, "path       {}", show(path))?;
+    }
+    for rule in &meta.excludes {
+        writeln!(out, "without    {}", show(rule.as_bytes()))?;
+    }
+    if !meta.tags.is_empty() {
+        writeln!(out, "tags       {}", show(meta.tags.join(", ").as_bytes()))?;
+    }
+    if let Some(parent) = meta.parent {
+        writeln!(out, "parent     {parent}")?;
+    }
+    writeln!(
+        out,
+        "content    {} files, {} directories, {} other, {}",
+        stats.files,
+        stats.dirs,
+        stats.others,
+        size(stats.bytes)
+    )?;
+    writeln!(
+        out,
+        "new        {}, {} stored; {} files unchanged",
+        size(stats.new_bytes),
+        size(stats.stored_bytes),
+        stats.reused
+    )?;
+    let bad = count(stats.troubles, "file", "files");
+    writeln!(
+        out,
+        "complete   {}",
+        if meta.complete { "yes".into() } else { format!("no: {bad} with trouble") }
+    )
+}
+
+fn tag(context: &Context, args: &TagArgs) -> Result<Done> {
+    if args.add.is_empty() && args.remove.is_empty() {
+        return Err(usage("nothing to change: give --add or --remove"));
+    }
+    let pool = args.pool.open(context, OpenMode::Write)?;
+    let mut image = image::find(&*pool, &args.image)?;
+    let tags = &mut image.meta.tags;
+    tags.retain(|tag| !args.remove.contains(tag));
+    for tag in &args.add {
+        if !tags.contains(tag) {
+            tags.push(tag.clone());
+        }
+    }
+    pool.update_root(image.id, Some(image.meta.encode()), None)?;
+    context.out.summary(Some(&pool), image_json(&image), |out| {
+        let tags = &image.meta.tags;
+        let tags = if tags.is_empty() { "none".into() } else { show(tags.join(", ").as_bytes()) };
+        writeln!(out, "labels of {}: {tags}", short(&image.id))
+    })?;
+    Ok(Done::Well)
+}
+
+fn forget(context: &Context, args: &ForgetArgs) -> Result<Done> {
+    let pool = args.pool.open(context, OpenMode::Write)?;
+    let (images, _) = image::images(&*pool)?;
+    let mut chosen: Vec<&Image> = Vec::new();
+    for text in &args.images {
+        let image = image::choose(&images, text)?;
+        if !chosen.iter().any(|other| other.id == image.id) {
+            chosen.push(image);
+        }
+    }
+    forget_all(&pool, &chosen)?;
+    let document = json!({
+        "forgotten": chosen.iter().map(|image| image.id.to_string()).collect::<Vec<_>>(),
+    });
+    context.out.summary(Some(&pool), document, |out| {
+        for image in &chosen {
+            let name = show(image.name.as_bytes());
+            writeln!(out, "forgot {} of {name}, {}", short(&image.id), local_time(image.created))?;
+        }
+        writeln!(out, "`strongroom pool gc` frees what only they needed")
+    })?;
+    Ok(Done::Well)
+}
+
+/// Forgets images, all or none.
+pub(crate) fn forget_all(pool: &Pool, images: &[&Image]) -> Result<()> {
+    let ids: Vec<RootId> = images.iter().map(|image| image.id).collect();
+    if ids.is_empty() { Ok(()) } else { Ok(pool.forget(&ids)?) }
+}

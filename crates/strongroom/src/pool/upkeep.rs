@@ -1,0 +1,326 @@
+//! `pool gc`, `scrub`, `check` and `repair`.
+
+use std::io::Write;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use strongroom_archive::affected::{Affected, affected};
+use strongroom_engine::pool::{
+    CheckReport, GcOptions, Meter, OpenMode, Pool, ScrubOptions, ScrubOutcome,
+};
+
+use crate::access::PoolArgs;
+use crate::exit::{Context, Done};
+use crate::output::{count, size};
+use crate::{parse, progress};
+
+/// Free the space of what no image needs any more
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Backups by the same process and readers may go on meanwhile. Ctrl-C stops it; run it again and it
+goes on. Packs in which only little is garbage are left alone up to --max-unused.
+
+Examples:
+  strongroom pool gc --pool /srv/pool --dry-run
+  strongroom pool gc --pool /srv/pool --max-unused 0")]
+pub(crate) struct GcArgs {
+    #[command(flatten)]
+    pool: PoolArgs,
+    /// Only say what would be freed
+    #[arg(long)]
+    dry_run: bool,
+    /// Part of the pool, in percent, that may stay as garbage inside of packs in use
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
+    max_unused: f64,
+}
+
+pub(crate) fn gc(context: &Context, args: &GcArgs) -> Result<Done> {
+    let pool = args.pool.open(context, OpenMode::Write)?;
+    collect(
+        context,
+        &pool,
+        GcOptions { dry_run: args.dry_run, max_unused: args.max_unused / 100.0 },
+    )
+}
+
+/// Collects garbage, and tells what that freed.
+pub(crate) fn collect(context: &Context, pool: &Pool, options: GcOptions) -> Result<Done> {
+    let report =
+        progress::status(context.out, || "collecting garbage".into(), || pool.gc(options))?;
+    let freed = report.bytes_removed.saturating_sub(report.bytes_copied);
+    let document = json!({
+        "dry_run": options.dry_run,
+        "live_chunks": report.live_chunks,
+        "dead_chunks": report.dead_chunks,
+        "bytes_before": report.bytes_before,
+        "bytes_freed": freed,
+        "bytes_removed": report.bytes_removed,
+        "bytes_copied": report.bytes_copied,
+        "bytes_unused": report.bytes_unused,
+        "packs_removed": report.packs_removed,
+        "packs_waiting": report.packs_waiting,
+        "missing_chunks": report.missing_chunks,
+    });
+    context.out.summary(Some(pool), document, |out| {
+        let would = if options.dry_run { "would free" } else { "freed" };
+        let of = size(report.bytes_before);
+        let packs = count(report.packs_removed, "pack", "packs");
+        writeln!(
+            out,
+            "{would} {} of {of}: {packs}, {} copied",
+            size(freed),
+            size(report.bytes_copied)
+        )?;
+        let dead = count(report.dead_chunks, "chunk was", "chunks were");
+        writeln!(
+            out,
+            "{dead} garbage, {} live; {} of garbage stay in packs in use",
+            report.live_chunks,
+            size(report.bytes_unused)
+        )?;
+        if report.packs_waiting > 0 {
+            let waiting = count(report.packs_waiting, "pack waits", "packs wait");
+            writeln!(out, "{waiting} for readers of the pool to end; the next gc removes them")?;
+        }
+        if report.missing_chunks > 0 {
+            let missing = count(report.missing_chunks, "chunk is", "chunks are");
+            writeln!(out, "{missing} missing: run `strongroom pool check`")?;
+        }
+        Ok(())
+    })?;
+    Ok(Done::well_if(report.missing_chunks == 0))
+}
+
+/// Read every disk and mend what has rotted
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Needs no key but to name what is lost. Ctrl-C stops it; the next scrub goes on where it was.
+
+Examples:
+  strongroom pool scrub --pool /srv/pool --rate 50M
+  strongroom pool scrub --pool /srv/pool --packs 100")]
+pub(crate) struct ScrubArgs {
+    #[command(flatten)]
+    pool: PoolArgs,
+    /// Read at most this much a second
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    rate: Option<u64>,
+    /// Stop after so many packs; the next scrub goes on from there
+    #[arg(long)]
+    packs: Option<usize>,
+    /// Begin with the first pack, even if the last scrub was stopped half way
+    #[arg(long)]
+    restart: bool,
+}
+
+pub(crate) fn scrub(context: &Context, args: &ScrubArgs) -> Result<Done> {
+    let pool = args.pool.open(context, OpenMode::Write)?;
+    let options = ScrubOptions { restart: args.restart, rate: args.rate, packs: args.packs };
+    let outcome = scrubbed(context, &pool, options, "scrubbing")?;
+    let document = scrub_json(&outcome);
+    context.out.summary(Some(&pool), document, |out| scrub_text(out, &outcome))?;
+    if context.interrupt.is_asked() {
+        return Err(strongroom_engine::Error::Canceled.into());
+    }
+    Ok(Done::well_if(outcome.lost.is_empty()))
+}
+
+/// Scrubs with progress.
+pub(super) fn scrubbed(
+    context: &Context,
+    pool: &Pool,
+    options: ScrubOptions,
+    what: &str,
+) -> Result<ScrubOutcome> {
+    let meter = Meter::new();
+    Ok(progress::meter(context.out, what, &meter, || pool.scrub(options, &meter))?)
+}
+
+/// What a scrub came to, as JSON.
+pub(super) fn scrub_json(outcome: &ScrubOutcome) -> Value {
+    json!({
+        "complete": outcome.complete,
+        "packs": outcome.packs,
+        "bytes_read": outcome.bytes_read,
+        "bad_units": outcome.bad_units,
+        "bad_shards": outcome.bad_shards,
+        "healed": outcome.healed,
+        "lost_packs": outcome.lost.iter().map(|(pack, why)| json!({
+            "pack": pack.to_string(), "why": why,
+        })).collect::<Vec<_>>(),
+        "bad_copies": outcome.bad_copies.len(),
+    })
+}
+
+/// What a scrub came to, as text.
+pub(super) fn scrub_text(out: &mut dyn Write, outcome: &ScrubOutcome) -> std::io::Result<()> {
+    let packs = count(outcome.packs, "pack", "packs");
+    let bad = outcome.bad_units + outcome.bad_shards;
+    writeln!(
+        out,
+        "{packs} read ({}), {bad} bad parts found, {} mended",
+        size(outcome.bytes_read),
+        outcome.healed
+    )?;
+    for (pack, why) in &outcome.lost {
+        writeln!(out, "pack {pack}: {why}")?;
+    }
+    if !outcome.lost.is_empty() {
+        writeln!(out, "run `strongroom pool check` for the files that this affects")?;
+    }
+    if !outcome.complete {
+        writeln!(out, "stopped before the last pack; the next scrub goes on from there")?;
+    }
+    Ok(())
+}
+
+/// Check that all images are whole, and name the files that are not
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Without --read-data it follows every image through its directories and looks up each chunk; with it
+every pack is read too, and every chunk compared with its id. Nothing is changed. Exit code 3 says
+that damage was found; the images and files that it affects are listed, each of them.
+
+Example:
+  strongroom pool check --pool /srv/pool --read-data")]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pool: PoolArgs,
+    /// Read all data
+    #[arg(long)]
+    read_data: bool,
+}
+
+pub(crate) fn check(context: &Context, args: &CheckArgs) -> Result<Done> {
+    let pool = args.pool.open(context, OpenMode::Read)?;
+    checked(context, &pool, args.read_data, json!({}))
+}
+
+/// Checks, and prints what was found.
+fn checked(context: &Context, pool: &Pool, read_data: bool, mut document: Value) -> Result<Done> {
+    let meter = Meter::new();
+    let report =
+        progress::meter(context.out, "checking", &meter, || pool.check(read_data, &meter))?;
+    let affected = affected(pool, &report.lost)?;
+    let clean = report.is_clean();
+    if let Value::Object(map) = &mut document {
+        map.extend(check_json(&report, &affected).as_object().cloned().unwrap_or_default());
+    }
+    context.out.report(Some(pool), document, |out| {
+        if clean && context.out.quiet {
+            return Ok(());
+        }
+        check_text(out, &report, &affected, read_data)
+    })?;
+    Ok(Done::well_if(clean))
+}
+
+fn check_json(report: &CheckReport, affected: &[Affected]) -> Value {
+    json!({
+        "clean": report.is_clean(),
+        "images": report.roots,
+        "nodes": report.nodes,
+        "data_chunks": report.data_chunks,
+        "packs_read": report.packs_read,
+        "bytes_read": report.bytes_read,
+        "chunks_read": report.chunks_read,
+        "bad_copies": report.bad_copies.len(),
+        "lost_chunks": report.lost.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "bad_packs": report.bad_packs.iter().map(|(pack, why)| json!({
+            "pack": pack.to_string(), "why": why,
+        })).collect::<Vec<_>>(),
+        "affected": affected.iter().map(|image| json!({
+            "image": image.id.to_string(),
+            "name": image.name,
+            "files": image.paths.iter().map(|hit| json!({
+                "path": hit.path, "what": hit.what,
+            })).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
+    })
+}
+
+fn check_text(
+    out: &mut dyn Write,
+    report: &CheckReport,
+    affected: &[Affected],
+    read_data: bool,
+) -> std::io::Result<()> {
+    let images = count(report.roots, "image", "images");
+    writeln!(
+        out,
+        "{images} followed: {} directory nodes, {} chunks of data",
+        report.nodes, report.data_chunks
+    )?;
+    if read_data {
+        let packs = count(report.packs_read, "pack", "packs");
+        writeln!(out, "{packs} read: {}, {} chunks", size(report.bytes_read), report.chunks_read)?;
+    }
+    if report.is_clean() {
+        return writeln!(out, "no damage found");
+    }
+    for (pack, why) in &report.bad_packs {
+        writeln!(out, "pack {pack}: {why}")?;
+    }
+    let bad = count(report.bad_copies.len() as u64, "copy", "copies");
+    let lost = count(report.lost.len() as u64, "chunk is", "chunks are");
+    writeln!(out, "{bad} of chunks can't be read; {lost} lost")?;
+    for image in affected {
+        let files = count(image.paths.len() as u64, "path is", "paths are");
+        writeln!(out, "image {} ({}): {files} affected", image.id, image.name)?;
+        for hit in &image.paths {
+            writeln!(out, "  {}: {}", hit.path, hit.what)?;
+        }
+    }
+    if affected.is_empty() {
+        writeln!(out, "no image is affected")?;
+    }
+    writeln!(
+        out,
+        "Bring back missing disks and run `strongroom pool scrub`. For what stays lost run \
+         `strongroom pool repair`: the next backup that has the data then stores it again."
+    )
+}
+
+/// Mend what can be mended, and forget bad copies so that backups store them again
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Scrubs all disks, then checks all data. Chunks that are lost leave the index; the next backup whose
+source still has them stores them again, and with that every image that needs them is whole again.
+
+Examples:
+  strongroom pool repair --pool /srv/pool
+  strongroom pool repair --pool /srv/pool --rebuild-index")]
+pub(crate) struct RepairArgs {
+    #[command(flatten)]
+    pool: PoolArgs,
+    /// First build the index again from the packs alone
+    #[arg(long)]
+    rebuild_index: bool,
+}
+
+pub(crate) fn repair(context: &Context, args: &RepairArgs) -> Result<Done> {
+    let pool = args.pool.open_with(context, OpenMode::Write, args.rebuild_index)?;
+    let mut entries = None;
+    if args.rebuild_index {
+        let meter = Meter::new();
+        let text = || {
+            let (done, total) = meter.read();
+            format!("building the index: {done} of {total} packs")
+        };
+        let found = progress::status(context.out, text, || pool.rebuild_index(&meter))?;
+        entries = Some(found);
+        if !context.out.json && !context.out.quiet {
+            writeln!(std::io::stdout(), "the index was built again: {found} entries")?;
+        }
+    }
+    let options = ScrubOptions { restart: true, ..ScrubOptions::default() };
+    let outcome = scrubbed(context, &pool, options, "scrubbing")?;
+    if !outcome.complete {
+        return Err(strongroom_engine::Error::Canceled.into());
+    }
+    if !context.out.json && !context.out.quiet {
+        scrub_text(&mut std::io::stdout(), &outcome)?;
+    }
+    let document = json!({ "index_entries": entries, "scrub": scrub_json(&outcome) });
+    checked(context, &pool, true, document)
+}

@@ -1,0 +1,83 @@
+//! Lists of images, and forgetting them.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::{Lab, assert_same, noise};
+
+fn ids(list: &Value) -> Vec<String> {
+    let images = list["images"].as_array().unwrap();
+    images.iter().map(|image| image["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn images_are_listed_shown_and_labelled() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("src")).unwrap();
+    fs::write(lab.path("src/file"), b"x").unwrap();
+    lab.make_pool();
+    lab.run("backup src --name one --tag a --tag b").code(0);
+    lab.run("backup src --name two --host other").code(0);
+    let all = lab.run("images list --json").code(0).json();
+    assert_eq!(all["images"][0]["name"], "one");
+    assert_eq!(all["images"][1]["host"], "other");
+    assert_eq!(ids(&lab.run("images list --name one --json").json()).len(), 1);
+    assert_eq!(ids(&lab.run("images list --tag b --json").json()).len(), 1);
+    assert_eq!(ids(&lab.run("images list --tag c --json").json()).len(), 0);
+    let id = &ids(&all)[0];
+    for name in [&id[..], &id[..6], "one", "one@2999-01-01", "one@2999-01-01T00:00:00Z"] {
+        assert_eq!(lab.run(&format!("images show {name} --json")).code(0).json()["id"], **id);
+    }
+    assert_eq!(lab.run("images show latest --json").json()["name"], "two");
+    lab.run("images show one@2001-01-01").code(1);
+    lab.run("images tag one --add c --remove a").code(0);
+    assert_eq!(lab.run("images show one --json").json()["tags"], json!(["b", "c"]));
+    assert!(lab.run("images list").code(0).text().contains("b c"));
+    let shown = lab.run("images show one").code(0).text();
+    assert!(shown.contains("b, c") && shown.contains(id), "{shown}");
+}
+
+#[test]
+fn immutable_images_can_not_be_forgotten() {
+    let lab = Lab::new();
+    fs::write(lab.path("file"), b"x").unwrap();
+    lab.make_pool();
+    lab.run("backup file --name kept --immutable 30d").code(0);
+    lab.run("backup file --name free").code(0);
+    let run = lab.run("images forget kept").code(1);
+    assert!(run.err.contains("immutable until"), "{}", run.err);
+    // All or none.
+    lab.run("images forget free kept").code(1);
+    assert_eq!(ids(&lab.run("images list --json").json()).len(), 2);
+    lab.run("images forget free").code(0);
+    lab.run("images tag kept --add still-there").code(0);
+    lab.run("pool gc --max-unused 0").code(0);
+    lab.run("images forget kept").code(1);
+    lab.run("restore kept --to out --verify").code(0);
+}
+
+#[test]
+fn gc_frees_what_only_forgotten_images_needed() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("src")).unwrap();
+    fs::write(lab.path("src/shared"), noise(1, 4 << 20)).unwrap();
+    fs::write(lab.path("src/own"), noise(2, 8 << 20)).unwrap();
+    lab.make_pool();
+    lab.run("backup src --name one").code(0);
+    fs::write(lab.path("src/own"), noise(3, 8 << 20)).unwrap();
+    lab.run("backup src --name two").code(0);
+    lab.run("images forget one").code(0);
+    let would = lab.run("pool gc --dry-run --max-unused 0 --json").code(0).json();
+    let before = lab.run("pool stats --json").json()["stored_bytes"].as_u64().unwrap();
+    let freed = would["bytes_freed"].as_u64().unwrap();
+    assert!((8 << 20..9 << 20).contains(&freed), "{would}");
+    assert_eq!(would["bytes_before"], before);
+    let did = lab.run("pool gc --max-unused 0 --json").code(0).json();
+    assert_eq!(did["bytes_freed"], would["bytes_freed"]);
+    let after = lab.run("pool stats --json").json()["stored_bytes"].as_u64().unwrap();
+    assert!(after < before - (8 << 20) + (1 << 18), "{before} {after}");
+    lab.run("restore two --to out --verify").code(0);
+    assert_same(&lab.path("src"), &lab.inside("out", "src"));
+    lab.run("pool check --read-data").code(0);
+}

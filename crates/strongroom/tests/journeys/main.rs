@@ -1,0 +1,12 @@
+//! Journeys through the real binary, judged by other people's tools.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod basics;
+mod damage;
+mod images;
+mod pools;
+mod streams;
+mod trees;
