@@ -92,8 +92,7 @@ impl<'b> Run<'b> {
             Act::RebuildIndex => {
                 self.pool = None;
                 let options = bed.options(OpenMode::Write, 0);
-                let pool =
-                    Pool::open(OpenOptions { without_index: true, ..options }, bed.used(0))?;
+                let pool = Pool::open(OpenOptions { without_index: true, ..options }, bed.used(0))?;
                 self.pool.insert(pool).rebuild_index(&Meter::new())?;
                 return Ok(());
             }
@@ -250,10 +249,22 @@ fn random_act(rng: &mut Rng, disks: usize) -> Act {
         15 => Act::Gc(0.05),
         16 => Act::Scrub,
         17 => Act::Rekey,
-        18 => if rng.chance(2) { Act::AddSlot } else { Act::RemoveSlot },
+        18 => {
+            if rng.chance(2) {
+                Act::AddSlot
+            } else {
+                Act::RemoveSlot
+            }
+        }
         19 => Act::RebuildIndex,
         20 => Act::Reader,
-        21 => if rng.chance(2) { Act::ReaderReads } else { Act::ReaderEnds },
+        21 => {
+            if rng.chance(2) {
+                Act::ReaderReads
+            } else {
+                Act::ReaderEnds
+            }
+        }
         22 => Act::Reopen,
         _ if disks > 1 => Act::Replace(rng.below(disks as u64) as usize),
         _ => Act::Check,
