@@ -83,7 +83,7 @@ fn names(lab: &Lab) -> BTreeSet<String> {
 fn what_was_confirmed_survives_sigkill() {
     let kills = number("STRONGROOM_KILLS", 15);
     let seed = number("STRONGROOM_SEED", u64::from(std::process::id()));
-    println!("STRONGROOM_SEED={seed}");
+    eprintln!("STRONGROOM_SEED={seed}");
     let mut dice = Dice(seed);
     let lab = Lab::new();
     fs::write(lab.path("key"), noise(1, 32)).unwrap();
@@ -145,7 +145,7 @@ fn what_was_confirmed_survives_sigkill() {
             }
         }
     }
-    println!("{done} of {kills} backups were done before they were killed");
+    eprintln!("{done} of {kills} backups were done before they were killed");
     run("backup src --name last").code(0);
     run("pool gc --max-unused 0").code(0);
     run("pool check --read-data").code(0);
