@@ -355,9 +355,7 @@ mod tests {
     #[test]
     fn acls_become_text() {
         let id = u32::MAX.to_le_bytes();
-        let entry = |tag: u8, rights: u8, id: [u8; 4]| {
-            [&[tag, 0, rights, 0][..], &id].concat()
-        };
+        let entry = |tag: u8, rights: u8, id: [u8; 4]| [&[tag, 0, rights, 0][..], &id].concat();
         let acl = [
             vec![2, 0, 0, 0],
             entry(1, 7, id),

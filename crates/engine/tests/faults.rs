@@ -65,7 +65,8 @@ fn fail(layout: Layout, disk: usize, operations: &[Operation], forever: bool, st
             bed.world.restore(&before);
             let fault = Fault::io_error(*operation, "").on_disk(disk).after(n);
             bed.world.inject(if forever { fault.forever() } else { fault });
-            let what = format!("{operation:?} {n} on disk {disk} of {layout:?}, forever: {forever}");
+            let what =
+                format!("{operation:?} {n} on disk {disk} of {layout:?}, forever: {forever}");
             let struck = bed.world.faults_struck();
             let mut run = Run::new(&bed, model.clone());
             let result = run.all(&acts());
@@ -81,7 +82,8 @@ fn fail(layout: Layout, disk: usize, operations: &[Operation], forever: bool, st
             drop((pool, reader));
             // What failed to become durable may be gone after the next power cut.
             bed.world.power_cut(n);
-            verify(&bed, &mut model, &pending).unwrap_or_else(|e| panic!("{what}: {result:?}: {e}"));
+            verify(&bed, &mut model, &pending)
+                .unwrap_or_else(|e| panic!("{what}: {result:?}: {e}"));
             n += stride;
         }
     }

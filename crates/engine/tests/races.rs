@@ -217,7 +217,7 @@ fn readers_keep_what_they_saw_while_a_writer_collects() {
                 let image = images.lock().unwrap()[&root.id].clone();
                 compare(&reader, &root, &image).unwrap();
             }
-            if count % 4 == 0 {
+            if count.is_multiple_of(4) {
                 let report = reader.check(true, &Meter::new()).unwrap();
                 assert!(report.is_clean(), "{report:?}");
             }

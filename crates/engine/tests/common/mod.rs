@@ -65,7 +65,7 @@ pub fn piece(number: u64) -> Vec<u8> {
         _ => 1 + rng.below(3000),
     } as usize;
     let mut bytes = vec![0; len];
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         bytes.iter_mut().enumerate().for_each(|(i, b)| *b = (i % 97) as u8);
     } else {
         bytes.chunks_mut(8).for_each(|part| {
@@ -370,7 +370,9 @@ pub fn check_files(bed: &Bed, pool: &Pool) -> Held<()> {
         }
         if have != want {
             let odd: Vec<_> = have.symmetric_difference(&want).collect();
-            return Err(format!("disk {place} has files it should not have, or lacks some: {odd:?}"));
+            return Err(format!(
+                "disk {place} has files it should not have, or lacks some: {odd:?}"
+            ));
         }
     }
     Ok(())

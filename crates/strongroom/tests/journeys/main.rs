@@ -6,6 +6,7 @@ mod support;
 
 mod basics;
 mod damage;
+mod golden;
 mod images;
 mod looking;
 mod pools;
