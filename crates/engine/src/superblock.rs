@@ -142,9 +142,9 @@ impl Superblock {
 
     /// Whether a disk has anything that claims to be a superblock.
     pub fn exists(disk: &dyn Disk) -> bool {
-        [FILE, SECOND].iter().any(|path| {
-            !matches!(read_file(disk, path, 1), Err(e) if e.kind() == ErrorKind::NotFound)
-        })
+        [FILE, SECOND].iter().any(
+            |path| !matches!(read_file(disk, path, 1), Err(e) if e.kind() == ErrorKind::NotFound),
+        )
     }
 
     /// The bytes of the file.
@@ -271,10 +271,9 @@ impl Superblock {
             let what = format!("{}/{name}", disk.describe());
             let limit = MAX_RECORD + 1024;
             let bytes = read_file(disk, name, limit as u64).map_err(|e| match e.kind() {
-                ErrorKind::NotFound => Error::NotAPool {
-                    path: disk.describe(),
-                    why: "it has no superblock".into(),
-                },
+                ErrorKind::NotFound => {
+                    Error::NotAPool { path: disk.describe(), why: "it has no superblock".into() }
+                }
                 ErrorKind::InvalidData => Error::damaged(&*what, "it is too long"),
                 _ => Error::io(format!("reading {what}"), e),
             })?;
