@@ -12,8 +12,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::workload::{Act, Run, chapters};
-use common::{Bed, LAYOUTS, Model, Rng, setting, verify};
+use common::{Bed, LAYOUTS, Model, Pending, Rng, setting, verify};
 use strongroom_engine::disk::Snapshot;
+use strongroom_engine::error::Error;
 use strongroom_engine::pool::OpenMode;
 
 const NAME_ONE: &str = "STRONGROOM_CRASH_SEED";
@@ -142,5 +143,51 @@ fn no_power_cut_takes_what_was_confirmed() {
         (Some(seed), _) => run_seeds(seed..seed + 1, stride.unwrap_or(1)),
         (None, Some(seeds)) => run_seeds(0..seeds, stride.unwrap_or(1)),
         (None, None) => run_seeds(0..LAYOUTS.len() as u64 + 6, stride.unwrap_or(23)),
+    }
+}
+
+/// A pool that was being created is there and empty, or not there, and can be created then; or some
+/// of its disks have a superblock and must be emptied first, as the errors say.
+#[test]
+fn a_power_cut_while_a_pool_is_created_leaves_a_pool_or_none() {
+    let all = setting(NAME_ALL).is_some();
+    for layout in LAYOUTS {
+        let bed = Bed::new(layout, 1);
+        let empty = bed.world.snapshot();
+        drop(bed.create().unwrap());
+        let ops = bed.world.ops();
+        let (mut whole, mut none, mut halves) = (0, 0, 0);
+        // The last steps are the interesting ones; most of the others make directories.
+        let often = ops - 120;
+        let steps = (0..often).step_by(if all { 1 } else { 37 });
+        for op in steps.chain((often..ops).step_by(if all { 1 } else { 3 })) {
+            bed.world.restore(&empty);
+            bed.world.set_seed(op);
+            bed.world.set_crash_at(op);
+            drop(bed.create());
+            bed.world.power_cut(op);
+            match bed.open(OpenMode::Write) {
+                Ok(pool) => {
+                    assert!(pool.roots().is_empty());
+                    drop(pool);
+                    whole += 1;
+                }
+                Err(Error::NotAPool { .. }) => {
+                    drop(bed.create().unwrap_or_else(|e| panic!("{layout:?} {op}: {e}")));
+                    none += 1;
+                }
+                Err(Error::TooFewDisks { .. }) => {
+                    let again = bed.create();
+                    assert!(matches!(again, Err(Error::Invalid(_))), "{layout:?} {op}: {again:?}");
+                    bed.world.disks().iter().for_each(|disk| disk.remove_all());
+                    drop(bed.create().unwrap());
+                    halves += 1;
+                }
+                Err(e) => panic!("{layout:?} {op}: {e}"),
+            }
+            verify(&bed, &mut Model::default(), &Pending::Nothing)
+                .unwrap_or_else(|why| panic!("{layout:?} {op}: {why}"));
+        }
+        eprintln!("{layout:?}: {whole} pools, {none} without one, {halves} half made");
     }
 }

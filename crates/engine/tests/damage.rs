@@ -17,7 +17,7 @@ use strongroom_engine::id::ChunkKind;
 use strongroom_engine::pool::{Meter, OpenMode, OpenOptions, Pool, ScrubOptions};
 
 /// How many damages of each layout are tried.
-const SOME: u64 = 700;
+const SOME: u64 = 400;
 
 /// A pool with a few images on it.
 struct Scene {

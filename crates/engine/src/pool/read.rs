@@ -276,19 +276,20 @@ impl Pool {
     /// # Errors
     /// [`Error::ChunkMissing`], [`Error::ChunkUnreadable`].
     pub fn read(&self, kind: ChunkKind, id: &ChunkId) -> Result<ChunkBytes> {
-        let mut last = None;
-        // A collection may move the chunk between the look-up and the read.
-        for _ in 0..4 {
+        let mut last: Option<(Location, Error)> = None;
+        // A collection may move the chunk between the look-up and the read, perhaps several times.
+        for _ in 0..16 {
             let Some(at) = self.locate(id)? else { break };
             expect_kind(kind, at.kind, id)?;
             match self.read_at(id, &at) {
                 Ok(bytes) => return Ok(bytes),
-                Err(e) => last = Some((at, e)),
-            }
-            if let Some((old, _)) = &last
-                && self.locate(id)?.is_some_and(|now| now.pack == old.pack)
-            {
-                break;
+                Err(e) => {
+                    let again = last.as_ref().is_some_and(|(before, _)| before.pack == at.pack);
+                    last = Some((at, e));
+                    if again {
+                        break;
+                    }
+                }
             }
         }
         match last {
@@ -300,14 +301,19 @@ impl Pool {
 
     /// The newest good place of a chunk; what is still on its way to a pack is brought there.
     pub(crate) fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
-        let at = self.core.lookup(id)?;
-        if self.core.index.memtable().is_in_flight(id)
-            || at.is_some_and(|at| self.core.is_fresh(at.pack))
-        {
+        for _ in 0..8 {
+            let on_its_way = match self.core.lookup(id)? {
+                Some(at) if !self.core.is_fresh(at.pack) => return Ok(Some(at)),
+                Some(_) => true,
+                None => self.core.index.memtable().is_in_flight(id),
+            };
+            if !on_its_way {
+                return Ok(None);
+            }
+            // Meanwhile a collection may copy it to yet another pack.
             self.flush(|_| Ok(Vec::new()))?;
-            return self.core.lookup(id);
         }
-        Ok(at)
+        self.core.lookup(id)
     }
 
     fn read_at(&self, id: &ChunkId, at: &Location) -> Result<ChunkBytes> {
