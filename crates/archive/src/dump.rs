@@ -1,6 +1,6 @@
 //! Writing a part of an image as a tar (POSIX.1-2001 pax) or zip archive, as a stream.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::io::{self, Read, Write};
 
 use tar::{EntryType, Header};
@@ -100,26 +100,24 @@ impl Tar<'_, '_> {
         let mut name = path.to_vec();
         let mut target: Option<&[u8]> = None;
         let mut size = 0;
-        let mut first = None;
+        let first = match entry.link_key() {
+            Some(key) if !matches!(entry.body, Body::Socket) => match self.links.entry(key) {
+                hash_map::Entry::Occupied(first) => Some(&*first.into_mut()),
+                hash_map::Entry::Vacant(place) => {
+                    place.insert(name.clone());
+                    None
+                }
+            },
+            _ => None,
+        };
         let kind = match &entry.body {
+            _ if first.is_some() => {
+                target = first.map(Vec::as_slice);
+                EntryType::Link
+            }
             Body::File(map) => {
-                match entry.link_key() {
-                    Some(key) if self.links.contains_key(&key) => first = self.links.get(&key),
-                    Some(key) => {
-                        self.links.insert(key, name.clone());
-                    }
-                    None => {}
-                }
-                match first {
-                    Some(first) => {
-                        target = Some(first);
-                        EntryType::Link
-                    }
-                    None => {
-                        size = map.len();
-                        EntryType::Regular
-                    }
-                }
+                size = map.len();
+                EntryType::Regular
             }
             Body::Dir { .. } => {
                 name.push(b'/');
@@ -209,10 +207,45 @@ impl Tar<'_, '_> {
                     &read
                 }
             };
+            // GNU tar takes lists of access rights from records of their own, and so does star.
+            let key = match xattr.name.as_slice() {
+                b"system.posix_acl_access" => Some(&b"SCHILY.acl.access"[..]),
+                b"system.posix_acl_default" => Some(&b"SCHILY.acl.default"[..]),
+                _ => None,
+            };
+            if let Some(key) = key
+                && let Some(text) = acl_text(value)
+            {
+                pax.add(key, text.as_bytes());
+            }
             pax.add(&[b"SCHILY.xattr.", xattr.name.as_slice()].concat(), value);
         }
         Ok(())
     }
+}
+
+/// The text of a POSIX ACL (acl(5), short form, numeric ids) from the kernel's extended attribute:
+/// a version of 32 bits, then entries of tag, permissions (16 bits each) and id (32 bits). None for
+/// what isn't one.
+fn acl_text(value: &[u8]) -> Option<String> {
+    let entries = value.strip_prefix(&2u32.to_le_bytes())?;
+    let mut texts = Vec::new();
+    for entry in entries.chunks(8) {
+        let [tag, tag_high, rights, _, id @ ..] = *<&[u8; 8]>::try_from(entry).ok()?;
+        let id = u32::from_le_bytes(id);
+        let (name, id) = match u16::from_le_bytes([tag, tag_high]) {
+            0x01 => ("user", String::new()),
+            0x02 => ("user", id.to_string()),
+            0x04 => ("group", String::new()),
+            0x08 => ("group", id.to_string()),
+            0x10 => ("mask", String::new()),
+            0x20 => ("other", String::new()),
+            _ => return None,
+        };
+        let right = |bit, letter| if rights & bit > 0 { letter } else { '-' };
+        texts.push(format!("{name}:{id}:{}{}{}", right(4, 'r'), right(2, 'w'), right(1, 'x')));
+    }
+    Some(texts.join(","))
 }
 
 /// A number that may be too large for its field in octal.
@@ -317,6 +350,27 @@ mod tests {
     fn keep(pool: &Memory, path: &std::path::Path) -> Image {
         let backup = Backup { input: Input::Paths(vec![path.into()]), ..Backup::default() };
         backup.run(pool, &Progress::default()).unwrap().image.unwrap()
+    }
+
+    #[test]
+    fn acls_become_text() {
+        let id = u32::MAX.to_le_bytes();
+        let entry = |tag: u8, rights: u8, id: [u8; 4]| [&[tag, 0, rights, 0][..], &id].concat();
+        let acl = [
+            vec![2, 0, 0, 0],
+            entry(1, 7, id),
+            entry(2, 5, 1234u32.to_le_bytes()),
+            entry(4, 4, id),
+            entry(0x10, 5, id),
+            entry(0x20, 0, id),
+        ]
+        .concat();
+        let text = "user::rwx,user:1234:r-x,group::r--,mask::r-x,other::---";
+        assert_eq!(acl_text(&acl).as_deref(), Some(text));
+        for len in 0..acl.len() {
+            let text = acl_text(&acl[..len]);
+            assert!(text.is_none() || len % 8 == 4, "{len}");
+        }
     }
 
     #[test]

@@ -113,8 +113,10 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
     /// An earlier write failed; what is on disk is whole, but this process must not go on writing.
-    #[error("the pool stopped writing after an error ({why}); nothing that was confirmed is lost. \
-             Mend the cause and run the command again")]
+    #[error(
+        "the pool stopped writing after an error ({why}); nothing that was confirmed is lost. \
+             Mend the cause and run the command again"
+    )]
     Stopped {
         /// The first error.
         why: String,

@@ -292,7 +292,8 @@ impl MapBuilder {
             let current = &mut self.levels[level];
             let mut part = item;
             if let (Some(span), None) = (span, item.id) {
-                if current.items.is_empty() && current.end % span == 0 && item.len >= span {
+                if current.items.is_empty() && current.end.is_multiple_of(span) && item.len >= span
+                {
                     part.len = item.len - item.len % span;
                     current.end += part.len;
                     item.len -= part.len;
@@ -309,7 +310,7 @@ impl MapBuilder {
             }
             let count = current.items.len();
             let at_end = match span {
-                Some(span) => current.end % span == 0,
+                Some(span) => current.end.is_multiple_of(span),
                 None => count >= MIN_ITEMS && part.id.is_some_and(|id| id.0[31] == 0),
             };
             if at_end || count >= MAX_ITEMS {

@@ -30,7 +30,7 @@
 //! | chunk hash ([`crate::seal`]) | byte |
 //! | compression of new frames ([`crate::compress`]) | byte |
 //! | its level | zigzag varint |
-//! | pack size, in bytes, 1 MiB to 224 MiB | varint |
+//! | pack size, in bytes, 1 MiB to 256 MiB | varint |
 //! | keys ([`crate::keys`]) | record |
 
 use std::io::ErrorKind;
@@ -46,8 +46,9 @@ use crate::seal::ChunkHash;
 
 /// The file's name.
 pub const FILE: &str = "pool.superblock";
-/// The second copy's name, in a pool of one disk.
-pub const SECOND: &str = "pool.superblock.2";
+const SECOND: &str = "pool.superblock.2";
+/// Both of a pool on one disk; others have the first alone.
+pub(crate) const NAMES: [&str; 2] = [FILE, SECOND];
 const FIRST_LINE: &[u8] = b"strongroom pool, see docs/format.md\n\n";
 const MAGIC: &[u8; 8] = b"SRSUPER1";
 const MAX_RECORD: usize = 64 << 10;
@@ -213,8 +214,7 @@ impl Superblock {
         let (data_shards, parity_shards) = (r.byte()?, r.byte()?);
         let count = u16::from(data_shards) + u16::from(parity_shards);
         let disks = (0..count).map(|_| Ok(DiskId(r.array()?))).collect::<Result<Vec<_>, _>>()?;
-        let twice = disks.iter().enumerate().any(|(i, disk)| disks[..i].contains(disk));
-        if data_shards == 0 || twice || !disks.contains(&disk) {
+        if data_shards == 0 || !disks.contains(&disk) {
             return Err(DecodeError::Unknown("the layout"));
         }
         let chunking = Params::decode(r)?;
@@ -253,7 +253,7 @@ impl Superblock {
     /// [`Error::Io`]; what was there before is then still there.
     pub fn write(&self, disk: &dyn Disk) -> Result<()> {
         let bytes = self.encode();
-        let names: &[&str] = if self.disks.len() == 1 { &[FILE, SECOND] } else { &[FILE] };
+        let names = if self.disks.len() == 1 { &NAMES[..] } else { &NAMES[..1] };
         for name in names {
             replace_file(disk, name, &bytes).map_err(|e| {
                 Error::io(format!("writing the superblock of {}", disk.describe()), e)
@@ -289,9 +289,7 @@ impl Superblock {
     /// The newest of those that were read; with several pools among them, that of the first.
     ///
     /// # Errors
-    /// The first one's error when none could be read; [`Error::Diverged`] when two of the newest
-    /// generation don't say the same, as after changes of which each was made without the other
-    /// disk. Neither may be chosen then: it could lack the key of packs already written.
+    /// The first one's error when none could be read.
     pub fn newest(read: &[Result<Self>]) -> Result<&Self> {
         let Some(first) = read.iter().flatten().next() else {
             let why = match read.first() {
@@ -306,21 +304,8 @@ impl Superblock {
                 None => Err(Error::NotAPool { path: "what was given".into(), why }),
             };
         };
-        let same = || read.iter().flatten().filter(|superblock| superblock.pool == first.pool);
-        let newest = same().max_by_key(|superblock| superblock.generation).unwrap_or(first);
-        let content = newest.for_disk(0).encode();
-        let other = same().find(|superblock| {
-            superblock.generation == newest.generation && superblock.for_disk(0).encode() != content
-        });
-        match other {
-            Some(other) => Err(Error::Diverged {
-                why: format!(
-                    "disks {} and {} have different superblocks of generation {}",
-                    newest.disk, other.disk, newest.generation
-                ),
-            }),
-            None => Ok(newest),
-        }
+        let same = read.iter().flatten().filter(|superblock| superblock.pool == first.pool);
+        Ok(same.max_by_key(|superblock| superblock.generation).unwrap_or(first))
     }
 }
 
@@ -342,9 +327,8 @@ mod tests {
         } else {
             Protection::Clear(Keyring::generate(Aead::None))
         };
-        let layout = (1, u8::try_from(disks - 1).unwrap());
         let disks = (0..disks).map(|_| DiskId::random()).collect();
-        Superblock::new(pool, 17, disks, layout, Params::default(), 1, 32 << 20, protection)
+        Superblock::new(pool, 17, disks, (1, 0), Params::default(), 1, 32 << 20, protection)
             .unwrap()
     }
 
@@ -402,69 +386,6 @@ mod tests {
         let read = [Err(Error::Canceled), Ok(old), Ok(other), Ok(new)];
         assert_eq!(Superblock::newest(&read).unwrap().generation, 5);
         assert!(Superblock::newest(&[]).is_err());
-    }
-
-    #[test]
-    fn changes_made_without_each_other_are_noticed() {
-        let one = superblock(2, false);
-        let two = one.for_disk(1);
-        let newest = |one: &Superblock, two: &Superblock| {
-            Superblock::newest(&[Ok(one.clone()), Ok(two.clone())]).cloned()
-        };
-        assert!(newest(&one, &two).is_ok());
-        let changed = Superblock { compression_level: 3, ..two };
-        assert!(matches!(newest(&one, &changed), Err(Error::Diverged { .. })));
-        let later = Superblock { generation: 2, ..changed };
-        assert_eq!(newest(&one, &later).unwrap().compression_level, 3);
-    }
-
-    /// Changing any of these bytes changes the format: old pools would no longer open.
-    #[test]
-    fn golden_superblock() {
-        let mut keyring = vec![0];
-        keyring.extend([7; 32]);
-        let keyring = Keyring::decode(&keyring).unwrap();
-        let superblock = Superblock {
-            optional: 0,
-            generation: 300,
-            pool: PoolId([1; 16]),
-            created: 1_795_224_464_000_000_000,
-            disk: DiskId([3; 16]),
-            data_shards: 1,
-            parity_shards: 1,
-            disks: vec![DiskId([2; 16]), DiskId([3; 16])],
-            chunking: Params { min: 16 << 10, avg: 64 << 10, max: 256 << 10, fixed: 64 << 10 },
-            chunk_hash: ChunkHash::Blake3,
-            compression_level: 1,
-            pack_size: 32 << 20,
-            protection: Protection::Clear(keyring),
-        };
-        let bytes = superblock.encode();
-        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(
-            hex,
-            concat!(
-                "7374726f6e67726f6f6d20706f6f6c2c2073656520646f63732f666f726d61742e6d640a0a53",
-                "52535550455231860000000000ac02010101010101010101010101010101018080fdcceec8f5",
-                "e931030303030303030303030303030303030101020202020202020202020202020202020303",
-                "0303030303030303030303030303018080018080048080108080040101028080801000210007",
-                "070707070707070707070707070707070707070707070707070707070707073a5f37b1cb8d81",
-                "0728f73aec8556c8e52a8793f760f7ada78524fcc4319190ae"
-            )
-        );
-        let read = Superblock::decode(&bytes, "it").unwrap();
-        assert_eq!((read.generation, read.created), (300, superblock.created));
-        assert_eq!((read.disk, &read.disks), (superblock.disk, &superblock.disks));
-        assert_eq!((read.pack_size, read.chunking), (32 << 20, superblock.chunking));
-        let keyring = read.protection.unlock(read.pool, None).unwrap().keyring;
-        assert_eq!(keyring.encode()[1..], [7; 32]);
-    }
-
-    #[test]
-    fn a_disk_is_in_a_layout_once() {
-        let mut twice = superblock(2, false);
-        twice.disks[1] = twice.disks[0];
-        assert!(Superblock::decode(&twice.encode(), "it").is_err());
     }
 
     proptest! {

@@ -49,7 +49,11 @@ fn cut(
     }
     let Run { mut model, pending, pool, reader, .. } = run;
     drop((pool, reader));
-    if rng.chance(4) { bed.world.kill() } else { bed.world.power_cut(rng.next()) }
+    if rng.chance(4) {
+        bed.world.kill()
+    } else {
+        bed.world.power_cut(rng.next())
+    }
     if again {
         let snapshot = bed.world.snapshot();
         let begin = bed.world.ops();

@@ -10,9 +10,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use common::{
-    Bed, LONG, Layout, Model, Rng, back_up, piece, reachable, restore, root_id, setting,
-};
+use common::{Bed, LONG, Layout, Model, Rng, back_up, piece, reachable, restore, root_id, setting};
 use strongroom_engine::disk::{Disk, SimDisk, Snapshot};
 use strongroom_engine::error::Error;
 use strongroom_engine::id::ChunkKind;
@@ -111,8 +109,7 @@ impl Scene {
         if !path.starts_with("index") {
             return;
         }
-        let options =
-            OpenOptions { without_index: true, ..self.bed.options(OpenMode::Write, 0) };
+        let options = OpenOptions { without_index: true, ..self.bed.options(OpenMode::Write, 0) };
         let pool = Pool::open(options, self.bed.used(0)).unwrap();
         pool.rebuild_index(&Meter::new()).unwrap();
         assert!(pool.check(true, &Meter::new()).unwrap().is_clean(), "{what}");

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{backup, browse, completions, images, pool, restore, up};
+use crate::{backup, browse, completions, dump, forget, images, mount, pool, restore, up};
 
 /// What `--help` says at its end.
 const AFTER_HELP: &str = "\
@@ -54,6 +54,9 @@ pub(crate) enum Command {
     Restore(Box<restore::Args>),
     Ls(browse::LsArgs),
     Cat(browse::CatArgs),
+    Dump(dump::Args),
+    Mount(mount::Args),
+    Forget(Box<forget::Args>),
     Up(up::Args),
     Completions(completions::Args),
 }
@@ -68,6 +71,9 @@ impl Command {
             Self::Restore(_) => "restore",
             Self::Ls(_) => "ls",
             Self::Cat(_) => "cat",
+            Self::Dump(_) => "dump",
+            Self::Mount(_) => "mount",
+            Self::Forget(_) => "forget",
             Self::Up(_) => "up",
             Self::Completions(_) => "completions",
         }

@@ -125,7 +125,12 @@ fn mode(entry: &Entry) -> String {
 }
 
 /// An entry as a line of text.
-fn line(out: &mut dyn Write, shown: &str, entry: &Entry, names: &Names) -> io::Result<()> {
+pub(crate) fn entry_line(
+    out: &mut dyn Write,
+    shown: &str,
+    entry: &Entry,
+    names: &Names,
+) -> io::Result<()> {
     let owner = |table: &std::collections::BTreeMap<u32, Vec<u8>>, id: u32| {
         table.get(&id).map_or_else(|| id.to_string(), |name| show(name))
     };
@@ -156,7 +161,7 @@ pub(crate) fn ls(context: &Context, args: &LsArgs) -> Result<Done> {
         } else if args.names_only {
             writeln!(out, "{}", show(shown))
         } else {
-            line(&mut out, &show(shown), entry, &names)
+            entry_line(&mut out, &show(shown), entry, &names)
         }
     };
     if !top.is_dir() {

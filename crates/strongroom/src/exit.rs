@@ -85,8 +85,10 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 
 /// Whether nobody reads what is printed any more (`strongroom ls … | head`).
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let source = match engine(error) {
-        Some(Engine::Io { source, .. }) => Some(source),
+    let source = match (engine(error), error.downcast_ref::<Archive>()) {
+        (Some(Engine::Io { source, .. }), _) | (_, Some(Archive::Local { source, .. })) => {
+            Some(source)
+        }
         _ => error.downcast_ref::<std::io::Error>(),
     };
     source.is_some_and(|source| source.kind() == ErrorKind::BrokenPipe)

@@ -12,6 +12,7 @@ use strongroom_engine::id::RootId;
 use strongroom_engine::pool::{OpenMode, Pool};
 
 use crate::access::PoolArgs;
+use crate::compare;
 use crate::exit::{Context, Done, usage};
 use crate::output::{count, json_time, local_time, print_table, size, table};
 
@@ -19,6 +20,8 @@ use crate::output::{count, json_time, local_time, print_table, size, table};
 pub(crate) enum Command {
     List(ListArgs),
     Show(ShowArgs),
+    Diff(compare::DiffArgs),
+    Find(compare::FindArgs),
     Tag(TagArgs),
     Forget(ForgetArgs),
 }
@@ -97,6 +100,8 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<Done> {
     match command {
         Command::List(args) => list(context, &args),
         Command::Show(args) => show_one(context, &args),
+        Command::Diff(args) => compare::run_diff(context, &args),
+        Command::Find(args) => compare::run_find(context, &args),
         Command::Tag(args) => tag(context, &args),
         Command::Forget(args) => forget(context, &args),
     }

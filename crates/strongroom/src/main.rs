@@ -5,10 +5,14 @@ mod access;
 mod args;
 mod backup;
 mod browse;
+mod compare;
 mod completions;
+mod dump;
 mod exit;
+mod forget;
 mod images;
 mod interrupt;
+mod mount;
 mod output;
 mod parse;
 mod pool;
@@ -44,6 +48,9 @@ fn run(context: &Context, command: Command) -> anyhow::Result<Done> {
         Command::Restore(args) => restore::run(context, *args),
         Command::Ls(args) => browse::ls(context, &args),
         Command::Cat(args) => browse::cat(context, &args),
+        Command::Dump(args) => dump::run(context, &args),
+        Command::Mount(args) => mount::run(context, &args),
+        Command::Forget(args) => forget::run(context, &args),
         Command::Up(args) => up::run(context, &args),
         Command::Completions(args) => completions::run(&args),
     }

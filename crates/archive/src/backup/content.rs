@@ -6,21 +6,18 @@
 //! reads overlap, and memory is one buffer for each worker.
 
 use std::collections::BTreeMap;
-use std::io::{self, IoSliceMut, Read};
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{Advice, OFlags, SeekFrom};
-use rustix::io::{Errno, ReadWriteFlags};
-use rustix::time::{ClockId, clock_gettime};
 use strongroom_engine::buf::{AlignedBuf, PAGE};
-use strongroom_engine::chunker::Chunker;
 use strongroom_engine::map::{Extent, MapBuilder, MapRef};
 
 use super::Shared;
-use crate::entry::{Time, XATTR_INLINE, Xattr, XattrValue};
+use super::cut::{Cut, store_pieces};
+use super::opened::{Opened, is_racy};
+use crate::entry::{XATTR_INLINE, Xattr, XattrValue};
 use crate::folder::{Folder, Kind, Meta, meta_of};
 use crate::xattrs::{self, Which};
 
@@ -30,10 +27,6 @@ pub(super) const BLOCK: usize = 1 << 20;
 pub(super) const SMALL: u64 = 256 << 10;
 /// Files above this size are read block by block by all workers, in bytes.
 pub(super) const LARGE: u64 = 4 << 20;
-/// A file that changed so shortly before it was read may change again without a new time: the
-/// kernel stamps times with the tick, which is at most 10 ms apart.
-const RACY: i64 = 20_000_000;
-
 /// What became of a file.
 #[derive(Debug)]
 pub(super) enum Found {
@@ -90,221 +83,6 @@ impl Buffer {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// An open file and, where the filesystem can do so, a way past the page cache.
-#[derive(Debug)]
-struct Opened {
-    fd: OwnedFd,
-    direct: Option<OwnedFd>,
-    /// For how many more reads the page cache isn't asked, as it had nothing.
-    cold: AtomicU32,
-}
-
-/// For how many reads it is believed that the page cache has nothing when it had nothing for one.
-const COLD: u32 = 15;
-
-impl Opened {
-    fn open(task: &Task, direct: bool) -> io::Result<(Self, Meta)> {
-        let fd = task.folder.file(&task.name, OFlags::empty())?;
-        let meta = meta_of(&fd)?;
-        if meta.kind != Kind::File && meta.kind != Kind::Block {
-            return Err(io::Error::other("it became something else while it was looked at"));
-        }
-        let direct = match direct {
-            true => task.folder.file(&task.name, OFlags::DIRECT).ok().filter(|direct| {
-                // Another file may have come to that name in between.
-                meta_of(direct).is_ok_and(|m| (m.device, m.inode) == (meta.device, meta.inode))
-            }),
-            false => None,
-        };
-        if direct.is_some() {
-            // Asking the page cache for what it lacks makes the kernel read it, and with
-            // read-ahead much more of it.
-            let _ = rustix::fs::fadvise(&fd, 0, None, Advice::Random);
-        }
-        Ok((Self { fd, direct, cold: AtomicU32::new(0) }, meta))
-    }
-
-    /// Fills `buf` from `offset`; fewer bytes only at the end of the file. What is in the page
-    /// cache is taken from there, the rest read past it.
-    fn read(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let aligned = |at: u64, buf: &[u8]| {
-            at.is_multiple_of(PAGE as u64)
-                && buf.len().is_multiple_of(PAGE)
-                && (buf.as_ptr() as usize).is_multiple_of(PAGE)
-        };
-        let mut direct = self.direct.as_ref();
-        let mut done = match direct {
-            Some(_) if aligned(offset, buf) => self.cached(buf, offset)?,
-            _ => 0,
-        };
-        while done < buf.len() {
-            let at = offset + done as u64;
-            let rest = &mut buf[done..];
-            let read = match direct.filter(|_| aligned(at, rest)) {
-                Some(fd) => match rustix::io::pread(fd, &mut *rest, at) {
-                    Err(Errno::INVAL | Errno::OPNOTSUPP) => {
-                        direct = None;
-                        continue;
-                    }
-                    other => other,
-                },
-                None => rustix::io::pread(&self.fd, &mut *rest, at),
-            };
-            match read {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(done)
-    }
-
-    /// Takes what the page cache has from `offset` on, in whole pages.
-    fn cached(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let cold = self.cold.load(Ordering::Relaxed);
-        if cold > 0 {
-            self.cold.store(cold - 1, Ordering::Relaxed);
-            return Ok(0);
-        }
-        let mut done = 0;
-        // One page first: a miss costs a read of as much as was asked for.
-        for end in [PAGE.min(buf.len()), buf.len()] {
-            while done < end {
-                let mut into = [IoSliceMut::new(&mut buf[done..end])];
-                let at = offset + done as u64;
-                match rustix::io::preadv2(&self.fd, &mut into, at, ReadWriteFlags::NOWAIT) {
-                    Ok(0) => return Ok(done),
-                    Ok(n) => done += n,
-                    Err(Errno::INTR) => {}
-                    Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-                        self.cold.store(COLD, Ordering::Relaxed);
-                        return Ok(done / PAGE * PAGE);
-                    }
-                    Err(e) => return Err(e.into()),
-                }
-            }
-        }
-        Ok(done)
-    }
-
-    /// Where the next data at or after `offset` begins and ends; None when only a hole is left.
-    /// A filesystem that knows no holes has one stretch of data.
-    fn next_data(&self, offset: u64, size: u64) -> Option<(u64, u64)> {
-        let start = match rustix::fs::seek(&self.fd, SeekFrom::Data(offset)) {
-            Ok(start) => start,
-            Err(Errno::NXIO) => return None,
-            Err(_) => return Some((offset, size)),
-        };
-        let end = rustix::fs::seek(&self.fd, SeekFrom::Hole(start)).unwrap_or(size);
-        (start < size).then(|| (start, end.clamp(start + 1, size.max(start + 1)).min(size)))
-    }
-}
-
-/// Whether a file that was read just now could have changed since without a sign.
-pub(super) fn is_racy(meta: &Meta) -> bool {
-    let now = clock_gettime(ClockId::RealtimeCoarse);
-    let now = Time { sec: now.tv_sec, nsec: now.tv_nsec as u32 };
-    meta.ctime.nanos() >= now.nanos().saturating_sub(RACY)
-}
-
-/// How content is cut.
-#[derive(Clone, Debug)]
-pub(super) enum Cut {
-    /// At boundaries that the content decides.
-    Content(Chunker),
-    /// In pieces of that many bytes; those that are all zero become holes.
-    Fixed(usize),
-}
-
-impl Cut {
-    fn builder(&self) -> MapBuilder {
-        match self {
-            Self::Content(_) => MapBuilder::new(),
-            Self::Fixed(size) => MapBuilder::fixed(*size as u32),
-        }
-    }
-
-    /// Cuts `data` and stores the pieces; appends extents. Gives what is left for the next block.
-    fn store<'d>(
-        &self,
-        shared: &Shared<'_>,
-        data: &'d [u8],
-        last: bool,
-        extents: &mut Vec<Extent>,
-    ) -> strongroom_engine::Result<&'d [u8]> {
-        let (pieces, rest) = self.pieces(data, last);
-        store_pieces(shared, &pieces, extents)?;
-        Ok(rest)
-    }
-
-    fn pieces<'d>(&self, mut data: &'d [u8], last: bool) -> (Vec<Piece<'d>>, &'d [u8]) {
-        let mut pieces = Vec::with_capacity(32);
-        while !data.is_empty() {
-            let len = match self {
-                Self::Content(chunker) => chunker.next_cut(data, last),
-                Self::Fixed(size) if data.len() >= *size => *size,
-                Self::Fixed(_) if last => data.len(),
-                Self::Fixed(_) => 0,
-            };
-            if len == 0 {
-                break;
-            }
-            let (piece, rest) = data.split_at(len);
-            data = rest;
-            pieces.push(match self {
-                Self::Fixed(_) if is_zero(piece) => Piece::Hole(len as u64),
-                _ => Piece::Data(piece),
-            });
-        }
-        (pieces, data)
-    }
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&0) && bytes[..bytes.len() - 1] == bytes[1..]
-}
-
-/// A piece of content, cut but not stored.
-#[derive(Clone, Copy, Debug)]
-enum Piece<'d> {
-    Data(&'d [u8]),
-    Hole(u64),
-}
-
-fn store_pieces(
-    shared: &Shared<'_>,
-    pieces: &[Piece<'_>],
-    extents: &mut Vec<Extent>,
-) -> strongroom_engine::Result<()> {
-    let data: Vec<&[u8]> = pieces
-        .iter()
-        .filter_map(|piece| match piece {
-            Piece::Data(data) => Some(*data),
-            Piece::Hole(_) => None,
-        })
-        .collect();
-    let mut ids = Vec::with_capacity(data.len());
-    if !data.is_empty() {
-        let stored = shared.store.store(&data, &mut ids)?;
-        shared.progress.stored(&stored);
-    }
-    let mut ids = ids.into_iter();
-    for piece in pieces {
-        extents.push(match piece {
-            Piece::Hole(len) => Extent::Hole { len: *len },
-            Piece::Data(data) => match ids.next() {
-                Some(id) => Extent::Data { id, len: data.len() as u32 },
-                None => {
-                    let why = "it gave fewer ids than there are pieces";
-                    return Err(strongroom_engine::Error::damaged("the session", why));
-                }
-            },
-        });
-    }
-    Ok(())
 }
 
 /// The right to read the next block of a stream. There is one, and it moves from worker to worker.
@@ -416,7 +194,7 @@ impl Stream {
         let open = || -> io::Result<_> {
             let (file, mut meta) = Opened::open(&task, true)?;
             if meta.kind == Kind::Block {
-                meta.size = rustix::fs::seek(&file.fd, SeekFrom::End(0))?;
+                meta.size = rustix::fs::seek(&file.fd, rustix::fs::SeekFrom::End(0))?;
             }
             let racy = is_racy(&meta);
             Ok((file, meta, racy))

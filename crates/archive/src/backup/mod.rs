@@ -8,7 +8,9 @@
 //!   the content of each file, and writes the directories.
 
 mod content;
+mod cut;
 mod gather;
+mod opened;
 mod progress;
 mod queue;
 mod walk;
@@ -37,7 +39,8 @@ use crate::names::Names;
 use crate::rules::Rules;
 use crate::store::{Source, Store};
 use crate::{Error, Result, Troubles};
-use content::{Cut, Found, Job, Stream, Task};
+use content::{Found, Job, Stream, Task};
+use cut::Cut;
 use gather::Gather;
 use queue::Queue;
 use walk::{Plan, Walk};

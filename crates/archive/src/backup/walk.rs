@@ -11,7 +11,8 @@ use strongroom_engine::id::ChunkId;
 use strongroom_engine::map::MapRef;
 
 use super::Shared;
-use super::content::{Found, Job, LARGE, Task, is_racy};
+use super::content::{Found, Job, LARGE, Task};
+use super::opened::is_racy;
 use crate::entry::{Body, Entry, Xattr};
 use crate::folder::{Folder, Kind, Meta, Names};
 use crate::image::components;

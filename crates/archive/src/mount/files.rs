@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(ahead, len);
         let random = file();
         for i in 1..100 {
-            let at = i * 37 % 97 << 20;
+            let at = (i * 37 % 97) << 20;
             assert_eq!(random.note(at, at + 4096), None);
         }
     }

@@ -14,7 +14,6 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 use strongroom_engine::clock::PoolTime;
-use strongroom_engine::id::ChunkId;
 
 use super::chunks::Shared;
 use super::files::{File, Reads};

@@ -171,7 +171,7 @@ mod tests {
             let runs = Runs::new();
             let check = |i: usize| {
                 let found = runs.find(&store, dir, name(i).as_bytes()).unwrap();
-                let there = i > 0 && i % 2 == 0 && i <= 2 * count;
+                let there = i > 0 && i.is_multiple_of(2) && i <= 2 * count;
                 assert_eq!(found.is_some(), there, "{i} of {count}");
                 assert!(found.is_none_or(|entry| entry.name == name(i).as_bytes()));
             };

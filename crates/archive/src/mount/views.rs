@@ -37,11 +37,14 @@ impl From<Image> for Shown {
     }
 }
 
+/// Names, and the numbers of the views that have them.
+pub(super) type Items = Vec<(Vec<u8>, u32)>;
+
 /// What a view is.
 #[derive(Debug)]
 pub(super) enum Kind {
     /// A directory of views, by ascending name.
-    Dir(Vec<(Vec<u8>, u32)>),
+    Dir(Items),
     /// A symbolic link.
     Link(Vec<u8>),
     /// The top of the image with that number.
@@ -82,8 +85,8 @@ impl Views {
         let by_id = views.dir(top, newest);
         let by_name = views.dir(top, newest);
         let by_time = views.dir(top, newest);
-        let mut names: BTreeMap<Vec<u8>, (u32, Vec<(Vec<u8>, u32)>)> = BTreeMap::new();
-        let mut dates: BTreeMap<String, (u32, Vec<(Vec<u8>, u32)>)> = BTreeMap::new();
+        let mut names: BTreeMap<Vec<u8>, (u32, Items)> = BTreeMap::new();
+        let mut dates: BTreeMap<String, (u32, Items)> = BTreeMap::new();
         let mut ids = Vec::new();
         let mut used: HashSet<Vec<u8>> = HashSet::new();
         let mut newest_of: HashMap<u32, Vec<u8>> = HashMap::new();
@@ -133,7 +136,7 @@ impl Views {
                 items.push((b"latest".to_vec(), link));
             }
         }
-        let mut fill = |dir: u32, mut items: Vec<(Vec<u8>, u32)>| {
+        let mut fill = |dir: u32, mut items: Items| {
             items.sort();
             views.list[dir as usize].kind = Kind::Dir(items);
         };

@@ -223,4 +223,3 @@ fn write_superblock(superblock: &Superblock, disks: &[Option<Arc<dyn Disk>>]) ->
         _ => Ok(()),
     }
 }
-

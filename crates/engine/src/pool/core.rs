@@ -137,10 +137,8 @@ impl Core {
     pub(crate) fn new(parts: Parts) -> Result<Self> {
         let Parts { superblock, keyring, master, disks, index, clock, state, journal } = parts;
         let (data, parity) = (superblock.data_shards, superblock.parity_shards);
-        let layout = Layout {
-            data: Shape::new(data, parity)?,
-            nodes: Shape::new(1, data + parity - 1)?,
-        };
+        let layout =
+            Layout { data: Shape::new(data, parity)?, nodes: Shape::new(1, data + parity - 1)? };
         let numbers = Numbers {
             pack: state.next_pack.0,
             pack_end: state.next_pack.0,

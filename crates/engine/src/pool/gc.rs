@@ -132,7 +132,9 @@ impl Pool {
         let allowed = (kept as f64 * options.max_unused.clamp(0.0, 1.0)) as u64;
         let mut unused: u64 = sparse.iter().map(Victim::dead_bytes).sum();
         sparse.sort_by_key(|v| v.dead_bytes() * 1000 / v.info.len.max(1));
-        while unused > allowed && let Some(victim) = sparse.pop() {
+        while unused > allowed
+            && let Some(victim) = sparse.pop()
+        {
             unused -= victim.dead_bytes();
             victims.push(victim);
         }
@@ -272,8 +274,7 @@ impl Pool {
             }
             Ok(())
         };
-        read(false, lens, &mut new, &mut raw)
-            .or_else(|_| read(true, lens, &mut new, &mut raw))?;
+        read(false, lens, &mut new, &mut raw).or_else(|_| read(true, lens, &mut new, &mut raw))?;
         if new.chunks.is_empty() {
             return Ok(());
         }

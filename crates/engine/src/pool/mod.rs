@@ -49,8 +49,8 @@ use std::sync::{Arc, Mutex};
 
 pub use self::admin::SlotInfo;
 pub use self::gc::{GcOptions, GcReport};
-pub use self::open::{CreateOptions, OpenMode, OpenOptions, Use};
 pub use self::meter::Meter;
+pub use self::open::{CreateOptions, OpenMode, OpenOptions, Use};
 pub use self::place::Place;
 pub use self::read::ChunkBytes;
 pub use self::session::{NewRoot, Session, Stored};
@@ -203,8 +203,7 @@ impl Pool {
         let mut updated = None;
         self.core.record(|state| {
             let root = state.roots.get(&id);
-            let mut root =
-                root.cloned().ok_or_else(|| Error::NoSuchRoot { id: id.to_string() })?;
+            let mut root = root.cloned().ok_or_else(|| Error::NoSuchRoot { id: id.to_string() })?;
             if let Some(until) = immutable_until {
                 if let Some(old) = root.immutable_until.filter(|old| *old > until) {
                     return Err(Error::Immutable { id, until: old.to_string() });

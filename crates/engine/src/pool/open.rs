@@ -106,7 +106,10 @@ impl Pool {
         shard::Shape::new(data, parity)?;
         for disk in &disks {
             if Superblock::exists(&**disk) {
-                return Err(Error::Invalid(format!("{} is part of a pool already", disk.describe())));
+                return Err(Error::Invalid(format!(
+                    "{} is part of a pool already",
+                    disk.describe()
+                )));
             }
         }
         let mut locks = Vec::new();
@@ -118,9 +121,7 @@ impl Pool {
         let keyring = Keyring::generate(aead);
         let protection = match &secret {
             None => Protection::Clear(keyring.clone()),
-            Some((secret, stretch)) => {
-                Protection::seal(&keyring, pool, secret, "first", *stretch)?
-            }
+            Some((secret, stretch)) => Protection::seal(&keyring, pool, secret, "first", *stretch)?,
         };
         let members: Vec<DiskId> = disks.iter().map(|_| DiskId::random()).collect();
         let superblock = Superblock::new(
@@ -172,6 +173,9 @@ impl Pool {
         }
         let unlocked = superblock.protection.unlock(superblock.pool, secret)?;
         if writes {
+            for disk in disks.iter().flatten().filter(|disk| !has_room(&***disk)) {
+                make_room(&**disk)?;
+            }
             for place in outdated {
                 if let Some(disk) = &disks[place] {
                     make_room(&**disk)?;
@@ -180,11 +184,22 @@ impl Pool {
             }
         }
         let settings = settings(&superblock, &unlocked.keyring, &used);
-        let (journal, mut state, report) = Journal::open(&places(&disks), settings, writes)?;
-        let options = index::Options { with_filters: writes, ..index::Options::default() };
-        let none = BTreeMap::new();
-        let segments = if without_index { &none } else { &state.segments };
-        let index = Index::open(&disks, segments, superblock.pool, options)?;
+        let mut tried = None;
+        let (journal, mut state, report, index) = loop {
+            let (journal, state, report) =
+                Journal::open(&places(&disks), settings.clone(), writes)?;
+            let options = index::Options { with_filters: writes, ..index::Options::default() };
+            let none = BTreeMap::new();
+            let segments = if without_index { &none } else { &state.segments };
+            match Index::open(&disks, segments, superblock.pool, options) {
+                Ok(index) => break (journal, state, report, index),
+                // A writer may have merged segments, and removed them, since the journal was read.
+                Err(_) if !writes && tried.as_ref() != Some(&state.segments) => {
+                    tried = Some(state.segments);
+                }
+                Err(e) => return Err(e),
+            }
+        };
         let stale: Vec<usize> = report.stale.iter().map(|stale| stale.disk).collect();
         // From here on the time since this boot counts, whatever becomes of the wall clock.
         let clock_warning;
@@ -234,6 +249,17 @@ pub(crate) fn make_room(disk: &dyn Disk) -> Result<()> {
         disk.sync_dir("")
     };
     make().map_err(|e| Error::io(format!("preparing {}", disk.describe()), e))
+}
+
+/// Whether a disk has all its directories: whoever copied it may have left out empty ones.
+fn has_room(disk: &dyn Disk) -> bool {
+    let dirs = |dir| {
+        let found = disk.list(dir).unwrap_or_default();
+        found.into_iter().filter(|entry| entry.is_dir).map(|entry| entry.name).collect::<Vec<_>>()
+    };
+    let top = dirs("");
+    let own = [index::DIR, JOURNALS[0], JOURNALS[1]];
+    own.iter().all(|dir| top.iter().any(|name| name == dir)) && dirs(shard::TOP).len() == 256
 }
 
 /// The directories of the journal; the second is used in a pool of one disk.
@@ -321,12 +347,15 @@ fn lock_to_write(disk: &dyn Disk, holder: &str) -> Result<Box<dyn DiskLock>> {
         Ok(lock) => {
             // Only for the message that others get; without it theirs is shorter.
             let _ = replace_file(disk, HOLDER, holder.as_bytes());
+            // So that readers find it even when the disk is full.
+            let _ = disk.lock(READERS_LOCK, false);
             Ok(lock)
         }
         Err(e) if e.kind() == ErrorKind::WouldBlock => {
             let holder = read_file(disk, HOLDER, MAX_HOLDER).unwrap_or_default();
             let holder = String::from_utf8_lossy(&holder).into_owned();
-            let holder = if holder.is_empty() { "another process writes it".into() } else { holder };
+            let holder =
+                if holder.is_empty() { "another process writes it".into() } else { holder };
             Err(Error::InUse { holder })
         }
         Err(e) => Err(Error::io(format!("locking {}", disk.describe()), e)),
@@ -340,7 +369,11 @@ fn lock_to_read(disk: &dyn Disk) -> Result<Option<Box<dyn DiskLock>>> {
         match disk.lock(READERS_LOCK, false) {
             Ok(lock) => return Ok(Some(lock)),
             Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(READER_WAIT),
-            Err(e) if matches!(e.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) =>
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied
+                ) =>
             {
                 return Ok(None);
             }
@@ -349,4 +382,3 @@ fn lock_to_read(disk: &dyn Disk) -> Result<Option<Box<dyn DiskLock>>> {
     }
     Err(Error::InUse { holder: "a collection is removing files".into() })
 }
-

@@ -32,9 +32,10 @@ impl ChunkSet {
 
     /// Whether a chunk is in the set.
     pub(crate) fn contains(&self, pack: PackId, ordinal: u32) -> bool {
-        self.packs.get(&pack).and_then(|words| words.get(ordinal as usize / 64)).is_some_and(
-            |word| word & 1 << (ordinal % 64) != 0,
-        )
+        self.packs
+            .get(&pack)
+            .and_then(|words| words.get(ordinal as usize / 64))
+            .is_some_and(|word| word & 1 << (ordinal % 64) != 0)
     }
 
     /// How many chunks of a pack are in the set.

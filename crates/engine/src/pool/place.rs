@@ -41,10 +41,8 @@ impl Place {
     /// # Errors
     /// [`Error::NotAPool`] when nothing there says so.
     pub fn find(dir: &Path) -> Result<Self> {
-        let not_a_pool = |why: &str| Error::NotAPool {
-            path: dir.display().to_string(),
-            why: why.to_owned(),
-        };
+        let not_a_pool =
+            |why: &str| Error::NotAPool { path: dir.display().to_string(), why: why.to_owned() };
         let path = dir.join(FILE);
         match fs::metadata(&path) {
             Ok(meta) if meta.len() > MAX_LEN => return Err(not_a_pool("pool.disks is too long")),

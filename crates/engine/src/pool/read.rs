@@ -44,7 +44,10 @@ impl OpenPack {
         let header = shards.header()?;
         let what = || format!("pack {id}");
         if (header.epoch, header.kind) != (info.epoch, info.kind) {
-            return Err(Error::damaged(what(), "its header is not that of the pack in the journal"));
+            return Err(Error::damaged(
+                what(),
+                "its header is not that of the pack in the journal",
+            ));
         }
         let sealer = core.keyring().pack(info.epoch, &header.salt);
         let sealer = sealer.ok_or_else(|| Error::damaged(what(), "its data key is unknown"))?;
@@ -188,7 +191,8 @@ impl Reading {
             }
         }
         let info = core.state().packs.get(&id).copied();
-        let info = info.ok_or_else(|| Error::damaged(format!("pack {id}"), "it is not in the pool"))?;
+        let info =
+            info.ok_or_else(|| Error::damaged(format!("pack {id}"), "it is not in the pool"))?;
         let pack = Arc::new(OpenPack::open(core, id, info)?);
         let mut kept = lock(&self.kept);
         let tick = kept.tick;
@@ -254,7 +258,8 @@ fn open_frame(
 /// The chunk at `at` in an opened frame, if it is the one that `id` names.
 fn chunk_in<'a>(core: &Core, raw: &'a [u8], at: &Location, id: &ChunkId) -> Result<&'a [u8]> {
     let range = at.offset as usize..at.offset as usize + at.len as usize;
-    let bytes = raw.get(range).ok_or_else(|| unreadable(id, at, &"it lies outside of its frame"))?;
+    let bytes =
+        raw.get(range).ok_or_else(|| unreadable(id, at, &"it lies outside of its frame"))?;
     if core.hasher.id(at.kind, bytes) != *id {
         return Err(unreadable(id, at, &"its content does not have its id"));
     }
@@ -296,7 +301,9 @@ impl Pool {
     /// The newest good place of a chunk; what is still on its way to a pack is brought there.
     pub(crate) fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
         let at = self.core.lookup(id)?;
-        if self.core.index.memtable().is_in_flight(id) || at.is_some_and(|at| self.core.is_fresh(at.pack)) {
+        if self.core.index.memtable().is_in_flight(id)
+            || at.is_some_and(|at| self.core.is_fresh(at.pack))
+        {
             self.flush(|_| Ok(Vec::new()))?;
             return self.core.lookup(id);
         }
@@ -375,11 +382,15 @@ impl Pool {
         let work = || -> Result<()> {
             let mut lens = self.reading.lens();
             let result = loop {
-                let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) else { break Ok(()) };
+                let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                    break Ok(());
+                };
                 if let Err(e) = self.core.check_canceled() {
                     break Err(e);
                 }
-                if let Err(e) = self.fetch_run(&places[run.clone()], wanted, &mut lens, sink, failed) {
+                if let Err(e) =
+                    self.fetch_run(&places[run.clone()], wanted, &mut lens, sink, failed)
+                {
                     next.store(runs.len(), Ordering::Relaxed);
                     break Err(e);
                 }
@@ -415,9 +426,9 @@ impl Pool {
         let len = (last.frame_offset - start) as usize + last.frame_len as usize;
         let mut buf = std::mem::take(&mut lens.sealed);
         let pack = self.reading.pack(&self.core, first.pack).ok();
-        let read = pack.as_ref().and_then(|pack| {
-            pack.read(&self.core, start.into(), len, false, &mut buf).ok()
-        });
+        let read = pack
+            .as_ref()
+            .and_then(|pack| pack.read(&self.core, start.into(), len, false, &mut buf).ok());
         let mut result = Ok(());
         for frame in run.chunk_by(|a, b| a.0.frame_offset == b.0.frame_offset) {
             let at = &frame[0].0;
@@ -429,7 +440,8 @@ impl Pool {
             });
             for (at, i) in frame {
                 let id = &wanted[*i];
-                let chunk = if opened { chunk_in(&self.core, &lens.raw, at, id).ok() } else { None };
+                let chunk =
+                    if opened { chunk_in(&self.core, &lens.raw, at, id).ok() } else { None };
                 result = match chunk {
                     Some(chunk) => sink(*i, chunk),
                     // The slow way mends what it can, and follows a chunk that was moved.

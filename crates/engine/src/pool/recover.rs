@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use crate::disk::read_file;
 use crate::error::Result;
 use crate::id::{ChunkId, Location, PackId};
 use crate::index;
@@ -11,6 +12,9 @@ use crate::pool::read::OpenPack;
 use crate::shard::{self, FoundShard, ShardSet, Stage};
 use crate::state::PackInfo;
 use crate::superblock;
+
+/// Longer than any superblock.
+const MAX: u64 = 16 << 20;
 
 impl Pool {
     /// `stale` are disks whose journal was behind: whole packs on them that the state doesn't
@@ -50,9 +54,10 @@ impl Pool {
             let _ = index::sweep(&**disk, &self.core.state().segments);
         }
         self.core.mend_index()?;
+        self.mend_superblock()?;
         for disk in self.core.disks.iter().flatten() {
             // Of a change that was interrupted; it may have key slots that were never in use.
-            for name in [superblock::FILE, superblock::SECOND] {
+            for name in superblock::NAMES {
                 let _ = disk.remove(&format!("{name}.new"));
             }
         }
@@ -63,6 +68,19 @@ impl Pool {
         }
         self.remove_condemned()?;
         Ok(())
+    }
+
+    /// A pool on one disk has two copies; one that is bad, or that a crash left behind (perhaps
+    /// with a key slot that was removed), is written anew.
+    fn mend_superblock(&self) -> Result<()> {
+        let [Some(disk)] = &self.core.disks[..] else { return Ok(()) };
+        let [first, second] = superblock::NAMES.map(|name| read_file(&**disk, name, MAX).ok());
+        if first == second {
+            return Ok(());
+        }
+        self.core.notice("a copy of the superblock was bad or out of date; written anew");
+        let superblock = self.core.superblock().clone();
+        superblock.write(&**disk)
     }
 
     fn list_shards(&self) -> BTreeMap<usize, Vec<FoundShard>> {

@@ -118,7 +118,12 @@ impl<'p> Session<'p> {
     ///
     /// # Errors
     /// Those of the disks, after which the session can't be committed.
-    pub fn store(&self, kind: ChunkKind, pieces: &[&[u8]], ids: &mut Vec<ChunkId>) -> Result<Stored> {
+    pub fn store(
+        &self,
+        kind: ChunkKind,
+        pieces: &[&[u8]],
+        ids: &mut Vec<ChunkId>,
+    ) -> Result<Stored> {
         let bench = lock(&self.benches).pop();
         let mut bench = bench.unwrap_or_else(|| Bench {
             codec: FrameCodec::new(self.pool.core.level),
@@ -154,7 +159,9 @@ impl<'p> Session<'p> {
         for piece in pieces {
             if piece.is_empty() || piece.len() > MAX_CHUNK {
                 let len = piece.len();
-                return Err(Error::Invalid(format!("a chunk has {len} bytes, not 1 to {MAX_CHUNK}")));
+                return Err(Error::Invalid(format!(
+                    "a chunk has {len} bytes, not 1 to {MAX_CHUNK}"
+                )));
             }
             let id = core.hasher.id(kind, piece);
             ids.push(id);

@@ -118,7 +118,7 @@ fn what_is_committed_comes_back_from_every_layout() {
             root
         };
         let pool = bed.open();
-        assert_eq!(pool.roots(), [root.clone()]);
+        assert_eq!(pool.roots(), std::slice::from_ref(&root));
         assert_eq!(restore(&pool, &root).unwrap(), pieces, "{disks} disks");
         assert!(pool.check(true, &Meter::new()).unwrap().is_clean());
         // The same again is known.

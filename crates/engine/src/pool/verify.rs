@@ -164,7 +164,13 @@ impl Pool {
         })
     }
 
-    fn check_pack(&self, id: PackId, info: &PackInfo, lens: &mut Lens, report: &Mutex<CheckReport>) {
+    fn check_pack(
+        &self,
+        id: PackId,
+        info: &PackInfo,
+        lens: &mut Lens,
+        report: &Mutex<CheckReport>,
+    ) {
         let opened = OpenPack::open(&self.core, id, *info)
             .and_then(|pack| Ok((pack.directory(&self.core)?, pack)));
         let (directory, pack) = match opened {
@@ -337,9 +343,8 @@ impl Pool {
         };
         let mut buffers = ScrubBuffers::default();
         for (done, (id, info)) in packs.iter().enumerate() {
-            let come_to = || {
-                self.core.record(|_| Ok(vec![Op::Scrub(Some(ScrubMark { next: *id, ..mark }))]))
-            };
+            let come_to =
+                || self.core.record(|_| Ok(vec![Op::Scrub(Some(ScrubMark { next: *id, ..mark }))]));
             if done % SCRUB_STEP == 0 {
                 come_to()?;
             }
@@ -391,8 +396,7 @@ impl Pool {
         let shape = Shape::new(info.data_shards, info.parity_shards)?;
         let geometry = Geometry::new(shape, info.len)?;
         let (disks, pool) = (&self.core.disks, self.core.id);
-        let report =
-            shard::scrub_pack(disks, pool, id, Some(geometry), true, buffers, throttle)?;
+        let report = shard::scrub_pack(disks, pool, id, Some(geometry), true, buffers, throttle)?;
         outcome.packs += 1;
         outcome.bytes_read += report.bytes_read;
         outcome.bad_units += report.bad_units.len() as u64;

@@ -100,7 +100,11 @@ fn seal(core: &Core, closed: Closed) -> Result<()> {
 enum Way {
     /// Everything in the caller's thread, in one order: simulations replay exactly.
     Inline(Box<Mutex<Packing>>),
-    Threads { work: SyncSender<Work>, packing: JoinHandle<()>, sealing: JoinHandle<()> },
+    Threads {
+        work: SyncSender<Work>,
+        packing: JoinHandle<()>,
+        sealing: JoinHandle<()>,
+    },
 }
 
 /// Writes frames.
@@ -144,8 +148,7 @@ impl Writer {
         match &self.way {
             Way::Inline(packing) => {
                 let mut packing = lock(packing);
-                let closed =
-                    packing.push(kind, &mut frame).inspect_err(|e| packing.fail(e));
+                let closed = packing.push(kind, &mut frame).inspect_err(|e| packing.fail(e));
                 let sealed = closed?.map_or(Ok(()), |closed| seal(&self.core, closed));
                 lock(&self.spare).push(frame);
                 sealed
@@ -207,9 +210,9 @@ fn pack_all(
     spare: &Mutex<Vec<NewFrame>>,
 ) {
     let hand_over = |pack: Closed| {
-        closed.send(Seal::Pack(Box::new(pack))).map_err(|_| Error::Stopped {
-            why: "the sealing thread ended".into(),
-        })
+        closed
+            .send(Seal::Pack(Box::new(pack)))
+            .map_err(|_| Error::Stopped { why: "the sealing thread ended".into() })
     };
     for work in todo {
         match work {
@@ -221,9 +224,8 @@ fn pack_all(
                 }
             }
             Work::Flush(answer) => {
-                let all = packing.close().and_then(|packs| {
-                    packs.into_iter().try_for_each(hand_over)
-                });
+                let all =
+                    packing.close().and_then(|packs| packs.into_iter().try_for_each(hand_over));
                 match all {
                     Ok(()) => {
                         // Without a sealing thread the answer is dropped, which says enough.
@@ -265,4 +267,3 @@ fn seal_all(core: &Core, to_seal: &Receiver<Seal>) {
         }
     }
 }
-

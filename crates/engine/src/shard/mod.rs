@@ -88,7 +88,7 @@ mod tests;
 
 pub use format::{Geometry, MAX_PACK, MAX_UNIT, PackHeader, Shape, UNIT};
 pub use place::{
-    BadUnit, Flaw, FoundShard, PackSummary, ShardFlaw, Stage, create_directories, directory,
+    BadUnit, Flaw, FoundShard, PackSummary, ShardFlaw, Stage, TOP, create_directories, directory,
     disk_of, list_packs, read_header, remove_pack, shard_path, summarize,
 };
 pub use reader::{LostShard, ReadReport, ShardSet};

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::id::{PackId, PoolId};
 
 /// The directory of all packs.
-const TOP: &str = "packs";
+pub const TOP: &str = "packs";
 /// What is behind the name of a shard that is being written.
 pub(super) const OPEN: &str = ".open";
 /// What is behind the name of a shard that is being rebuilt.

@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// A directory on a disk of its own; once for each disk
     #[arg(long = "disk", value_name = "DIR")]
     disks: Vec<PathBuf>,
-    /// Encrypt everything; a secret must be given
+    /// Encrypt everything; a secret must be given, and giving one by an option implies this
     #[arg(long)]
     encrypt: bool,
     #[command(flatten)]

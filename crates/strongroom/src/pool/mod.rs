@@ -12,6 +12,7 @@ use clap::Subcommand;
 use crate::exit::{Context, Done};
 
 pub(crate) use create::{New, make};
+pub(crate) use upkeep::{gc_json, gc_text, gc_with};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use strongroom_archive::affected::{Affected, affected};
 use strongroom_engine::pool::{
-    CheckReport, GcOptions, Meter, OpenMode, Pool, ScrubOptions, ScrubOutcome,
+    CheckReport, GcOptions, GcReport, Meter, OpenMode, Pool, ScrubOptions, ScrubOutcome,
 };
 
 use crate::access::PoolArgs;
@@ -36,59 +36,63 @@ pub(crate) struct GcArgs {
 
 pub(crate) fn gc(context: &Context, args: &GcArgs) -> Result<Done> {
     let pool = args.pool.open(context, OpenMode::Write)?;
-    collect(
-        context,
-        &pool,
-        GcOptions { dry_run: args.dry_run, max_unused: args.max_unused / 100.0 },
-    )
+    let options = GcOptions { dry_run: args.dry_run, max_unused: args.max_unused / 100.0 };
+    let report = gc_with(context, &pool, options)?;
+    let document = gc_json(&report, options);
+    context.out.summary(Some(&pool), document, |out| gc_text(out, &report, options))?;
+    Ok(Done::well_if(report.missing_chunks == 0))
 }
 
-/// Collects garbage, and tells what that freed.
-pub(crate) fn collect(context: &Context, pool: &Pool, options: GcOptions) -> Result<Done> {
-    let report =
-        progress::status(context.out, || "collecting garbage".into(), || pool.gc(options))?;
-    let freed = report.bytes_removed.saturating_sub(report.bytes_copied);
-    let document = json!({
+/// Collects garbage, with progress.
+pub(crate) fn gc_with(context: &Context, pool: &Pool, options: GcOptions) -> Result<GcReport> {
+    Ok(progress::status(context.out, || "collecting garbage".into(), || pool.gc(options))?)
+}
+
+/// What was given up, less what was copied out of it.
+fn freed(report: &GcReport) -> u64 {
+    report.bytes_removed.saturating_sub(report.bytes_copied)
+}
+
+/// What a collection came to, as JSON.
+pub(crate) fn gc_json(report: &GcReport, options: GcOptions) -> Value {
+    json!({
         "dry_run": options.dry_run,
         "live_chunks": report.live_chunks,
         "dead_chunks": report.dead_chunks,
         "bytes_before": report.bytes_before,
-        "bytes_freed": freed,
+        "bytes_freed": freed(report),
         "bytes_removed": report.bytes_removed,
         "bytes_copied": report.bytes_copied,
         "bytes_unused": report.bytes_unused,
         "packs_removed": report.packs_removed,
         "packs_waiting": report.packs_waiting,
         "missing_chunks": report.missing_chunks,
-    });
-    context.out.summary(Some(pool), document, |out| {
-        let would = if options.dry_run { "would free" } else { "freed" };
-        let of = size(report.bytes_before);
-        let packs = count(report.packs_removed, "pack", "packs");
-        writeln!(
-            out,
-            "{would} {} of {of}: {packs}, {} copied",
-            size(freed),
-            size(report.bytes_copied)
-        )?;
-        let dead = count(report.dead_chunks, "chunk was", "chunks were");
-        writeln!(
-            out,
-            "{dead} garbage, {} live; {} of garbage stay in packs in use",
-            report.live_chunks,
-            size(report.bytes_unused)
-        )?;
-        if report.packs_waiting > 0 {
-            let waiting = count(report.packs_waiting, "pack waits", "packs wait");
-            writeln!(out, "{waiting} for readers of the pool to end; the next gc removes them")?;
-        }
-        if report.missing_chunks > 0 {
-            let missing = count(report.missing_chunks, "chunk is", "chunks are");
-            writeln!(out, "{missing} missing: run `strongroom pool check`")?;
-        }
-        Ok(())
-    })?;
-    Ok(Done::well_if(report.missing_chunks == 0))
+    })
+}
+
+/// What a collection came to, as text.
+pub(crate) fn gc_text(
+    out: &mut dyn Write,
+    report: &GcReport,
+    options: GcOptions,
+) -> std::io::Result<()> {
+    let would = if options.dry_run { "would free" } else { "freed" };
+    let (bytes, of) = (size(freed(report)), size(report.bytes_before));
+    let packs = count(report.packs_removed, "pack", "packs");
+    writeln!(out, "{would} {bytes} of {of}: {packs}, {} copied", size(report.bytes_copied))?;
+    let dead = count(report.dead_chunks, "chunk was", "chunks were");
+    let unused = size(report.bytes_unused);
+    let live = report.live_chunks;
+    writeln!(out, "{dead} garbage, {live} live; {unused} of garbage in packs in use")?;
+    if report.packs_waiting > 0 {
+        let waiting = count(report.packs_waiting, "pack waits", "packs wait");
+        writeln!(out, "{waiting} for readers of the pool to end; the next gc removes them")?;
+    }
+    if report.missing_chunks > 0 {
+        let missing = count(report.missing_chunks, "chunk is", "chunks are");
+        writeln!(out, "{missing} missing: run `strongroom pool check`")?;
+    }
+    Ok(())
 }
 
 /// Read every disk and mend what has rotted

@@ -45,7 +45,10 @@ fn rot_on_one_disk_is_mended() {
     assert!(spoil(&lab.path("d1")) > 0);
     lab.run("restore tree --to out").code(0);
     assert_same(&lab.path("src"), &lab.inside("out", "src"));
+    let mended = lab.run("pool scrub --json").code(0).json();
+    assert!(mended["healed"].as_u64().unwrap() > 0, "{mended}");
     assert!(spoil(&lab.path("d0")) > 0);
+    lab.run("pool check --read-data").code(0);
     lab.run("pool scrub").code(0);
     let clean = lab.run("pool scrub --json").code(0).json();
     assert_eq!((&clean["bad_units"], &clean["bad_shards"]), (&0.into(), &0.into()));

@@ -6,7 +6,9 @@ mod support;
 
 mod basics;
 mod damage;
+mod golden;
 mod images;
+mod looking;
 mod pools;
 mod streams;
 mod trees;

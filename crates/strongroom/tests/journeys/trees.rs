@@ -19,7 +19,6 @@ fn every_kind_of_file_comes_back() {
         let original = lab.path("src").join(file).metadata().unwrap();
         assert!(restored.blocks() <= original.blocks() + 64, "{file} is not sparse");
     }
-    // A socket is noted in the image, and not made.
     let caps = output(tool("getcap").arg(lab.inside("out", "src").join("capable")));
     assert!(String::from_utf8(caps).unwrap().contains("cap_net_raw=ep"));
     // The content of a directory can go anywhere, and a second restore finds everything there.
@@ -148,4 +147,41 @@ fn files_that_can_not_be_read_are_named_and_the_rest_is_complete() {
     // Nothing of what was asked for: no image.
     lab.run("backup gone --name y").code(1);
     lab.run("images show y").code(1);
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_named() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("src")).unwrap();
+    fs::write(lab.path("src/still"), b"still").unwrap();
+    fs::write(lab.path("src/grows"), noise(1, 20_000_000)).unwrap();
+    lab.make_pool();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let run = std::thread::scope(|scope| {
+        let path = lab.path("src/grows");
+        let over = &over;
+        scope.spawn(move || {
+            let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
+            // Bounded, whatever happens to the backup.
+            for _ in 0..100_000_000 {
+                if over.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                std::io::Write::write_all(&mut file, b"x").unwrap();
+            }
+        });
+        let run = lab.run("backup src --name x");
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        run
+    });
+    let run = run.code(3);
+    assert!(run.err.contains("/src/grows: ") && !run.err.contains("/src/still"), "{}", run.err);
+    lab.run("restore x --to out --verify").code(0);
+    assert_eq!(fs::read(lab.inside("out", "src").join("still")).unwrap(), b"still");
+    let grown = fs::read(lab.inside("out", "src").join("grows")).unwrap();
+    assert_eq!(grown[..20_000_000], noise(1, 20_000_000));
+    // Once it is still, it is read again and complete.
+    lab.run("backup src --name x").code(0);
+    lab.run("restore x --to again").code(0);
+    assert_same(&lab.path("src"), &lab.inside("again", "src"));
 }

@@ -1,0 +1,207 @@
+//! Disks that fail and disks that are full: what was confirmed stays, what can't be done is said,
+//! and work goes on as far as the layout allows.
+//!
+//! `STRONGROOM_FAULTS_ALL=1` lets every single operation fail; by default some do.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::io::ErrorKind;
+
+use common::workload::{Act, Run};
+use common::{Bed, EXACT, LONG, Layout, Model, Pending, back_up, check_roots, setting, verify};
+use strongroom_engine::disk::{Fault, Operation};
+use strongroom_engine::error::Error;
+
+const CHANGES: [Operation; 8] = [
+    Operation::Create,
+    Operation::Write,
+    Operation::SetLen,
+    Operation::Sync,
+    Operation::Rename,
+    Operation::Remove,
+    Operation::MakeDir,
+    Operation::SyncDir,
+];
+const LOOKS: [Operation; 4] = [Operation::Open, Operation::Read, Operation::Len, Operation::List];
+
+fn acts() -> Vec<Act> {
+    vec![
+        Act::Backup((0..20).collect()),
+        Act::Backup((10..30).chain([LONG, LONG + 1]).collect()),
+        Act::Forget(1),
+        Act::Gc(0.0),
+        Act::Reopen,
+        Act::Backup((25..40).collect()),
+        Act::Rekey,
+        Act::Scrub,
+        Act::Gc(0.05),
+        Act::Check,
+    ]
+}
+
+/// Whether an error tells that a disk failed, and not of damage that isn't there.
+fn tells(e: &Error) -> bool {
+    matches!(
+        e,
+        Error::Io { .. } | Error::Stopped { .. } | Error::TooFewDisks { .. } | Error::InUse { .. }
+    ) || e.to_string().contains("nput/output")
+}
+
+/// Lets the `n`-th operation of each kind fail, on one disk; from then on every time, when
+/// `forever`. What goes wrong is said, and after it everything that was confirmed is there.
+fn fail(layout: Layout, disk: usize, operations: &[Operation], forever: bool, stride: u64) {
+    let bed = Bed::new(layout, 3);
+    drop(bed.create().unwrap());
+    let mut model = Model::default();
+    let mut first = Run::new(&bed, model.clone());
+    first.all(&[Act::Backup((0..12).collect())]).unwrap();
+    model = first.model.clone();
+    drop(first);
+    let before = bed.world.snapshot();
+    for operation in operations {
+        let mut n = disk as u64 % stride;
+        loop {
+            bed.world.restore(&before);
+            let fault = Fault::io_error(*operation, "").on_disk(disk).after(n);
+            bed.world.inject(if forever { fault.forever() } else { fault });
+            let what =
+                format!("{operation:?} {n} on disk {disk} of {layout:?}, forever: {forever}");
+            let struck = bed.world.faults_struck();
+            let mut run = Run::new(&bed, model.clone());
+            let result = run.all(&acts());
+            if bed.world.faults_struck() == struck {
+                result.unwrap_or_else(|e| panic!("{what} did not fail, but: {e}"));
+                break;
+            }
+            if let Err(e) = &result {
+                assert!(tells(e), "{what}: {e}");
+            }
+            bed.world.clear_faults();
+            let Run { mut model, pending, pool, reader, .. } = run;
+            drop((pool, reader));
+            // What failed to become durable may be gone after the next power cut.
+            bed.world.power_cut(n);
+            verify(&bed, &mut model, &pending)
+                .unwrap_or_else(|e| panic!("{what}: {result:?}: {e}"));
+            n += stride;
+        }
+    }
+}
+
+fn stride(some: u64) -> u64 {
+    if setting("STRONGROOM_FAULTS_ALL").is_some() { 1 } else { some }
+}
+
+#[test]
+fn any_operation_may_fail_once_on_one_disk_of_several() {
+    fail(Layout::new(3, 1, false), 1, &CHANGES, false, stride(5));
+    fail(Layout::new(2, 1, true), 0, &CHANGES, false, stride(5));
+    fail(Layout::new(3, 1, true), 0, &LOOKS, false, stride(41));
+}
+
+#[test]
+fn a_disk_may_fail_for_good_at_any_operation() {
+    fail(Layout::new(3, 1, true), 2, &CHANGES, true, stride(9));
+    fail(Layout::new(2, 1, false), 1, &CHANGES, true, stride(9));
+    fail(Layout::new(3, 1, false), 0, &LOOKS, true, stride(61));
+}
+
+#[test]
+fn any_operation_may_fail_on_the_only_disk() {
+    fail(Layout::new(1, 0, false), 0, &CHANGES, false, stride(5));
+    fail(Layout::new(1, 0, true), 0, &[Operation::Sync, Operation::SyncDir], false, stride(3));
+    fail(Layout::new(1, 0, true), 0, &CHANGES, true, stride(11));
+}
+
+#[test]
+fn a_disk_that_is_gone_does_not_stop_the_others() {
+    for layout in [Layout::new(2, 1, true), Layout::new(3, 1, false)] {
+        let bed = Bed::new(layout, 3);
+        let pool = bed.create().unwrap();
+        let mut model = Model::default();
+        let mut put = |pool: &_, n: u64, image: Vec<u64>| {
+            let root = back_up(pool, n, &image, None).unwrap();
+            model.images.insert(root.id, image);
+        };
+        put(&pool, 0, (0..20).collect());
+        bed.world.disks()[0].set_lost(true);
+        put(&pool, 1, (10..40).chain([LONG]).collect());
+        pool.gc(EXACT).unwrap();
+        put(&pool, 2, (35..50).collect());
+        assert!(!pool.take_notices().is_empty());
+        drop(pool);
+        bed.world.disks()[0].set_lost(false);
+        verify(&bed, &mut model, &Pending::Nothing).unwrap();
+    }
+}
+
+fn is_full(e: &Error) -> bool {
+    match e {
+        Error::Io { source, .. } => source.kind() == ErrorKind::StorageFull,
+        other => other.to_string().to_lowercase().contains("space"),
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_survived_and_garbage_makes_room() {
+    for layout in [Layout::new(1, 0, true), Layout::new(2, 1, false), Layout::new(3, 1, true)] {
+        let mut refused = 0;
+        for step in 0..stride_count() {
+            let bed = Bed::new(layout, 3);
+            let pool = bed.create().unwrap();
+            let mut model = Model::default();
+            for n in 0..4u64 {
+                let image: Vec<u64> = (n * 8..n * 8 + 12).chain([LONG + n, LONG + n + 1]).collect();
+                let root = back_up(&pool, n, &image, None).unwrap();
+                model.images.insert(root.id, image);
+            }
+            // Every disk gets so much more room.
+            let more = step * 2_600_000 / stride_count();
+            let limit = |more: u64| {
+                for disk in bed.world.disks() {
+                    let used: u64 = disk.files().iter().map(|(_, len)| len).sum();
+                    disk.set_capacity(used + more);
+                }
+            };
+            limit(more);
+            let big: Vec<u64> = (100..110).chain(LONG + 100..LONG + 112).collect();
+            let what = format!("{layout:?} with {more} bytes of room");
+            let mut pending = Pending::Nothing;
+            match back_up(&pool, 90, &big, None) {
+                Ok(root) => drop(model.images.insert(root.id, big.clone())),
+                Err(e) => {
+                    refused += 1;
+                    assert!(is_full(&e), "{what}: {e}");
+                    pending = Pending::Put(common::root_id(90), big.clone());
+                }
+            }
+            drop(pool);
+            bed.world.kill();
+            // A full disk can be read.
+            let reader = bed.open(strongroom_engine::pool::OpenMode::Read).unwrap();
+            check_roots(&reader, &mut model.clone(), &pending).unwrap();
+            drop(reader);
+            // With a little room (the administrator's, or what is kept for this) garbage goes, and
+            // what goes is enough for what was refused.
+            limit(more.max(1 << 20));
+            let pool = bed.write();
+            check_roots(&pool, &mut model, &pending).unwrap();
+            let ids = [0, 1, 2].map(common::root_id);
+            pool.forget(&ids).unwrap_or_else(|e| panic!("{what}: {e}"));
+            ids.iter().for_each(|id| drop(model.images.remove(id)));
+            pool.gc(EXACT).unwrap_or_else(|e| panic!("{what}: {e}"));
+            limit(8 << 20);
+            let root = back_up(&pool, 91, &big, None).unwrap();
+            model.images.insert(root.id, big);
+            drop(pool);
+            limit(64 << 20);
+            verify(&bed, &mut model, &Pending::Nothing).unwrap_or_else(|e| panic!("{what}: {e}"));
+        }
+        assert!(refused > 0);
+    }
+}
+
+fn stride_count() -> u64 {
+    24 / stride(4).min(4) * 2
+}
