@@ -1,5 +1,6 @@
 //! What several targets need.
 
+use strongroom_engine::disk::{Caching, Disk, SimDisk};
 use strongroom_engine::id::ChunkId;
 use strongroom_engine::map::Nodes;
 use strongroom_engine::node::Node;
@@ -22,6 +23,12 @@ pub fn edited(good: &[u8], edits: &[u8]) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// Puts a file on a disk in memory.
+pub fn put(disk: &SimDisk, path: &str, bytes: &[u8]) {
+    drop(disk.create(path, Caching::Cached).expect("the file is new"));
+    disk.write_raw(path, bytes).expect("the file is there");
 }
 
 /// The input as a store of nodes: pieces between two bytes 0xff 0xfe, by the first byte of the id.

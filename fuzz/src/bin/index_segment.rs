@@ -8,7 +8,7 @@ use strongroom_engine::disk::{Disk, SimDisk};
 use strongroom_engine::id::{ChunkId, ChunkKind, Location, PackId, PoolId, SegmentId};
 use strongroom_engine::index::{self, Index, Options, SegmentWriter};
 use strongroom_engine::state::SegmentInfo;
-use strongroom_fuzz::edited;
+use strongroom_fuzz::{edited, put};
 
 const POOL: PoolId = PoolId([7; 16]);
 const SEGMENT: SegmentId = SegmentId(3);
@@ -49,7 +49,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let (info, path, content) = good();
     let disk = SimDisk::new(1);
     disk.make_dir(index::DIR).expect("a directory");
-    disk.write_raw(path, &edited(content, bytes)).expect("a disk in memory");
+    put(&disk, path, &edited(content, bytes));
     let disks = [Some(Arc::new(disk) as Arc<dyn Disk>), None];
     let segments = BTreeMap::from([(SEGMENT, *info)]);
     for with_filters in [false, true] {

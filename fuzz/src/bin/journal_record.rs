@@ -9,7 +9,7 @@ use strongroom_engine::disk::{Disk, SimDisk};
 use strongroom_engine::id::{ChunkKind, PackId, PoolId};
 use strongroom_engine::journal::{Journal, Place, Sealing, Settings};
 use strongroom_engine::state::{Op, PackInfo, State};
-use strongroom_fuzz::edited;
+use strongroom_fuzz::{edited, put};
 
 const DIRS: [&str; 2] = ["journal", "journal.2"];
 
@@ -56,7 +56,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let places: Vec<_> = places(&disk).into_iter().map(Some).collect();
     let halves = bytes.split_at(bytes.len() / 2);
     for ((path, content), edits) in good().iter().zip([halves.0, halves.1]) {
-        disk.write_raw(path, &edited(content, edits)).expect("a disk in memory");
+        put(&disk, path, &edited(content, edits));
     }
     for for_write in [false, true] {
         if let Ok((_, state, _)) = Journal::open(&places, settings(), for_write) {

@@ -8,7 +8,7 @@ use strongroom_engine::id::{ChunkKind, PackId, PoolId};
 use strongroom_engine::shard::{
     self, Lanes, PackHeader, ScrubBuffers, Shape, ShardSet, ShardWriter, scrub_pack, shard_path,
 };
-use strongroom_fuzz::edited;
+use strongroom_fuzz::{edited, put};
 
 const POOL: PoolId = PoolId([7; 16]);
 const PACK: PackId = PackId(5);
@@ -56,7 +56,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let share = bytes.len() / 3;
     for (place, (path, content)) in good().iter().enumerate() {
         let edits = &bytes[place * share..(place + 1) * share];
-        sims[place].write_raw(path, &edited(content, edits)).expect("a disk in memory");
+        put(&sims[place], path, &edited(content, edits));
     }
     if let Ok(set) = ShardSet::discover(&disks, POOL, PACK) {
         let len = set.geometry().len().min(1 << 20) as usize;

@@ -3,10 +3,10 @@
 
 use strongroom_engine::disk::SimDisk;
 use strongroom_engine::superblock::{FILE, Superblock};
+use strongroom_fuzz::put;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let disk = SimDisk::new(1);
-    if disk.write_raw(FILE, bytes).is_ok() {
-        let _ = Superblock::read(&disk);
-    }
+    put(&disk, FILE, bytes);
+    let _ = Superblock::read(&disk);
 });
