@@ -33,7 +33,7 @@ fn open_and_use(name: &str) {
     output(
         tool("diff").args(["-r", "--no-dereference"]).arg(lab.path("tree")).arg(lab.path("back")),
     );
-    let image = lab.run(&format!("cat image:noise.bin {key}")).code(0).out;
+    let image = lab.run(&format!("cat image {key}")).code(0).out;
     assert_eq!(image, std::fs::read(lab.path("tree/noise.bin")).unwrap());
     lab.run(&format!("pool check --read-data {key}")).code(0);
     // The same content is cut, named and found as it was then.
