@@ -17,8 +17,8 @@
 //! | method | 1 | 0 stored as it is, 1 zstd ([`crate::compress`]) |
 //! | raw length | 3, little-endian | length of the chunks together, before compression |
 //!
-//! and all of it sealed with the pack's key ([`crate::seal::PackSealer`]), the frame's offset in
-//! the pack as the nonce and the pack's number as associated data, so that a frame can't be moved
+//! and all of it sealed with the pack's key ([`crate::seal::PackSealer`]), its offset in the
+//! pack as its number and the pack's number as associated data, so that a frame can't be moved
 //! inside a pack nor to another one. In a pool that isn't encrypted frames are not sealed; the
 //! chunk ids, which are keyed hashes of the content, are what a read is checked against in both.
 //!
