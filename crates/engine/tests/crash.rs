@@ -12,10 +12,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::workload::{Act, Run, chapters};
-use common::{Bed, LAYOUTS, Model, Pending, Rng, setting, verify};
+use common::{Bed, LAYOUTS, Model, Pending, Rng, back_up, check_roots, root_id, setting, verify};
 use strongroom_engine::disk::Snapshot;
 use strongroom_engine::error::Error;
-use strongroom_engine::pool::OpenMode;
+use strongroom_engine::pool::{OpenMode, Pool};
 
 const NAME_ONE: &str = "STRONGROOM_CRASH_SEED";
 const NAME_ALL: &str = "STRONGROOM_CRASH_SEEDS";
@@ -189,5 +189,48 @@ fn a_power_cut_while_a_pool_is_created_leaves_a_pool_or_none() {
                 .unwrap_or_else(|why| panic!("{layout:?} {op}: {why}"));
         }
         eprintln!("{layout:?}: {whole} pools, {none} without one, {halves} half made");
+    }
+}
+
+/// A change of the keys that reached one disk only, which then was away while the keys were changed
+/// again: the keys that data was sealed with win.
+#[test]
+fn keys_of_a_change_that_was_cut_off_do_not_come_back() {
+    let layout = LAYOUTS[1];
+    let bed = Bed::new(layout, 1);
+    let model = {
+        let pool = bed.create().unwrap();
+        back_up(&pool, 0, &[1, 2, 3], None).unwrap();
+        Model { images: [(root_id(0), vec![1, 2, 3])].into(), ..Model::default() }
+    };
+    let before = bed.world.snapshot();
+    let begin = bed.world.ops();
+    bed.write().rekey().unwrap();
+    let ops = bed.world.ops() - begin;
+    for away in 0..2 {
+        for op in 0..ops {
+            bed.world.restore(&before);
+            bed.world.set_crash_at(begin + op);
+            if let Ok(pool) = bed.open(OpenMode::Write) {
+                drop(pool.rekey());
+            }
+            bed.world.power_cut(op);
+            let mut model = model.clone();
+            let mut options = bed.options(OpenMode::Write, 0);
+            options.disks[away] = None;
+            let pool = Pool::open(options, bed.used(0)).unwrap();
+            pool.rekey().unwrap();
+            back_up(&pool, 1, &[2, 3, 4], None).unwrap();
+            model.images.insert(root_id(1), vec![2, 3, 4]);
+            drop(pool);
+            let mut options = bed.options(OpenMode::Read, 0);
+            options.disks.reverse();
+            let pool = Pool::open(options, bed.used(0)).unwrap();
+            check_roots(&pool, &mut model, &Pending::Nothing)
+                .unwrap_or_else(|why| panic!("{op} of {ops}, {away} away: {why}"));
+            drop(pool);
+            verify(&bed, &mut model, &Pending::Nothing)
+                .unwrap_or_else(|why| panic!("{op} of {ops}, {away} away: {why}"));
+        }
     }
 }

@@ -110,7 +110,10 @@ impl Pool {
         self.core.writable()?;
         let mut changed = self.core.superblock().clone();
         let result = change(&mut changed)?;
-        changed.generation += 1;
+        // A disk that is away may have a change that was cut off before it reached this one: what
+        // is changed without it must count for more, for data will be sealed with these keys.
+        let alone = self.core.disks.iter().any(Option::is_none);
+        changed.generation += if alone { 2 } else { 1 };
         // After a failure some disks may have this generation: nothing else may be written under
         // its number, so this process ends its writing. The next one begins with the newest.
         write_superblock(&changed, &self.core.disks).inspect_err(|e| self.core.stop(e))?;
@@ -153,7 +156,8 @@ impl Pool {
             // A wrong secret is noticed before anything is changed.
             superblock.protection.unlock(superblock.pool, options.secret)?;
             make_room(&*new)?;
-            superblock.generation += 1;
+            // As for a change without a disk: the one that is replaced may come back.
+            superblock.generation += 2;
             superblock.disks[place] = DiskId::random();
             disks[place] = Some(Arc::clone(&new));
             write_superblock(&superblock, &disks)?;
