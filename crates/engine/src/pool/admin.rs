@@ -1,16 +1,20 @@
 //! Changing the pool itself: its keys, its disks, and an index that is beyond use.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::id::{DiskId, SegmentId};
+use crate::id::{DiskId, PackId, SegmentId};
 use crate::index;
+use crate::journal::{Journal, Settings};
 use crate::keys::{Kdf, Protection, Secret, Stretch};
-use crate::pool::open::{Found, OpenMode, OpenOptions, Use, find, lock_all, make_room};
+use crate::pool::open::{
+    Found, OpenMode, OpenOptions, Use, find, lock_all, make_room, places, settings,
+};
 use crate::pool::read::OpenPack;
 use crate::pool::{Meter, Pool};
+use crate::shard::{self, Stage};
 use crate::state::Op;
 use crate::superblock::Superblock;
 
@@ -125,8 +129,8 @@ impl Pool {
     /// the old disk had is then rebuilt by [`Pool::scrub`].
     ///
     /// # Errors
-    /// As [`Pool::open`]; [`Error::Invalid`] when there is no such place, or the new disk is not
-    /// empty.
+    /// As [`Pool::open`]; [`Error::Invalid`] when there is no such place, the new disk is not
+    /// empty, or the old one is there and has what no other disk has.
     pub fn replace_disk(
         options: OpenOptions<'_>,
         used: Use,
@@ -154,7 +158,11 @@ impl Pool {
                 });
             }
             // A wrong secret is noticed before anything is changed.
-            superblock.protection.unlock(superblock.pool, options.secret)?;
+            let unlocked = superblock.protection.unlock(superblock.pool, options.secret)?;
+            if disks[place].is_some() {
+                let settings = settings(&superblock, &unlocked.keyring, &used);
+                check_others(&disks, place, settings)?;
+            }
             make_room(&*new)?;
             // As for a change without a disk: the one that is replaced may come back.
             superblock.generation += 2;
@@ -208,6 +216,31 @@ impl Pool {
         }
         self.tidy_index()?;
         Ok(entries)
+    }
+}
+
+/// Fails when a disk that is there, and is to be replaced, has shards that the others need.
+fn check_others(disks: &[Option<Arc<dyn Disk>>], place: usize, settings: Settings) -> Result<()> {
+    let (_, state, _) = Journal::open(&places(disks), settings, false)?;
+    let mut shards: HashMap<PackId, usize> = HashMap::new();
+    for (_, disk) in disks.iter().enumerate().filter(|(other, _)| *other != place) {
+        let Some(disk) = disk else { continue };
+        let found = shard::list_packs(&**disk)
+            .map_err(|e| Error::io(format!("listing {}", disk.describe()), e))?;
+        for shard in found.iter().filter(|shard| shard.stage == Stage::Sealed) {
+            *shards.entry(shard.pack).or_default() += 1;
+        }
+    }
+    let short = state
+        .packs
+        .iter()
+        .filter(|(id, info)| shards.get(id).copied().unwrap_or(0) < usize::from(info.data_shards));
+    match short.count() {
+        0 => Ok(()),
+        packs => Err(Error::Invalid(format!(
+            "{packs} packs can't be read without disk {place}, because another disk was not rebuilt \
+             yet: run `pool scrub` first"
+        ))),
     }
 }
 

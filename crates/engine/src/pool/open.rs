@@ -277,7 +277,7 @@ pub(crate) fn places(disks: &[Option<Arc<dyn Disk>>]) -> Vec<Option<journal::Pla
     }
 }
 
-fn settings(superblock: &Superblock, keyring: &Keyring, used: &Use) -> Settings {
+pub(crate) fn settings(superblock: &Superblock, keyring: &Keyring, used: &Use) -> Settings {
     Settings {
         pool: superblock.pool,
         sealing: keyring.journal(),

@@ -351,3 +351,27 @@ fn whole_packs_of_an_interrupted_session_are_taken_in() {
     let stored = session.store(ChunkKind::Data, &slices, &mut Vec::new()).unwrap();
     assert!(stored.known_chunks >= 40, "{stored:?}");
 }
+
+#[test]
+fn a_disk_that_alone_has_something_is_not_replaced() {
+    let bed = Bed::new(2, true);
+    let pool = bed.create(1);
+    let pieces: Vec<_> = (0..10).map(|i| noise(i, 60_000)).collect();
+    let root = back_up(&pool, &pieces, None);
+    drop(pool);
+    let fresh = [bed.world.add_disk(), bed.world.add_disk()];
+    let replace = |bed: &Bed, place: usize| {
+        let disks = bed.handles().into_iter().map(Some).collect();
+        let secret = bed.secret.as_ref();
+        let options = OpenOptions { disks, mode: OpenMode::Write, secret, without_index: false };
+        Pool::replace_disk(options, bed.used(), place, Arc::new(fresh[place].clone()))
+    };
+    drop(replace(&bed, 0).unwrap());
+    // The first one is empty yet: the second has the only copy.
+    let bed = Bed { disks: vec![fresh[0].clone(), bed.disks[1].clone()], ..bed };
+    let error = replace(&bed, 1).unwrap_err().to_string();
+    assert!(error.contains("pool scrub"), "{error}");
+    bed.open().scrub(ScrubOptions::default(), &Meter::new()).unwrap();
+    let pool = replace(&bed, 1).unwrap();
+    assert_eq!(restore(&pool, &root).unwrap(), pieces);
+}
