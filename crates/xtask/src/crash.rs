@@ -11,9 +11,12 @@ use crate::{packages, run, workspace};
 /// How much to crash.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
-    /// How many random workloads to run on simulated disks; each is cut at every operation.
-    #[arg(long, default_value_t = 1000)]
+    /// How many random workloads to run on simulated disks and to cut at every operation.
+    #[arg(long, default_value_t = 12)]
     seeds: u64,
+    /// How many more to cut at every 37th operation; 0 leaves this out.
+    #[arg(long, default_value_t = 300)]
+    sampled: u64,
     /// Run only the workload of this seed, as a failure printed it.
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
@@ -36,7 +39,15 @@ pub(crate) fn crash(options: &Options) -> Result<ExitCode> {
             format!("{} seeds", options.seeds)
         }
     };
-    let mut proofs = vec![("power cuts of simulated disks", workloads, simulated)];
+    let mut proofs =
+        vec![("power cuts of simulated disks, at every operation", workloads, simulated)];
+    if options.sampled > 0 && options.seed.is_none() {
+        let mut sampled = test("strongroom-engine", "crash");
+        sampled.env("STRONGROOM_CRASH_SEEDS", options.sampled.to_string());
+        sampled.env("STRONGROOM_CRASH_STRIDE", "37");
+        let amount = format!("{} seeds", options.sampled);
+        proofs.push(("power cuts of simulated disks, at every 37th", amount, sampled));
+    }
     if options.kills > 0 && options.seed.is_none() {
         let mut kill = test("strongroom", "kill");
         kill.env("STRONGROOM_KILLS", options.kills.to_string());
