@@ -153,9 +153,9 @@ impl Pool {
         if self.threads <= 1 {
             return run();
         }
-        // One more than the processors, so that one can wait for the disk.
+        // More than there are processors, so that some can wait for the disk.
         std::thread::scope(|scope| {
-            let others: Vec<_> = (0..self.threads).map(|_| scope.spawn(run)).collect();
+            let others: Vec<_> = (0..self.threads + 2).map(|_| scope.spawn(run)).collect();
             let own = run();
             others.into_iter().fold(own, |result, other| {
                 let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
