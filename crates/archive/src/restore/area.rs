@@ -1,5 +1,5 @@
 //! The assembly area: files are put together in memory, in whatever order the pool gives their
-//! chunks, and each megabyte is written once, when all of it is there.
+//! chunks, and each window is written once, when all of it is there.
 //!
 //! An area is a bounded number of *windows* of one buffer each: either an aligned piece of a large
 //! file, or many small files. All chunks of an area are asked for at once, so that the pool can
@@ -20,11 +20,11 @@ use crate::entry::Body;
 use crate::folder::Folder;
 
 /// The size of a window, in bytes.
-pub(super) const WINDOW: usize = 1 << 20;
+pub(super) const WINDOW: usize = 2 << 20;
 /// Files up to this size share windows, in bytes.
 const SMALL: u64 = 512 << 10;
 /// How many windows an area has at most.
-pub(super) const WINDOWS: usize = 20;
+pub(super) const WINDOWS: usize = 5;
 const MAX_CHUNKS: usize = 16 << 10;
 const MAX_FILES: usize = 2048;
 /// Directories that an area keeps open at most.

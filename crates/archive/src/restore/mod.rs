@@ -43,7 +43,7 @@ use attributes::Attributes;
 use file::OutFile;
 
 /// How many areas are at work at once: while one is waiting for its last chunks, the other reads.
-const AREAS: usize = 2;
+const AREAS: usize = 4;
 
 /// What happens to files that are there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::erasure::Code;
 use crate::error::{Error, Result};
 
 /// How many bytes of one shard are gathered before they are written.
-const LANE: u64 = 1 << 20;
+const LANE: u64 = 2 << 20;
 /// How many bytes of all shards are gathered at most (but for one stripe, which must fit).
 const LANES: u64 = 8 << 20;
 
