@@ -1,0 +1,286 @@
+//! The database under the catalogue: SQLite in a file, or PostgreSQL.
+
+mod postgres;
+mod sqlite;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::migrate;
+use crate::sql::Sql;
+use crate::value::{Record, Row};
+use crate::{Error, Result};
+
+/// Where the catalogue is kept.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Address {
+    /// In an SQLite file.
+    Sqlite(PathBuf),
+    /// In a PostgreSQL database, `postgres://user:password@host/database`.
+    Postgres(String),
+}
+
+impl FromStr for Address {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.split_once("://") {
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(text.to_owned())),
+            Some(("sqlite", path)) => Ok(Self::Sqlite(path.into())),
+            None if !text.is_empty() => Ok(Self::Sqlite(text.into())),
+            _ => Err(Error::Address(
+                "a database is postgres://USER:PASSWORD@HOST/DATABASE, or the path of a file"
+                    .into(),
+            )),
+        }
+    }
+}
+
+/// Without the password.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "{}", path.display()),
+            Self::Postgres(url) => {
+                let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+                let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+                let place = place.split('?').next().unwrap_or(place);
+                write!(f, "postgres://{place}")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// Which database it is; statements differ in a few places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// SQLite.
+    Sqlite,
+    /// PostgreSQL.
+    Postgres,
+}
+
+#[derive(Clone)]
+enum Db {
+    Sqlite(sqlite::Sqlite),
+    Postgres(postgres::Postgres),
+}
+
+/// The catalogue: an open database whose schema is the program's. Cheap to clone.
+#[derive(Clone)]
+pub struct Catalog {
+    db: Db,
+}
+
+impl fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Catalog({:?})", self.engine())
+    }
+}
+
+/// A transaction that may write. Dropped without [`Tx::commit`] it leaves nothing.
+pub struct Tx {
+    inner: TxInner,
+}
+
+enum TxInner {
+    Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
+    Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
+}
+
+impl fmt::Debug for Tx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tx({:?})", self.engine())
+    }
+}
+
+impl Catalog {
+    /// Opens the database, makes it when it is an SQLite file that isn't there, and brings its
+    /// schema up to date. Before that changes an existing SQLite file, a copy of it is put beside
+    /// it (`NAME.schema-N`).
+    ///
+    /// # Errors
+    /// [`Error::Newer`] when another version wrote it; those of the database.
+    pub async fn open(address: &Address) -> Result<Self> {
+        let (db, file): (Db, Option<&Path>) = match address {
+            Address::Sqlite(path) => (Db::Sqlite(sqlite::Sqlite::open(path).await?), Some(path)),
+            Address::Postgres(url) => (Db::Postgres(postgres::Postgres::open(url).await?), None),
+        };
+        let catalog = Self { db };
+        migrate::run(&catalog, file).await?;
+        Ok(catalog)
+    }
+
+    /// Which database it is.
+    pub fn engine(&self) -> Engine {
+        match &self.db {
+            Db::Sqlite(_) => Engine::Sqlite,
+            Db::Postgres(_) => Engine::Postgres,
+        }
+    }
+
+    /// Runs a statement that only reads.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn rows(&self, sql: Sql) -> Result<Vec<Row>> {
+        match &self.db {
+            Db::Sqlite(db) => db.rows(sql).await,
+            Db::Postgres(db) => db.rows(sql).await,
+        }
+    }
+
+    /// The records that a statement finds: `SELECT`, the columns of `R`, then `rest`.
+    ///
+    /// # Errors
+    /// Those of the database; [`Error::Damaged`].
+    pub async fn find<R: Record>(&self, rest: Sql) -> Result<Vec<R>> {
+        read_all(self.rows(select::<R>(rest)).await?)
+    }
+
+    /// As [`Catalog::find`], of which there is one at most.
+    ///
+    /// # Errors
+    /// Those of the database; [`Error::Damaged`].
+    pub async fn find_one<R: Record>(&self, rest: Sql) -> Result<Option<R>> {
+        Ok(self.find(rest).await?.into_iter().next())
+    }
+
+    /// Begins a transaction that may write. On SQLite there is one at a time; others wait.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn begin(&self) -> Result<Tx> {
+        let inner = match &self.db {
+            Db::Sqlite(db) => TxInner::Sqlite(db.begin().await?),
+            Db::Postgres(db) => TxInner::Postgres(db.begin().await?),
+        };
+        Ok(Tx { inner })
+    }
+
+    /// Runs one statement that writes, in a transaction of its own; gives the number of rows.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn execute(&self, sql: Sql) -> Result<u64> {
+        let mut tx = self.begin().await?;
+        let rows = tx.execute(sql).await?;
+        tx.commit().await?;
+        Ok(rows)
+    }
+
+    /// Copies an SQLite database to a new file, whole, while it is in use. PostgreSQL has its own
+    /// tools for that.
+    ///
+    /// # Errors
+    /// Those of the database; [`Error::Address`] on PostgreSQL.
+    pub async fn copy_to(&self, path: &str) -> Result<()> {
+        match &self.db {
+            Db::Sqlite(db) => db.copy_to(path).await,
+            Db::Postgres(_) => {
+                Err(Error::Address("a PostgreSQL database is copied with pg_dump".into()))
+            }
+        }
+    }
+
+    /// Ends all connections. Writes the log of SQLite back into its file.
+    pub async fn close(&self) {
+        match &self.db {
+            Db::Sqlite(db) => db.close().await,
+            Db::Postgres(db) => db.close().await,
+        }
+    }
+}
+
+impl Tx {
+    /// Which database it is.
+    pub fn engine(&self) -> Engine {
+        match &self.inner {
+            TxInner::Sqlite(_) => Engine::Sqlite,
+            TxInner::Postgres(_) => Engine::Postgres,
+        }
+    }
+
+    /// Runs a statement; gives the number of rows that it changed.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn execute(&mut self, sql: Sql) -> Result<u64> {
+        match &mut self.inner {
+            TxInner::Sqlite(tx) => sqlite::execute(tx, sql).await,
+            TxInner::Postgres(tx) => postgres::execute(tx, sql).await,
+        }
+    }
+
+    /// Runs a statement; gives its rows.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn rows(&mut self, sql: Sql) -> Result<Vec<Row>> {
+        match &mut self.inner {
+            TxInner::Sqlite(tx) => sqlite::rows(tx, sql).await,
+            TxInner::Postgres(tx) => postgres::rows(tx, sql).await,
+        }
+    }
+
+    /// As [`Catalog::find`].
+    ///
+    /// # Errors
+    /// Those of the database; [`Error::Damaged`].
+    pub async fn find<R: Record>(&mut self, rest: Sql) -> Result<Vec<R>> {
+        read_all(self.rows(select::<R>(rest)).await?)
+    }
+
+    /// As [`Catalog::find_one`].
+    ///
+    /// # Errors
+    /// Those of the database; [`Error::Damaged`].
+    pub async fn find_one<R: Record>(&mut self, rest: Sql) -> Result<Option<R>> {
+        Ok(self.find(rest).await?.into_iter().next())
+    }
+
+    /// Runs an `INSERT ... RETURNING id`; gives the id.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn insert(&mut self, sql: Sql) -> Result<i64> {
+        let row = self.rows(sql).await?.into_iter().next();
+        row.ok_or(Error::NotFound { what: "row" })?.take()
+    }
+
+    pub(crate) async fn script(&mut self, text: String) -> Result<()> {
+        match &mut self.inner {
+            TxInner::Sqlite(tx) => sqlite::script(tx, text).await,
+            TxInner::Postgres(tx) => postgres::script(tx, text).await,
+        }
+    }
+
+    /// Makes all of it durable and visible.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn commit(self) -> Result<()> {
+        match self.inner {
+            TxInner::Sqlite(tx) => tx.commit().await?,
+            TxInner::Postgres(tx) => tx.commit().await?,
+        }
+        Ok(())
+    }
+}
+
+fn select<R: Record>(rest: Sql) -> Sql {
+    let mut sql = Sql::new("SELECT ");
+    sql.push(R::COLUMNS).push(" ").push_statement(rest);
+    sql
+}
+
+fn read_all<R: Record>(rows: Vec<Row>) -> Result<Vec<R>> {
+    rows.into_iter().map(|mut row| R::read(&mut row)).collect()
+}

@@ -1,0 +1,123 @@
+//! SQLite: one connection writes, several read; all changes are synced before they are told.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::query::Query;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteRow, SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, Row as _, Transaction, TypeInfo, ValueRef};
+
+use crate::sql::Sql;
+use crate::value::{Row, Value};
+use crate::{Error, Result};
+
+/// Connections that read.
+const READERS: u32 = 4;
+/// How long one waits for another process that has the file.
+const BUSY: Duration = Duration::from_secs(10);
+
+#[derive(Clone)]
+pub(super) struct Sqlite {
+    read: SqlitePool,
+    write: SqlitePool,
+}
+
+impl Sqlite {
+    pub(super) async fn open(path: &Path) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY)
+            .pragma("temp_store", "memory")
+            .pragma("cache_size", "-16384")
+            .pragma("mmap_size", "268435456")
+            .pragma("trusted_schema", "off");
+        let write = SqlitePoolOptions::new().max_connections(1).idle_timeout(None);
+        let write = write.max_lifetime(None).connect_with(options.clone()).await?;
+        private(path)?;
+        let read = SqlitePoolOptions::new().max_connections(READERS).max_lifetime(None);
+        let read = read.connect_with(options.pragma("query_only", "on")).await?;
+        Ok(Self { read, write })
+    }
+
+    pub(super) async fn rows(&self, sql: Sql) -> Result<Vec<Row>> {
+        let (text, values) = sql.for_sqlite();
+        let rows = bound(text, values).fetch_all(&self.read).await?;
+        rows.iter().map(decode).collect()
+    }
+
+    pub(super) async fn begin(&self) -> Result<Transaction<'static, sqlx::Sqlite>> {
+        Ok(self.write.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    pub(super) async fn copy_to(&self, path: &str) -> Result<()> {
+        sqlx::query("VACUUM INTO ?").bind(path.to_owned()).execute(&self.write).await?;
+        private(Path::new(path))
+    }
+
+    pub(super) async fn close(&self) {
+        self.read.close().await;
+        self.write.close().await;
+    }
+}
+
+/// Only its owner may read the file, which was made by the rules of the process.
+fn private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(path, mode)
+        .map_err(|source| Error::Local { path: path.display().to_string(), source })
+}
+
+pub(super) async fn execute(tx: &mut Transaction<'_, sqlx::Sqlite>, sql: Sql) -> Result<u64> {
+    let (text, values) = sql.for_sqlite();
+    Ok(bound(text, values).execute(&mut **tx).await?.rows_affected())
+}
+
+pub(super) async fn rows(tx: &mut Transaction<'_, sqlx::Sqlite>, sql: Sql) -> Result<Vec<Row>> {
+    let (text, values) = sql.for_sqlite();
+    let rows = bound(text, values).fetch_all(&mut **tx).await?;
+    rows.iter().map(decode).collect()
+}
+
+pub(super) async fn script(tx: &mut Transaction<'_, sqlx::Sqlite>, text: String) -> Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// The text is this program's own, see [`Sql`].
+fn bound(text: String, values: Vec<Value>) -> Query<'static, sqlx::Sqlite, SqliteArguments> {
+    let mut query = sqlx::query(AssertSqlSafe(text));
+    for value in values {
+        query = match value {
+            Value::Int(v) => query.bind(v),
+            Value::Text(v) => query.bind(v),
+            Value::Bytes(v) => query.bind(v),
+            Value::Real(v) => query.bind(v),
+        };
+    }
+    query
+}
+
+fn decode(row: &SqliteRow) -> Result<Row> {
+    let values = (0..row.len()).map(|i| {
+        let raw = row.try_get_raw(i)?;
+        if raw.is_null() {
+            return Ok(Value::Int(None));
+        }
+        let kind = raw.type_info();
+        Ok(match kind.name() {
+            "TEXT" => Value::Text(row.try_get(i)?),
+            "BLOB" => Value::Bytes(row.try_get(i)?),
+            "REAL" => Value::Real(row.try_get(i)?),
+            _ => Value::Int(row.try_get(i)?),
+        })
+    });
+    Ok(Row::new(values.collect::<Result<_, sqlx::Error>>()?))
+}

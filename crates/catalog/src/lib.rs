@@ -1,0 +1,19 @@
+//! The catalogue: the database behind the appliance.
+//!
+//! [`Catalog`] is an open database, SQLite or PostgreSQL, whose schema is this program's. Statements
+//! are [`Sql`], written once for both; [`list`] is the one language in which every collection is
+//! filtered, sorted, searched and counted. It knows tables, not rules: what may be done, and when,
+//! is decided by the services above.
+
+mod db;
+mod error;
+pub mod list;
+mod migrate;
+mod sql;
+mod value;
+
+pub use db::{Address, Catalog, Engine, Tx};
+pub use error::{Error, Result};
+pub use migrate::SCHEMA;
+pub use sql::Sql;
+pub use value::{Column, Record, Row, Value};

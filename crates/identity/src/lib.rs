@@ -1,0 +1,1 @@
+//! Users, roles, rights, organisations, keys, sessions, tokens, audit; who may do what.

@@ -1,0 +1,1 @@
+//! Jobs: what is done, by whom it was asked, and how far it is.

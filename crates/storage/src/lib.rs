@@ -1,0 +1,1 @@
+//! Pools and images, as their users name them.
