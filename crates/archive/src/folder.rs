@@ -153,23 +153,26 @@ impl Folder {
         Ok(rustix::fs::readlinkat(&self.fd, name, Vec::new())?.into_bytes())
     }
 
-    /// The names in it, sorted.
-    pub(crate) fn names(&self) -> io::Result<Names> {
-        // A directory stream has a position: a descriptor that others may use is not moved.
-        let fd = rustix::fs::openat(&self.fd, c".", DIR, Mode::empty())?;
-        let mut names = Names::default();
-        let mut buf = [MaybeUninit::uninit(); 32 << 10];
-        let mut entries = RawDir::new(&fd, &mut buf);
-        while let Some(entry) = entries.next() {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name != c"." && name != c".." {
-                names.add(name.to_bytes())?;
-            }
-        }
-        names.sort();
-        Ok(names)
+    /// The names in it, sorted. A directory that is read has a position: one that was opened just
+    /// now and is nobody else's is listed, once.
+    pub(crate) fn names(&mut self) -> io::Result<Names> {
+        names(&self.fd)
     }
+}
+
+fn names(fd: impl AsFd) -> io::Result<Names> {
+    let mut names = Names::default();
+    let mut buf = [MaybeUninit::uninit(); 32 << 10];
+    let mut entries = RawDir::new(fd, &mut buf);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            names.add(name.to_bytes())?;
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Opens with `O_NOATIME`, and without it where only the owner may do so.

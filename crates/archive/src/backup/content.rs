@@ -5,12 +5,13 @@
 //! unfinished (the *carry*). So as many blocks of one file are in work as there are workers, their
 //! reads overlap, and memory is one buffer for each worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::Advice;
 use strongroom_engine::buf::{AlignedBuf, PAGE};
 use strongroom_engine::map::{Extent, MapBuilder, MapRef};
 
@@ -27,6 +28,9 @@ pub(super) const BLOCK: usize = 1 << 20;
 pub(super) const SMALL: u64 = 256 << 10;
 /// Files above this size are read block by block by all workers, in bytes.
 pub(super) const LARGE: u64 = 4 << 20;
+/// How many small files a worker has open, so that the disk reads them at once.
+const AHEAD: usize = 16;
+
 /// What became of a file.
 #[derive(Debug)]
 pub(super) enum Found {
@@ -511,6 +515,16 @@ struct Loaded {
     content: Content,
 }
 
+/// Opens a file that is read soon, and has the system bring a small one to memory meanwhile.
+fn open_ahead(task: &Task) -> io::Result<(Opened, Meta)> {
+    let direct = task.meta.size > SMALL;
+    let (file, meta) = Opened::open(task, direct)?;
+    if !direct && meta.size > 0 {
+        let _ = rustix::fs::fadvise(&file.fd, 0, None, Advice::WillNeed);
+    }
+    Ok((file, meta))
+}
+
 /// Reads small files, many to a buffer, and stores them together.
 fn small(
     shared: &Shared<'_>,
@@ -520,12 +534,15 @@ fn small(
     let mut found: Vec<Option<Found>> = tasks.iter().map(|_| None).collect();
     let mut loaded: Vec<Loaded> = Vec::with_capacity(tasks.len());
     let mut filled = 0;
+    let mut opened = VecDeque::with_capacity(AHEAD);
+    let mut coming = tasks.iter();
     for (index, task) in tasks.iter().enumerate() {
         if shared.is_stopped() {
             return Err(strongroom_engine::Error::Canceled);
         }
-        let direct = task.meta.size > SMALL;
-        let (file, meta) = match Opened::open(task, direct) {
+        opened.extend(coming.by_ref().take(AHEAD - opened.len()).map(open_ahead));
+        let Some(next) = opened.pop_front() else { break };
+        let (file, meta) = match next {
             Ok(opened) => opened,
             Err(e) => {
                 found[index] = Some(Found::Failed(e.to_string()));

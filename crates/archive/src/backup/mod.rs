@@ -1,6 +1,7 @@
 //! Backing up: from files, block devices and streams to an image.
 //!
-//! Three kinds of threads work together, each with bounded memory:
+//! Four kinds of threads work together, each with bounded memory:
+//! - the *scouts* ([`scout`]) list the directories that come next;
 //! - the *walk* ([`walk`]) goes through the tree in the order of names, compares what it finds with
 //!   the parent image, and says what goes into the image and which files must be read;
 //! - the *workers* ([`content`]) read, cut and store;
@@ -13,6 +14,7 @@ mod gather;
 mod opened;
 mod progress;
 mod queue;
+mod scout;
 mod walk;
 
 use std::ffi::OsStr;
@@ -43,6 +45,7 @@ use content::{Found, Job, Stream, Task};
 use cut::Cut;
 use gather::Gather;
 use queue::Queue;
+use scout::Scouts;
 use walk::{Plan, Walk};
 
 /// Which image a new one is compared with, so that unchanged files need not be read.
@@ -117,6 +120,9 @@ pub struct Outcome {
     /// What went wrong with single files. When there is any, the command's exit code is 3.
     pub troubles: Troubles,
 }
+
+/// How many scouts there are: enough for a disk to have something to do, whatever the processors.
+const SCOUTS: usize = 6;
 
 /// What all threads of a backup share.
 pub(crate) struct Shared<'s> {
@@ -350,17 +356,26 @@ fn tree(
     }
     // A parent that can't be read is no parent.
     let before = parent.and_then(|parent| parent.top(shared.source).ok()).map(|top| top.entry);
+    let scouts = &Scouts::new(shared);
     if trial {
-        Walk::new(shared, None).run(&plan, before.as_ref())?;
+        std::thread::scope(|scope| {
+            for _ in 0..SCOUTS {
+                scope.spawn(|| scouts.work());
+            }
+            Walk::new(scouts, None).run(&plan, before.as_ref())
+        })?;
         return Ok(None);
     }
     let (out, parcels) = sync_channel(16);
     let (devices, gathered) = std::thread::scope(|scope| {
+        for _ in 0..SCOUTS {
+            scope.spawn(|| scouts.work());
+        }
         for _ in 0..workers {
             scope.spawn(|| content::work(shared));
         }
         let walk = scope.spawn(|| {
-            let devices = Walk::new(shared, Some(out)).run(&plan, before.as_ref());
+            let devices = Walk::new(scouts, Some(out)).run(&plan, before.as_ref());
             match &devices {
                 Ok(_) => shared.queue.close(),
                 Err(_) => shared.queue.stop(),

@@ -13,6 +13,7 @@ use strongroom_engine::map::MapRef;
 use super::Shared;
 use super::content::{Found, Job, LARGE, Task};
 use super::opened::is_racy;
+use super::scout::{Listing, Order, Scouts, Seen};
 use crate::entry::{Body, Entry, Xattr};
 use crate::folder::{Folder, Kind, Meta, Names};
 use crate::image::components;
@@ -22,7 +23,7 @@ use crate::{Error, Result};
 
 /// What a file holding the mark of a cache directory begins with (bford.info/cachedir).
 const CACHE_MARK: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
-const CACHE_NAME: &[u8] = b"CACHEDIR.TAG";
+pub(super) const CACHE_NAME: &[u8] = b"CACHEDIR.TAG";
 /// How many small files are read together at most, and from how many directories.
 const BATCH_FILES: usize = 128;
 const BATCH_FOLDERS: usize = 16;
@@ -84,7 +85,10 @@ impl Plan {
 struct Frame<'s, 'p> {
     folder: Arc<Folder>,
     names: Names,
+    /// What a scout has found out about the first of them.
+    metas: Vec<Option<Seen>>,
     next: usize,
+    order: Order,
     parent: Option<Peekable<Entries<'s>>>,
     entry: Box<Entry>,
     /// For a directory that is only passed through: what is wanted in it.
@@ -99,6 +103,7 @@ struct Frame<'s, 'p> {
 /// The walk.
 pub(super) struct Walk<'s> {
     shared: &'s Shared<'s>,
+    scouts: &'s Scouts<'s>,
     /// None when nothing is stored: a trial.
     out: Option<SyncSender<Parcel>>,
     parcel: Parcel,
@@ -116,9 +121,10 @@ pub(super) struct Walk<'s> {
 struct Stopped;
 
 impl<'s> Walk<'s> {
-    pub(super) fn new(shared: &'s Shared<'s>, out: Option<SyncSender<Parcel>>) -> Self {
+    pub(super) fn new(scouts: &'s Scouts<'s>, out: Option<SyncSender<Parcel>>) -> Self {
         Self {
-            shared,
+            shared: scouts.shared(),
+            scouts,
             out,
             parcel: Parcel::default(),
             batch: Vec::new(),
@@ -133,11 +139,14 @@ impl<'s> Walk<'s> {
 
     /// Walks everything in the plan; gives the devices that were met.
     pub(super) fn run(mut self, plan: &Plan, parent: Option<&Entry>) -> Result<Vec<(u32, u32)>> {
-        let folder = Folder::open(b"/").map_err(|e| Error::local("/", e))?;
-        let meta = folder.meta().map_err(|e| Error::local("/", e))?;
-        let folder = Arc::new(folder);
+        let _ending = self.scouts.ending();
+        let top = Folder::open(b"/").and_then(|folder| match plan.whole {
+            true => Listing::of(folder),
+            false => Listing::passed(folder),
+        });
+        let top = top.map_err(|e| Error::local("/", e))?;
         let whole = if plan.whole { None } else { Some(plan) };
-        if self.walk(folder, meta, whole, parent).is_err() {
+        if self.walk(top, whole, parent).is_err() {
             // Whoever stopped it has said why.
             return Ok(Vec::new());
         }
@@ -146,13 +155,13 @@ impl<'s> Walk<'s> {
 
     fn walk(
         &mut self,
-        folder: Arc<Folder>,
-        meta: Meta,
+        top: Listing,
         plan: Option<&Plan>,
         parent: Option<&Entry>,
     ) -> Result<(), Stopped> {
         let mut stack: Vec<Frame<'_, '_>> = Vec::new();
-        stack.push(self.enter(Vec::new(), folder, meta, plan, parent.cloned(), meta.device)?);
+        let device = top.seen.0.device;
+        stack.push(self.enter(Vec::new(), top, Order::new(), plan, parent.cloned(), device)?);
         while let Some(frame) = stack.last_mut() {
             if self.shared.is_stopped() {
                 return Err(Stopped);
@@ -160,11 +169,13 @@ impl<'s> Walk<'s> {
             self.path.truncate(frame.path_len);
             let Some(name) = frame.names.get(frame.next) else {
                 if let Some(frame) = stack.pop() {
+                    self.scouts.leave(&frame.order);
                     self.shared.progress.add_dir();
                     self.send(Event::Leave(frame.entry))?;
                 }
                 continue;
             };
+            let place = frame.next;
             frame.next += 1;
             let bytes = name.to_bytes();
             if frame.cache && bytes != CACHE_NAME {
@@ -172,12 +183,13 @@ impl<'s> Walk<'s> {
             }
             let child = frame.plan.and_then(|plan| plan.children.get(bytes));
             let passed = child.is_some_and(|child| !child.whole);
-            let stat = match passed {
-                true => frame.folder.stat_behind(bytes),
-                false => frame.folder.stat(name),
+            let seen = match frame.metas.get_mut(place).and_then(Option::take) {
+                Some(seen) => Ok(seen),
+                None if passed => frame.folder.stat_behind(bytes).map(|meta| (meta, true)),
+                None => frame.folder.stat(name).map(|meta| (meta, is_racy(&meta))),
             };
-            let meta = match stat {
-                Ok(meta) => meta,
+            let (meta, racy) = match seen {
+                Ok(seen) => seen,
                 Err(e) => {
                     let name = bytes.to_vec();
                     self.trouble(name, e)?;
@@ -195,24 +207,25 @@ impl<'s> Walk<'s> {
             let name = bytes.to_vec();
             if meta.kind != Kind::Dir {
                 let folder = Arc::clone(&frame.folder);
-                self.leaf(&folder, name, meta, before)?;
+                self.leaf(&folder, name, (meta, racy), before)?;
                 continue;
             }
-            let opened = match passed {
-                true => frame.folder.dir_behind(bytes),
-                false => frame.folder.dir(bytes),
+            let order = [&frame.order[..], &[place as u32]].concat();
+            let listing = match self.scouts.take(&order) {
+                Some(listing) => listing,
+                None if passed => frame.folder.dir_behind(bytes).and_then(Listing::passed),
+                None => Listing::read(&frame.folder, bytes),
             };
-            let opened = opened.and_then(|folder| Ok((folder.meta()?, folder)));
-            match opened {
-                Ok((meta, folder)) => {
-                    let device = if asked { meta.device } else { frame.device };
-                    let folder = Arc::new(folder);
+            match listing {
+                Ok(listing) => {
+                    let device = if asked { listing.seen.0.device } else { frame.device };
                     let plan = if passed { child } else { None };
-                    stack.push(self.enter(name, folder, meta, plan, before, device)?);
+                    stack.push(self.enter(name, listing, order, plan, before, device)?);
                 }
                 Err(e) => {
                     // Its name and metadata are known at least.
-                    let entry = self.entry(name.clone(), &meta, NO_DIR, Vec::new());
+                    let seen = (meta, racy);
+                    let entry = self.entry(name.clone(), seen, NO_DIR, Vec::new());
                     let device = entry.device;
                     self.send(Event::Enter { name: name.clone(), device })?;
                     self.send(Event::Leave(Box::new(entry)))?;
@@ -227,12 +240,17 @@ impl<'s> Walk<'s> {
     fn enter<'p>(
         &mut self,
         name: Vec<u8>,
-        folder: Arc<Folder>,
-        meta: Meta,
+        listing: Listing,
+        order: Order,
         plan: Option<&'p Plan>,
         before: Option<Entry>,
         device: u64,
     ) -> Result<Frame<'s, 'p>, Stopped> {
+        if plan.is_none() && !listing.spread {
+            self.scouts.spread(&listing, &order, &self.path);
+        }
+        let Listing { folder, seen, names, metas, .. } = listing;
+        let meta = seen.0;
         let path_len = self.path.len();
         self.shared.progress.at(&self.path);
         let same = before.as_ref().filter(|before| {
@@ -249,7 +267,7 @@ impl<'s> Walk<'s> {
             Some(xattrs) => xattrs,
             None => self.attributes(&name, Which::open(&*folder))?,
         };
-        let mut entry = self.entry(name.clone(), &meta, NO_DIR, xattrs);
+        let mut entry = self.entry(name.clone(), seen, NO_DIR, xattrs);
         entry.passed = plan.is_some();
         entry.links = 1;
         self.send(Event::Enter { name: name.clone(), device: entry.device })?;
@@ -257,7 +275,7 @@ impl<'s> Walk<'s> {
         let names = match plan {
             Some(plan) => Ok(plan.children.keys().map(Vec::as_slice).collect()),
             None if other => Ok(Names::default()),
-            None => folder.names(),
+            None => names,
         };
         let names = match names {
             Ok(names) => names,
@@ -274,7 +292,20 @@ impl<'s> Walk<'s> {
             _ => None,
         };
         let entry = Box::new(entry);
-        Ok(Frame { folder, names, next: 0, parent, entry, plan, path_len, device, cache })
+        let next = 0;
+        Ok(Frame {
+            folder,
+            names,
+            metas,
+            next,
+            order,
+            parent,
+            entry,
+            plan,
+            path_len,
+            device,
+            cache,
+        })
     }
 
     /// Anything but a directory.
@@ -282,9 +313,10 @@ impl<'s> Walk<'s> {
         &mut self,
         folder: &Arc<Folder>,
         name: Vec<u8>,
-        meta: Meta,
+        seen: Seen,
         before: Option<Entry>,
     ) -> Result<(), Stopped> {
+        let meta = seen.0;
         let progress = self.shared.progress;
         if meta.kind == Kind::File {
             progress.add_file(meta.size)
@@ -325,7 +357,7 @@ impl<'s> Walk<'s> {
             }
         }
         let body = match meta.kind {
-            Kind::File => return self.file(folder, name, meta, keep),
+            Kind::File => return self.file(folder, name, seen, keep),
             Kind::Symlink => match folder.link(&name) {
                 Ok(target) => Body::Symlink(target),
                 Err(e) => return self.trouble(name, e),
@@ -336,7 +368,7 @@ impl<'s> Walk<'s> {
             Kind::Socket | Kind::Dir => Body::Socket,
         };
         let xattrs = self.attributes(&name, Which::named(&**folder, &name))?;
-        let entry = Box::new(self.entry(name, &meta, body, xattrs));
+        let entry = Box::new(self.entry(name, seen, body, xattrs));
         self.send(Event::Ready { entry, keep })
     }
 
@@ -345,15 +377,16 @@ impl<'s> Walk<'s> {
         &mut self,
         folder: &Arc<Folder>,
         name: Vec<u8>,
-        meta: Meta,
+        seen: Seen,
         keep: Option<Inode>,
     ) -> Result<(), Stopped> {
+        let meta = seen.0;
         self.shared.progress.add_unread(meta.size);
         if self.out.is_none() {
             return Ok(());
         }
         let entry =
-            Box::new(self.entry(name.clone(), &meta, Body::File(MapRef::default()), Vec::new()));
+            Box::new(self.entry(name.clone(), seen, Body::File(MapRef::default()), Vec::new()));
         let folder = Arc::clone(folder);
         if meta.size > LARGE {
             // What was found before comes before.
@@ -375,7 +408,8 @@ impl<'s> Walk<'s> {
         if full { self.flush() } else { Ok(()) }
     }
 
-    fn entry(&mut self, name: Vec<u8>, meta: &Meta, body: Body, xattrs: Vec<Xattr>) -> Entry {
+    fn entry(&mut self, name: Vec<u8>, seen: Seen, body: Body, xattrs: Vec<Xattr>) -> Entry {
+        let (meta, racy) = seen;
         Entry {
             name,
             body,
@@ -387,7 +421,7 @@ impl<'s> Walk<'s> {
             inode: meta.inode,
             device: self.device(meta.device),
             links: meta.links.max(1),
-            racy: is_racy(meta),
+            racy,
             passed: false,
             xattrs,
         }
