@@ -1,7 +1,7 @@
 //! Frames: chunks that are compressed and sealed together. The layout is in [the module
 //! above](super).
 
-use crate::compress::{Compressor, Decompressor, Method};
+use crate::compress::{Compressor, Decompressor, Effort, Method};
 use crate::error::{Error, Result};
 
 /// The largest frame before compression, in bytes: what its tail can say.
@@ -26,9 +26,9 @@ impl FrameCodec {
     ///
     /// # Panics
     /// When `raw` is longer than [`MAX_FRAME`]; callers bound it.
-    pub fn encode(&mut self, raw: &[u8], out: &mut Vec<u8>) {
+    pub fn encode(&mut self, raw: &[u8], effort: Effort, out: &mut Vec<u8>) {
         assert!(raw.len() <= MAX_FRAME, "a frame holds at most {MAX_FRAME} bytes");
-        let method = self.compressor.compress(raw, out);
+        let method = self.compressor.compress(raw, effort, out);
         if method == Method::Raw {
             out.clear();
             out.extend_from_slice(raw);
@@ -63,7 +63,7 @@ mod tests {
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
         for (raw, shrinks) in [(vec![7; 100_000], true), (noise, false), (Vec::new(), false)] {
             let (mut frame, mut back) = (Vec::new(), Vec::new());
-            codec.encode(&raw, &mut frame);
+            codec.encode(&raw, Effort::More, &mut frame);
             assert_eq!(frame.len() < raw.len(), shrinks);
             assert!(codec.decode(&frame, &mut back).is_ok());
             assert_eq!(back, raw);

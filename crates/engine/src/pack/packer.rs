@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::compress::Effort;
 use crate::disk::Disk;
 use crate::error::Result;
 use crate::id::{ChunkId, ChunkKind, Location, PackId, PoolId};
@@ -128,7 +129,7 @@ impl Packer {
     pub fn close(&mut self) -> Result<Option<Closed>> {
         let Some(open) = self.open.as_mut() else { return Ok(None) };
         let mut record = Vec::new();
-        FrameCodec::new(1).encode(&open.directory.encode(), &mut record);
+        FrameCodec::new(1).encode(&open.directory.encode(), Effort::Usual, &mut record);
         let (offset, len) = append(open, &mut record)?;
         let footer = Footer { offset, len, chunks: open.info.chunks }.encode();
         open.shards.append(&footer)?;

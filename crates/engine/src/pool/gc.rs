@@ -280,7 +280,8 @@ impl Pool {
         }
         // A frame that lives as a whole is copied as it was compressed.
         if !whole {
-            lens.codec.encode(&raw, &mut new.bytes);
+            let effort = self.effort(kind, raw.len(), new.chunks.len());
+            lens.codec.encode(&raw, effort, &mut new.bytes);
         }
         self.writer()?.push(kind, new)
     }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::compress::Effort;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, Location, RootId};
 use crate::index::Claim;
@@ -316,11 +317,23 @@ impl Pool {
             return Ok(());
         }
         let mut frame: NewFrame = self.writer()?.frame();
-        codec.encode(&gathering.raw, &mut frame.bytes);
+        let effort = self.effort(kind, gathering.raw.len(), gathering.chunks.len());
+        codec.encode(&gathering.raw, effort, &mut frame.bytes);
         frame.chunks.append(&mut gathering.chunks);
         gathering.raw.clear();
         stored.stored_bytes += frame.bytes.len() as u64;
         self.writer()?.push(kind, frame)
+    }
+
+    /// How hard to try with a frame of that many bytes and chunks. Where chunks are much smaller
+    /// than streams are cut, they are small files.
+    pub(crate) fn effort(&self, kind: ChunkKind, bytes: usize, chunks: usize) -> Effort {
+        let chunking = self.chunking();
+        let small = chunking.avg.min(chunking.fixed) as usize / 2;
+        match kind {
+            ChunkKind::Data if bytes / chunks.max(1) >= small => Effort::Usual,
+            ChunkKind::Data | ChunkKind::Node => Effort::More,
+        }
     }
 
     /// Makes a frame of the nodes that wait.

@@ -18,6 +18,7 @@ use clap::Args;
 use super::corpora::{self, Corpus};
 use super::install;
 use super::measure::{self, Measured};
+use super::random::Random;
 use super::report::{Record, Report, Step};
 use super::tools::{self, Act, Place, Tool};
 use crate::{packages, run, workspace};
@@ -59,7 +60,12 @@ struct Bench {
     only: Vec<Step>,
     limit: Duration,
     report: Report,
+    /// How many directories were put away.
+    cleared: u32,
 }
+
+/// Where what programs have left waits to be removed.
+const ATTIC: &str = "attic";
 
 /// Runs the benchmark and writes its report.
 pub(crate) fn peers(options: &Options) -> Result<()> {
@@ -80,7 +86,9 @@ pub(crate) fn peers(options: &Options) -> Result<()> {
         only: options.only.clone(),
         limit: Duration::from_secs(options.limit),
         report: Report { scale, ..Report::default() },
+        cleared: 0,
     };
+    corpora::remove(&bench.dir.join(ATTIC))?;
     bench.describe_machine();
     let all = [Tool::Cp, Tool::Restic, Tool::Rustic, Tool::Borg, Tool::Bupstash, Tool::Strongroom];
     let chosen = all.into_iter().filter(|t| options.tool.is_empty() || options.tool.contains(t));
@@ -164,17 +172,35 @@ impl Bench {
                     repo: base.join("repo"),
                     home: base.join("home"),
                     password: base.join("password"),
+                    key: base.join("key"),
                 };
                 corpora::create_dir(&place.home)?;
+                let mut key = [0; 64];
+                Random::new(1).fill(&mut key);
+                fs::write(&place.key, key).context("can't write the key file")?;
                 fs::write(&place.password, "correct horse battery staple\n")
                     .context("can't write the password file")?;
                 // What failed is in the report; the others go on.
                 let _: Option<()> = self.program(corpus, *tool, &place, &source, &out)?;
             }
-            corpora::remove(&base)?;
-            corpora::remove(&out)?;
+            self.clear(corpus, &base)?;
+            self.clear(corpus, &out)?;
         }
-        Ok(())
+        corpora::remove(&self.dir.join(ATTIC))
+    }
+
+    /// Puts away what a program has left. Many files are removed only after the last program has
+    /// had its turn: ext4 looks for inodes that were not freed lately, so whoever makes files after
+    /// many were removed pays for that.
+    fn clear(&mut self, corpus: Corpus, what: &Path) -> Result<()> {
+        if !matches!(corpus, Corpus::Small | Corpus::Versions) || !what.exists() {
+            return corpora::remove(what);
+        }
+        let attic = self.dir.join(ATTIC);
+        corpora::create_dir(&attic)?;
+        self.cleared += 1;
+        let to = attic.join(self.cleared.to_string());
+        fs::rename(what, &to).with_context(|| format!("can't move {}", what.display()))
     }
 
     fn copy(&mut self, corpus: Corpus, source: &Path, out: &Path) -> Result<()> {
@@ -233,7 +259,7 @@ impl Bench {
                 let found = self.report.records.last_mut().expect("the step was recorded");
                 found.outcome = Err(format!("restored wrongly: {error:#}"));
             }
-            corpora::remove(out)?;
+            self.clear(corpus, out)?;
         }
         if corpus != Corpus::Random {
             if self.wants(Step::Check) {

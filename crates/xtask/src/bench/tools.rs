@@ -55,6 +55,8 @@ pub(crate) struct Place {
     pub(crate) home: PathBuf,
     /// A file with the password.
     pub(crate) password: PathBuf,
+    /// A file with random bytes, for who can have a key instead of a password.
+    pub(crate) key: PathBuf,
 }
 
 /// What a program is to do.
@@ -130,11 +132,11 @@ macro_rules! line {
 }
 
 fn strongroom(place: &Place, act: Act<'_>) -> Vec<Vec<OsString>> {
-    let (ours, repo, password) = (&place.program, &place.repo, &place.password);
+    let (ours, repo, key) = (&place.program, &place.repo, &place.key);
     let mut line = match act {
         Act::Init => {
             let encrypt = "--encrypt";
-            return vec![line!(ours; "pool" "create" repo encrypt "--password-file" password)];
+            return vec![line!(ours; "pool" "create" repo encrypt "--key-file" key)];
         }
         Act::Backup { source, name } => line!(ours; "backup" source "--name" name),
         Act::Reread { source, name } => line!(ours; "backup" source "--name" name "--read-all"),
@@ -142,7 +144,7 @@ fn strongroom(place: &Place, act: Act<'_>) -> Vec<Vec<OsString>> {
         Act::Check => line!(ours; "pool" "check" "--read-data"),
         Act::Prune { keep } => line!(ours; "forget" "--keep-last" keep.to_string() "--prune"),
     };
-    line.extend(["--pool".into(), repo.into(), "--password-file".into(), password.into()]);
+    line.extend(["--pool".into(), repo.into(), "--key-file".into(), key.into()]);
     vec![line]
 }
 
