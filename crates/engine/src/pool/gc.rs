@@ -38,13 +38,15 @@ pub struct GcOptions {
     /// Only say what would be freed.
     pub dry_run: bool,
     /// The part of the pool, 0 to 1, that may stay as garbage inside of packs that are also in
-    /// use; packs with the most garbage are copied first. 0 frees everything.
+    /// use; packs with the most garbage are copied first. 0 frees everything. What is copied grows
+    /// faster than what it frees: with the default, half of what a gc could free costs a twentieth
+    /// of the copying (see `docs/benchmarks.md`), and the rest comes with a later one.
     pub max_unused: f64,
 }
 
 impl Default for GcOptions {
     fn default() -> Self {
-        Self { dry_run: false, max_unused: 0.05 }
+        Self { dry_run: false, max_unused: 0.1 }
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct GcArgs {
     #[arg(long)]
     dry_run: bool,
     /// Part of the pool, in percent, that may stay as garbage inside of packs in use
-    #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 10.0)]
     max_unused: f64,
 }
 
