@@ -10,6 +10,8 @@ mod error;
 pub mod list;
 mod migrate;
 mod sql;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod value;
 
 pub use db::{Address, Catalog, Engine, Tx};

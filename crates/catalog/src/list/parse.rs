@@ -123,11 +123,10 @@ impl List {
             let others = self.filters[..i].iter().filter(|other| other.field == filter.field);
             for other in others {
                 use Operator::{AtLeast, AtMost, Equal, NotEqual};
-                let fits = match (other.operator, filter.operator) {
-                    (Equal, Equal) | (NotEqual, NotEqual) => true,
-                    (AtLeast, AtMost) | (AtMost, AtLeast) => true,
-                    _ => false,
-                };
+                let fits = matches!(
+                    (other.operator, filter.operator),
+                    (Equal, Equal) | (NotEqual, NotEqual) | (AtLeast, AtMost) | (AtMost, AtLeast)
+                );
                 if !fits {
                     return Err(ListError::Repeated {
                         field: self.resource.fields[filter.field].name,
