@@ -7,8 +7,12 @@
 
 mod db;
 mod error;
+pub mod events;
+pub mod images;
+pub mod jobs;
 pub mod list;
 mod migrate;
+pub mod pools;
 mod sql;
 #[cfg(feature = "testing")]
 pub mod testing;
