@@ -109,13 +109,22 @@ impl Catalog {
     /// # Errors
     /// [`Error::Newer`] when another version wrote it; those of the database.
     pub async fn open(address: &Address) -> Result<Self> {
-        let (db, file): (Db, Option<&Path>) = match address {
-            Address::Sqlite(path) => (Db::Sqlite(sqlite::Sqlite::open(path).await?), Some(path)),
-            Address::Postgres(url) => (Db::Postgres(postgres::Postgres::open(url).await?), None),
+        let catalog = Self::connect(address).await?;
+        let file: Option<&Path> = match address {
+            Address::Sqlite(path) => Some(path),
+            Address::Postgres(_) => None,
         };
-        let catalog = Self { db };
         migrate::run(&catalog, file).await?;
         Ok(catalog)
+    }
+
+    /// As [`Catalog::open`], with whatever schema it has.
+    pub(crate) async fn connect(address: &Address) -> Result<Self> {
+        let db = match address {
+            Address::Sqlite(path) => Db::Sqlite(sqlite::Sqlite::open(path).await?),
+            Address::Postgres(url) => Db::Postgres(postgres::Postgres::open(url).await?),
+        };
+        Ok(Self { db })
     }
 
     /// Which database it is.

@@ -35,6 +35,9 @@ impl List {
                 let text = format!("`{name}` is longer than {MAX_VALUE} bytes");
                 return Err(ListError::Form(text));
             }
+            if value.contains('\0') {
+                return Err(ListError::Form(format!("`{name}` holds a NUL character")));
+            }
             match name {
                 "filter" => list.filter(value)?,
                 "sort" => list.sort(value)?,
