@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use crate::db::{Catalog, Engine, Tx};
+use crate::db::{Catalog, Engine};
 use crate::sql::Sql;
 use crate::value::{Column, Row};
 use crate::{Error, Result};
