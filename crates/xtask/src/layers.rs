@@ -22,7 +22,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("appliance", &["catalog", "identity"]),
     ("protect", &["archive", "block", "catalog", "engine", "identity"]),
     ("storage", &["archive", "block", "catalog", "engine", "export", "identity", "iscsi", "nbd"]),
-    ("api", &["appliance", "identity", "protect", "storage"]),
+    ("api", &["appliance", "catalog", "identity", "protect", "storage"]),
     ("web", &["appliance", "identity", "protect", "storage"]),
     ("client", &[]),
     (
