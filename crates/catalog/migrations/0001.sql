@@ -236,8 +236,16 @@ CREATE UNIQUE INDEX images_root ON images (pool_id, root);
 CREATE INDEX images_created ON images (created_at);
 CREATE INDEX images_name ON images (name, created_at);
 CREATE INDEX images_host ON images (host, created_at);
-CREATE INDEX images_size ON images (size);
+CREATE INDEX images_pool ON images (pool_id, created_at);
+CREATE INDEX images_size ON images (size, created_at);
 CREATE INDEX images_organisation ON images (organisation_id, created_at);
+CREATE INDEX images_by_root ON images (root);
+--sqlite
+CREATE INDEX images_expires ON images (expires_at, created_at);
+--postgres
+-- As SQLite has it: what isn't known comes first.
+CREATE INDEX images_expires ON images (expires_at NULLS FIRST, created_at);
+--all
 
 -- What is done --------------------------------------------------------------------------------
 
@@ -290,6 +298,7 @@ CREATE TABLE jobs (
 );
 CREATE INDEX jobs_changed ON jobs (changed_at);
 CREATE INDEX jobs_next ON jobs (state, priority, run_at);
+CREATE INDEX jobs_state ON jobs (state, queued_at);
 CREATE INDEX jobs_queued ON jobs (queued_at);
 CREATE INDEX jobs_kind ON jobs (kind, queued_at);
 CREATE INDEX jobs_pool ON jobs (pool_id, state);

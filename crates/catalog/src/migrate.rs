@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::db::{Catalog, Engine};
 use crate::sql::Sql;
-use crate::value::{Column, Row};
+use crate::value::single;
 use crate::{Error, Result};
 
 const STEPS: &[&str] = &[include_str!("../migrations/0001.sql")];
@@ -108,10 +108,6 @@ async fn found(catalog: &Catalog) -> Result<i64> {
         0 => Ok(0),
         _ => single(catalog.rows(Sql::new(LAST)).await?),
     }
-}
-
-fn single<T: Column>(rows: Vec<Row>) -> Result<T> {
-    rows.into_iter().next().ok_or(Error::NotFound { what: "row" })?.take()
 }
 
 /// Copies the database to a file beside it, whole and consistent.
