@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::db::{Catalog, Tx};
+use crate::list::Scope;
 use crate::sql::Sql;
 use crate::value::{Record, Row};
 use crate::{Error, Result};
@@ -161,7 +162,25 @@ pub async fn of_root(catalog: &Catalog, pool: i64, root: &str) -> Result<Image> 
     catalog.find_one(sql).await?.ok_or(Error::NotFound { what: "image" })
 }
 
-/// The latest images of a name, in one pool or in all; so many at most.
+/// All images of a pool.
+///
+/// # Errors
+/// Those of the database.
+pub async fn of_pool(catalog: &Catalog, pool: i64) -> Result<Vec<Image>> {
+    catalog.find(Sql::new("FROM images WHERE pool_id = ?").bind(pool)).await
+}
+
+/// Those of one pool or of all, as far as they exist for the one who asks.
+fn narrow(sql: &mut Sql, pool: Option<i64>, scope: &Scope) {
+    if let Some(pool) = pool {
+        sql.push(" AND pool_id = ?").value(pool);
+    }
+    if let Scope::Organisations(ids) = scope {
+        sql.push(" AND organisation_id IN ").push_set(ids.iter().copied());
+    }
+}
+
+/// The latest image: of a name if one is given, not made after a time if one is given.
 ///
 /// # Errors
 /// Those of the database.
@@ -170,20 +189,18 @@ pub async fn latest(
     pool: Option<i64>,
     name: Option<&str>,
     until: Option<Timestamp>,
-    limit: u32,
-) -> Result<Vec<Image>> {
+    scope: &Scope,
+) -> Result<Option<Image>> {
     let mut sql = Sql::new("FROM images WHERE 1 = 1");
-    if let Some(pool) = pool {
-        sql.push(" AND pool_id = ?").value(pool);
-    }
+    narrow(&mut sql, pool, scope);
     if let Some(name) = name {
         sql.push(" AND name = ?").value(name);
     }
     if let Some(until) = until {
         sql.push(" AND created_at <= ?").value(until);
     }
-    sql.push(" ORDER BY created_at DESC, id DESC LIMIT ?").value(limit);
-    catalog.find(sql).await
+    sql.push(" ORDER BY created_at DESC, id DESC LIMIT 1");
+    catalog.find_one(sql).await
 }
 
 /// Images whose root begins with these digits, so many at most.
@@ -194,14 +211,13 @@ pub async fn by_digits(
     catalog: &Catalog,
     pool: Option<i64>,
     digits: &str,
+    scope: &Scope,
     limit: u32,
 ) -> Result<Vec<Image>> {
     // Of hexadecimal digits `g` is the next.
     let mut sql = Sql::new("FROM images WHERE root >= ? AND root < ?");
     sql.value(digits).value(format!("{digits}g"));
-    if let Some(pool) = pool {
-        sql.push(" AND pool_id = ?").value(pool);
-    }
+    narrow(&mut sql, pool, scope);
     sql.push(" ORDER BY root LIMIT ?").value(limit);
     catalog.find(sql).await
 }
