@@ -8,6 +8,7 @@
 mod db;
 mod error;
 pub mod events;
+pub mod identity;
 pub mod images;
 pub mod jobs;
 pub mod list;
