@@ -33,6 +33,8 @@ CREATE TABLE users (
     -- The secret of the second factor, sealed; the last time step that was used.
     totp {bytes},
     totp_step BIGINT,
+    -- Whether a code has shown that the user has it.
+    totp_confirmed BIGINT NOT NULL DEFAULT 0,
     -- The user for whom this one acts, with its own and no more than that one's rights.
     delegate_of BIGINT REFERENCES users (id),
     enabled BIGINT NOT NULL,
@@ -43,6 +45,15 @@ CREATE TABLE users (
     version BIGINT NOT NULL DEFAULT 1
 );
 CREATE UNIQUE INDEX users_external ON users (source, external_id);
+CREATE INDEX users_delegate ON users (delegate_of);
+CREATE INDEX users_organisation ON users (organisation_id);
+
+-- For one who lost the second factor: SHA-256 of codes that pass once.
+CREATE TABLE recovery_codes (
+    user_id BIGINT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    hash {bytes} NOT NULL,
+    PRIMARY KEY (user_id, hash)
+);
 
 CREATE TABLE roles (
     id {id},
@@ -87,13 +98,26 @@ CREATE TABLE api_keys (
 );
 CREATE INDEX api_keys_user ON api_keys (user_id);
 
+-- What signed requests carry so that none passes twice.
+CREATE TABLE nonces (
+    key_id BIGINT NOT NULL REFERENCES api_keys (id) ON DELETE CASCADE,
+    nonce {text} NOT NULL,
+    expires_at BIGINT NOT NULL,
+    PRIMARY KEY (key_id, nonce)
+);
+CREATE INDEX nonces_expires ON nonces (expires_at);
+
 CREATE TABLE sessions (
     id {id},
     user_id BIGINT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    -- The key that opened it; it narrows the session.
+    key_id BIGINT REFERENCES api_keys (id) ON DELETE CASCADE,
     kind {text} NOT NULL,
-    -- SHA-256 of the token that the client has, and of the one that renews it.
+    -- SHA-256 of the token that the client has, of the one that renews it, and of the part that
+    -- all which ever renewed it have in common.
     hash {bytes} NOT NULL UNIQUE,
     refresh_hash {bytes} UNIQUE,
+    family {bytes} UNIQUE,
     address {text} NOT NULL,
     agent {text} NOT NULL,
     created_at BIGINT NOT NULL,
@@ -124,20 +148,39 @@ CREATE TABLE audit (
 );
 CREATE INDEX audit_at ON audit (at);
 CREATE INDEX audit_user ON audit (user_name, at);
+CREATE INDEX audit_organisation ON audit (organisation_id, id);
+
+-- The end of that chain: one row, which whoever appends locks.
+CREATE TABLE audit_head (
+    id BIGINT PRIMARY KEY,
+    last BIGINT NOT NULL,
+    hash {bytes} NOT NULL,
+    mac {bytes}
+);
+--sqlite
+INSERT INTO audit_head (id, last, hash) VALUES (1, 0, zeroblob(32));
+--postgres
+INSERT INTO audit_head (id, last, hash) VALUES (1, 0, decode(repeat('00', 32), 'hex'));
+--all
 
 -- Deeds that need a second administrator.
 CREATE TABLE approvals (
     id {id},
+    organisation_id BIGINT NOT NULL REFERENCES organisations (id),
     operation {text} NOT NULL,
     object {text} NOT NULL,
+    -- SHA-256 of the request, in hexadecimal digits: only the same one passes.
     request {text} NOT NULL,
-    asked_by BIGINT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    -- Null: one at the appliance itself.
+    asked_by BIGINT REFERENCES users (id) ON DELETE CASCADE,
+    asker {text} NOT NULL,
     asked_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
     state {text} NOT NULL,
     decided_by BIGINT REFERENCES users (id) ON DELETE SET NULL,
     decided_at BIGINT
 );
+CREATE INDEX approvals_asker ON approvals (asker, state);
 
 CREATE TABLE settings (
     name {text} PRIMARY KEY,
@@ -193,8 +236,16 @@ CREATE UNIQUE INDEX images_root ON images (pool_id, root);
 CREATE INDEX images_created ON images (created_at);
 CREATE INDEX images_name ON images (name, created_at);
 CREATE INDEX images_host ON images (host, created_at);
-CREATE INDEX images_size ON images (size);
+CREATE INDEX images_pool ON images (pool_id, created_at);
+CREATE INDEX images_size ON images (size, created_at);
 CREATE INDEX images_organisation ON images (organisation_id, created_at);
+CREATE INDEX images_by_root ON images (root);
+--sqlite
+CREATE INDEX images_expires ON images (expires_at, created_at);
+--postgres
+-- As SQLite has it: what isn't known comes first.
+CREATE INDEX images_expires ON images (expires_at NULLS FIRST, created_at);
+--all
 
 -- What is done --------------------------------------------------------------------------------
 
@@ -215,12 +266,17 @@ CREATE TABLE jobs (
     checkpoint {text},
     result {text},
     error {text},
-    attempt BIGINT NOT NULL DEFAULT 0,
+    -- Which try this is, of how many; each is a job of its own.
+    attempt BIGINT NOT NULL DEFAULT 1,
     attempts BIGINT NOT NULL DEFAULT 1,
     retry_of BIGINT,
+    retried_as BIGINT,
+    -- What else may run on its pool: 0 anything, 1 nothing that has 1, 2 nothing.
+    alone BIGINT NOT NULL DEFAULT 0,
     queued_at BIGINT NOT NULL,
-    -- Not before then.
+    -- Not before then; not begun after then.
     run_at BIGINT NOT NULL,
+    run_until BIGINT,
     started_at BIGINT,
     ended_at BIGINT,
     -- Who works on it, until when it is thought to be alive, and how often it was taken up: a
@@ -228,15 +284,21 @@ CREATE TABLE jobs (
     worker {text},
     lease_until BIGINT,
     fence BIGINT NOT NULL DEFAULT 0,
+    -- How many workers died over it.
+    deaths BIGINT NOT NULL DEFAULT 0,
     cancel BIGINT NOT NULL DEFAULT 0,
     phase {text} NOT NULL DEFAULT '',
     bytes_done BIGINT NOT NULL DEFAULT 0,
     bytes_total BIGINT,
     items_done BIGINT NOT NULL DEFAULT 0,
     items_total BIGINT,
+    -- By the database's clock.
+    changed_at BIGINT NOT NULL,
     search {text} NOT NULL DEFAULT ''
 );
+CREATE INDEX jobs_changed ON jobs (changed_at);
 CREATE INDEX jobs_next ON jobs (state, priority, run_at);
+CREATE INDEX jobs_state ON jobs (state, queued_at);
 CREATE INDEX jobs_queued ON jobs (queued_at);
 CREATE INDEX jobs_kind ON jobs (kind, queued_at);
 CREATE INDEX jobs_pool ON jobs (pool_id, state);

@@ -19,6 +19,9 @@ pub enum Error {
         /// The name of the constraint or table.
         what: String,
     },
+    /// A text that can't be kept.
+    #[error("text with a NUL character can't be kept: leave it out")]
+    Nul,
     /// There is no such row.
     #[error("there is no such {what}")]
     NotFound {

@@ -7,9 +7,16 @@
 
 mod db;
 mod error;
+pub mod events;
+pub mod identity;
+pub mod images;
+pub mod jobs;
 pub mod list;
 mod migrate;
+pub mod pools;
 mod sql;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod value;
 
 pub use db::{Address, Catalog, Engine, Tx};

@@ -6,8 +6,9 @@
 
 use std::path::Path;
 
-use crate::db::{Catalog, Engine, Tx};
+use crate::db::{Catalog, Engine};
 use crate::sql::Sql;
+use crate::value::single;
 use crate::{Error, Result};
 
 const STEPS: &[&str] = &[include_str!("../migrations/0001.sql")];
@@ -59,23 +60,34 @@ fn script(engine: Engine, step: &str) -> String {
 
 /// Brings the schema up to date.
 pub(crate) async fn run(catalog: &Catalog, file: Option<&Path>) -> Result<()> {
-    let found = version(&mut catalog.begin().await?).await?;
-    if found > SCHEMA {
-        return Err(Error::Newer { found, known: SCHEMA });
+    steps(catalog, file, STEPS).await
+}
+
+async fn steps(catalog: &Catalog, file: Option<&Path>, steps: &[&str]) -> Result<()> {
+    let known = steps.len() as i64;
+    let found = found(catalog).await?;
+    if found > known {
+        return Err(Error::Newer { found, known });
     }
-    if let (Some(file), true) = (file, found > 0 && found < SCHEMA) {
-        copy(catalog, file, found).await?;
-    }
-    if found == SCHEMA {
+    if found == known {
         return Ok(());
+    }
+    if let (Some(file), true) = (file, found > 0) {
+        copy(catalog, file, found).await?;
     }
     let mut tx = catalog.begin().await?;
     if tx.engine() == Engine::Postgres {
         tx.rows(Sql::new("SELECT 1 FROM pg_advisory_xact_lock(?)").bind(LOCK)).await?;
     }
-    // Another node may have been faster.
-    let found = version(&mut tx).await?;
-    for (number, step) in (1i64..).zip(STEPS).skip(found.max(0) as usize) {
+    let create = "CREATE TABLE IF NOT EXISTS schema_steps \
+                  (number BIGINT PRIMARY KEY, done_at BIGINT NOT NULL)";
+    tx.execute(Sql::new(create)).await?;
+    // Another node may have been faster, or newer.
+    let found: i64 = single(tx.rows(Sql::new(LAST)).await?)?;
+    if found > known {
+        return Err(Error::Newer { found, known });
+    }
+    for (number, step) in (1i64..).zip(steps).skip(found.max(0) as usize) {
         tx.script(script(tx.engine(), step)).await?;
         let done = Sql::new("INSERT INTO schema_steps (number, done_at) VALUES (?, ?)");
         tx.execute(done.bind(number).bind(jiff::Timestamp::now())).await?;
@@ -84,14 +96,17 @@ pub(crate) async fn run(catalog: &Catalog, file: Option<&Path>) -> Result<()> {
 }
 
 /// The number of the last step that was done.
-async fn version(tx: &mut Tx) -> Result<i64> {
-    let create = "CREATE TABLE IF NOT EXISTS schema_steps \
-                  (number BIGINT PRIMARY KEY, done_at BIGINT NOT NULL)";
-    tx.execute(Sql::new(create)).await?;
-    let last = tx.rows(Sql::new("SELECT COALESCE(MAX(number), 0) FROM schema_steps")).await?;
-    match last.into_iter().next() {
-        Some(mut row) => row.take(),
-        None => Ok(0),
+const LAST: &str = "SELECT COALESCE(MAX(number), 0) FROM schema_steps";
+
+/// As [`LAST`], also where nothing was done ever; it changes nothing.
+async fn found(catalog: &Catalog) -> Result<i64> {
+    let is_there = match catalog.engine() {
+        Engine::Sqlite => "SELECT COUNT(*) FROM sqlite_schema WHERE name = 'schema_steps'",
+        Engine::Postgres => "SELECT COUNT(*) FROM pg_class WHERE oid = to_regclass('schema_steps')",
+    };
+    match single::<i64>(catalog.rows(Sql::new(is_there)).await?)? {
+        0 => Ok(0),
+        _ => single(catalog.rows(Sql::new(LAST)).await?),
     }
 }
 
@@ -106,4 +121,119 @@ async fn copy(catalog: &Catalog, file: &Path, version: i64) -> Result<()> {
     }
     let path = name.to_str().ok_or_else(|| local(std::io::ErrorKind::InvalidFilename.into()))?;
     catalog.copy_to(path).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::{Address, testing};
+
+    const FIRST: &str = "CREATE TABLE a (id {id}, name {text} NOT NULL);";
+    const SECOND: &str = "ALTER TABLE a ADD COLUMN size BIGINT;
+        --sqlite
+        CREATE TABLE only_sqlite (id {id});
+        --postgres
+        CREATE TABLE only_postgres (id {id});
+        --all
+        CREATE TABLE both_of_them (id {id}, raw {bytes}, part {real});";
+
+    fn file(address: &Address) -> Option<&Path> {
+        match address {
+            Address::Sqlite(path) => Some(path),
+            Address::Postgres(_) => None,
+        }
+    }
+
+    async fn count(catalog: &Catalog, from: &'static str) -> Result<i64> {
+        single(catalog.rows(Sql::new("SELECT COUNT(*) FROM ").and(from)).await?)
+    }
+
+    #[tokio::test]
+    async fn steps_are_done_once_each_and_in_order() {
+        testing::each_address(|address| async move {
+            let catalog = Catalog::connect(&address).await.unwrap();
+            let file = file(&address);
+            steps(&catalog, file, &[FIRST]).await.unwrap();
+            catalog.execute(Sql::new("INSERT INTO a (name) VALUES ('kept')")).await.unwrap();
+            steps(&catalog, file, &[FIRST, SECOND]).await.unwrap();
+            steps(&catalog, file, &[FIRST, SECOND]).await.unwrap();
+            assert_eq!(count(&catalog, "a WHERE size IS NULL").await.unwrap(), 1);
+            assert_eq!(count(&catalog, "both_of_them").await.unwrap(), 0);
+            let sqlite = catalog.engine() == Engine::Sqlite;
+            assert_eq!(count(&catalog, "only_sqlite").await.is_ok(), sqlite);
+            assert_eq!(count(&catalog, "only_postgres").await.is_ok(), !sqlite);
+            assert_eq!(count(&catalog, "schema_steps").await.unwrap(), 2);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_step_that_fails_leaves_the_schema_as_it_was() {
+        testing::each_address(|address| async move {
+            let catalog = Catalog::connect(&address).await.unwrap();
+            let bad = "CREATE TABLE b (id {id}); INSERT INTO nowhere VALUES (1);";
+            steps(&catalog, file(&address), &[FIRST]).await.unwrap();
+            assert!(steps(&catalog, file(&address), &[FIRST, SECOND, bad]).await.is_err());
+            assert!(count(&catalog, "b").await.is_err());
+            assert!(count(&catalog, "both_of_them").await.is_err());
+            assert_eq!(count(&catalog, "schema_steps").await.unwrap(), 1);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_newer_schema_is_refused_and_not_touched() {
+        testing::each_address(|address| async move {
+            let catalog = Catalog::connect(&address).await.unwrap();
+            steps(&catalog, None, &[FIRST, SECOND]).await.unwrap();
+            let refused = steps(&catalog, None, &[FIRST]).await.unwrap_err();
+            assert!(matches!(refused, Error::Newer { found: 2, known: 1 }), "{refused:?}");
+            let later = "INSERT INTO schema_steps (number, done_at) VALUES (99, 0)";
+            catalog.execute(Sql::new(later)).await.unwrap();
+            catalog.close().await;
+            let refused = Catalog::open(&address).await.unwrap_err().to_string();
+            assert!(refused.contains("schema 99") && refused.contains("newer"), "{refused}");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_file_is_copied_before_it_is_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.db");
+        let address = Address::Sqlite(path.clone());
+        let catalog = Catalog::connect(&address).await.unwrap();
+        steps(&catalog, Some(&path), &[FIRST]).await.unwrap();
+        let copy = dir.path().join("catalog.db.schema-1");
+        assert!(!copy.exists(), "there was nothing to be kept");
+        catalog.execute(Sql::new("INSERT INTO a (name) VALUES ('kept')")).await.unwrap();
+        // One of an earlier try is in the way.
+        std::fs::write(&copy, "half").unwrap();
+        steps(&catalog, Some(&path), &[FIRST, SECOND]).await.unwrap();
+        catalog.execute(Sql::new("DELETE FROM a")).await.unwrap();
+        let before = Catalog::connect(&Address::Sqlite(copy.clone())).await.unwrap();
+        assert_eq!(count(&before, "a WHERE name = 'kept'").await.unwrap(), 1);
+        assert_eq!(count(&before, "schema_steps").await.unwrap(), 1);
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(&copy).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn openers_at_once_do_it_once() {
+        testing::each_address(|address| async move {
+            let all = (0..4).map(|_| {
+                let address = address.clone();
+                tokio::spawn(async move { Catalog::open(&address).await })
+            });
+            for opened in all.collect::<Vec<_>>() {
+                let catalog = opened.await.unwrap().unwrap();
+                assert_eq!(count(&catalog, "schema_steps").await.unwrap(), SCHEMA);
+                assert_eq!(count(&catalog, "images").await.unwrap(), 0);
+            }
+            Catalog::open(&address).await.unwrap();
+        })
+        .await;
+    }
 }

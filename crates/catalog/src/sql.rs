@@ -1,6 +1,7 @@
 //! Statements: text that is written by this program, and values that are bound to it.
 
 use crate::value::Value;
+use crate::{Error, Result};
 
 /// A statement. Values take the places of `?`; text comes from the program alone (`&'static str`),
 /// so nothing from outside can become part of it.
@@ -67,12 +68,14 @@ impl Sql {
     }
 
     /// The text as SQLite takes it, and the values.
-    pub(crate) fn for_sqlite(self) -> (String, Vec<Value>) {
-        (self.text, self.values)
+    pub(crate) fn for_sqlite(self) -> Result<(String, Vec<Value>)> {
+        self.check()?;
+        Ok((self.text, self.values))
     }
 
     /// The text as PostgreSQL takes it, and the values.
-    pub(crate) fn for_postgres(self) -> (String, Vec<Value>) {
+    pub(crate) fn for_postgres(self) -> Result<(String, Vec<Value>)> {
+        self.check()?;
         let mut text = String::with_capacity(self.text.len() + 2 * self.values.len());
         for (i, part) in self.text.split('?').enumerate() {
             if i > 0 {
@@ -81,23 +84,30 @@ impl Sql {
             }
             text.push_str(part);
         }
-        (text, self.values)
+        Ok((text, self.values))
+    }
+
+    /// PostgreSQL keeps no text with a NUL, so SQLite may not either.
+    fn check(&self) -> Result<()> {
+        let has_nul = |value: &Value| matches!(value, Value::Text(Some(v)) if v.contains('\0'));
+        if self.values.iter().any(has_nul) { Err(Error::Nul) } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
     fn places_are_numbered_for_postgres() {
         let mut sql = Sql::new("SELECT a FROM t WHERE b = ? AND c IN ").bind(1i64);
         sql.push_set(["x", "y"]).push(" AND d IN ").push_set(Vec::<i64>::new());
-        let (text, values) = sql.clone().for_postgres();
+        let (text, values) = sql.clone().for_postgres().unwrap();
         assert_eq!(text, "SELECT a FROM t WHERE b = $1 AND c IN ($2, $3) AND d IN (NULL)");
         assert_eq!(values, [Value::from(1i64), "x".into(), "y".into()]);
         assert_eq!(
-            sql.for_sqlite().0,
+            sql.for_sqlite().unwrap().0,
             "SELECT a FROM t WHERE b = ? AND c IN (?, ?) AND d IN (NULL)"
         );
     }

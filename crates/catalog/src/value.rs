@@ -97,6 +97,11 @@ impl Row {
     }
 }
 
+/// The first column of the first row.
+pub(crate) fn single<T: Column>(rows: Vec<Row>) -> Result<T> {
+    rows.into_iter().next().ok_or(Error::NotFound { what: "row" })?.take()
+}
+
 macro_rules! columns {
     ($($to:ty, $what:literal, $pattern:pat => $value:expr;)*) => {$(
         impl Column for $to {

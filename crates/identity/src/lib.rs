@@ -1,1 +1,63 @@
 //! Users, roles, rights, organisations, keys, sessions, tokens, audit; who may do what.
+//!
+//! [`Identity`] is all of it over an open catalogue. A request shows a [`Credential`];
+//! [`Identity::authenticate`] makes a [`Principal`] of it, and [`decide`] says whether that one may
+//! do an operation to an [`Object`]. Every change goes through one kind of transaction, which locks
+//! the end of the audit trail: so changes are in a row, on all nodes, and none is without its line.
+//!
+//! It knows no HTTP. Users of directories (LDAP, OIDC) have a place in the catalogue (`source`,
+//! `external_id`); their logins are not here yet.
+
+mod approvals;
+mod audit;
+mod authenticate;
+mod backoff;
+mod builtin;
+mod cache;
+mod change;
+mod clock;
+mod decide;
+mod error;
+mod identity;
+mod keys;
+mod login;
+mod organisations;
+mod origin;
+mod passphrase;
+mod password;
+mod principal;
+mod rights;
+mod roles;
+mod seal;
+mod second_factor;
+mod secret;
+mod sessions;
+mod signed;
+mod tokens;
+mod totp;
+mod users;
+
+pub use approvals::{Admission, FourEyes};
+pub use audit::{Deed, Fault, FaultKind, Verdict, Who, to_json, to_syslog};
+pub use authenticate::Credential;
+pub use builtin::{ADMINISTRATOR, Builtin, ROLES};
+pub use clock::Clock;
+pub use decide::{Decision, FOUR_EYES, OWN_PASSWORD, Object, decide};
+pub use error::{AuthError, Error, Result};
+pub use identity::{FirstRun, Identity};
+pub use keys::{KeyChange, KeySpec};
+pub use organisations::OrganisationChange;
+pub use origin::Origin;
+pub use passphrase::passphrase;
+pub use principal::{Narrowing, Principal, Rights, Via, effective, spread};
+pub use rights::{Right, RightSet, UnknownRight};
+pub use roles::RoleSpec;
+pub use seal::ApplianceKey;
+pub use second_factor::Enrolment;
+pub use secret::Secret;
+pub use sessions::{Life, Opened, Pair};
+pub use signed::{SignedRequest, canonical};
+pub use tokens::JwtLife;
+#[cfg(feature = "testing")]
+pub use totp::code_at;
+pub use users::{UserChange, UserSpec};

@@ -1,1 +1,130 @@
 //! Pools and images, as their users name them.
+//!
+//! [`Storage`] is the one place where the appliance's pools are open: every job and every reader
+//! shares the same [`Pool`](strongroom_engine::pool::Pool). The catalogue's rows of images only
+//! mirror the pools' roots; where the two differ, the roots are right.
+//!
+//! All of it may be called from any task; what touches a disk runs on blocking threads, of which
+//! there is a bounded number.
+
+mod browse;
+mod content;
+mod details;
+mod disks;
+mod error;
+mod images;
+mod import;
+mod layout;
+mod mirror;
+mod opening;
+mod pools;
+mod retention;
+mod sealer;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use strongroom_catalog::Catalog;
+use strongroom_engine::clock::SystemClock;
+use strongroom_engine::pool::Use;
+use tokio::sync::Semaphore;
+
+pub use browse::{Change, Entries, Entry, Found, Query, path_bytes};
+pub use content::{Format, OpenFile};
+pub use details::{Disk, PoolDetails, Ratios};
+pub use error::{Error, Result};
+pub use images::{ImageDetails, TagChange};
+pub use import::Import;
+pub use layout::Layout;
+pub use mirror::Mirrored;
+pub use opening::Bar;
+pub use pools::{Created, Encryption, NewPool};
+pub use retention::{Rules, Selection, Verdict};
+pub use sealer::{PoolSecret, Sealer};
+
+use opening::Openings;
+
+/// How many calls read disks at once; more wait.
+const READERS: usize = 16;
+/// How many downloads there are at once; they take as long as who listens. More wait.
+const STREAMS: usize = 64;
+
+/// The service: see the crate's text. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    catalog: Catalog,
+    sealer: Arc<dyn Sealer>,
+    used: Use,
+    openings: Openings,
+    readers: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    /// Roots are read, changed and written back by one at a time.
+    changing: Semaphore,
+}
+
+impl Storage {
+    /// The service over a catalogue. `holder` tells other processes who has the pools open.
+    ///
+    /// # Errors
+    /// When the kernel doesn't say which boot this is.
+    pub fn new(
+        catalog: Catalog,
+        sealer: Arc<dyn Sealer>,
+        holder: impl Into<String>,
+    ) -> Result<Self> {
+        let used = Use {
+            clock: Arc::new(SystemClock::new()?),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            holder: holder.into(),
+        };
+        let inner = Inner {
+            catalog,
+            sealer,
+            used,
+            openings: Openings::default(),
+            readers: Arc::new(Semaphore::new(READERS)),
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            changing: Semaphore::new(1),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The catalogue that it stands on.
+    pub fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+
+    /// Runs what touches a disk, when a thread is free for it.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        on_thread(&self.inner.readers, work).await
+    }
+
+    /// As [`Storage::blocking`], for what may wait for a client.
+    async fn streaming<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        on_thread(&self.inner.streams, work).await
+    }
+}
+
+async fn on_thread<T: Send + 'static>(
+    permits: &Arc<Semaphore>,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| Error::Ended)?;
+    let task = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        work()
+    });
+    task.await.map_err(|_| Error::Ended)?
+}

@@ -20,9 +20,9 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("nbd", &["block"]),
     ("export", &["archive", "block", "engine"]),
     ("appliance", &["catalog", "identity"]),
-    ("protect", &["archive", "block", "catalog", "engine", "identity"]),
     ("storage", &["archive", "block", "catalog", "engine", "export", "identity", "iscsi", "nbd"]),
-    ("api", &["appliance", "identity", "protect", "storage"]),
+    ("protect", &["archive", "block", "catalog", "engine", "identity", "storage"]),
+    ("api", &["appliance", "catalog", "identity", "protect", "storage"]),
     ("web", &["appliance", "identity", "protect", "storage"]),
     ("client", &[]),
     (

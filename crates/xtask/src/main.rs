@@ -10,6 +10,7 @@ mod docs;
 mod fuzz;
 mod layers;
 mod packages;
+mod postgres;
 mod run;
 mod testing;
 mod workspace;

@@ -25,6 +25,7 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("fuse3", "fusermount3"),
     package("libcap2-bin", "setcap"),
     package("mount", "losetup"),
+    package("postgresql", "/usr/lib/postgresql"),
     package("qemu-utils", "qemu-img"),
     package("rsync", "rsync"),
     package("tar", "tar"),

@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 use clap::Args;
 
+use crate::postgres::{self, Postgres};
 use crate::{packages, run, workspace};
 
 /// How to test.
@@ -26,8 +27,11 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     run::heading("build the binary");
     let built = sum.add(workspace::cargo().args(["build", "--package", "strongroom"]))?;
     if built {
+        // One server for all test processes; each test makes a database of its own.
+        let postgres = Postgres::start()?;
         run::heading("tests");
         let mut cargo = workspace::cargo();
+        cargo.env(postgres::SERVER, postgres.url());
         if nextest {
             cargo.args(["nextest", "run", "--workspace", "--no-fail-fast", "--no-tests=pass"]);
         } else {

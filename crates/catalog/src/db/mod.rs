@@ -1,12 +1,15 @@
 //! The database under the catalogue: SQLite in a file, or PostgreSQL.
 
+mod indexes;
 mod postgres;
 mod sqlite;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
+pub(crate) use self::indexes::Indexes;
 use crate::migrate;
 use crate::sql::Sql;
 use crate::value::{Record, Row};
@@ -77,6 +80,7 @@ enum Db {
 #[derive(Clone)]
 pub struct Catalog {
     db: Db,
+    indexes: Arc<Indexes>,
 }
 
 impl fmt::Debug for Catalog {
@@ -109,13 +113,23 @@ impl Catalog {
     /// # Errors
     /// [`Error::Newer`] when another version wrote it; those of the database.
     pub async fn open(address: &Address) -> Result<Self> {
-        let (db, file): (Db, Option<&Path>) = match address {
-            Address::Sqlite(path) => (Db::Sqlite(sqlite::Sqlite::open(path).await?), Some(path)),
-            Address::Postgres(url) => (Db::Postgres(postgres::Postgres::open(url).await?), None),
+        let mut catalog = Self::connect(address).await?;
+        let file: Option<&Path> = match address {
+            Address::Sqlite(path) => Some(path),
+            Address::Postgres(_) => None,
         };
-        let catalog = Self { db };
         migrate::run(&catalog, file).await?;
+        catalog.indexes = Arc::new(Indexes::read(&catalog).await?);
         Ok(catalog)
+    }
+
+    /// As [`Catalog::open`], with whatever schema it has.
+    pub(crate) async fn connect(address: &Address) -> Result<Self> {
+        let db = match address {
+            Address::Sqlite(path) => Db::Sqlite(sqlite::Sqlite::open(path).await?),
+            Address::Postgres(url) => Db::Postgres(postgres::Postgres::open(url).await?),
+        };
+        Ok(Self { db, indexes: Arc::default() })
     }
 
     /// Which database it is.
@@ -124,6 +138,10 @@ impl Catalog {
             Db::Sqlite(_) => Engine::Sqlite,
             Db::Postgres(_) => Engine::Postgres,
         }
+    }
+
+    pub(crate) fn indexes(&self) -> &Indexes {
+        &self.indexes
     }
 
     /// Runs a statement that only reads.

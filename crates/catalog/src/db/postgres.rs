@@ -35,7 +35,7 @@ impl Postgres {
     }
 
     pub(super) async fn rows(&self, sql: Sql) -> Result<Vec<Row>> {
-        let (text, values) = sql.for_postgres();
+        let (text, values) = sql.for_postgres()?;
         let rows = bound(text, values).fetch_all(&self.pool).await?;
         rows.iter().map(decode).collect()
     }
@@ -50,12 +50,12 @@ impl Postgres {
 }
 
 pub(super) async fn execute(tx: &mut Transaction<'_, sqlx::Postgres>, sql: Sql) -> Result<u64> {
-    let (text, values) = sql.for_postgres();
+    let (text, values) = sql.for_postgres()?;
     Ok(bound(text, values).execute(&mut **tx).await?.rows_affected())
 }
 
 pub(super) async fn rows(tx: &mut Transaction<'_, sqlx::Postgres>, sql: Sql) -> Result<Vec<Row>> {
-    let (text, values) = sql.for_postgres();
+    let (text, values) = sql.for_postgres()?;
     let rows = bound(text, values).fetch_all(&mut **tx).await?;
     rows.iter().map(decode).collect()
 }

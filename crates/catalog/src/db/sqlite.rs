@@ -47,7 +47,7 @@ impl Sqlite {
     }
 
     pub(super) async fn rows(&self, sql: Sql) -> Result<Vec<Row>> {
-        let (text, values) = sql.for_sqlite();
+        let (text, values) = sql.for_sqlite()?;
         let rows = bound(text, values).fetch_all(&self.read).await?;
         rows.iter().map(decode).collect()
     }
@@ -76,12 +76,12 @@ fn private(path: &Path) -> Result<()> {
 }
 
 pub(super) async fn execute(tx: &mut Transaction<'_, sqlx::Sqlite>, sql: Sql) -> Result<u64> {
-    let (text, values) = sql.for_sqlite();
+    let (text, values) = sql.for_sqlite()?;
     Ok(bound(text, values).execute(&mut **tx).await?.rows_affected())
 }
 
 pub(super) async fn rows(tx: &mut Transaction<'_, sqlx::Sqlite>, sql: Sql) -> Result<Vec<Row>> {
-    let (text, values) = sql.for_sqlite();
+    let (text, values) = sql.for_sqlite()?;
     let rows = bound(text, values).fetch_all(&mut **tx).await?;
     rows.iter().map(decode).collect()
 }

@@ -1,16 +1,16 @@
 //! From a [`List`] to SQL.
 
+use super::plan::{Plan, Way};
 use super::{Filter, List, Operand, Operator};
+use crate::Result;
 use crate::db::{Catalog, Engine};
 use crate::sql::Sql;
-use crate::value::{Record, Value};
-use crate::{Error, Result};
+use crate::value::{Record, Value, single};
 
-/// Counts above this are estimates where counting them would take long.
-const EXACT: i64 = 50_000;
-/// Keywords that fit more rows than this are looked for along the order asked for: a page is full
-/// after a few rows then.
-const DENSE: i64 = 2_000;
+/// The most rows that are counted one by one.
+const EXACT: u64 = 50_000;
+/// How many of the newest rows stand for all where nothing but looking at each would tell.
+const SAMPLE: u64 = 10_000;
 
 /// Whose rows there are for the one who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum Scope {
 pub struct Count {
     /// The number.
     pub count: u64,
-    /// Whether it is exact. If not, there are at least so many.
+    /// Whether it is exact. If not, there are at least so many, or about so many.
     pub exact: bool,
 }
 
@@ -39,26 +39,17 @@ pub struct Page<R> {
     pub more: bool,
 }
 
-/// How the rows with a keyword are found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Plan {
-    /// Row by row, in the order asked for.
-    Along,
-    /// By the table of trigrams, then sorted.
-    Trigrams(&'static str),
-}
-
 impl List {
     /// The items.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn page<R: Record>(&self, catalog: &Catalog, scope: &Scope) -> Result<Page<R>> {
-        let plan = self.plan(catalog).await?;
+        let plan = self.plan(catalog, scope).await?;
         let mut sql = Sql::default();
         sql.push("FROM ").push(self.resource.from);
-        self.conditions(&mut sql, catalog.engine(), scope, plan);
-        self.order(&mut sql, catalog.engine());
+        self.conditions(&mut sql, catalog.engine(), scope, &plan);
+        self.order(&mut sql, catalog.engine(), &plan);
         let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
         let offset = i64::try_from(self.offset).unwrap_or(i64::MAX);
         sql.push(" LIMIT ? OFFSET ?").value(limit.saturating_add(1)).value(offset);
@@ -68,149 +59,206 @@ impl List {
         Ok(Page { items, more })
     }
 
-    /// How many items there are, whatever the offset and limit.
+    /// How many items there are, whatever the offset and limit. It is exact where that takes no
+    /// long time: when all are asked for, or there are not many, or not many to be looked at.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn count(&self, catalog: &Catalog, scope: &Scope) -> Result<Count> {
+        let engine = catalog.engine();
+        let rows = self.rows(catalog).await?;
         let bare = self.filters.is_empty() && self.keywords.is_empty() && *scope == Scope::All;
-        if let (Some(table), true) = (self.resource.counted, bare) {
-            let sql = Sql::new("SELECT rows FROM counts WHERE name = ?").bind(table);
-            if let Some(mut row) = catalog.rows(sql).await?.into_iter().next() {
-                return Ok(Count { count: row.take()?, exact: true });
-            }
+        if bare && self.resource.counted.is_some() && (engine == Engine::Sqlite || rows > EXACT) {
+            return Ok(Count { count: rows, exact: engine == Engine::Sqlite });
         }
-        let plan = self.plan(catalog).await?;
+        let ways = self.ways(catalog, scope);
+        // All that an index finds fits then, so that counting may stop anywhere.
+        let alone = matches!(&ways[..], [Way::Scope | Way::Field(_)]) && self.parts(scope) == 1;
+        let plan = if rows <= SAMPLE || alone {
+            ways.first().map_or(Plan::Any, |way| Plan::Gather(*way))
+        } else {
+            match self.sparsest(catalog, scope, ways, SAMPLE).await? {
+                Some((way, _)) => Plan::Gather(way),
+                None if bare => Plan::Any,
+                None => return self.estimate(catalog, scope, rows).await,
+            }
+        };
         let mut sql = Sql::new("SELECT COUNT(*) FROM (SELECT 1 FROM ");
         sql.push(self.resource.from);
-        self.conditions(&mut sql, catalog.engine(), scope, plan);
-        sql.push(" LIMIT ?) AS found").value(EXACT + 1);
-        let row = catalog.rows(sql).await?.into_iter().next();
-        let count: i64 = row.ok_or(Error::NotFound { what: "count" })?.take()?;
-        Ok(Count { count: count.min(EXACT).unsigned_abs(), exact: count <= EXACT })
+        self.conditions(&mut sql, engine, scope, &plan);
+        sql.push(" LIMIT ?) AS found").value(EXACT.cast_signed() + 1);
+        let count: u64 = single(catalog.rows(sql).await?)?;
+        Ok(Count { count: count.min(EXACT), exact: count <= EXACT })
     }
 
-    /// Trigrams are for keywords that few rows have.
-    async fn plan(&self, catalog: &Catalog) -> Result<Plan> {
-        let search = match self.resource.search {
-            Some(search) if !self.keywords.is_empty() => search,
-            _ => return Ok(Plan::Along),
-        };
-        let (Some(table), Engine::Sqlite) = (search.trigrams, catalog.engine()) else {
-            return Ok(Plan::Along);
-        };
-        if self.keywords.iter().any(|keyword| keyword.chars().count() < 3) {
-            return Ok(Plan::Along);
-        }
-        let mut sql = Sql::new("SELECT COUNT(*) FROM (SELECT 1 FROM ");
-        sql.push(table).push(" WHERE ").push(table).push(" MATCH ?").value(self.trigrams());
-        sql.push(" LIMIT ?) AS found").value(DENSE + 1);
-        let row = catalog.rows(sql).await?.into_iter().next();
-        let count: i64 = row.ok_or(Error::NotFound { what: "count" })?.take()?;
-        Ok(if count > DENSE { Plan::Along } else { Plan::Trigrams(table) })
+    /// From how many of the newest rows fit.
+    async fn estimate(&self, catalog: &Catalog, scope: &Scope, rows: u64) -> Result<Count> {
+        let resource = self.resource;
+        let mut sql = Sql::new("SELECT COUNT(*) FROM (SELECT * FROM ");
+        sql.push(resource.from).push(" ORDER BY ").push(resource.key).push(" DESC LIMIT ?)");
+        sql.value(SAMPLE.cast_signed()).push(" AS newest");
+        // None of the ways: all of those rows are read.
+        self.conditions(&mut sql, catalog.engine(), scope, &Plan::Walk(Vec::new()));
+        let fit: u64 = single(catalog.rows(sql).await?)?;
+        Ok(Count { count: fit.saturating_mul(rows.max(SAMPLE)) / SAMPLE, exact: false })
     }
 
-    /// The keywords as FTS5 takes them: phrases, any of which may fit.
-    fn trigrams(&self) -> String {
-        let quoted = self.keywords.iter().map(|word| format!("\"{}\"", word.replace('"', "\"\"")));
-        quoted.collect::<Vec<_>>().join(" OR ")
+    /// How many conditions there are.
+    fn parts(&self, scope: &Scope) -> usize {
+        let fields = (0..self.resource.fields.len())
+            .filter(|place| self.filters.iter().any(|filter| filter.field == *place));
+        let scoped = self.resource.organisation.is_some() && *scope != Scope::All;
+        fields.count() + usize::from(scoped) + usize::from(!self.keywords.is_empty())
     }
 
-    fn conditions(&self, sql: &mut Sql, engine: Engine, scope: &Scope, plan: Plan) {
+    fn conditions(&self, sql: &mut Sql, engine: Engine, scope: &Scope, plan: &Plan) {
         let mut and = " WHERE ";
         let mut next = |sql: &mut Sql| {
             sql.push(std::mem::replace(&mut and, " AND "));
         };
-        if let (Scope::Organisations(ids), Some(column)) = (scope, self.resource.organisation) {
+        let by = |way: Way| match engine {
+            // To SQLite an expression is not the column that an index is on.
+            Engine::Sqlite if !plan.uses(way) => "+",
+            Engine::Sqlite | Engine::Postgres => "",
+        };
+        if self.resource.organisation.is_some() && *scope != Scope::All {
             next(sql);
-            sql.push(column).push(" IN ").push_set(ids.iter().copied());
+            self.condition(sql, engine, scope, Way::Scope, by(Way::Scope));
         }
-        for (place, field) in self.resource.fields.iter().enumerate() {
-            let of = |operator: Operator| {
-                let fits = move |f: &&Filter| f.field == place && f.operator == operator;
-                self.filters.iter().filter(fits).map(|filter| match &filter.value {
-                    Operand::Int(value) => Value::from(*value),
-                    Operand::Text(value) => Value::from(value),
-                })
-            };
-            let unions = [(Operator::Equal, " IN "), (Operator::NotEqual, " NOT IN ")];
-            for (operator, text) in unions {
-                if of(operator).next().is_some() {
-                    next(sql);
-                    if operator == Operator::NotEqual {
-                        // What isn't known is not equal to anything.
-                        sql.push("(").push(field.column).push(" IS NULL OR ");
-                    }
-                    sql.push(field.column).push(text).push_set(of(operator));
-                    if operator == Operator::NotEqual {
-                        sql.push(")");
-                    }
-                }
-            }
-            for (operator, text) in [(Operator::AtLeast, " >= ?"), (Operator::AtMost, " <= ?")] {
-                for value in of(operator) {
-                    next(sql);
-                    sql.push(field.column).push(text).value(value);
-                }
-            }
-            for value in of(Operator::HasBits) {
+        for place in 0..self.resource.fields.len() {
+            if self.filters.iter().any(|filter| filter.field == place) {
                 next(sql);
-                sql.push("(").push(field.column).push(" & ?) <> 0").value(value);
-            }
-            for filter in &self.filters {
-                if let (true, Operator::Contains, Operand::Text(text)) =
-                    (filter.field == place, filter.operator, &filter.value)
-                {
-                    next(sql);
-                    sql.push(field.column).push(like(engine)).value(pattern(text));
-                }
+                let way = Way::Field(place);
+                self.condition(sql, engine, scope, way, by(way));
             }
         }
-        if let (Some(search), false) = (self.resource.search, self.keywords.is_empty()) {
+        let Some(search) = self.resource.search.filter(|_| !self.keywords.is_empty()) else {
+            return;
+        };
+        if let (Some(table), Engine::Sqlite) = (self.trigrams_table(), engine)
+            && plan.uses(Way::Trigrams(table))
+        {
             next(sql);
-            match plan {
-                Plan::Trigrams(table) => {
-                    sql.push(self.resource.key).push(" IN (SELECT rowid FROM ").push(table);
-                    sql.push(" WHERE ").push(table).push(" MATCH ?)").value(self.trigrams());
+            self.condition(sql, engine, scope, Way::Trigrams(table), "");
+        }
+        // Also of what trigrams found: what counts as the same letter is told in one way only.
+        next(sql);
+        sql.push("(");
+        for (i, word) in self.keywords.iter().enumerate() {
+            // Both are in lower case already.
+            sql.push(if i > 0 { " OR " } else { "" }).push(search.column);
+            sql.push(" LIKE ? ESCAPE '\\'").value(pattern(word));
+        }
+        sql.push(")");
+    }
+
+    /// One condition; `plus` stands before its column.
+    pub(super) fn condition(
+        &self,
+        sql: &mut Sql,
+        engine: Engine,
+        scope: &Scope,
+        way: Way,
+        plus: &'static str,
+    ) {
+        match way {
+            Way::Scope => {
+                if let (Scope::Organisations(ids), Some(column)) =
+                    (scope, self.resource.organisation)
+                {
+                    sql.push(plus).push(column).push(" IN ").push_set(ids.iter().copied());
                 }
-                Plan::Along => {
-                    sql.push("(");
-                    for (i, word) in self.keywords.iter().enumerate() {
-                        if i > 0 {
-                            sql.push(" OR ");
-                        }
-                        // Both are in lower case already.
-                        sql.push(search.column).push(" LIKE ? ESCAPE '\\'").value(pattern(word));
-                    }
-                    sql.push(")");
-                }
+            }
+            Way::Field(place) => self.of_field(sql, engine, place, plus),
+            Way::Trigrams(table) => {
+                sql.push(self.resource.key).push(" IN (SELECT rowid FROM ").push(table);
+                sql.push(" WHERE ").push(table).push(" MATCH ?)").value(self.trigrams());
             }
         }
     }
 
-    fn order(&self, sql: &mut Sql, engine: Engine) {
+    /// The filters of one field.
+    fn of_field(&self, sql: &mut Sql, engine: Engine, place: usize, plus: &'static str) {
+        let column = self.resource.fields[place].column;
+        let mut and = "";
+        let mut next = |sql: &mut Sql| {
+            sql.push(std::mem::replace(&mut and, " AND "));
+        };
+        let of = |operator: Operator| {
+            let fits = move |f: &&Filter| f.field == place && f.operator == operator;
+            self.filters.iter().filter(fits).map(|filter| match &filter.value {
+                Operand::Int(value) => Value::from(*value),
+                Operand::Text(value) => Value::from(value),
+            })
+        };
+        if of(Operator::Equal).next().is_some() {
+            next(sql);
+            sql.push(plus).push(column).push(" IN ").push_set(of(Operator::Equal));
+        }
+        if of(Operator::NotEqual).next().is_some() {
+            next(sql);
+            // What isn't known is not equal to anything.
+            sql.push("(").push(column).push(" IS NULL OR ");
+            sql.push(column).push(" NOT IN ").push_set(of(Operator::NotEqual)).push(")");
+        }
+        for (operator, text) in [(Operator::AtLeast, " >= ?"), (Operator::AtMost, " <= ?")] {
+            for value in of(operator) {
+                next(sql);
+                sql.push(plus).push(column).push(text).value(value);
+            }
+        }
+        for value in of(Operator::HasBits) {
+            next(sql);
+            sql.push("(").push(column).push(" & ?) <> 0").value(value);
+        }
+        for filter in &self.filters {
+            if let (true, Operator::Contains, Operand::Text(text)) =
+                (filter.field == place, filter.operator, &filter.value)
+            {
+                next(sql);
+                sql.push(column).push(like(engine)).value(pattern(text));
+            }
+        }
+    }
+
+    /// The columns by which it is sorted, whether downwards, and whether they may be null: those
+    /// asked for, then the resource's own order the same way round (so that one index serves
+    /// both ways), then the key.
+    pub(super) fn order_columns(&self) -> Vec<(&'static str, bool, bool)> {
         let resource = self.resource;
         let own = resource.fields.iter().position(|field| field.name == resource.order.0);
-        let own = own.map(|place| (place, resource.order.1));
-        let asked = self.sort.iter().copied().chain(own.filter(|_| self.sort.is_empty()));
-        let mut columns: Vec<&'static str> = Vec::new();
-        let mut last_down = false;
-        sql.push(" ORDER BY ");
+        let down = self.sort.last().map_or(resource.order.1, |(_, down)| *down);
+        let asked = self.sort.iter().copied().chain(own.map(|place| (place, down)));
+        let mut columns: Vec<(&'static str, bool, bool)> = Vec::new();
         for (place, down) in asked {
             let field = &resource.fields[place];
-            if columns.contains(&field.column) {
-                continue;
+            if columns.iter().all(|(column, ..)| *column != field.column) {
+                columns.push((field.column, down, field.nullable));
             }
-            sql.push(field.column).push(if down { " DESC" } else { " ASC" });
-            if field.nullable && engine == Engine::Postgres {
+        }
+        if columns.iter().all(|(column, ..)| *column != resource.key) {
+            columns.push((resource.key, down, false));
+        }
+        columns
+    }
+
+    fn order(&self, sql: &mut Sql, engine: Engine, plan: &Plan) {
+        let plus = match plan {
+            Plan::Gather(_) if engine == Engine::Sqlite => "+",
+            _ => "",
+        };
+        for (i, (column, down, nullable)) in self.order_columns().into_iter().enumerate() {
+            sql.push(if i == 0 { " ORDER BY " } else { ", " }).push(plus).push(column);
+            sql.push(if down { " DESC" } else { " ASC" });
+            if nullable && engine == Engine::Postgres {
                 // As SQLite has it.
                 sql.push(if down { " NULLS LAST" } else { " NULLS FIRST" });
             }
-            sql.push(", ");
-            columns.push(field.column);
-            last_down = down;
+            if column == self.resource.key {
+                // No two rows are the same by then.
+                break;
+            }
         }
-        sql.push(resource.key).push(if last_down { " DESC" } else { " ASC" });
     }
 }
 

@@ -10,7 +10,7 @@
 //!   =|  contains, in any case
 //!   >=  <=  bounds; one of each for one field is a range
 //!   =b  has one of these bits
-//! sort=<field>[:asc|:desc],...         before the resource's own order
+//! sort=<field>[:asc|:desc],...         before the resource's own order, the same way round
 //! keyword=<text>                       repeated: any of them, in any of the searched fields
 //! offset=<n>  limit=<n>
 //! ```
@@ -21,6 +21,7 @@
 
 mod compile;
 mod parse;
+mod plan;
 #[cfg(test)]
 mod tests;
 

@@ -35,6 +35,9 @@ impl List {
                 let text = format!("`{name}` is longer than {MAX_VALUE} bytes");
                 return Err(ListError::Form(text));
             }
+            if value.contains('\0') {
+                return Err(ListError::Form(format!("`{name}` holds a NUL character")));
+            }
             match name {
                 "filter" => list.filter(value)?,
                 "sort" => list.sort(value)?,
@@ -123,11 +126,10 @@ impl List {
             let others = self.filters[..i].iter().filter(|other| other.field == filter.field);
             for other in others {
                 use Operator::{AtLeast, AtMost, Equal, NotEqual};
-                let fits = match (other.operator, filter.operator) {
-                    (Equal, Equal) | (NotEqual, NotEqual) => true,
-                    (AtLeast, AtMost) | (AtMost, AtLeast) => true,
-                    _ => false,
-                };
+                let fits = matches!(
+                    (other.operator, filter.operator),
+                    (Equal, Equal) | (NotEqual, NotEqual) | (AtLeast, AtMost) | (AtMost, AtLeast)
+                );
                 if !fits {
                     return Err(ListError::Repeated {
                         field: self.resource.fields[filter.field].name,

@@ -188,7 +188,7 @@ impl Pool {
         meter.begin(packs.len() as u64);
         let mut entries = 0;
         for (id, info) in packs {
-            self.core.check_canceled()?;
+            self.check_stop(meter)?;
             let directory =
                 OpenPack::open(&self.core, id, info).and_then(|pack| pack.directory(&self.core));
             match directory {

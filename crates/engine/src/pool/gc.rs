@@ -23,7 +23,7 @@ use crate::pack::{Directory, FrameEntry, NewFrame};
 use crate::pool::core::lock;
 use crate::pool::pins::ChunkSet;
 use crate::pool::read::{Lens, OpenPack};
-use crate::pool::{Pool, READERS_LOCK};
+use crate::pool::{Meter, Pool, READERS_LOCK};
 use crate::shard;
 use crate::state::{Op, PackInfo};
 
@@ -89,16 +89,24 @@ impl Pool {
     /// [`Error::ChunkUnreadable`] or [`Error::ChunkMissing`] for a node that can't be read: what
     /// it refers to isn't known then, and nothing is freed. [`Error::Canceled`].
     pub fn gc(&self, options: GcOptions) -> Result<GcReport> {
+        self.gc_with(options, &Meter::new())
+    }
+
+    /// As [`Pool::gc`]; the meter counts the bytes of the packs that are given up.
+    ///
+    /// # Errors
+    /// As [`Pool::gc`].
+    pub fn gc_with(&self, options: GcOptions, meter: &Meter) -> Result<GcReport> {
         let _upkeep = self.begin_upkeep("garbage collection")?;
         self.core.pins.hold();
         self.core.collecting.store(true, Ordering::Relaxed);
-        let result = self.collect(options);
+        let result = self.collect(options, meter);
         self.core.collecting.store(false, Ordering::Relaxed);
         self.core.pins.release();
         result
     }
 
-    fn collect(&self, options: GcOptions) -> Result<GcReport> {
+    fn collect(&self, options: GcOptions, meter: &Meter) -> Result<GcReport> {
         let mut report = GcReport::default();
         self.flush(|_| Ok(Vec::new()))?;
         let (packs, boundary) = {
@@ -107,7 +115,7 @@ impl Pool {
             let boundary = packs.last().map_or(PackId(0), |(id, _)| PackId(id.0 + 1));
             (packs, boundary)
         };
-        let marked = self.mark(&mut report)?;
+        let marked = self.mark(&mut report, meter)?;
         report.bytes_before = packs.iter().map(|(_, info)| info.len).sum();
 
         // How much of each pack lives is worked out before the decision, which must be quick.
@@ -120,7 +128,7 @@ impl Pool {
             if live == 0 {
                 victims.push(Victim { id: *id, info: *info, live_bytes: 0 });
             } else if live < info.chunks {
-                self.core.check_canceled()?;
+                self.check_stop(meter)?;
                 let pack = self.reading.pack(&self.core, *id);
                 let Ok(directory) = pack.and_then(|pack| pack.directory(&self.core)) else {
                     // Nobody can tell what is in it: it stays, for `check` to name.
@@ -154,7 +162,8 @@ impl Pool {
             keep.extend(pinned);
             victims.iter().map(|v| (v.id, keep.words(v.id))).collect()
         });
-        let result = self.give_up(&victims, &keep);
+        meter.begin(report.bytes_removed);
+        let result = self.give_up(&victims, &keep, meter);
         let stay: Vec<PackId> = {
             let state = self.core.state();
             victims.iter().map(|v| v.id).filter(|id| state.packs.contains_key(id)).collect()
@@ -174,13 +183,13 @@ impl Pool {
 
     /// Copies what lives out of the victims, and records their end, step by step. A pack in
     /// which something can't be read stays.
-    fn give_up(&self, victims: &[Victim], keep: &ChunkSet) -> Result<()> {
+    fn give_up(&self, victims: &[Victim], keep: &ChunkSet, meter: &Meter) -> Result<()> {
         let mut step = Vec::new();
         let mut copied = 0;
         for victim in victims {
             // A session may have pinned a chunk of a pack that looked empty.
             if keep.count(victim.id) > 0 {
-                if let Err(e) = self.core.check_canceled() {
+                if let Err(e) = self.check_stop(meter) {
                     self.end_packs(&mut step)?;
                     return Err(e);
                 }
@@ -194,6 +203,7 @@ impl Pool {
                 }
             }
             step.push(victim.id);
+            meter.add(victim.info.len);
             if copied >= COPY_STEP {
                 self.end_packs(&mut step)?;
                 copied = 0;
@@ -289,7 +299,7 @@ impl Pool {
     }
 
     /// Marks everything that the roots and leases reach.
-    fn mark(&self, report: &mut GcReport) -> Result<ChunkSet> {
+    fn mark(&self, report: &mut GcReport, meter: &Meter) -> Result<ChunkSet> {
         let mut stack: Vec<ChunkId> = {
             // Roots and leases of one moment. In between, a session could commit an image that
             // leans on a forgotten one, and end its lease: neither would be seen.
@@ -302,7 +312,7 @@ impl Pool {
         let mut marked = ChunkSet::default();
         let mut data = Vec::new();
         while let Some(id) = stack.pop() {
-            self.core.check_canceled()?;
+            self.check_stop(meter)?;
             let at = self.core.lookup(&id)?.ok_or(Error::ChunkMissing { id })?;
             if !marked.insert(at.pack, at.ordinal) {
                 continue;

@@ -1,12 +1,17 @@
 //! How far long work has come.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Counts the bytes of a long piece of work; shared between it and whoever shows it.
+use crate::error::{Error, Result};
+
+/// Counts the bytes of a long piece of work, and can end it; shared between it and whoever shows it.
+/// Where one pool serves many, this ends the one piece of work, [`Pool::cancel`](super::Pool::cancel)
+/// all of them.
 #[derive(Debug, Default)]
 pub struct Meter {
     done: AtomicU64,
     total: AtomicU64,
+    canceled: AtomicBool,
 }
 
 impl Meter {
@@ -29,5 +34,15 @@ impl Meter {
     /// Bytes done, and bytes in all.
     pub fn read(&self) -> (u64, u64) {
         (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+
+    /// Asks the work to stop at its next safe point.
+    pub fn cancel(&self) {
+        self.canceled.store(true, Ordering::Relaxed);
+    }
+
+    /// An error when the work was asked to stop.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.canceled.load(Ordering::Relaxed) { Err(Error::Canceled) } else { Ok(()) }
     }
 }

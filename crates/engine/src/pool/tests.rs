@@ -375,3 +375,19 @@ fn a_disk_that_alone_has_something_is_not_replaced() {
     let pool = replace(&bed, 1).unwrap();
     assert_eq!(restore(&pool, &root).unwrap(), pieces);
 }
+
+#[test]
+fn a_meter_ends_its_own_work_and_no_other() {
+    let bed = Bed::new(1, false);
+    let pool = bed.create(0);
+    back_up(&pool, &[noise(1, 3 << 20)], None);
+    let canceled = Meter::new();
+    canceled.cancel();
+    let collected = pool.gc_with(GcOptions::default(), &canceled);
+    assert!(matches!(collected, Err(Error::Canceled)), "{collected:?}");
+    assert!(matches!(pool.check(true, &canceled), Err(Error::Canceled)));
+    assert!(!pool.scrub(ScrubOptions::default(), &canceled).unwrap().complete);
+    assert!(pool.gc(GcOptions::default()).is_ok());
+    assert!(pool.check(true, &Meter::new()).unwrap().is_clean());
+    assert!(pool.scrub(ScrubOptions::default(), &Meter::new()).unwrap().complete);
+}

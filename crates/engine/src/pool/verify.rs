@@ -21,6 +21,8 @@ use crate::state::{Op, PackInfo, ScrubMark};
 const READ: usize = 2 << 20;
 /// Packs between two records of how far a scrub has come.
 const SCRUB_STEP: usize = 64;
+/// The longest that a slowed scrub is deaf to a cancel.
+const NAP: Duration = Duration::from_millis(200);
 /// Findings that go into one journal record.
 const MARKS: usize = 4096;
 
@@ -101,6 +103,7 @@ impl Pool {
                 self.core.state().packs.iter().map(|(id, info)| (*id, *info)).collect();
             meter.begin(packs.iter().map(|(_, info)| info.len).sum());
             self.for_each_pack(&packs, |id, info, lens| {
+                meter.check()?;
                 self.check_pack(id, &info, lens, &report);
                 meter.add(info.len);
                 Ok(())
@@ -109,7 +112,7 @@ impl Pool {
         let mut report = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.check_broken(&mut report)?;
         self.mark_bad(&report.bad_copies)?;
-        self.check_roots(&mut report)?;
+        self.check_roots(&mut report, meter)?;
         Ok(report)
     }
 
@@ -272,7 +275,7 @@ impl Pool {
     }
 
     /// Follows all roots; finds nodes that can't be read and chunks that are not there.
-    fn check_roots(&self, report: &mut CheckReport) -> Result<()> {
+    fn check_roots(&self, report: &mut CheckReport, meter: &Meter) -> Result<()> {
         let roots = self.core.state().roots.clone();
         report.roots = roots.len() as u64;
         let mut seen = ChunkSet::default();
@@ -284,7 +287,7 @@ impl Pool {
             })
         };
         while let Some(id) = stack.pop() {
-            self.core.check_canceled()?;
+            self.check_stop(meter)?;
             let Some(at) = usable(&id)? else {
                 report.lost.insert(id);
                 continue;
@@ -337,9 +340,12 @@ impl Pool {
             read += bytes;
             if let Some(rate) = options.rate {
                 let due = Duration::from_secs_f64(read as f64 / rate.max(1) as f64);
-                std::thread::sleep(due.saturating_sub(begun.elapsed()));
+                while let Some(left) = due.checked_sub(begun.elapsed()).filter(|d| !d.is_zero()) {
+                    self.check_stop(meter)?;
+                    std::thread::sleep(left.min(NAP));
+                }
             }
-            self.core.check_canceled()
+            self.check_stop(meter)
         };
         let mut buffers = ScrubBuffers::default();
         for (done, (id, info)) in packs.iter().enumerate() {
@@ -420,6 +426,12 @@ impl Pool {
         self.mark_bad(&found.bad_copies)?;
         outcome.bad_copies.extend(found.bad_copies);
         Ok(())
+    }
+
+    /// An error when this piece of work, or all of this process, was asked to stop.
+    pub(crate) fn check_stop(&self, meter: &Meter) -> Result<()> {
+        meter.check()?;
+        self.core.check_canceled()
     }
 
     /// Makes sure that one piece of upkeep runs at a time.

@@ -1,0 +1,187 @@
+//! The server's certificate: read from files, made when there is none, replaced without a restart.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
+use rustls::crypto::aws_lc_rs;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::addresses;
+use crate::{Error, Result};
+
+/// Bytes of a file with certificates or a key, at most.
+const MAX_FILE: u64 = 1 << 20;
+
+/// The certificate that is shown to clients at the moment, and where it came from.
+#[derive(Debug)]
+pub struct Certificate {
+    certificate: PathBuf,
+    key: PathBuf,
+    current: RwLock<Arc<CertifiedKey>>,
+}
+
+impl Certificate {
+    /// Reads a certificate with its chain, and its private key, both as PEM.
+    ///
+    /// # Errors
+    /// [`Error::File`]; [`Error::Certificate`] also when they don't belong together.
+    pub fn open(certificate: &Path, key: &Path) -> Result<Self> {
+        let current = RwLock::new(Arc::new(read(certificate, key)?));
+        Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), current })
+    }
+
+    /// As [`Certificate::open`]; when there are no such files, they are made: a certificate signed
+    /// by itself, for this machine's names and addresses, `localhost`, and `names`.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Certificate`].
+    pub fn open_or_make(certificate: &Path, key: &Path, names: &[String]) -> Result<Self> {
+        if !certificate.exists() && !key.exists() {
+            make(certificate, key, names)?;
+        }
+        Self::open(certificate, key)
+    }
+
+    /// Reads the files again. New connections see what they hold; when they can't be used, the
+    /// certificate stays as it was.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Certificate`].
+    pub fn reload(&self) -> Result<()> {
+        let new = Arc::new(read(&self.certificate, &self.key)?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+
+    /// The SHA-256 of the certificate, by which a person can tell it.
+    pub fn fingerprint(&self) -> String {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let digest = current.cert.first().map(|der| {
+            aws_lc_rs_digest(der).iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>()
+        });
+        digest.unwrap_or_default().join(":")
+    }
+}
+
+fn aws_lc_rs_digest(bytes: &[u8]) -> Vec<u8> {
+    use ::aws_lc_rs::digest;
+    digest::digest(&digest::SHA256, bytes).as_ref().to_vec()
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey> {
+    let wrong =
+        |path: &Path, why: String| Error::Certificate { path: path.display().to_string(), why };
+    let pem = bytes(certificate)?;
+    let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| wrong(certificate, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(wrong(certificate, "there is no certificate in it".into()));
+    }
+    let pem = bytes(key)?;
+    // The error of the parser says what was wrong, not what was there.
+    let private = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|error| wrong(key, format!("there is no private key in it: {error}")))?;
+    CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider())
+        .map_err(|error| wrong(certificate, error.to_string()))
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>> {
+    let failed = |source| Error::File { path: path.display().to_string(), source };
+    if path.metadata().map_err(failed)?.len() > MAX_FILE {
+        let why = format!("it is larger than {MAX_FILE} bytes");
+        return Err(Error::Certificate { path: path.display().to_string(), why });
+    }
+    std::fs::read(path).map_err(failed)
+}
+
+fn make(certificate: &Path, key: &Path, names: &[String]) -> Result<()> {
+    let wrong = |error: rcgen::Error| Error::Certificate {
+        path: certificate.display().to_string(),
+        why: error.to_string(),
+    };
+    let host = addresses::host_name();
+    let mut all: Vec<String> = [host.clone(), "localhost".to_owned()].into();
+    all.extend(addresses::all().iter().map(ToString::to_string));
+    all.extend(names.iter().cloned());
+    all.sort();
+    all.dedup();
+    let mut params = CertificateParams::new(all).map_err(wrong)?;
+    params.distinguished_name.push(DnType::CommonName, format!("Strongroom on {host}"));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let zoned = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+    let day = |year: i16| {
+        rcgen::date_time_ymd(
+            year.into(),
+            zoned.month().unsigned_abs(),
+            zoned.day().min(28).unsigned_abs(),
+        )
+    };
+    params.not_before = day(zoned.year() - 1);
+    params.not_after = day(zoned.year() + 10);
+    let pair = KeyPair::generate().map_err(wrong)?;
+    let made = params.self_signed(&pair).map_err(wrong)?;
+    write(key, &pair.serialize_pem(), 0o600)?;
+    write(certificate, &made.pem(), 0o644)
+}
+
+/// Either the whole file is there afterwards, or none.
+fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
+    let failed = |source| Error::File { path: path.display().to_string(), source };
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(mode).open(&new);
+    let mut file = file.map_err(failed)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    std::fs::rename(&new, path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn it_is_made_once_and_replaced_by_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        let first = Certificate::open_or_make(&cert, &key, &[]).unwrap();
+        let again = Certificate::open_or_make(&cert, &key, &[]).unwrap();
+        assert_eq!(first.fingerprint(), again.fingerprint());
+        assert_eq!(first.fingerprint().len(), 32 * 3 - 1);
+        assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let before = first.fingerprint();
+        make(&cert, &key, &["backup.example".into()]).unwrap();
+        first.reload().unwrap();
+        assert_ne!(first.fingerprint(), before);
+    }
+
+    #[test]
+    fn what_can_not_be_used_leaves_what_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let one = Certificate::open_or_make(&path("cert"), &path("key"), &[]).unwrap();
+        let before = one.fingerprint();
+        make(&path("other"), &path("key"), &[]).unwrap();
+        let error = one.reload().unwrap_err();
+        assert!(matches!(error, Error::Certificate { .. }), "{error}");
+        std::fs::write(path("cert"), "nothing").unwrap();
+        assert!(one.reload().unwrap_err().to_string().contains("no certificate"));
+        assert_eq!(one.fingerprint(), before);
+    }
+}

@@ -1,0 +1,181 @@
+//! One connection: requests in, answers out, until either side ends it.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use http::{Request, Response};
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+use super::gate::{Busy, Place};
+use super::io::Patient;
+use super::{Limits, Peer};
+
+/// How often a connection is looked at for being idle.
+const LOOK: Duration = Duration::from_secs(5);
+/// How often an HTTP/2 client is asked whether it is there, and how long it may take to answer.
+const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// Bytes that may be on their way to us, of one request and of a connection.
+const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
+
+/// Serves connections with one router.
+#[derive(Clone)]
+pub(super) struct Handler {
+    router: Router,
+    limits: Limits,
+}
+
+/// A connection of either protocol.
+trait Connection: Future<Output = hyper::Result<()>> {
+    fn end(self: Pin<&mut Self>);
+}
+
+impl<I, S> Connection for http1::Connection<I, S>
+where
+    Self: Future<Output = hyper::Result<()>>,
+    S: hyper::service::HttpService<Incoming, ResBody = Body>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+{
+    fn end(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S, E> Connection for http2::Connection<I, S, E>
+where
+    Self: Future<Output = hyper::Result<()>>,
+    S: hyper::service::HttpService<Incoming, ResBody = Body>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, Body>,
+{
+    fn end(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl Handler {
+    pub(super) fn new(router: Router, limits: Limits) -> Self {
+        Self { router, limits }
+    }
+
+    pub(super) async fn serve<S>(
+        &self,
+        stream: S,
+        h2: bool,
+        peer: Peer,
+        place: Place,
+        stop: watch::Receiver<bool>,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let limits = &self.limits;
+        let place = Arc::new(place);
+        let io = TokioIo::new(Patient::new(stream, limits.write));
+        let (router, of_service) = (self.router.clone(), Arc::clone(&place));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let busy = of_service.begin();
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(peer);
+            let answer = router.clone().oneshot(request);
+            async move {
+                let response: Response<Body> = answer.await?;
+                Ok::<_, Infallible>(response.map(|body| Body::new(Counted { body, _busy: busy })))
+            }
+        });
+        if h2 {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(limits.streams)
+                .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
+                .initial_stream_window_size(WINDOWS.0)
+                .initial_connection_window_size(WINDOWS.1)
+                .max_send_buf_size(1 << 20)
+                .keep_alive_interval(PING.0)
+                .keep_alive_timeout(PING.1);
+            self.drive(builder.serve_connection(io, service), &place, stop).await;
+        } else {
+            let mut builder = http1::Builder::new();
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits.header)
+                .max_header_size(limits.headers)
+                .max_buf_size(limits.headers.max(128 << 10));
+            self.drive(builder.serve_connection(io, service), &place, stop).await;
+        }
+    }
+
+    async fn drive<C: Connection>(
+        &self,
+        connection: C,
+        place: &Place,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let mut connection = std::pin::pin!(connection);
+        let mut look = tokio::time::interval(LOOK.min(self.limits.idle));
+        let mut ending = false;
+        loop {
+            tokio::select! {
+                done = &mut connection => {
+                    if let Err(error) = done {
+                        tracing::debug!(%error, "a connection ended");
+                    }
+                    return;
+                }
+                // Without a request there is nothing to wait for.
+                () = place.evicted() => {
+                    if place.idle().is_some() {
+                        return;
+                    }
+                }
+                _ = stop.wait_for(|stop| *stop), if !ending => {
+                    ending = true;
+                    connection.as_mut().end();
+                }
+                _ = look.tick() => {
+                    if place.idle().is_some_and(|idle| idle >= self.limits.idle) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The body of an answer; its request lasts as long.
+struct Counted {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,216 @@
+//! The server: TLS over HTTP/1.1 and HTTP/2, a port that only redirects, and the control socket.
+//!
+//! Nobody can keep others out: connections are limited, those without a request give way to new
+//! ones ([`gate`]), and every wait for a client has an end ([`Limits`]).
+
+mod addresses;
+mod certificate;
+mod connection;
+mod control;
+mod gate;
+mod io;
+mod redirect;
+mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+pub use self::certificate::Certificate;
+pub use self::control::{bind as bind_control, connect as connect_control};
+use self::gate::{Gate, Place};
+use crate::{Error, Result};
+
+/// What clients may use up.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once; more wait until one without a request gives way.
+    pub connections: usize,
+    /// Requests at once on one HTTP/2 connection.
+    pub streams: u32,
+    /// Bytes of the headers of a request.
+    pub headers: usize,
+    /// How long the TLS handshake may take.
+    pub handshake: Duration,
+    /// How long the headers of a request may take to arrive.
+    pub header: Duration,
+    /// How long a connection may be without a request.
+    pub idle: Duration,
+    /// How long a client may take nothing of an answer.
+    pub write: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 2048,
+            streams: 128,
+            headers: 64 << 10,
+            handshake: Duration::from_secs(10),
+            header: Duration::from_secs(15),
+            idle: Duration::from_secs(120),
+            write: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Who is at the other end of a connection; routes find it in the extensions of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Somebody on the network.
+    Network(SocketAddr),
+    /// A process on this machine, through the control socket: the kernel says whose it is.
+    Local {
+        /// The user.
+        uid: u32,
+    },
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Network(address) => write!(f, "{}", address.ip()),
+            Self::Local { .. } => f.write_str("local"),
+        }
+    }
+}
+
+/// Serves one router on any number of listeners, until it is stopped.
+#[derive(Debug)]
+pub struct Server {
+    router: Router,
+    limits: Limits,
+    gate: Arc<Gate>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Server {
+    /// Serves this; nobody listens yet.
+    pub fn new(router: Router, limits: Limits) -> Self {
+        let gate = Arc::new(Gate::new(limits.connections));
+        Self { router, limits, gate, stop: watch::Sender::new(false), tasks: JoinSet::new() }
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.gate.len()
+    }
+
+    /// Serves TLS on this listener.
+    ///
+    /// # Errors
+    /// [`Error::Tls`].
+    pub fn https(&mut self, listener: TcpListener, certificate: Arc<Certificate>) -> Result<()> {
+        let acceptor = TlsAcceptor::from(Arc::new(tls::config(certificate)?));
+        let handler = connection::Handler::new(self.router.clone(), self.limits);
+        let (gate, stop, limits) = (Arc::clone(&self.gate), self.stop.subscribe(), self.limits);
+        self.tasks.spawn(accept_tcp(listener, gate, stop, move |stream, from, place, stop| {
+            let (acceptor, handler) = (acceptor.clone(), handler.clone());
+            async move {
+                let handshake = tokio::time::timeout(limits.handshake, acceptor.accept(stream));
+                let stream = tokio::select! {
+                    done = handshake => match done {
+                        Ok(Ok(stream)) => stream,
+                        Ok(Err(error)) => {
+                            tracing::debug!(%error, %from, "a TLS handshake failed");
+                            return;
+                        }
+                        Err(_) => return,
+                    },
+                    () = place.evicted() => return,
+                };
+                let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                handler.serve(stream, h2, Peer::Network(from), place, stop).await;
+            }
+        }));
+        Ok(())
+    }
+
+    /// Redirects whoever comes to this listener to the HTTPS port.
+    pub fn redirect(&mut self, listener: TcpListener, https_port: u16) {
+        let handler = connection::Handler::new(redirect::router(https_port), self.limits);
+        let (gate, stop) = (Arc::clone(&self.gate), self.stop.subscribe());
+        self.tasks.spawn(accept_tcp(listener, gate, stop, move |stream, from, place, stop| {
+            let handler = handler.clone();
+            async move { handler.serve(stream, false, Peer::Network(from), place, stop).await }
+        }));
+    }
+
+    /// Serves processes on this machine.
+    pub fn control(&mut self, listener: UnixListener) {
+        let handler = connection::Handler::new(self.router.clone(), self.limits);
+        // Whoever floods the network must not lock out the administrator who would stop that.
+        let gate = Arc::new(Gate::new(self.limits.connections));
+        self.tasks.spawn(control::accept(listener, gate, handler, self.stop.subscribe()));
+    }
+
+    /// Accepts nothing more, lets requests that are being answered end, for so long at most.
+    pub async fn stop(mut self, grace: Duration) {
+        self.stop.send_replace(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(grace, ended).await.is_err() {
+            tracing::warn!("some requests did not end in time and were cut off");
+            self.tasks.shutdown().await;
+        }
+    }
+}
+
+/// Listens on this address.
+///
+/// # Errors
+/// [`Error::Listen`].
+pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let failed = |source| Error::Listen { address: address.to_string(), source };
+    TcpListener::bind(address).await.map_err(failed)
+}
+
+/// Takes connections until it is told to stop, then waits until they have ended.
+async fn accept_tcp<F, S>(
+    listener: TcpListener,
+    gate: Arc<Gate>,
+    mut stop: watch::Receiver<bool>,
+    serve: S,
+) where
+    S: Fn(TcpStream, SocketAddr, Place, watch::Receiver<bool>) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                // Answers are written whole; waiting for more would only delay them.
+                let _ = stream.set_nodelay(true);
+                let place = tokio::select! {
+                    place = gate.enter() => place,
+                    _ = stop.wait_for(|stop| *stop) => break,
+                };
+                connections.spawn(serve(stream, from, place, stop.clone()));
+            }
+            Err(error) => breathe(&error).await,
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// After an error of accept: one of the client's is nothing, one of ours (no file descriptors left)
+/// would come again at once.
+async fn breathe(error: &std::io::Error) {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+        tracing::warn!(%error, "can't accept a connection");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

@@ -1,0 +1,105 @@
+//! The roles that come with the appliance.
+
+use crate::rights::Right::{self, *};
+use crate::rights::RightSet;
+
+/// A role that comes with the appliance.
+#[derive(Clone, Copy, Debug)]
+pub struct Builtin {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is for.
+    pub description: &'static str,
+    /// What it lets one do.
+    pub rights: RightSet,
+}
+
+/// The role that has every right.
+pub const ADMINISTRATOR: &str = "administrator";
+
+const VIEWER: &[Right] =
+    &[PoolView, ImageView, JobView, EventView, SettingsView, StatsView, SystemView];
+
+/// All of them. They are what this version says they are, whatever an older one wrote.
+pub const ROLES: &[Builtin] = &[
+    Builtin { name: ADMINISTRATOR, description: "May do everything.", rights: RightSet::ALL },
+    Builtin {
+        name: "operator",
+        description: "Backs up, restores and runs jobs; removes nothing and shortens nothing.",
+        rights: RightSet::of(VIEWER).or(RightSet::of(&[
+            ImageCreate,
+            ImageRead,
+            ImageRestore,
+            JobManage,
+        ])),
+    },
+    Builtin {
+        name: "viewer",
+        description: "Sees how things are; not what is in images.",
+        rights: RightSet::of(VIEWER),
+    },
+    Builtin {
+        name: "auditor",
+        description: "Sees who may do what, and who did what.",
+        rights: RightSet::of(VIEWER).or(RightSet::of(&[
+            UserView,
+            RoleView,
+            OrganisationView,
+            KeyView,
+            SessionView,
+            AuditView,
+            ApprovalView,
+        ])),
+    },
+    Builtin {
+        name: "tenant administrator",
+        description: "May do everything with the images, jobs, users and keys of an organisation.",
+        rights: RightSet::of(&[
+            PoolView,
+            ImageView,
+            ImageCreate,
+            ImageRead,
+            ImageRestore,
+            ImageDelete,
+            ImageRetain,
+            JobView,
+            JobManage,
+            EventView,
+            UserView,
+            UserManage,
+            RoleView,
+            OrganisationView,
+            OrganisationManage,
+            KeyView,
+            KeyManage,
+            SessionView,
+            SessionManage,
+            AuditView,
+            ApprovalView,
+            ApprovalDecide,
+            StatsView,
+        ]),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_administrator_has_every_right() {
+        for role in ROLES {
+            assert_eq!(role.rights == RightSet::ALL, role.name == ADMINISTRATOR, "{}", role.name);
+            let changes = [SettingsManage, SystemManage, RoleManage, PoolManage];
+            let rules = changes.iter().any(|right| role.rights.has(*right));
+            assert_eq!(rules, role.name == ADMINISTRATOR, "{}", role.name);
+        }
+    }
+
+    #[test]
+    fn who_only_looks_changes_nothing() {
+        for role in ROLES.iter().filter(|role| ["viewer", "auditor"].contains(&role.name)) {
+            assert!(role.rights.iter().all(|right| right.name().ends_with(".view")));
+        }
+    }
+}

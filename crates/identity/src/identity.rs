@@ -1,0 +1,176 @@
+//! The service: an open catalogue, the appliance's key, and what is kept in memory.
+
+use std::fmt;
+use std::sync::Arc;
+
+use strongroom_catalog::identity::{Grant, NewUser, Organisation, Role, User};
+use strongroom_catalog::{Catalog, Tx};
+
+use crate::audit::{Deed, Who};
+use crate::backoff::Backoff;
+use crate::builtin;
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::password::Passwords;
+use crate::principal::Via;
+use crate::seal::ApplianceKey;
+use crate::secret::Secret;
+use crate::{Result, passphrase};
+
+/// The name of the first administrator.
+const ADMIN: &str = "admin";
+/// The name of the topmost organisation.
+const ROOT: &str = "root";
+
+/// All of identity. Cheap to clone.
+#[derive(Clone)]
+pub struct Identity {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) catalog: Catalog,
+    pub(crate) key: ApplianceKey,
+    pub(crate) clock: Clock,
+    pub(crate) passwords: Passwords,
+    pub(crate) backoff: Backoff,
+    pub(crate) cache: Cache,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({:?})", self.inner.catalog)
+    }
+}
+
+/// What the first run made.
+#[derive(Clone, Debug)]
+pub struct FirstRun {
+    /// The name of the first administrator.
+    pub name: &'static str,
+    /// Its passphrase. It is nowhere else.
+    pub passphrase: Secret,
+}
+
+impl Identity {
+    /// Over an open catalogue, with the appliance's key. Call [`Identity::first_run`] next.
+    ///
+    /// # Errors
+    /// [`Error::Random`](crate::Error::Random).
+    pub async fn open(catalog: Catalog, key: ApplianceKey) -> Result<Self> {
+        Self::open_at(catalog, key, Clock::default()).await
+    }
+
+    /// As [`Identity::open`], with another clock than the system's.
+    ///
+    /// # Errors
+    /// [`Error::Random`](crate::Error::Random).
+    pub async fn open_at(catalog: Catalog, key: ApplianceKey, clock: Clock) -> Result<Self> {
+        let cache = Cache::new(catalog.engine());
+        let passwords = Passwords::new().await?;
+        let backoff = Backoff::default();
+        let inner = Inner { catalog, key, clock, passwords, backoff, cache };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Makes what must be there: the topmost organisation, the built-in roles as this version has
+    /// them, and, in a catalogue without organisations, the user `admin`, whose passphrase it gives
+    /// this once. To be called at every start; nodes that start at once make it once.
+    ///
+    /// # Errors
+    /// Those of the catalogue; [`Error::Random`](crate::Error::Random).
+    pub async fn first_run(&self) -> Result<Option<FirstRun>> {
+        let catalog = &self.inner.catalog;
+        let fresh = catalog.find_one::<Organisation>(Organisation::root()).await?.is_none();
+        // Not while others wait for the transaction.
+        let made = match fresh {
+            true => {
+                let passphrase = passphrase()?;
+                let hash = self.inner.passwords.hash(passphrase.clone()).await?;
+                Some((passphrase, hash))
+            }
+            false => None,
+        };
+        let mut change = self.change(Who::appliance()).await?;
+        let outdated = self.write_roles(change.tx()).await?;
+        let root = change.tx().find_one::<Organisation>(Organisation::root()).await?;
+        let (None, Some((passphrase, hash))) = (root, made) else {
+            if outdated {
+                change.commit(Deed::new("roles.builtin", "built-in roles")).await?;
+            }
+            return Ok(None);
+        };
+        let now = self.inner.clock.now();
+        let tx = change.tx();
+        let root =
+            Organisation::insert(tx, None, ROOT, "The appliance and its owner.", now).await?;
+        let admin = NewUser {
+            organisation_id: root,
+            name: ADMIN.into(),
+            full_name: "Administrator".into(),
+            email: String::new(),
+            source: "local",
+            external_id: None,
+            must_change: false,
+            delegate_of: None,
+            enabled: true,
+        };
+        let user_id = User::insert(tx, &admin, Some(&hash), now).await?;
+        let role = tx.find_one::<Role>(Role::by_name(builtin::ADMINISTRATOR)).await?;
+        if let Some(role) = role {
+            let grant = Grant { user_id, role_id: role.id, organisation_id: root };
+            grant.insert(tx).await?;
+        }
+        change.commit(Deed::new("appliance.first_run", "").within(root)).await?;
+        Ok(Some(FirstRun { name: ADMIN, passphrase }))
+    }
+
+    /// Writes the built-in roles as this version has them; whether any was otherwise.
+    async fn write_roles(&self, tx: &mut Tx) -> Result<bool> {
+        let mut outdated = false;
+        for role in builtin::ROLES {
+            let rights = role.rights.to_string();
+            match tx.find_one::<Role>(Role::by_name(role.name)).await? {
+                None => {
+                    let now = self.inner.clock.now();
+                    Role::insert(tx, role.name, role.description, &rights, true, now).await?;
+                    outdated = true;
+                }
+                Some(mut found)
+                    if found.builtin
+                        && (found.rights != rights || found.description != role.description) =>
+                {
+                    found.rights = rights;
+                    found.description = role.description.into();
+                    found.update(tx).await?;
+                    outdated = true;
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(outdated)
+    }
+
+    /// The catalogue.
+    pub fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+
+    /// The appliance's key, to seal secrets that must be had again.
+    pub fn key(&self) -> &ApplianceKey {
+        &self.inner.key
+    }
+}
+
+impl Who {
+    /// The appliance itself.
+    pub fn appliance() -> Self {
+        Self {
+            user_id: None,
+            name: "appliance".into(),
+            organisation_id: None,
+            via: Via::System.name(),
+            address: String::new(),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What can go wrong with pools and images.
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// This crate's errors.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The catalogue said no.
+    #[error(transparent)]
+    Catalog(#[from] strongroom_catalog::Error),
+    /// The archive said no.
+    #[error(transparent)]
+    Archive(#[from] strongroom_archive::Error),
+    /// The pool said no.
+    #[error(transparent)]
+    Pool(#[from] strongroom_engine::Error),
+    /// The request contradicts itself, or what is there.
+    #[error("{0}")]
+    Invalid(String),
+    /// The pool is closed for a while.
+    #[error("the pool {pool} is closed: {why}; try again when that is over")]
+    Closed {
+        /// Which.
+        pool: String,
+        /// What is going on.
+        why: &'static str,
+    },
+    /// The pool can't be closed, because somebody uses it.
+    #[error("the pool {pool} is being used by somebody who reads or writes; try again later")]
+    Used {
+        /// Which.
+        pool: String,
+    },
+    /// A secret can't be sealed or unsealed.
+    #[error("the secret of the pool {pool} can't be {what}: {why}")]
+    Seal {
+        /// Whose.
+        pool: String,
+        /// `sealed` or `unsealed`.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// The image was forgotten, or its pool doesn't have it any more.
+    #[error("the image {root} is no longer in its pool")]
+    Gone {
+        /// Which.
+        root: String,
+    },
+    /// Several images fit what was asked for.
+    #[error("{what} fits several images; give more digits of the id")]
+    Ambiguous {
+        /// What was asked for.
+        what: String,
+    },
+    /// A file or directory of this machine can't be used.
+    #[error("{path}: {source}")]
+    Local {
+        /// Which.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The work was ended because the program ends, or by a fault in it.
+    #[error("the work on the pool was ended; the log of the appliance says why")]
+    Ended,
+}
+
+impl Error {
+    /// Whether another process has the pool.
+    pub fn is_elsewhere(&self) -> bool {
+        use strongroom_engine::Error as Pool;
+        let pool = match self {
+            Self::Pool(pool) | Self::Archive(strongroom_archive::Error::Pool(pool)) => pool,
+            _ => return false,
+        };
+        matches!(pool, Pool::InUse { .. })
+    }
+
+    /// Whether the work was asked to stop.
+    pub fn is_canceled(&self) -> bool {
+        match self {
+            Self::Pool(strongroom_engine::Error::Canceled) => true,
+            Self::Archive(error) => error.is_canceled(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn local(path: &std::path::Path, source: std::io::Error) -> Self {
+        Self::Local { path: path.display().to_string(), source }
+    }
+}

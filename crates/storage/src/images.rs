@@ -1,0 +1,286 @@
+//! Images: finding and showing them, labels, immutability, forgetting.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use strongroom_archive::image::{self, Image};
+use strongroom_archive::show;
+use strongroom_catalog::events::{self, NewEvent, Severity};
+use strongroom_catalog::list::{Count, List, Page, Scope};
+use strongroom_catalog::{images, pools};
+use strongroom_engine::clock::PoolTime;
+use strongroom_engine::id::RootId;
+use strongroom_engine::pool::Pool;
+
+use crate::mirror::time;
+use crate::{Error, Result, Storage};
+
+/// The longest label, in bytes, and how many an image may have.
+const MAX_TAG: usize = 256;
+const MAX_TAGS: usize = 100;
+
+/// All that is known of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ImageDetails {
+    /// What the catalogue knows.
+    #[serde(flatten)]
+    pub image: images::Image,
+    /// The program that made it.
+    pub program: String,
+    /// What was left out.
+    pub excludes: Vec<String>,
+    /// When it was done, by its machine's clock.
+    pub ended_at: Timestamp,
+    /// Directories.
+    pub dirs: u64,
+    /// Links, devices and the like.
+    pub others: u64,
+    /// Files that were taken over from the parent unread.
+    pub reused_files: u64,
+    /// Files and directories with trouble.
+    pub troubles: u64,
+}
+
+/// Labels to be added and removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TagChange {
+    /// To be there afterwards.
+    pub add: Vec<String>,
+    /// Not to be there afterwards.
+    pub remove: Vec<String>,
+}
+
+/// An image with the pool that has it, open.
+pub(crate) struct Opened {
+    pub(crate) row: images::Image,
+    pub(crate) known: pools::Pool,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) image: Image,
+}
+
+impl Storage {
+    /// Images, by a list of the resource of images.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn images(&self, list: &List, scope: &Scope) -> Result<Page<images::Image>> {
+        Ok(list.page(&self.inner.catalog, scope).await?)
+    }
+
+    /// How many [`Storage::images`] there are.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn count_images(&self, list: &List, scope: &Scope) -> Result<Count> {
+        Ok(list.count(&self.inner.catalog, scope).await?)
+    }
+
+    /// An image as the catalogue knows it.
+    ///
+    /// # Errors
+    /// [`strongroom_catalog::Error::NotFound`].
+    pub async fn image(&self, id: i64) -> Result<images::Image> {
+        Ok(images::find(&self.inner.catalog, id).await?)
+    }
+
+    /// The image that a user calls so: by its name (its latest image), `NAME@TIME` (its latest not
+    /// after then), `latest`, or four or more digits of its id.
+    ///
+    /// # Errors
+    /// [`strongroom_catalog::Error::NotFound`]; [`Error::Ambiguous`].
+    pub async fn choose_image(
+        &self,
+        text: &str,
+        pool: Option<i64>,
+        scope: &Scope,
+    ) -> Result<images::Image> {
+        let catalog = &self.inner.catalog;
+        let latest = async |name: &str, until: Option<Timestamp>| {
+            let found = images::latest(catalog, pool, Some(name), until, scope).await?;
+            match found {
+                None if name == "latest" => images::latest(catalog, pool, None, until, scope).await,
+                found => Ok(found),
+            }
+        };
+        if let Some(image) = latest(text, None).await? {
+            return Ok(image);
+        }
+        if let Some((name, at)) = text.rsplit_once('@')
+            && let Ok(until) = image::parse_time(at)
+            && let Some(image) = latest(name, Some(time(until))).await?
+        {
+            return Ok(image);
+        }
+        let digits = text.to_ascii_lowercase();
+        if (4..=32).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let mut found = images::by_digits(catalog, pool, &digits, scope, 2).await?;
+            if found.len() > 1 {
+                return Err(Error::Ambiguous { what: text.to_owned() });
+            }
+            if let Some(image) = found.pop() {
+                return Ok(image);
+            }
+        }
+        Err(strongroom_catalog::Error::NotFound { what: "image" }.into())
+    }
+
+    /// An image with its pool. The catalogue may not know yet that it is gone.
+    pub(crate) async fn opened(&self, id: i64) -> Result<Opened> {
+        let row = images::find(&self.inner.catalog, id).await?;
+        let known = pools::find(&self.inner.catalog, row.pool_id).await?;
+        let pool = self.open(row.pool_id).await?;
+        let root = RootId::parse(&row.root).and_then(|root| pool.root(root));
+        let Some(image) = root.map(|root| Image::of(&root)).transpose()?.flatten() else {
+            self.unlist(row.pool_id, &row.root).await?;
+            return Err(Error::Gone { root: row.root });
+        };
+        Ok(Opened { row, known, pool, image })
+    }
+
+    /// The image as the archive takes it, and its pool.
+    ///
+    /// # Errors
+    /// [`Error::Gone`]; those of [`Storage::open`].
+    pub async fn open_image(&self, id: i64) -> Result<(Arc<Pool>, Image)> {
+        let opened = self.opened(id).await?;
+        Ok((opened.pool, opened.image))
+    }
+
+    /// All that is known of an image.
+    ///
+    /// # Errors
+    /// [`Error::Gone`]; those of [`Storage::open`].
+    pub async fn show_image(&self, id: i64) -> Result<ImageDetails> {
+        let Opened { row, image, .. } = self.opened(id).await?;
+        let (stats, meta) = (image.meta.stats, image.meta);
+        Ok(ImageDetails {
+            image: row,
+            program: meta.program,
+            excludes: meta.excludes.iter().map(|rule| show(rule.as_bytes())).collect(),
+            ended_at: time(PoolTime(meta.ended)),
+            dirs: stats.dirs,
+            others: stats.others,
+            reused_files: stats.reused,
+            troubles: stats.troubles,
+        })
+    }
+
+    /// Changes an image's labels, if its row has that version still (None: whatever it has).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for labels that can't be; [`strongroom_catalog::Error::Changed`].
+    pub async fn retag_image(
+        &self,
+        id: i64,
+        change: TagChange,
+        version: Option<i64>,
+    ) -> Result<images::Image> {
+        for tag in &change.add {
+            if tag.is_empty() || tag.len() > MAX_TAG || tag.chars().any(char::is_control) {
+                return Err(Error::Invalid(format!(
+                    "a label has 1 to {MAX_TAG} bytes and no control characters"
+                )));
+            }
+        }
+        let _turn = self.inner.changing.acquire().await.map_err(|_| Error::Ended)?;
+        let Opened { row, known, pool, mut image } = self.opened(id).await?;
+        is_version(&row, version)?;
+        let tags = &mut image.meta.tags;
+        tags.retain(|tag| !change.remove.contains(tag));
+        for tag in change.add {
+            if !tags.contains(&tag) {
+                tags.push(tag);
+            }
+        }
+        if tags.len() > MAX_TAGS {
+            return Err(Error::Invalid(format!("an image has {MAX_TAGS} labels at most")));
+        }
+        let (meta, root) = (image.meta.encode(), image.id);
+        let on = Arc::clone(&pool);
+        self.blocking(move || Ok(on.update_root(root, Some(meta), None)?)).await?;
+        self.record(&known, &pool, root, None).await
+    }
+
+    /// Makes an image immutable until then, by the pool's clock, if its row has that version still.
+    ///
+    /// # Errors
+    /// [`strongroom_engine::Error::Immutable`] when that would be earlier than it is now;
+    /// [`Error::Invalid`] for a time that is over; [`strongroom_catalog::Error::Changed`].
+    pub async fn keep_image_until(
+        &self,
+        id: i64,
+        until: Timestamp,
+        version: Option<i64>,
+    ) -> Result<images::Image> {
+        let _turn = self.inner.changing.acquire().await.map_err(|_| Error::Ended)?;
+        let Opened { row, known, pool, image } = self.opened(id).await?;
+        is_version(&row, version)?;
+        // The catalogue cuts to microseconds: asking for what it shows is no shortening.
+        let nanos = i64::try_from(until.as_nanosecond()).unwrap_or(i64::MAX);
+        let old = image.immutable_until.filter(|old| time(*old) == until);
+        let wanted = old.unwrap_or(PoolTime(nanos));
+        if wanted <= pool.now() {
+            let now = pool.now();
+            return Err(Error::Invalid(format!("{until} is over: the pool's time is {now}")));
+        }
+        let (on, root) = (Arc::clone(&pool), image.id);
+        self.blocking(move || Ok(on.update_root(root, None, Some(wanted))?)).await?;
+        self.record(&known, &pool, root, None).await
+    }
+
+    /// Forgets images of one pool, all or none. What only they had is freed by the next collection.
+    ///
+    /// # Errors
+    /// [`strongroom_engine::Error::Immutable`] when one of them may not go yet; [`Error::Invalid`]
+    /// when they are of several pools.
+    pub async fn forget_images(&self, ids: &[i64]) -> Result<Vec<images::Image>> {
+        let mut rows: Vec<images::Image> = Vec::new();
+        for id in ids {
+            let row = images::find(&self.inner.catalog, *id).await?;
+            if !rows.iter().any(|other| other.id == row.id) {
+                rows.push(row);
+            }
+        }
+        let Some(first) = rows.first() else { return Ok(rows) };
+        if rows.iter().any(|row| row.pool_id != first.pool_id) {
+            let text = "images of several pools can't be forgotten at once: one pool at a time";
+            return Err(Error::Invalid(text.into()));
+        }
+        let pool = self.open(first.pool_id).await?;
+        let (on, wanted) = (Arc::clone(&pool), rows.clone());
+        self.blocking(move || {
+            // Those that are gone already need not be forgotten.
+            let roots = wanted.iter().filter_map(|row| RootId::parse(&row.root));
+            let roots: Vec<RootId> = roots.filter(|root| on.root(*root).is_some()).collect();
+            if roots.is_empty() { Ok(()) } else { Ok(on.forget(&roots)?) }
+        })
+        .await?;
+        let gone: Vec<i64> = rows.iter().map(|row| row.id).collect();
+        images::remove(&self.inner.catalog, &gone).await?;
+        let mut tx = self.inner.catalog.begin().await?;
+        for row in &rows {
+            let (name, root) = (&row.name, &row.root);
+            let event = NewEvent {
+                severity: Severity::Info,
+                kind: "image.forgotten",
+                organisation_id: row.organisation_id,
+                object: name.clone(),
+                job_id: None,
+                message: format!("the image {root} of {name} was forgotten"),
+            };
+            events::write(&mut tx, event).await?;
+        }
+        tx.commit().await?;
+        Ok(rows)
+    }
+}
+
+fn is_version(row: &images::Image, version: Option<i64>) -> Result<()> {
+    match version {
+        Some(version) if version != row.version => {
+            Err(strongroom_catalog::Error::Changed { what: "image" }.into())
+        }
+        _ => Ok(()),
+    }
+}

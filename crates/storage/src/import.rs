@@ -1,0 +1,142 @@
+//! Entering pools that are there already, from their directory or from their disks alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use strongroom_catalog::pools;
+use strongroom_engine::disk::FsDisk;
+use strongroom_engine::keys::Protection;
+use strongroom_engine::pool::Place;
+use strongroom_engine::superblock::Superblock;
+
+use crate::pools::{checked_name, directory};
+use crate::{Error, PoolSecret, Result, Storage};
+
+/// A pool to be entered.
+#[derive(Debug)]
+pub struct Import {
+    /// The name that it gets.
+    pub name: String,
+    /// Whose it is.
+    pub organisation_id: i64,
+    /// Its directory.
+    pub path: PathBuf,
+    /// Its disks; none: the directory says where they are, or is the disk.
+    pub disks: Vec<PathBuf>,
+    /// What opens it, if it is encrypted.
+    pub secret: Option<PoolSecret>,
+}
+
+/// What the disks say.
+struct Found {
+    dir: PathBuf,
+    uuid: String,
+    encrypted: bool,
+}
+
+impl Storage {
+    /// Enters a pool that is there already. All images in it are in the catalogue afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for disks that don't belong together;
+    /// [`strongroom_catalog::Error::Exists`] for a pool or a name that is in the catalogue; those
+    /// of opening it, after which it isn't entered.
+    pub async fn import_pool(&self, import: Import) -> Result<pools::Pool> {
+        let name = checked_name(&import.name)?;
+        let (path, disks) = (import.path, import.disks);
+        let found = self.blocking(move || find(&path, &disks)).await?;
+        let known = pools::all(&self.inner.catalog).await?;
+        if let Some(same) = known.into_iter().find(|pool| pool.uuid == found.uuid) {
+            // A job that was taken up again comes here twice.
+            let is_same = same.name == name && Path::new(&same.path) == found.dir;
+            if is_same {
+                self.open(same.id).await?;
+                return Ok(same);
+            }
+            let what = format!("pool: {} is {} already", found.dir.display(), same.name);
+            return Err(strongroom_catalog::Error::Exists { what }.into());
+        }
+        self.name_is_free(&name).await?;
+        let secret = match (found.encrypted, import.secret) {
+            (true, None) => return Err(strongroom_engine::Error::SecretNeeded.into()),
+            (true, secret) => secret,
+            (false, _) => None,
+        };
+        let known =
+            self.enter(name, import.organisation_id, &found.dir, &found.uuid, secret).await?;
+        if let Err(error) = self.open(known.id).await {
+            pools::remove(&self.inner.catalog, known.id).await?;
+            return Err(error);
+        }
+        self.tell(&known, "pool.imported", "was imported").await?;
+        Ok(known)
+    }
+}
+
+fn find(path: &Path, disks: &[PathBuf]) -> Result<Found> {
+    if disks.is_empty() {
+        let dir = fs::canonicalize(path).map_err(|e| Error::local(path, e))?;
+        let place = Place::find(&dir)?;
+        let read: Vec<_> = place.disks.iter().map(|disk| superblock(disk)).collect();
+        let newest = Superblock::newest(&read)?;
+        return Ok(found(dir, newest));
+    }
+    let mut read = Vec::new();
+    let mut paths = Vec::new();
+    for disk in disks {
+        let disk = fs::canonicalize(disk).map_err(|e| Error::local(disk, e))?;
+        read.push(superblock(&disk));
+        paths.push(disk);
+    }
+    let newest = Superblock::newest(&read)?.clone();
+    let mut members: Vec<(usize, PathBuf)> = Vec::new();
+    for (disk, superblock) in paths.into_iter().zip(read) {
+        let (shown, superblock) = (disk.display().to_string(), superblock?);
+        if superblock.pool != newest.pool {
+            return Err(Error::Invalid(format!(
+                "{shown} belongs to the pool {}, others to {}: import one pool at a time",
+                superblock.pool, newest.pool
+            )));
+        }
+        let Some(place) = newest.disks.iter().position(|member| *member == superblock.disk) else {
+            return Err(Error::Invalid(format!(
+                "{shown} was replaced by another disk and is no longer part of the pool"
+            )));
+        };
+        if members.iter().any(|(other, _)| *other == place) {
+            return Err(Error::Invalid(format!(
+                "{shown} is disk {place} of the pool, which is given twice"
+            )));
+        }
+        members.push((place, disk));
+    }
+    let missing = newest.disks.len() - members.len();
+    if missing > usize::from(newest.parity_shards) {
+        return Err(strongroom_engine::Error::TooFewDisks {
+            missing,
+            total: newest.disks.len(),
+            tolerated: newest.parity_shards.into(),
+        }
+        .into());
+    }
+    members.sort();
+    let dir = directory(path)?;
+    let place = Place { disks: members.into_iter().map(|(_, disk)| disk).collect() };
+    if Place::find(&dir).is_ok_and(|there| there != place) {
+        let text = format!("{} is the directory of a pool already", dir.display());
+        return Err(Error::Invalid(text));
+    }
+    place.write(&dir)?;
+    Ok(found(dir, &newest))
+}
+
+fn superblock(disk: &Path) -> strongroom_engine::Result<Superblock> {
+    let opened = FsDisk::open(disk);
+    let what = || format!("opening the disk {}", disk.display());
+    Superblock::read(&opened.map_err(|e| strongroom_engine::Error::io(what(), e))?)
+}
+
+fn found(dir: PathBuf, superblock: &Superblock) -> Found {
+    let encrypted = matches!(superblock.protection, Protection::Sealed { .. });
+    Found { dir, uuid: superblock.pool.to_string(), encrypted }
+}

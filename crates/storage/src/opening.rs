@@ -1,0 +1,181 @@
+//! Open pools: each is opened once, and shared.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use strongroom_catalog::pools;
+use strongroom_engine::disk::{Disk, FsDisk};
+use strongroom_engine::keys::Secret;
+use strongroom_engine::pool::{OpenMode, OpenOptions, Place, Pool};
+use tokio::sync::OnceCell;
+
+use crate::{Error, PoolSecret, Result, Storage};
+
+/// A pool that is open, or being opened by the first who asked for it.
+type Cell = Arc<OnceCell<Arc<Pool>>>;
+
+/// The open pools, by their number.
+#[derive(Debug, Default)]
+pub(crate) struct Openings(Mutex<HashMap<i64, Opening>>);
+
+#[derive(Debug)]
+enum Opening {
+    Cell(Cell),
+    /// Nobody may open it, because of this.
+    Barred(&'static str),
+}
+
+impl Openings {
+    fn with<R>(&self, look: impl FnOnce(&mut HashMap<i64, Opening>) -> R) -> R {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The pool's cell, or why it may not be opened.
+    fn cell(&self, id: i64) -> Result<Cell, &'static str> {
+        self.with(|all| match all.entry(id).or_insert_with(|| Opening::Cell(Cell::default())) {
+            Opening::Cell(cell) => Ok(Arc::clone(cell)),
+            Opening::Barred(why) => Err(*why),
+        })
+    }
+
+    /// Lets go of a pool, if it is this one.
+    fn drop_if(&self, id: i64, old: &Arc<Pool>) {
+        self.with(|all| {
+            if let Entry::Occupied(entry) = all.entry(id)
+                && let Opening::Cell(cell) = entry.get()
+                && cell.get().is_some_and(|pool| Arc::ptr_eq(pool, old))
+            {
+                entry.remove();
+            }
+        });
+    }
+}
+
+/// Keeps a pool closed until it is dropped.
+#[derive(Debug)]
+pub struct Bar {
+    storage: Storage,
+    id: i64,
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.storage.inner.openings.with(|all| all.remove(&self.id));
+    }
+}
+
+impl Storage {
+    /// The pool, open to write; it is opened if it isn't, and stays open.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; [`strongroom_engine::Error::InUse`] when another process has it
+    /// ([`Error::is_elsewhere`]); whatever keeps it from being opened.
+    pub async fn open(&self, id: i64) -> Result<Arc<Pool>> {
+        let openings = &self.inner.openings;
+        let known = pools::find(&self.inner.catalog, id).await?;
+        for _ in 0..2 {
+            let closed = |why| Error::Closed { pool: known.name.clone(), why };
+            let cell = openings.cell(id).map_err(closed)?;
+            let pool = cell.get_or_try_init(|| self.open_now(&known)).await?;
+            // A pool that stopped writing after an error begins anew when it is opened again.
+            match pool.session() {
+                Ok(_) => return Ok(Arc::clone(pool)),
+                Err(_) => openings.drop_if(id, pool),
+            }
+        }
+        let why = "it stopped writing after an error, twice".into();
+        Err(strongroom_engine::Error::Stopped { why }.into())
+    }
+
+    async fn open_now(&self, known: &pools::Pool) -> Result<Arc<Pool>> {
+        let secret = self.secret(known).await?;
+        let used = self.inner.used.clone();
+        let path = known.path.clone();
+        let pool = self
+            .blocking(move || {
+                let place = Place::find(Path::new(&path))?;
+                let secret = secret.as_ref().map(PoolSecret::open).transpose()?;
+                let secret: Option<&Secret> = secret.as_ref();
+                let disks = present_disks(&place);
+                let mode = OpenMode::Write;
+                let options = OpenOptions { disks, mode, secret, without_index: false };
+                Ok(Arc::new(Pool::open(options, used)?))
+            })
+            .await?;
+        if pool.id().to_string() != known.uuid {
+            let (path, uuid, found) = (&known.path, &known.uuid, pool.id());
+            return Err(Error::Invalid(format!(
+                "{path} holds the pool {found}, and no longer {uuid}: bring back its disks, or \
+                 remove the pool {} from the catalogue and import the other one",
+                known.name
+            )));
+        }
+        self.mirror(known, &pool).await?;
+        Ok(pool)
+    }
+
+    /// What opens the pool.
+    pub(crate) async fn secret(&self, known: &pools::Pool) -> Result<Option<PoolSecret>> {
+        let sealed = pools::secret(&self.inner.catalog, known.id).await?;
+        let unseal =
+            |s: Vec<u8>| PoolSecret::unseal(&*self.inner.sealer, &known.name, &known.uuid, &s);
+        sealed.map(unseal).transpose()
+    }
+
+    /// Keeps a pool that was just made, instead of opening it again.
+    pub(crate) fn keep(&self, id: i64, pool: Arc<Pool>) {
+        let cell = Arc::new(OnceCell::new_with(Some(pool)));
+        self.inner.openings.with(|all| all.insert(id, Opening::Cell(cell)));
+    }
+
+    /// Closes a pool and keeps it closed, for work that needs it to be. Nobody may be using it.
+    ///
+    /// # Errors
+    /// [`Error::Used`] when somebody is; [`Error::Closed`] when it is kept closed already.
+    pub async fn close(&self, id: i64, why: &'static str) -> Result<Bar> {
+        let known = pools::find(&self.inner.catalog, id).await?;
+        // Closing may wait for a disk: the pool is let go of outside.
+        let _old = self.inner.openings.with(|all| {
+            let barred = match all.get(&id) {
+                Some(Opening::Barred(why)) => {
+                    return Err(Error::Closed { pool: known.name.clone(), why });
+                }
+                // Being opened right now.
+                Some(Opening::Cell(cell)) if Arc::strong_count(cell) > 1 => false,
+                Some(Opening::Cell(cell)) => {
+                    cell.get().is_none_or(|pool| Arc::strong_count(pool) == 1)
+                }
+                None => true,
+            };
+            if !barred {
+                return Err(Error::Used { pool: known.name.clone() });
+            }
+            Ok(all.insert(id, Opening::Barred(why)))
+        })?;
+        Ok(Bar { storage: self.clone(), id })
+    }
+
+    /// Lets go of all pools. Those that somebody still uses close when that is over.
+    pub async fn close_all(&self) {
+        let all = self.inner.openings.with(std::mem::take);
+        // Closing may wait for a disk.
+        let _ = tokio::task::spawn_blocking(move || drop(all)).await;
+    }
+}
+
+/// The disks of a pool, as far as they can be opened; the engine says which are missing.
+pub(crate) fn present_disks(place: &Place) -> Vec<Option<Arc<dyn Disk>>> {
+    let open = |path: &std::path::PathBuf| match FsDisk::open(path) {
+        Ok(disk) => Some(Arc::new(disk) as Arc<dyn Disk>),
+        Err(e) => {
+            if e.kind() != ErrorKind::NotFound {
+                tracing::warn!("a disk of a pool can't be opened: {e}");
+            }
+            None
+        }
+    };
+    place.disks.iter().map(open).collect()
+}
