@@ -154,14 +154,16 @@ fn a_file_that_changes_while_it_is_read_is_named() {
     let lab = Lab::new();
     fs::create_dir(lab.path("src")).unwrap();
     fs::write(lab.path("src/still"), b"still").unwrap();
-    fs::write(lab.path("src/grows"), noise(1, 20_000_000)).unwrap();
+    fs::write(lab.path("src/grows"), noise(1, 60_000_000)).unwrap();
     lab.make_pool();
     let over = std::sync::atomic::AtomicBool::new(false);
+    let begun = std::sync::Barrier::new(2);
     let run = std::thread::scope(|scope| {
         let path = lab.path("src/grows");
-        let over = &over;
+        let (over, begun) = (&over, &begun);
         scope.spawn(move || {
             let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
+            begun.wait();
             // Bounded, whatever happens to the backup.
             for _ in 0..100_000_000 {
                 if over.load(std::sync::atomic::Ordering::Relaxed) {
@@ -170,6 +172,7 @@ fn a_file_that_changes_while_it_is_read_is_named() {
                 std::io::Write::write_all(&mut file, b"x").unwrap();
             }
         });
+        begun.wait();
         let run = lab.run("backup src --name x");
         over.store(true, std::sync::atomic::Ordering::Relaxed);
         run
@@ -179,7 +182,7 @@ fn a_file_that_changes_while_it_is_read_is_named() {
     lab.run("restore x --to out --verify").code(0);
     assert_eq!(fs::read(lab.inside("out", "src").join("still")).unwrap(), b"still");
     let grown = fs::read(lab.inside("out", "src").join("grows")).unwrap();
-    assert_eq!(grown[..20_000_000], noise(1, 20_000_000));
+    assert_eq!(grown[..60_000_000], noise(1, 60_000_000));
     // Once it is still, it is read again and complete.
     lab.run("backup src --name x").code(0);
     lab.run("restore x --to again").code(0);
