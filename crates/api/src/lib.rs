@@ -1,10 +1,35 @@
-//! The HTTP interface. [`server`] serves it; [`problem`] is how it says what went wrong.
+//! The HTTP interface.
+//!
+//! [`native`] declares the routes of `/v1`; [`route`] makes of such declarations the router, the
+//! access check, the OpenAPI document and a table of all routes; [`server`] serves them. No rule of
+//! the business is here: a route reads its input, calls one service and shapes the answer.
 
+pub mod access;
+mod app;
+mod call;
+mod docs;
 mod error;
+mod layers;
+pub mod metrics;
+pub mod native;
 pub mod problem;
+mod refusal;
 pub mod request_id;
-
+pub mod route;
 pub mod server;
 
+use axum::Router;
+
+pub use app::{App, KeySealer};
+pub use call::Call;
+pub use docs::{DOCUMENT, PAGE};
 pub use error::{Error, Result};
 pub use problem::Problem;
+
+/// Everything that the appliance serves.
+pub fn router(app: &App) -> Router {
+    let routes = native::routes();
+    let document = routes.document();
+    let router = routes.router(app).merge(docs::router(document.into()));
+    layers::around(router.fallback(route::nowhere))
+}

@@ -239,7 +239,7 @@ CREATE INDEX images_host ON images (host, created_at);
 CREATE INDEX images_pool ON images (pool_id, created_at);
 CREATE INDEX images_size ON images (size, created_at);
 CREATE INDEX images_organisation ON images (organisation_id, created_at);
-CREATE INDEX images_by_root ON images (root);
+CREATE INDEX images_by_root ON images (root, created_at);
 --sqlite
 CREATE INDEX images_expires ON images (expires_at, created_at);
 --postgres
@@ -327,7 +327,7 @@ CREATE TABLE events (
 CREATE INDEX events_at ON events (at);
 CREATE INDEX events_kind ON events (kind, at);
 CREATE INDEX events_severity ON events (severity, at);
-CREATE INDEX events_job ON events (job_id);
+CREATE INDEX events_job ON events (job_id, at);
 CREATE INDEX events_organisation ON events (organisation_id, at);
 
 -- Answers to requests that may be sent twice.

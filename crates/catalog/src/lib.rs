@@ -14,6 +14,7 @@ pub mod jobs;
 pub mod list;
 mod migrate;
 pub mod pools;
+pub mod resources;
 mod sql;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -58,6 +58,4 @@ pub use secret::Secret;
 pub use sessions::{Life, Opened, Pair};
 pub use signed::{SignedRequest, canonical};
 pub use tokens::JwtLife;
-#[cfg(feature = "testing")]
-pub use totp::code_at;
 pub use users::{UserChange, UserSpec};

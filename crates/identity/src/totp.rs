@@ -60,13 +60,6 @@ fn escape(text: &str) -> String {
     out
 }
 
-/// The code of a time, for tests of what stands above.
-#[cfg(feature = "testing")]
-pub fn code_at(secret_base32: &str, at: Timestamp) -> String {
-    let secret = data_encoding::BASE32_NOPAD.decode(secret_base32.as_bytes());
-    generate(&secret.expect("tests give base 32"), at.as_second().div_euclid(STEP))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]

@@ -32,6 +32,9 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("unzip", "unzip"),
 ];
 
+/// What the catalogue needs to be measured on PostgreSQL.
+pub(crate) const POSTGRES: &[Package] = &[package("postgresql", "/usr/lib/postgresql")];
+
 /// What fuzzing needs: libFuzzer is C++.
 pub(crate) const FOR_FUZZING: &[Package] = &[package("g++", "c++")];
 

@@ -2,6 +2,7 @@
 
 mod indexes;
 mod postgres;
+mod sizes;
 mod sqlite;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 pub(crate) use self::indexes::Indexes;
+pub(crate) use self::sizes::Sizes;
 use crate::migrate;
 use crate::sql::Sql;
 use crate::value::{Record, Row};
@@ -81,6 +83,7 @@ enum Db {
 pub struct Catalog {
     db: Db,
     indexes: Arc<Indexes>,
+    sizes: Arc<Sizes>,
 }
 
 impl fmt::Debug for Catalog {
@@ -129,7 +132,7 @@ impl Catalog {
             Address::Sqlite(path) => Db::Sqlite(sqlite::Sqlite::open(path).await?),
             Address::Postgres(url) => Db::Postgres(postgres::Postgres::open(url).await?),
         };
-        Ok(Self { db, indexes: Arc::default() })
+        Ok(Self { db, indexes: Arc::default(), sizes: Arc::default() })
     }
 
     /// Which database it is.
@@ -138,6 +141,10 @@ impl Catalog {
             Db::Sqlite(_) => Engine::Sqlite,
             Db::Postgres(_) => Engine::Postgres,
         }
+    }
+
+    pub(crate) fn sizes(&self) -> &Sizes {
+        &self.sizes
     }
 
     pub(crate) fn indexes(&self) -> &Indexes {

@@ -3,9 +3,9 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgValueRef};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Row as _, Transaction, TypeInfo, ValueRef};
+use sqlx::{AssertSqlSafe, Decode, Row as _, Transaction, TypeInfo, ValueRef};
 
 use crate::sql::Sql;
 use crate::value::{Row, Value};
@@ -86,14 +86,25 @@ fn decode(row: &PgRow) -> Result<Row> {
             return Ok(Value::Int(None));
         }
         let kind = raw.type_info();
-        Ok(match kind.name() {
-            "INT8" => Value::Int(row.try_get(i)?),
-            "INT4" => Value::Int(row.try_get::<Option<i32>, _>(i)?.map(i64::from)),
-            "BOOL" => Value::Int(row.try_get::<Option<bool>, _>(i)?.map(i64::from)),
-            "BYTEA" => Value::Bytes(row.try_get(i)?),
-            "FLOAT8" => Value::Real(row.try_get(i)?),
-            _ => Value::Text(row.try_get(i)?),
-        })
+        match kind.name() {
+            "INT8" => read::<i64>(raw),
+            "TEXT" | "VARCHAR" | "NAME" => read::<String>(raw),
+            "BYTEA" => read::<Vec<u8>>(raw),
+            "FLOAT8" => read::<f64>(raw),
+            "INT4" => read::<i32>(raw),
+            "BOOL" => read::<bool>(raw),
+            other => Err(sqlx::Error::Decode(
+                format!("{other} is no type of the catalogue: cast it").into(),
+            )),
+        }
     });
     Ok(Row::new(values.collect::<Result<_, sqlx::Error>>()?))
+}
+
+fn read<'r, T>(raw: PgValueRef<'r>) -> Result<Value, sqlx::Error>
+where
+    T: Decode<'r, sqlx::Postgres>,
+    Value: From<T>,
+{
+    T::decode(raw).map(Value::from).map_err(sqlx::Error::Decode)
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use sqlx::query::Query;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteRow, SqliteSynchronous,
+    SqliteRow, SqliteSynchronous, SqliteValueRef,
 };
-use sqlx::{AssertSqlSafe, Row as _, Transaction, TypeInfo, ValueRef};
+use sqlx::{AssertSqlSafe, Decode, Row as _, Transaction, TypeInfo, ValueRef};
 
 use crate::sql::Sql;
 use crate::value::{Row, Value};
@@ -112,12 +112,20 @@ fn decode(row: &SqliteRow) -> Result<Row> {
             return Ok(Value::Int(None));
         }
         let kind = raw.type_info();
-        Ok(match kind.name() {
-            "TEXT" => Value::Text(row.try_get(i)?),
-            "BLOB" => Value::Bytes(row.try_get(i)?),
-            "REAL" => Value::Real(row.try_get(i)?),
-            _ => Value::Int(row.try_get(i)?),
-        })
+        match kind.name() {
+            "TEXT" => read::<String>(raw),
+            "BLOB" => read::<Vec<u8>>(raw),
+            "REAL" => read::<f64>(raw),
+            _ => read::<i64>(raw),
+        }
     });
     Ok(Row::new(values.collect::<Result<_, sqlx::Error>>()?))
+}
+
+fn read<'r, T>(raw: SqliteValueRef<'r>) -> Result<Value, sqlx::Error>
+where
+    T: Decode<'r, sqlx::Sqlite>,
+    Value: From<T>,
+{
+    T::decode(raw).map(Value::from).map_err(sqlx::Error::Decode)
 }

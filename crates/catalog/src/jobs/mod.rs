@@ -29,7 +29,9 @@ use serde_json::Value;
 
 pub use self::claim::{Claim, Worker, claim, orphan_all};
 pub use self::held::{Beat, End, Lease, asked_to_stop, beat, checkpoint, finish, hold, release};
-pub use self::queue::{Cancel, cancel, changed_since, find, log, purge, submit, submit_in};
+pub use self::queue::{
+    Cancel, cancel, changed_since, find, last_change, log, purge, submit, submit_in,
+};
 
 use crate::db::{Engine, Tx};
 use crate::events::{self, NewEvent, Severity};

@@ -107,6 +107,15 @@ pub async fn cancel(catalog: &Catalog, id: i64) -> Result<Cancel> {
     }
 }
 
+/// When a job changed last; None without any job.
+///
+/// # Errors
+/// Those of the database.
+pub async fn last_change(catalog: &Catalog) -> Result<Option<Timestamp>> {
+    let row = catalog.rows(Sql::new("SELECT MAX(changed_at) FROM jobs")).await?.into_iter().next();
+    row.ok_or(Error::NotFound { what: "time" })?.take()
+}
+
 /// Jobs that changed at this time or later, in that order, so many at most.
 ///
 /// # Errors

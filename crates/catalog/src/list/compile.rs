@@ -66,8 +66,8 @@ impl List {
     /// Those of the database.
     pub async fn count(&self, catalog: &Catalog, scope: &Scope) -> Result<Count> {
         let engine = catalog.engine();
-        let rows = self.rows(catalog).await?;
         let bare = self.filters.is_empty() && self.keywords.is_empty() && *scope == Scope::All;
+        let rows = if bare { self.rows(catalog).await? } else { self.about(catalog).await? };
         if bare && self.resource.counted.is_some() && (engine == Engine::Sqlite || rows > EXACT) {
             return Ok(Count { count: rows, exact: engine == Engine::Sqlite });
         }

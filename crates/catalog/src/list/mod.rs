@@ -20,12 +20,14 @@
 //! its contract where the chapter is silent.
 
 mod compile;
+mod metadata;
 mod parse;
 mod plan;
 #[cfg(test)]
 mod tests;
 
 pub use self::compile::{Count, Page, Scope};
+pub use self::metadata::{FieldMetadata, Metadata};
 
 /// How many items a page has when nobody says, and at most.
 pub const DEFAULT_LIMIT: u64 = 1000;

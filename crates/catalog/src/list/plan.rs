@@ -63,7 +63,7 @@ impl List {
         if others.is_empty() && self.trigrams_table().is_none() {
             return Ok(if served.is_empty() { Plan::Any } else { Plan::Walk(served) });
         }
-        let rows = self.rows(catalog).await?;
+        let rows = self.about(catalog).await?;
         let can_walk =
             order.0 == self.resource.key || catalog.indexes().lead(self.resource.from, order.0);
         let page = self.offset.saturating_add(self.limit).saturating_add(1);
@@ -165,6 +165,15 @@ impl List {
     }
 
     /// About how many rows the table has.
+    pub(super) async fn about(&self, catalog: &Catalog) -> Result<u64> {
+        let Some(table) = self.resource.counted else { return Ok(0) };
+        match catalog.sizes().get(table) {
+            Some(rows) => Ok(rows),
+            None => self.rows(catalog).await,
+        }
+    }
+
+    /// How many rows the table has: exactly on SQLite, at the last analysis on PostgreSQL.
     pub(super) async fn rows(&self, catalog: &Catalog) -> Result<u64> {
         let Some(table) = self.resource.counted else { return Ok(0) };
         let sql = match catalog.engine() {
@@ -173,6 +182,8 @@ impl List {
                 "SELECT GREATEST(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass(?)"
             }
         };
-        single(catalog.rows(Sql::new(sql).bind(table)).await?)
+        let rows = single(catalog.rows(Sql::new(sql).bind(table)).await?)?;
+        catalog.sizes().set(table, rows);
+        Ok(rows)
     }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`.
 
+mod catalog;
 mod corpora;
 mod install;
 mod measure;
@@ -27,6 +28,12 @@ pub(crate) enum Bench {
     Chunkers(Arguments),
     /// Chunk sizes and frames over data of your own; see docs/benchmarks.md for what to give.
     ChunkSizes(Arguments),
+    /// The catalogue's lists: a million images and five million events, beside the same questions
+    /// written by hand in SQL.
+    ///
+    /// Makes its databases in the temporary directory (5 GB) and removes them. PostgreSQL is a
+    /// server of its own, as for the tests.
+    Catalog(catalog::Options),
     /// The index: memory per chunk, lookups, opening, with many millions of chunks.
     Index(Arguments),
 }
@@ -43,6 +50,7 @@ pub(crate) struct Arguments {
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Peers(options) => peers::peers(options),
+        Bench::Catalog(options) => catalog::catalog(options),
         Bench::Chunkers(arguments) => example("chunkers", arguments),
         Bench::ChunkSizes(arguments) => example("chunk_sizes", arguments),
         Bench::Index(arguments) => example("index_scale", arguments),

@@ -1,0 +1,92 @@
+//! The services that routes call.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use strongroom_catalog::Catalog;
+use strongroom_identity::Identity;
+use strongroom_storage::{Sealer, Storage};
+use zeroize::Zeroizing;
+
+use crate::metrics::Metrics;
+use crate::problem::Result;
+
+/// All services of the appliance. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct App {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    catalog: Catalog,
+    identity: Identity,
+    storage: Storage,
+    metrics: Arc<Metrics>,
+    started: Timestamp,
+}
+
+impl App {
+    /// Of these services.
+    pub fn new(catalog: Catalog, identity: Identity, storage: Storage) -> Self {
+        let inner = Inner {
+            catalog,
+            identity,
+            storage,
+            metrics: Arc::default(),
+            started: Timestamp::now(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The database.
+    pub fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+
+    /// Users, rights, sessions, audit.
+    pub fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
+    /// Pools and images.
+    pub fn storage(&self) -> &Storage {
+        &self.inner.storage
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.inner.metrics
+    }
+
+    /// When the server began.
+    pub fn started(&self) -> Timestamp {
+        self.inner.started
+    }
+
+    pub(crate) fn seal(&self, purpose: &str, bytes: &[u8]) -> Result<Vec<u8>> {
+        Ok(self.identity().key().seal(purpose, bytes)?)
+    }
+
+    pub(crate) fn unseal(&self, purpose: &str, sealed: &[u8]) -> Result<Vec<u8>> {
+        Ok(self.identity().key().unseal(purpose, sealed)?.to_vec())
+    }
+}
+
+/// Seals the secrets of pools with the appliance's key.
+#[derive(Debug)]
+pub struct KeySealer(pub Identity);
+
+impl Sealer for KeySealer {
+    fn seal(&self, purpose: &str, plain: &[u8]) -> std::result::Result<Vec<u8>, String> {
+        self.0.key().seal(purpose, plain).map_err(|error| error.to_string())
+    }
+
+    fn unseal(
+        &self,
+        purpose: &str,
+        sealed: &[u8],
+    ) -> std::result::Result<Zeroizing<Vec<u8>>, String> {
+        self.0.key().unseal(purpose, sealed).map_err(|error| error.to_string())
+    }
+}

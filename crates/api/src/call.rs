@@ -1,0 +1,91 @@
+//! What a handler knows of the request beside its parts.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use strongroom_catalog::Record;
+use strongroom_catalog::list::{List, Page, Scope};
+use strongroom_identity::{Object, Principal, Right};
+
+use crate::access::{self, Caller, Need};
+use crate::app::App;
+use crate::problem::Result;
+use crate::route::{Items, Listing, Route};
+
+/// One request that was let through.
+#[derive(Clone, Debug)]
+pub struct Call {
+    app: App,
+    caller: Caller,
+    operation: &'static str,
+    need: Need,
+    origin: strongroom_identity::Origin,
+}
+
+impl Call {
+    pub(crate) fn new(app: App, route: &Route, caller: Caller, parts: &Parts) -> Self {
+        let origin = access::origin(parts);
+        Self { app, caller, operation: route.id(), need: route.need(), origin }
+    }
+
+    /// The services.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Who asks.
+    ///
+    /// # Errors
+    /// A problem that asks to log in, on routes open to everybody.
+    pub fn principal(&self) -> Result<&Arc<Principal>> {
+        self.caller.principal()
+    }
+
+    /// From where they ask.
+    pub fn origin(&self) -> &strongroom_identity::Origin {
+        &self.origin
+    }
+
+    /// The operation's id.
+    pub fn operation(&self) -> &'static str {
+        self.operation
+    }
+
+    /// Asks whether the caller has the route's right on something that only the body names.
+    ///
+    /// # Errors
+    /// The problem to answer with.
+    pub fn allow(&self, right: Right, object: &Object, noun: &str) -> Result<()> {
+        access::allow(self.principal()?, right, object, self.operation, noun)
+    }
+
+    /// Whose rows the caller may see here.
+    ///
+    /// # Errors
+    /// A problem that asks to log in.
+    pub fn scope(&self) -> Result<Scope> {
+        match self.need {
+            Need::Right(right, _) => Ok(self.principal()?.scope(right)),
+            Need::Open(_) | Need::Login => Ok(Scope::Organisations(Vec::new())),
+        }
+    }
+
+    /// The items of a list that the caller may see, each as it is shown.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn items<R: Record, L, T>(
+        &self,
+        listing: &Listing<L>,
+        show: impl FnMut(R) -> T,
+    ) -> Result<Items<T>> {
+        let (catalog, scope) = (self.app.catalog(), self.scope()?);
+        let list: &List = &listing.list;
+        let page: Page<R> = list.page(catalog, &scope).await?;
+        let count = match listing.count {
+            true => Some(list.count(catalog, &scope).await?),
+            false => None,
+        };
+        Ok(Items { items: page.items.into_iter().map(show).collect(), more: page.more, count })
+    }
+}

@@ -1,0 +1,66 @@
+//! The interactive documentation: Swagger UI, from this binary alone.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::Path;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
+use http::{HeaderValue, header};
+use utoipa_swagger_ui::Config;
+
+use crate::problem::{Code, Problem};
+
+/// Where it is.
+pub const PAGE: &str = "/api/docs/index.html";
+/// Where the document is.
+pub const DOCUMENT: &str = "/openapi.json";
+/// Its pages load nothing from elsewhere; their styles stand in them.
+const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; \
+                      img-src 'self' data:; frame-ancestors 'none'";
+
+/// The pages, and the document that they show.
+pub(crate) fn router(document: Bytes) -> Router {
+    let config = Config::from(DOCUMENT)
+        .display_operation_id(true)
+        .persist_authorization(false)
+        .use_base_layout();
+    let config = Arc::new(config);
+    let show = move |Path(path): Path<String>| {
+        let response = page(&path, &config);
+        async move { response }
+    };
+    Router::new()
+        .route("/api/docs", get(|| async { Redirect::to(PAGE) }))
+        .route("/api/docs/", get(|| async { Redirect::to(PAGE) }))
+        .route("/api/docs/{*path}", get(show))
+        .route(
+            DOCUMENT,
+            get(move || {
+                let document = document.clone();
+                async move { ([(header::CONTENT_TYPE, "application/json")], document) }
+            }),
+        )
+}
+
+fn page(path: &str, config: &Arc<Config<'static>>) -> Response {
+    match utoipa_swagger_ui::serve(path, Arc::clone(config)) {
+        Ok(Some(file)) => {
+            let mut response = file.bytes.into_owned().into_response();
+            let headers = response.headers_mut();
+            if let Ok(kind) = HeaderValue::from_str(&file.content_type) {
+                headers.insert(header::CONTENT_TYPE, kind);
+            }
+            if file.gzpipped {
+                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+            headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+            response
+        }
+        Ok(None) => {
+            Problem::new(Code::NotFound, format!("there is no page {path}")).into_response()
+        }
+        Err(error) => Problem::internal(error.as_ref()).into_response(),
+    }
+}

@@ -1,0 +1,146 @@
+//! The audit trail.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use strongroom_catalog::identity::AuditLine;
+use strongroom_identity::{FaultKind, Right, to_json, to_syslog};
+use utoipa::{IntoParams, ToSchema};
+
+use super::paths::Audit;
+use crate::access::On;
+use crate::call::Call;
+use crate::problem::{Code, Problem, Result};
+use crate::route::{Group, Items, Json, Listing, Query, Text, get, post};
+
+/// The most lines of one export.
+const MAX_LINES: u32 = 10_000;
+
+pub(super) fn group() -> Group {
+    Group::new(
+        "Audit",
+        "Who did what, when, from where, and what came of it. Lines are chained: one that is \
+         changed or removed shows.",
+        [
+            get("/v1/audit", "audit.list", "Lines of the audit trail", list)
+                .needs(Right::AuditView, On::Any),
+            get("/v1/audit/export", "audit.export", "Lines for other programs", export)
+                .needs(Right::AuditView, On::Appliance),
+            post("/v1/audit/verify", "audit.verify", "Check the whole trail", verify)
+                .needs(Right::AuditView, On::Appliance)
+                .within(std::time::Duration::from_secs(30 * 60)),
+        ],
+    )
+}
+
+/// A line of the audit trail.
+#[derive(Debug, Serialize, ToSchema)]
+struct Line {
+    /// Its number, from 1, without gaps.
+    id: i64,
+    /// When it was done.
+    at: Timestamp,
+    /// Who did it.
+    user_id: Option<i64>,
+    /// That one's name then.
+    user_name: String,
+    /// The organisation of what it was done to.
+    organisation_id: Option<i64>,
+    /// How the user was known.
+    via: String,
+    /// From where.
+    address: String,
+    /// What was done.
+    operation: String,
+    /// To what.
+    object: String,
+    /// `ok`, or why not.
+    result: String,
+    /// More of it.
+    detail: String,
+}
+
+async fn list(call: Call, list: Listing<Audit>) -> Result<Items<Line>> {
+    let show = |line: AuditLine| Line {
+        id: line.id,
+        at: line.at,
+        user_id: line.user_id,
+        user_name: line.user_name,
+        organisation_id: line.organisation_id,
+        via: line.via,
+        address: line.address,
+        operation: line.operation,
+        object: line.object,
+        result: line.result,
+        detail: line.detail,
+    };
+    call.items(&list, show).await
+}
+
+/// Which lines, and how.
+#[derive(Debug, Deserialize, IntoParams)]
+struct ExportQuery {
+    /// Lines behind this one only.
+    after: Option<i64>,
+    /// How many at most: 1000, and never more than 10000.
+    limit: Option<u32>,
+    /// `json`: one object a line; `syslog`: RFC 5424. JSON when nobody says.
+    format: Option<String>,
+}
+
+async fn export(call: Call, Query(query): Query<ExportQuery>) -> Result<Text> {
+    let syslog = match query.format.as_deref() {
+        None | Some("json") => false,
+        Some("syslog") => true,
+        Some(_) => return Err(Problem::new(Code::BadRequest, "`format` is json or syslog")),
+    };
+    let limit = query.limit.unwrap_or(1000).min(MAX_LINES);
+    let lines = call.app().identity().audit_lines(query.after.unwrap_or(0), limit).await?;
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mut text = String::new();
+    for line in &lines {
+        text.push_str(&if syslog { to_syslog(line, &host) } else { to_json(line) });
+        text.push('\n');
+    }
+    Ok(Text { kind: "text/plain; charset=utf-8", text })
+}
+
+/// What checking the trail came to.
+#[derive(Debug, Serialize, ToSchema)]
+struct Verdict {
+    /// Whether all is as it was written.
+    sound: bool,
+    /// Lines that were checked.
+    lines: u64,
+    /// How much is wrong.
+    faults: u64,
+    /// The first of it.
+    first: Vec<Fault>,
+}
+
+/// Something wrong with a line.
+#[derive(Debug, Serialize, ToSchema)]
+struct Fault {
+    /// The number of the line.
+    line: i64,
+    /// `removed`, `changed`, `inserted`, or `end`: the end was not written by this appliance.
+    kind: &'static str,
+}
+
+async fn verify(call: Call) -> Result<Json<Verdict>> {
+    let verdict = call.app().identity().verify_audit().await?;
+    let fault = |fault: strongroom_identity::Fault| Fault {
+        line: fault.line,
+        kind: match fault.kind {
+            FaultKind::Removed => "removed",
+            FaultKind::Changed => "changed",
+            FaultKind::Inserted => "inserted",
+            FaultKind::End => "end",
+        },
+    };
+    Ok(Json(Verdict {
+        sound: verdict.count == 0,
+        lines: verdict.lines,
+        faults: verdict.count,
+        first: verdict.faults.into_iter().map(fault).collect(),
+    }))
+}

@@ -1,0 +1,183 @@
+//! API keys: for programs.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use strongroom_catalog::identity as known;
+use strongroom_identity::{KeyChange, KeySpec, Right};
+use utoipa::ToSchema;
+
+use super::paths::{KeyPath, Keys};
+use super::roles::right_set;
+use crate::access::On;
+use crate::call::Call;
+use crate::problem::{Code, Problem, Result};
+use crate::route::{
+    Body, Created, Empty, Group, IfMatch, Items, Listing, Path, Tagged, delete, get, patch, post,
+};
+
+pub(super) fn group() -> Group {
+    let refused = [Code::Invalid, Code::Conflict, Code::Forbidden, Code::NotFound];
+    Group::new(
+        "Keys",
+        "API keys: for programs that act for a user, with no more rights than that one.",
+        [
+            get("/v1/keys", "keys.list", "Keys", list).needs(Right::KeyView, On::Any),
+            post("/v1/keys", "keys.create", "Make a key, for oneself or another", create)
+                .login()
+                .fails(refused)
+                .idempotent()
+                .recorded_by_service(),
+            get("/v1/keys/{key}", "keys.show", "A key", show).needs(Right::KeyView, On::Key("key")),
+            patch("/v1/keys/{key}", "keys.change", "Change a key", change)
+                .login()
+                .fails(refused)
+                .recorded_by_service(),
+            delete("/v1/keys/{key}", "keys.remove", "Remove a key", remove)
+                .login()
+                .fails(refused)
+                .recorded_by_service(),
+        ],
+    )
+}
+
+/// A key, without what is secret of it.
+#[derive(Debug, Serialize, ToSchema)]
+struct Key {
+    /// Its number.
+    id: i64,
+    /// Whose it is.
+    user_id: i64,
+    /// The organisation of that user.
+    organisation_id: i64,
+    /// Its name.
+    name: String,
+    /// The part of it that is not secret.
+    prefix: String,
+    /// Whether it can be used.
+    enabled: bool,
+    /// Only these rights; none: all that the user has.
+    rights: Option<Vec<String>>,
+    /// Only these pools.
+    pools: Option<Vec<i64>>,
+    /// Only these operations.
+    operations: Option<Vec<String>>,
+    /// When it was made.
+    created_at: Timestamp,
+    /// When it ends.
+    expires_at: Option<Timestamp>,
+    /// When it was last used.
+    last_used_at: Option<Timestamp>,
+    /// Counts changes; the `ETag`.
+    version: i64,
+}
+
+impl From<known::ApiKey> for Key {
+    fn from(key: known::ApiKey) -> Self {
+        let words =
+            |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<String>>();
+        let numbers = |text: String| words(text).iter().filter_map(|w| w.parse().ok()).collect();
+        Self {
+            id: key.id,
+            user_id: key.user_id,
+            organisation_id: key.organisation_id,
+            name: key.name,
+            prefix: key.prefix,
+            enabled: key.enabled,
+            rights: key.rights.map(words),
+            pools: key.pools.map(numbers),
+            operations: key.operations.map(words),
+            created_at: key.created_at,
+            expires_at: key.expires_at,
+            last_used_at: key.last_used_at,
+            version: key.version,
+        }
+    }
+}
+
+async fn list(call: Call, list: Listing<Keys>) -> Result<Items<Key>> {
+    call.items(&list, |key: known::ApiKey| key.into()).await
+}
+
+async fn show(call: Call, Path(path): Path<KeyPath>) -> Result<Tagged<Key>> {
+    let key: Option<known::ApiKey> =
+        call.app().catalog().find_one(known::ApiKey::by_id(path.key)).await?;
+    let key = key.ok_or_else(|| Problem::not_found("key"))?;
+    let version = key.version;
+    Ok(Tagged(key.into(), version))
+}
+
+/// A new key.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CreateKey {
+    /// Whose it will be; the caller's when it isn't said.
+    user_id: Option<i64>,
+    /// Its name.
+    name: String,
+    /// When it ends.
+    expires_at: Option<Timestamp>,
+    /// Only these rights; none: all that the user has.
+    rights: Option<Vec<String>>,
+    /// Only these pools, by number.
+    pools: Option<Vec<i64>>,
+    /// Only these operations, by id.
+    operations: Option<Vec<String>>,
+}
+
+/// A key that was made.
+#[derive(Serialize, ToSchema)]
+struct CreatedKey {
+    /// What is known of it.
+    key: Key,
+    /// What to send as `Authorization: Bearer`. It is not shown again.
+    secret: String,
+}
+
+async fn create(call: Call, Body(body): Body<CreateKey>) -> Result<Created<CreatedKey>> {
+    let by = call.principal()?;
+    let none = || {
+        let text = "say whose key it will be: at the control socket there is no user";
+        Problem::new(Code::Invalid, text)
+    };
+    let spec = KeySpec {
+        user_id: body.user_id.or(by.user_id).ok_or_else(none)?,
+        name: body.name,
+        expires_at: body.expires_at,
+        rights: body.rights.map(|names| right_set(&names)).transpose()?,
+        pools: body.pools.map(|pools| pools.into_iter().collect()),
+        operations: body.operations.map(|operations| operations.into_iter().collect()),
+        shown_again: false,
+    };
+    let (key, secret) = call.app().identity().create_key(by, spec).await?;
+    let location = format!("/v1/keys/{}", key.id);
+    let item = CreatedKey { key: key.into(), secret: secret.expose().to_owned() };
+    Ok(Created { item, location })
+}
+
+/// What is to be changed of a key; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ChangeKey {
+    /// Its name.
+    name: Option<String>,
+    /// Whether it can be used.
+    enabled: Option<bool>,
+}
+
+async fn change(
+    call: Call,
+    Path(path): Path<KeyPath>,
+    IfMatch(version): IfMatch,
+    Body(body): Body<ChangeKey>,
+) -> Result<Tagged<Key>> {
+    let what = KeyChange { name: body.name, enabled: body.enabled, ..KeyChange::default() };
+    let identity = call.app().identity();
+    let key = identity.change_key(call.principal()?, path.key, version, what).await?;
+    let version = key.version;
+    Ok(Tagged(key.into(), version))
+}
+
+async fn remove(call: Call, Path(path): Path<KeyPath>) -> Result<Empty> {
+    call.app().identity().remove_key(call.principal()?, path.key).await?;
+    Ok(Empty)
+}

@@ -1,0 +1,51 @@
+//! The native interface, `/v1`: the whole appliance.
+
+mod approvals;
+mod audit;
+mod events;
+mod hidden;
+mod images;
+mod jobs;
+mod keys;
+mod me;
+mod organisations;
+mod paths;
+mod pools;
+mod roles;
+mod sessions;
+mod system;
+mod users;
+
+use crate::route::Routes;
+
+/// All native routes.
+pub fn routes() -> Routes {
+    Routes::new(
+        "Strongroom",
+        TEXT,
+        vec![
+            sessions::group(),
+            me::group(),
+            pools::group(),
+            images::group(),
+            jobs::group(),
+            events::group(),
+            users::group(),
+            roles::group(),
+            organisations::group(),
+            keys::group(),
+            approvals::group(),
+            audit::group(),
+            system::group(),
+        ],
+    )
+}
+
+const TEXT: &str = "\
+Everything the appliance can do. Who asks is told by `Authorization: Bearer` with the token of a \
+session or an API key; on the appliance itself the control socket needs neither.
+
+Errors are problem details (RFC 9457); their `code` never changes its meaning. Lists take `filter`, \
+`sort`, `offset`, `limit` and, where there is something to look for, `keyword`; OPTIONS tells their \
+fields and HEAD counts. What takes long is a job: the answer is 202 and names it. Times are RFC 3339 \
+in UTC, sizes are bytes.";

@@ -1,0 +1,57 @@
+//! What stands in paths, and which lists there are.
+
+use serde::Deserialize;
+use strongroom_catalog::identity as known;
+use strongroom_catalog::list::Resource;
+use strongroom_catalog::resources;
+use utoipa::IntoParams;
+
+use crate::route::Listed;
+
+macro_rules! paths {
+    ($($name:ident $field:ident $doc:literal;)*) => {$(
+        #[doc = $doc]
+        #[derive(Debug, Deserialize, IntoParams)]
+        pub(super) struct $name {
+            #[doc = $doc]
+            pub(super) $field: i64,
+        }
+    )*};
+}
+
+paths! {
+    PoolPath pool "The pool's number.";
+    ImagePath image "The image's number.";
+    JobPath job "The job's number.";
+    UserPath user "The user's number.";
+    RolePath role "The role's number.";
+    OrganisationPath organisation "The organisation's number.";
+    KeyPath key "The key's number.";
+    SessionPath session "The session's number.";
+}
+
+macro_rules! lists {
+    ($($name:ident $resource:expr;)*) => {$(
+        #[doc = "A list."]
+        #[derive(Debug)]
+        pub(super) struct $name;
+
+        impl Listed for $name {
+            const RESOURCE: &'static Resource = &$resource;
+        }
+    )*};
+}
+
+lists! {
+    Pools resources::POOLS;
+    Images resources::IMAGES;
+    Jobs resources::JOBS;
+    Events resources::EVENTS;
+    Users known::USERS;
+    Roles known::ROLES;
+    Organisations known::ORGANISATIONS;
+    Keys known::API_KEYS;
+    Sessions known::SESSIONS;
+    Audit known::AUDIT;
+    Approvals known::APPROVALS;
+}

@@ -1,0 +1,96 @@
+//! What the services' errors are to callers: the one place where that is said.
+
+use strongroom_identity::{AuthError, Error as Identity};
+use strongroom_storage::Error as Storage;
+
+use crate::problem::{Code, Problem};
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        let code = match &error {
+            AuthError::SecondFactor => Code::SecondFactor,
+            AuthError::Blocked { wait } => {
+                let seconds = wait.as_secs().max(1);
+                return Self::new(Code::TooMany, error.to_string()).retry_after(seconds);
+            }
+            AuthError::Internal(_) => {
+                let AuthError::Internal(error) = error else { unreachable!("it was matched") };
+                return error.into();
+            }
+            _ => Code::Unauthenticated,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<Identity> for Problem {
+    fn from(error: Identity) -> Self {
+        let code = match &error {
+            Identity::Catalog(_) => {
+                let Identity::Catalog(error) = error else { unreachable!("it was matched") };
+                return error.into();
+            }
+            Identity::Forbidden { .. } => Code::Forbidden,
+            Identity::NotFound { .. } => Code::NotFound,
+            Identity::Invalid { .. } => Code::Invalid,
+            Identity::LastAdministrator | Identity::Builtin { .. } | Identity::State(_) => {
+                Code::Conflict
+            }
+            Identity::InUse { .. } => Code::InUse,
+            Identity::Busy => {
+                return Self::new(Code::Unavailable, error.to_string()).retry_after(1);
+            }
+            _ => return Self::internal(&error),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<Storage> for Problem {
+    fn from(error: Storage) -> Self {
+        let code = match &error {
+            Storage::Catalog(_) => {
+                let Storage::Catalog(error) = error else { unreachable!("it was matched") };
+                return error.into();
+            }
+            Storage::Archive(inner) => of_archive(inner),
+            Storage::Pool(inner) => of_pool(inner),
+            Storage::Invalid(_) | Storage::Ambiguous { .. } => Some(Code::Invalid),
+            Storage::Closed { .. } | Storage::Used { .. } => Some(Code::Conflict),
+            Storage::Gone { .. } => Some(Code::NotFound),
+            // A directory that the caller named.
+            Storage::Local { .. } => Some(Code::Invalid),
+            _ => None,
+        };
+        match code {
+            Some(code) => Self::new(code, error.to_string()),
+            None => Self::internal(&error),
+        }
+    }
+}
+
+/// None: it is not the caller's.
+fn of_archive(error: &strongroom_archive::Error) -> Option<Code> {
+    use strongroom_archive::Error;
+    match error {
+        Error::Pool(error) => of_pool(error),
+        Error::NoImage { .. } | Error::NoPath { .. } => Some(Code::NotFound),
+        Error::Ambiguous { .. } | Error::Invalid(_) | Error::Local { .. } => Some(Code::Invalid),
+        _ => None,
+    }
+}
+
+fn of_pool(error: &strongroom_engine::Error) -> Option<Code> {
+    use strongroom_engine::Error;
+    match error {
+        Error::Immutable { .. } => Some(Code::Immutable),
+        Error::NoSuchRoot { .. } => Some(Code::NotFound),
+        Error::Invalid(_) | Error::NotAPool { .. } | Error::SecretNeeded | Error::WrongSecret => {
+            Some(Code::Invalid)
+        }
+        Error::InUse { .. } | Error::ReadOnly { .. } | Error::TooFewDisks { .. } => {
+            Some(Code::Conflict)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,316 @@
+//! What a handler answers with: the status and the document follow from its type.
+
+use axum::body::Bytes;
+use axum::response::{IntoResponse, Response};
+use futures_util::Stream;
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use strongroom_catalog::list::Count;
+use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{
+    ArrayBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type,
+};
+
+use super::shape::{AnswerShape, Media, Shape};
+use crate::problem::Problem;
+
+/// An answer of a handler.
+pub trait Answer: Send + 'static {
+    /// Says what it gives.
+    fn describe(shape: &mut Shape);
+    /// Gives it.
+    fn respond(self) -> Response;
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => {
+            let kind = HeaderValue::from_static("application/json");
+            (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+        }
+        Err(error) => Problem::internal(&error).into_response(),
+    }
+}
+
+/// 200 and JSON.
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: Serialize + ToSchema + Send + 'static> Answer for Json<T> {
+    fn describe(shape: &mut Shape) {
+        shape.answer_with::<T>(StatusCode::OK, "Done.");
+    }
+
+    fn respond(self) -> Response {
+        json(StatusCode::OK, &self.0)
+    }
+}
+
+/// 200, JSON, and the version as `ETag`.
+#[derive(Debug)]
+pub struct Tagged<T>(pub T, pub i64);
+
+impl<T: Serialize + ToSchema + Send + 'static> Answer for Tagged<T> {
+    fn describe(shape: &mut Shape) {
+        shape.answer_with::<T>(StatusCode::OK, "Done.");
+        shape.header("ETag", "The version, for If-Match.");
+    }
+
+    fn respond(self) -> Response {
+        let mut response = json(StatusCode::OK, &self.0);
+        tag(&mut response, self.1);
+        response
+    }
+}
+
+fn tag(response: &mut Response, version: i64) {
+    if let Ok(value) = HeaderValue::from_str(&format!("\"v{version}\"")) {
+        response.headers_mut().insert(header::ETAG, value);
+    }
+}
+
+/// 201, JSON, and where it is found.
+#[derive(Debug)]
+pub struct Created<T> {
+    /// What was made.
+    pub item: T,
+    /// Its path.
+    pub location: String,
+}
+
+impl<T: Serialize + ToSchema + Send + 'static> Answer for Created<T> {
+    fn describe(shape: &mut Shape) {
+        shape.answer_with::<T>(StatusCode::CREATED, "Made.");
+        shape.header("Location", "Its path.");
+    }
+
+    fn respond(self) -> Response {
+        located(json(StatusCode::CREATED, &self.item), &self.location)
+    }
+}
+
+/// 202: a job does it. JSON with the job, and where that is found.
+#[derive(Debug)]
+pub struct Accepted<T> {
+    /// The job.
+    pub job: T,
+    /// Its path.
+    pub location: String,
+}
+
+impl<T: Serialize + ToSchema + Send + 'static> Answer for Accepted<T> {
+    fn describe(shape: &mut Shape) {
+        shape.answer_with::<T>(StatusCode::ACCEPTED, "A job will do it.");
+        shape.header("Location", "The job's path.");
+    }
+
+    fn respond(self) -> Response {
+        located(json(StatusCode::ACCEPTED, &self.job), &self.location)
+    }
+}
+
+fn located(mut response: Response, location: &str) -> Response {
+    if let Ok(value) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(header::LOCATION, value);
+    }
+    response
+}
+
+/// 204.
+#[derive(Clone, Copy, Debug)]
+pub struct Empty;
+
+impl Answer for Empty {
+    fn describe(shape: &mut Shape) {
+        shape.answer(StatusCode::NO_CONTENT, "Done; there is nothing to tell.");
+    }
+
+    fn respond(self) -> Response {
+        StatusCode::NO_CONTENT.into_response()
+    }
+}
+
+/// Some items of a list.
+#[derive(Debug)]
+pub struct Items<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Whether there are more behind them.
+    pub more: bool,
+    /// How many there are in all, when that was asked for.
+    pub count: Option<Count>,
+}
+
+#[derive(Serialize)]
+struct ItemsView<T> {
+    items: Vec<T>,
+    more: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count_exact: Option<bool>,
+}
+
+impl<T: Serialize + ToSchema + Send + 'static> Answer for Items<T> {
+    fn describe(shape: &mut Shape) {
+        let item = shape.schema::<T>();
+        let bool =
+            |text| ObjectBuilder::new().schema_type(Type::Boolean).description(Some(text)).build();
+        let count = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+            .description(Some("How many there are in all; with `count=true`."));
+        let schema = ObjectBuilder::new()
+            .property("items", ArrayBuilder::new().items(item))
+            .required("items")
+            .property("more", bool("Whether there are more behind them."))
+            .required("more")
+            .property("count", count)
+            .property("count_exact", bool("Whether the count is exact; else it is at least that."));
+        let schema = RefOr::T(Schema::Object(schema.build()));
+        let media = Some(Media { kind: "application/json", schema });
+        let (status, description) = (StatusCode::OK, "Some items of the list.");
+        shape.answers.push(AnswerShape { status, description, media, headers: Vec::new() });
+    }
+
+    fn respond(self) -> Response {
+        let (count, exact) = (self.count.map(|c| c.count), self.count.map(|c| c.exact));
+        let view = ItemsView { items: self.items, more: self.more, count, count_exact: exact };
+        json(StatusCode::OK, &view)
+    }
+}
+
+/// Text of a media type of its own.
+#[derive(Debug)]
+pub struct Text {
+    /// The media type.
+    pub kind: &'static str,
+    /// The text.
+    pub text: String,
+}
+
+impl Answer for Text {
+    fn describe(shape: &mut Shape) {
+        plain(shape, StatusCode::OK, "Done.", "text/plain", "");
+    }
+
+    fn respond(self) -> Response {
+        let kind = HeaderValue::from_static(self.kind);
+        (StatusCode::OK, [(header::CONTENT_TYPE, kind)], self.text).into_response()
+    }
+}
+
+fn plain(
+    shape: &mut Shape,
+    status: StatusCode,
+    description: &'static str,
+    kind: &'static str,
+    format: &str,
+) {
+    let mut schema = ObjectBuilder::new().schema_type(Type::String);
+    if !format.is_empty() {
+        schema = schema.format(Some(SchemaFormat::Custom(format.to_owned())));
+    }
+    let media = Some(Media { kind, schema: RefOr::T(Schema::Object(schema.build())) });
+    shape.answers.push(AnswerShape { status, description, media, headers: Vec::new() });
+}
+
+/// Server-sent events: each is the JSON of one `T`, under a name.
+pub struct Events<T, S> {
+    /// The events: name, id, content.
+    pub events: S,
+    content: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T, S> std::fmt::Debug for Events<T, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Events")
+    }
+}
+
+impl<T, S> Events<T, S> {
+    /// These, until they end.
+    pub fn new(events: S) -> Self {
+        Self { events, content: std::marker::PhantomData }
+    }
+}
+
+impl<T, S> Answer for Events<T, S>
+where
+    T: Serialize + ToSchema + Send + 'static,
+    S: Stream<Item = (&'static str, T)> + Send + 'static,
+{
+    fn describe(shape: &mut Shape) {
+        let schema = shape.schema::<T>();
+        shape.streams = true;
+        let media = Some(Media { kind: "text/event-stream", schema });
+        let description = "Server-sent events; the data of each is this.";
+        let status = StatusCode::OK;
+        shape.answers.push(AnswerShape { status, description, media, headers: Vec::new() });
+    }
+
+    fn respond(self) -> Response {
+        use axum::response::sse::{Event, KeepAlive, Sse};
+        use futures_util::StreamExt;
+        let events = self.events.map(|(name, content)| {
+            let data = serde_json::to_string(&content).map_err(axum::Error::new)?;
+            Ok::<_, axum::Error>(Event::default().event(name).data(data))
+        });
+        Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+    }
+}
+
+/// Bytes of a file or an archive, all or some of them.
+pub struct Download<S> {
+    /// The media type.
+    pub kind: &'static str,
+    /// What a browser would call the file.
+    pub name: String,
+    /// First byte, the byte behind the last, and the size of the whole; none: the size isn't known
+    /// beforehand.
+    pub range: Option<(u64, u64, u64)>,
+    /// The bytes.
+    pub bytes: S,
+}
+
+impl<S> std::fmt::Debug for Download<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Download({:?})", self.range)
+    }
+}
+
+impl<S> Answer for Download<S>
+where
+    S: Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+{
+    fn describe(shape: &mut Shape) {
+        shape.streams = true;
+        let kind = "application/octet-stream";
+        plain(shape, StatusCode::OK, "The whole.", kind, "binary");
+        plain(shape, StatusCode::PARTIAL_CONTENT, "The bytes asked for.", kind, "binary");
+        shape.header("Content-Range", "Which bytes of how many.");
+    }
+
+    fn respond(self) -> Response {
+        let mut response = axum::body::Body::from_stream(self.bytes).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.kind));
+        let name =
+            percent_encoding::utf8_percent_encode(&self.name, percent_encoding::NON_ALPHANUMERIC);
+        if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename*=UTF-8''{name}")) {
+            headers.insert(header::CONTENT_DISPOSITION, value);
+        }
+        let Some((first, end, size)) = self.range else { return response };
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(end - first));
+        if (first, end) != (0, size) {
+            let text = format!("bytes {first}-{}/{size}", end - 1);
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                headers.insert(header::CONTENT_RANGE, value);
+            }
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        }
+        response
+    }
+}

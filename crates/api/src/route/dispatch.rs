@@ -1,0 +1,227 @@
+//! From a request to the answer of its route: who asks, may they, what do they send, and only then
+//! the handler. There is no other way to a handler.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{FromRequestParts, RawPathParams, Request};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use strongroom_identity::Object;
+
+use super::part::Received;
+use super::{Route, Routes, idempotency, listing};
+use crate::access;
+use crate::app::App;
+use crate::call::Call;
+use crate::problem::{Code, Problem, Result};
+
+/// Marks the answer to a request that was let through: its route was open to the caller, whatever
+/// came of it.
+#[derive(Clone, Copy, Debug)]
+pub struct LetThrough;
+
+/// How long a body may take to arrive.
+const ARRIVAL: Duration = Duration::from_secs(30);
+
+pub(super) fn router(routes: &Routes, app: &App) -> Router {
+    let mut by_path: BTreeMap<&'static str, Vec<Arc<Route>>> = BTreeMap::new();
+    for route in routes.iter() {
+        by_path.entry(route.path).or_default().push(Arc::new(route.clone()));
+    }
+    let mut router = Router::new();
+    for (path, routes) in by_path {
+        let mut methods = MethodRouter::new();
+        let mut allowed = Vec::new();
+        for route in routes {
+            allowed.push(route.method.as_str().to_owned());
+            methods = methods.merge(method(&route, filter(&route.method), app));
+            if route.shape.list.is_some() {
+                allowed.extend(["HEAD".to_owned(), "OPTIONS".to_owned()]);
+                methods = methods.merge(method(&route, MethodFilter::HEAD, app));
+                methods = methods.merge(method(&route, MethodFilter::OPTIONS, app));
+            } else if route.method == Method::GET {
+                allowed.push("HEAD".to_owned());
+            }
+        }
+        let allowed = allowed.join(", ");
+        let methods = methods.fallback(move |request: Request| {
+            let problem = not_allowed(request.method(), &allowed);
+            async move { problem }
+        });
+        router = router.route(path, methods);
+    }
+    router
+}
+
+fn not_allowed(method: &Method, allowed: &str) -> Problem {
+    let text = format!("this path has no {method}; it has {allowed}");
+    let problem = Problem::new(Code::MethodNotAllowed, text);
+    match HeaderValue::from_str(allowed) {
+        Ok(value) => problem.with(header::ALLOW, value),
+        Err(_) => problem,
+    }
+}
+
+fn filter(method: &Method) -> MethodFilter {
+    match *method {
+        Method::POST => MethodFilter::POST,
+        Method::PUT => MethodFilter::PUT,
+        Method::PATCH => MethodFilter::PATCH,
+        Method::DELETE => MethodFilter::DELETE,
+        _ => MethodFilter::GET,
+    }
+}
+
+fn method(route: &Arc<Route>, filter: MethodFilter, app: &App) -> MethodRouter {
+    let (route, app) = (Arc::clone(route), app.clone());
+    on(filter, move |request: Request| {
+        let (route, app) = (Arc::clone(&route), app.clone());
+        async move { dispatch(&route, app, request).await }
+    })
+}
+
+async fn dispatch(route: &Route, app: App, request: Request) -> Response {
+    let began = Instant::now();
+    let metrics = Arc::clone(app.metrics());
+    let method = request.method().clone();
+    let mut permitted = false;
+    let answer = answer(route, app, request, &mut permitted);
+    let answer = tokio::time::timeout(route.time, answer).await;
+    let late = || Problem::new(Code::Timeout, "it took too long; a job may be the better way");
+    let answer = answer.unwrap_or_else(|_| Err(late()));
+    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
+    if permitted {
+        response.extensions_mut().insert(LetThrough);
+    }
+    metrics.request(route.id, &method, response.status(), began.elapsed());
+    response
+}
+
+async fn answer(
+    route: &Route,
+    app: App,
+    request: Request,
+    permitted: &mut bool,
+) -> Result<Response> {
+    let (mut parts, body) = request.into_parts();
+    known_parameters(route, &parts)?;
+    let caller = access::authenticate(&app, route, &parts).await?;
+    let path = RawPathParams::from_request_parts(&mut parts, &()).await;
+    // What isn't UTF-8 can't be the name of anything of ours.
+    let path = path.map_err(|_| Problem::not_found("path"))?;
+    let parameter = |name: &str| path.iter().find(|(n, _)| *n == name).map(|(_, value)| value);
+    let writes = parts.method != Method::GET && route.method != Method::GET;
+    let place = parts.uri.path().to_owned();
+    let permit = match access::check(&app, route, &caller, parameter).await {
+        Ok(permit) => permit,
+        Err(problem) => {
+            if writes {
+                let (nothing, why) = (Object::default(), problem.code().text());
+                access::record(&app, route, &caller, &nothing, &place, Some(why)).await;
+            }
+            return Err(problem);
+        }
+    };
+
+    *permitted = true;
+    if let Some(resource) = route.shape.list {
+        if parts.method == Method::OPTIONS {
+            return Ok(listing::metadata(resource));
+        }
+        if parts.method == Method::HEAD {
+            let list = super::part::list(resource, &super::part::pairs(&parts)?)?;
+            let scope = access::scope(route, &caller)?;
+            return Ok(listing::count(list.count(app.catalog(), &scope).await?));
+        }
+    }
+
+    let body = match route.shape.body {
+        Some(_) => receive(route, &parts, body).await?,
+        None => Bytes::new(),
+    };
+    let key = match route.idempotent {
+        true => idempotency::key(&parts)?,
+        false => None,
+    };
+    let received = Received { parts, body };
+    let digest = idempotency::digest(&received);
+    if permit.approval {
+        let object = &permit.object;
+        let admitted = access::admit(&app, route, &caller, object, &place, &digest).await;
+        if let Err(problem) = admitted {
+            access::record(&app, route, &caller, object, &place, Some(problem.code().text())).await;
+            return Err(problem);
+        }
+    }
+    let begun = match key {
+        Some(key) => Some(idempotency::begin(&app, &caller, &key, &digest).await?),
+        None => None,
+    };
+    if let Some(idempotency::Begun::Before(answer)) = begun {
+        return Ok(answer);
+    }
+    let call = Call::new(app.clone(), route, caller.clone(), &received.parts);
+    let response = route.run.run(call, received).await;
+    let response = response.unwrap_or_else(IntoResponse::into_response);
+    if writes && !route.recorded_by_service {
+        let why = response.extensions().get::<Code>().map(|code| code.text());
+        access::record(&app, route, &caller, &permit.object, &place, why).await;
+    }
+    match begun {
+        Some(idempotency::Begun::Now(entry)) => Ok(entry.end(&app, response).await),
+        _ => Ok(response),
+    }
+}
+
+/// A parameter that is misspelt must not be as good as none.
+fn known_parameters(route: &Route, parts: &Parts) -> Result<()> {
+    use utoipa::openapi::path::ParameterIn;
+    if parts.uri.query().is_none_or(str::is_empty) {
+        return Ok(());
+    }
+    let known = route.shape.parameters.iter().filter(|p| p.parameter_in == ParameterIn::Query);
+    let known: Vec<&str> = known.map(|p| p.name.as_str()).collect();
+    for (name, _) in super::part::pairs(parts)? {
+        if !known.contains(&name.as_str()) {
+            let text = match known.as_slice() {
+                [] => format!("there is no parameter `{name}`: this route takes none"),
+                known => format!("there is no parameter `{name}`; there are: {}", known.join(", ")),
+            };
+            return Err(Problem::new(Code::BadRequest, text));
+        }
+    }
+    Ok(())
+}
+
+/// The body, if it is small enough and comes in time.
+async fn receive(route: &Route, parts: &Parts, body: axum::body::Body) -> Result<Bytes> {
+    let too_large = || {
+        let text = format!("the body may have {} bytes", route.body);
+        Problem::new(Code::TooLarge, text)
+    };
+    let told = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if told.and_then(|length| length.parse::<u64>().ok()).is_some_and(|n| n > route.body as u64) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(ARRIVAL, Limited::new(body, route.body).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::new(Code::BadRequest, "the body broke off")),
+        Err(_) => Err(Problem::new(Code::RequestTimeout, "the body did not arrive in time")),
+    }
+}
+
+/// What paths answer that lead nowhere.
+pub(crate) async fn nowhere(request: Request) -> Response {
+    debug_assert_eq!(Code::NotFound.status(), StatusCode::NOT_FOUND);
+    let text = format!("there is nothing at {}", request.uri().path());
+    Problem::new(Code::NotFound, text).into_response()
+}

@@ -1,0 +1,291 @@
+//! Every route is declared once: method, path, operation id, the right it needs and on what, its
+//! error codes. What it takes and gives follows from the types of its handler. Of that declaration
+//! are made the router, the access check, the OpenAPI document and the table that the matrix test
+//! walks, so none of them can differ from another.
+//!
+//! A [`Draft`] becomes a [`Route`] only by saying who may use it: [`Draft::needs`],
+//! [`Draft::login`] or [`Draft::open`].
+
+mod answer;
+mod dispatch;
+mod handler;
+mod idempotency;
+mod listing;
+mod openapi;
+mod part;
+mod shape;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use http::Method;
+
+pub use self::answer::{
+    Accepted, Answer, Created, Download, Empty, Events, Items, Json, Tagged, Text,
+};
+pub use self::dispatch::LetThrough;
+pub(crate) use self::dispatch::nowhere;
+pub use self::handler::Handler;
+use self::handler::{Run, Typed};
+pub use self::part::{Body, IfMatch, Listed, Listing, Part, Path, Query, RangeHeader, Received};
+pub use self::shape::Shape;
+use strongroom_identity::Right;
+
+use crate::access::{Need, On};
+use crate::app::App;
+use crate::problem::Code;
+
+/// How long a request may take when its route says nothing else.
+const TIME: Duration = Duration::from_secs(60);
+/// Bytes of a body when its route says nothing else.
+const BODY: usize = 1 << 20;
+
+/// A route that doesn't say yet who may use it.
+pub struct Draft {
+    route: Route,
+}
+
+/// A declared route.
+#[derive(Clone)]
+pub struct Route {
+    method: Method,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    need: Need,
+    codes: BTreeSet<Code>,
+    shape: Shape,
+    idempotent: bool,
+    recorded_by_service: bool,
+    time: Duration,
+    body: usize,
+    run: Arc<dyn Run>,
+}
+
+impl std::fmt::Debug for Draft {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.route.fmt(f)
+    }
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} ({})", self.method, self.path, self.id)
+    }
+}
+
+fn draft<P: 'static, H: Handler<P>>(
+    method: Method,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    handler: H,
+) -> Draft {
+    let route = Route {
+        method,
+        path,
+        id,
+        summary,
+        need: Need::Open(""),
+        codes: BTreeSet::new(),
+        shape: H::shape(),
+        idempotent: false,
+        recorded_by_service: false,
+        time: TIME,
+        body: BODY,
+        run: Arc::new(Typed::new(handler)),
+    };
+    Draft { route }
+}
+
+macro_rules! methods {
+    ($($name:ident $method:ident $does:literal;)*) => {$(
+        #[doc = $does]
+        pub fn $name<P: 'static, H: Handler<P>>(
+            path: &'static str,
+            id: &'static str,
+            summary: &'static str,
+            handler: H,
+        ) -> Draft {
+            draft(Method::$method, path, id, summary, handler)
+        }
+    )*};
+}
+
+methods! {
+    get GET "A route that reads: its path, operation id and summary.";
+    post POST "A route that makes something or starts something.";
+    put PUT "A route that puts something in place of what is there.";
+    patch PATCH "A route that changes something in part.";
+    delete DELETE "A route that removes something.";
+}
+
+impl Draft {
+    /// Who calls it needs this right on that.
+    #[must_use]
+    pub fn needs(mut self, right: Right, on: On) -> Route {
+        self.route.need = Need::Right(right, on);
+        self.route
+    }
+
+    /// Anybody who is logged in may call it; it is about themselves alone.
+    #[must_use]
+    pub fn login(mut self) -> Route {
+        self.route.need = Need::Login;
+        self.route
+    }
+
+    /// Anybody may call it, for this reason.
+    #[must_use]
+    pub fn open(mut self, why: &'static str) -> Route {
+        self.route.need = Need::Open(why);
+        self.route
+    }
+}
+
+impl Route {
+    /// It may fail with these codes, beside those that follow from its types and its right.
+    #[must_use]
+    pub fn fails(mut self, codes: impl IntoIterator<Item = Code>) -> Self {
+        self.codes.extend(codes);
+        self
+    }
+
+    /// It takes `Idempotency-Key`: sent again, the same request has the same answer.
+    #[must_use]
+    pub fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+
+    /// The service writes its line of the audit trail, in the transaction of the change itself;
+    /// else one is written when the handler has ended. Refusals are always written.
+    #[must_use]
+    pub fn recorded_by_service(mut self) -> Self {
+        self.recorded_by_service = true;
+        self
+    }
+
+    /// It may take so long until its answer begins.
+    #[must_use]
+    pub fn within(mut self, time: Duration) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// Its method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Its path, with the names of its parameters in braces.
+    pub fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// Its operation id.
+    pub fn id(&self) -> &'static str {
+        self.id
+    }
+
+    /// Who may use it.
+    pub fn need(&self) -> Need {
+        self.need
+    }
+}
+
+/// Routes about one thing.
+#[derive(Debug)]
+pub struct Group {
+    name: &'static str,
+    text: &'static str,
+    routes: Vec<Route>,
+}
+
+impl Group {
+    /// Its name, what it is about, and its routes.
+    pub fn new(
+        name: &'static str,
+        text: &'static str,
+        routes: impl IntoIterator<Item = Route>,
+    ) -> Self {
+        Self { name, text, routes: routes.into_iter().collect() }
+    }
+}
+
+/// All routes of an interface.
+#[derive(Debug)]
+pub struct Routes {
+    title: &'static str,
+    text: &'static str,
+    groups: Vec<Group>,
+}
+
+impl Routes {
+    /// The title and text of the document, and the groups of routes.
+    ///
+    /// # Panics
+    /// When a route contradicts itself or another: that is a mistake in this program, and would
+    /// otherwise show only when the route is used.
+    pub fn new(title: &'static str, text: &'static str, groups: Vec<Group>) -> Self {
+        let routes = Self { title, text, groups };
+        let mut ids = BTreeSet::new();
+        for route in routes.iter() {
+            assert!(ids.insert(route.id), "{route:?}: another route has this id");
+            let named = names(route.path).collect::<BTreeSet<_>>();
+            let described = route.shape.parameters.iter();
+            let described =
+                described.filter(|p| p.parameter_in == utoipa::openapi::path::ParameterIn::Path);
+            let described = described.map(|p| p.name.as_str()).collect::<BTreeSet<_>>();
+            assert!(
+                named == described,
+                "{route:?}: the path has {named:?}, its type {described:?}"
+            );
+            if let Need::Right(_, on) = route.need
+                && let Some(name) = on.parameter()
+            {
+                assert!(
+                    named.contains(name),
+                    "{route:?}: its right is on `{name}`, which it lacks"
+                );
+            }
+            let is_list = route.shape.list.is_some();
+            assert!(!is_list || route.method == Method::GET, "{route:?}: a list is read");
+            assert!(
+                !route.idempotent || route.method == Method::POST,
+                "{route:?}: only POST needs a key to be sent twice"
+            );
+        }
+        routes
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.groups.iter().flat_map(|group| &group.routes)
+    }
+
+    /// A router of them.
+    pub fn router(&self, app: &App) -> Router {
+        dispatch::router(self, app)
+    }
+
+    /// The OpenAPI document as it is served and committed.
+    pub fn document(&self) -> String {
+        let text = self.openapi().to_pretty_json();
+        text.expect("a document of strings and numbers can be written") + "\n"
+    }
+
+    /// The OpenAPI document, made of them.
+    pub fn openapi(&self) -> utoipa::openapi::OpenApi {
+        openapi::document(self)
+    }
+}
+
+/// The names of a path's parameters.
+fn names(path: &'static str) -> impl Iterator<Item = &'static str> {
+    path.split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+        .map(|name| name.trim_start_matches('*'))
+}

@@ -1,0 +1,116 @@
+//! An appliance for tests: a catalogue in a file, an administrator, and the router over it.
+#![allow(dead_code, clippy::unwrap_used, reason = "shared by tests, each of which uses a part")]
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use strongroom_api::{App, KeySealer};
+use strongroom_catalog::{Address, Catalog};
+use strongroom_identity::{ApplianceKey, Identity, Principal};
+use strongroom_storage::Storage;
+use tower::ServiceExt;
+
+pub(crate) struct Appliance {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) app: App,
+    pub(crate) router: Router,
+    /// The passphrase of `admin`.
+    pub(crate) passphrase: String,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) extensions: http::Extensions,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        let text = String::from_utf8_lossy(&self.body);
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {} {text}", self.status))
+    }
+
+    pub(crate) fn code(&self) -> String {
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        self.json()["code"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Appliance {
+    pub(crate) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let address = Address::Sqlite(dir.path().join("catalogue.db"));
+        let catalog = Catalog::open(&address).await.unwrap();
+        let key = ApplianceKey::from_bytes(&[7; 32]);
+        let identity = Identity::open(catalog.clone(), key).await.unwrap();
+        let first = identity.first_run().await.unwrap().unwrap();
+        let sealer = Arc::new(KeySealer(identity.clone()));
+        let storage = Storage::new(catalog.clone(), sealer, "a test").unwrap();
+        let app = App::new(catalog, identity, storage);
+        let router = strongroom_api::router(&app);
+        Self { dir, app, router, passphrase: first.passphrase.expose().to_owned() }
+    }
+
+    /// Who may do everything.
+    pub(crate) async fn system(&self) -> Principal {
+        self.app.identity().appliance().await.unwrap()
+    }
+
+    pub(crate) async fn ask(&self, request: Request<Body>) -> Answer {
+        let response: Response<Body> = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        let (status, headers) = (parts.status.as_u16(), parts.headers);
+        Answer { status, headers, extensions: parts.extensions, body }
+    }
+
+    /// Asks as the holder of a token, with a body if there is one.
+    pub(crate) async fn call(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Answer {
+        self.call_with(token, method, path, body, &[]).await
+    }
+
+    pub(crate) async fn call_with(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let mut request = Request::builder().method(method).uri(path);
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = match body {
+            Some(body) => {
+                request = request.header("content-type", "application/json");
+                Body::from(body.to_string())
+            }
+            None => Body::empty(),
+        };
+        self.ask(request.body(body).unwrap()).await
+    }
+
+    /// Logs the administrator in.
+    pub(crate) async fn admin(&self) -> String {
+        let body = serde_json::json!({"name": "admin", "password": self.passphrase});
+        let answer = self.call("", "POST", "/v1/sessions", Some(body)).await;
+        assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
+        answer.json()["token"].as_str().unwrap().to_owned()
+    }
+}

@@ -1,0 +1,29 @@
+//! What can be listed of what is kept and done, declared once each: SQL, metadata, documentation
+//! and error texts of a list come from here. Those of identity stand beside its records.
+
+mod events;
+mod images;
+mod jobs;
+mod pools;
+
+pub use self::events::EVENTS;
+pub use self::images::IMAGES;
+pub use self::jobs::JOBS;
+pub use self::pools::POOLS;
+use crate::identity::{API_KEYS, APPROVALS, AUDIT, ORGANISATIONS, ROLES, SESSIONS, USERS};
+use crate::list::Resource;
+
+/// All resources that can be listed.
+pub static ALL: &[&Resource] = &[
+    &POOLS,
+    &IMAGES,
+    &JOBS,
+    &EVENTS,
+    &ORGANISATIONS,
+    &USERS,
+    &ROLES,
+    &API_KEYS,
+    &SESSIONS,
+    &APPROVALS,
+    &AUDIT,
+];
