@@ -54,17 +54,15 @@ pub const ROLES: &[Builtin] = &[
     Builtin {
         name: "tenant administrator",
         description: "May do everything with the images, jobs, users and keys of an organisation.",
-        rights: RightSet::of(&[
-            PoolView,
-            ImageView,
+        // All that operators, viewers and auditors have: else it could not make others those.
+        // What belongs to the appliance is the topmost organisation's, so there it has no hold.
+        rights: RightSet::of(VIEWER).or(RightSet::of(&[
             ImageCreate,
             ImageRead,
             ImageRestore,
             ImageDelete,
             ImageRetain,
-            JobView,
             JobManage,
-            EventView,
             UserView,
             UserManage,
             RoleView,
@@ -77,8 +75,7 @@ pub const ROLES: &[Builtin] = &[
             AuditView,
             ApprovalView,
             ApprovalDecide,
-            StatsView,
-        ]),
+        ])),
     },
 ];
 
@@ -93,6 +90,15 @@ mod tests {
             let changes = [SettingsManage, SystemManage, RoleManage, PoolManage];
             let rules = changes.iter().any(|right| role.rights.has(*right));
             assert_eq!(rules, role.name == ADMINISTRATOR, "{}", role.name);
+        }
+    }
+
+    #[test]
+    fn a_tenant_administrator_can_give_all_but_the_administrators_role() {
+        let find = |name| ROLES.iter().find(|role| role.name == name).map(|role| role.rights);
+        let tenant = find("tenant administrator").unwrap_or_default();
+        for role in ROLES {
+            assert_eq!(role.rights.within(tenant), role.name != ADMINISTRATOR, "{}", role.name);
         }
     }
 

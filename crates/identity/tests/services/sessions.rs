@@ -204,13 +204,14 @@ async fn forged_jwts_are_refused() {
         let at = claims.iter().position(u8::is_ascii_digit).unwrap();
         claims[at] ^= 1;
         let other = BASE64URL_NOPAD.encode(&claims);
+        let first = if signature.starts_with('A') { 'B' } else { 'A' };
         for forged in [
             format!("{none}.{payload}."),
             format!("{none}.{payload}.{signature}"),
             format!("{hs512}.{payload}.{signature}"),
             format!("{header}.{other}.{signature}"),
             format!("{header}.{payload}."),
-            format!("{header}.{payload}.{}", signature.replace(&signature[..1], "-")),
+            format!("{header}.{payload}.{first}{}", &signature[1..]),
             "..".into(),
             "a.b.c".into(),
         ] {
