@@ -198,6 +198,8 @@ CREATE TABLE pools (
     uuid {text} NOT NULL UNIQUE,
     name {text} NOT NULL UNIQUE,
     organisation_id BIGINT NOT NULL REFERENCES organisations (id),
+    -- The machine that its disks are on (empty: any), and where there.
+    node {text} NOT NULL DEFAULT '',
     path {text} NOT NULL,
     -- The passphrase that opens it, sealed; null: it is not encrypted.
     secret {bytes},
@@ -258,6 +260,8 @@ CREATE TABLE jobs (
     user_id BIGINT REFERENCES users (id) ON DELETE SET NULL,
     user_name {text} NOT NULL,
     pool_id BIGINT,
+    -- The machine that must do it; empty: any.
+    node {text} NOT NULL DEFAULT '',
     host {text} NOT NULL DEFAULT '',
     -- What it is about, for people.
     object {text} NOT NULL DEFAULT '',
@@ -346,7 +350,7 @@ CREATE INDEX idempotency_created ON idempotency (created_at);
 -- Looking for words ---------------------------------------------------------------------------
 
 --sqlite
-CREATE VIRTUAL TABLE images_trigrams USING fts5 (search, content='images', content_rowid='id', tokenize='trigram', columnsize=0);
+CREATE VIRTUAL TABLE images_trigrams USING fts5 (search, content='images', content_rowid='id', tokenize='trigram', detail='none', columnsize=0);
 CREATE TRIGGER images_inserted AFTER INSERT ON images BEGIN
     INSERT INTO images_trigrams (rowid, search) VALUES (new.id, new.search);
     UPDATE counts SET rows = rows + 1 WHERE name = 'images';
@@ -359,7 +363,7 @@ CREATE TRIGGER images_updated AFTER UPDATE OF search ON images BEGIN
     INSERT INTO images_trigrams (images_trigrams, rowid, search) VALUES ('delete', old.id, old.search);
     INSERT INTO images_trigrams (rowid, search) VALUES (new.id, new.search);
 END;
-CREATE VIRTUAL TABLE jobs_trigrams USING fts5 (search, content='jobs', content_rowid='id', tokenize='trigram', columnsize=0);
+CREATE VIRTUAL TABLE jobs_trigrams USING fts5 (search, content='jobs', content_rowid='id', tokenize='trigram', detail='none', columnsize=0);
 CREATE TRIGGER jobs_inserted AFTER INSERT ON jobs BEGIN
     INSERT INTO jobs_trigrams (rowid, search) VALUES (new.id, new.search);
     UPDATE counts SET rows = rows + 1 WHERE name = 'jobs';
@@ -372,7 +376,7 @@ CREATE TRIGGER jobs_updated AFTER UPDATE OF search ON jobs BEGIN
     INSERT INTO jobs_trigrams (jobs_trigrams, rowid, search) VALUES ('delete', old.id, old.search);
     INSERT INTO jobs_trigrams (rowid, search) VALUES (new.id, new.search);
 END;
-CREATE VIRTUAL TABLE events_trigrams USING fts5 (search, content='events', content_rowid='id', tokenize='trigram', columnsize=0);
+CREATE VIRTUAL TABLE events_trigrams USING fts5 (search, content='events', content_rowid='id', tokenize='trigram', detail='none', columnsize=0);
 CREATE TRIGGER events_inserted AFTER INSERT ON events BEGIN
     INSERT INTO events_trigrams (rowid, search) VALUES (new.id, new.search);
     UPDATE counts SET rows = rows + 1 WHERE name = 'events';

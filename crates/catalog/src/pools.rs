@@ -19,7 +19,9 @@ pub struct Pool {
     pub name: String,
     /// Whose it is.
     pub organisation_id: i64,
-    /// Its directory.
+    /// The machine that its disks are on; empty for any.
+    pub node: String,
+    /// Its directory there.
     pub path: String,
     /// Whether it is encrypted.
     pub encrypted: bool,
@@ -30,7 +32,7 @@ pub struct Pool {
 }
 
 impl Record for Pool {
-    const COLUMNS: &'static str = "id, uuid, name, organisation_id, path, \
+    const COLUMNS: &'static str = "id, uuid, name, organisation_id, node, path, \
         CASE WHEN secret IS NULL THEN 0 ELSE 1 END, created_at, version";
 
     fn read(row: &mut Row) -> Result<Self> {
@@ -39,6 +41,7 @@ impl Record for Pool {
             uuid: row.take()?,
             name: row.take()?,
             organisation_id: row.take()?,
+            node: row.take()?,
             path: row.take()?,
             encrypted: row.take()?,
             created_at: row.take()?,
@@ -56,6 +59,8 @@ pub struct NewPool {
     pub name: String,
     /// See [`Pool::organisation_id`].
     pub organisation_id: i64,
+    /// See [`Pool::node`].
+    pub node: String,
     /// See [`Pool::path`].
     pub path: String,
     /// What opens it, sealed.
@@ -68,9 +73,10 @@ pub struct NewPool {
 /// [`Error::Exists`] for a name or a pool that is there already; those of the database.
 pub async fn insert(catalog: &Catalog, new: NewPool) -> Result<Pool> {
     let mut tx = catalog.begin().await?;
-    let sql = "INSERT INTO pools (uuid, name, organisation_id, path, secret, created_at) \
-               VALUES (?, ?, ?, ?, ?, ?) RETURNING id";
+    let sql = "INSERT INTO pools (uuid, name, organisation_id, node, path, secret, created_at) \
+               VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id";
     let sql = Sql::new(sql).bind(new.uuid).bind(new.name).bind(new.organisation_id);
+    let sql = sql.bind(new.node);
     let id = tx.insert(sql.bind(new.path).bind(new.secret).bind(Timestamp::now())).await?;
     let pool = tx.find_one(Sql::new("FROM pools WHERE id = ?").bind(id)).await?;
     tx.commit().await?;

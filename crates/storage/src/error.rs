@@ -33,6 +33,14 @@ pub enum Error {
         /// Which.
         pool: String,
     },
+    /// The pool's disks are on another machine.
+    #[error("the disks of the pool {pool} are on {node}: ask there")]
+    OtherNode {
+        /// Which pool.
+        pool: String,
+        /// Which machine.
+        node: String,
+    },
     /// A secret can't be sealed or unsealed.
     #[error("the secret of the pool {pool} can't be {what}: {why}")]
     Seal {

@@ -61,6 +61,8 @@ struct Inner {
     catalog: Catalog,
     sealer: Arc<dyn Sealer>,
     used: Use,
+    /// The machine that this is.
+    node: String,
     openings: Openings,
     readers: Arc<Semaphore>,
     streams: Arc<Semaphore>,
@@ -87,12 +89,18 @@ impl Storage {
             catalog,
             sealer,
             used,
+            node: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             openings: Openings::default(),
             readers: Arc::new(Semaphore::new(READERS)),
             streams: Arc::new(Semaphore::new(STREAMS)),
             changing: Semaphore::new(1),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The machine that this is, as pools and jobs name it.
+    pub fn node(&self) -> &str {
+        &self.inner.node
     }
 
     /// The catalogue that it stands on.

@@ -76,6 +76,10 @@ impl Storage {
     pub async fn open(&self, id: i64) -> Result<Arc<Pool>> {
         let openings = &self.inner.openings;
         let known = pools::find(&self.inner.catalog, id).await?;
+        if !self.is_here(&known) {
+            let (pool, node) = (known.name, known.node);
+            return Err(Error::OtherNode { pool, node });
+        }
         for _ in 0..2 {
             let closed = |why| Error::Closed { pool: known.name.clone(), why };
             let cell = openings.cell(id).map_err(closed)?;
@@ -88,6 +92,11 @@ impl Storage {
         }
         let why = "it stopped writing after an error, twice".into();
         Err(strongroom_engine::Error::Stopped { why }.into())
+    }
+
+    /// Whether the disks of a pool are on this machine.
+    pub fn is_here(&self, known: &pools::Pool) -> bool {
+        known.node.is_empty() || known.node == self.inner.node
     }
 
     async fn open_now(&self, known: &pools::Pool) -> Result<Arc<Pool>> {

@@ -150,7 +150,8 @@ impl Storage {
             Error::Invalid(format!("{}: a pool's directory has a name in UTF-8", dir.display()))
         })?;
         let (path, uuid) = (path.to_owned(), uuid.to_owned());
-        let new = pools::NewPool { uuid, name, organisation_id, path, secret };
+        let node = self.inner.node.clone();
+        let new = pools::NewPool { uuid, name, organisation_id, node, path, secret };
         Ok(pools::insert(&self.inner.catalog, new).await?)
     }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use strongroom_engine::keys::Secret;
 use zeroize::Zeroizing;
 
-use crate::{Error, Result};
+use crate::{Error, Result, Storage};
 
 /// Seals small secrets with the appliance's key.
 pub trait Sealer: Send + Sync + fmt::Debug {
@@ -90,6 +90,33 @@ impl PoolSecret {
         let why = |why| Error::Seal { pool: name.into(), what: "unsealed", why };
         let plain = sealer.unseal(&purpose(uuid), sealed).map_err(why)?;
         Self::decode(&plain).map_err(why)
+    }
+}
+
+/// What secrets are sealed for that wait in the parameters of a job.
+const WAITING: &str = "secret of a pool to be imported";
+
+impl Storage {
+    /// Seals a secret so that it can wait in the parameters of a job, as text.
+    ///
+    /// # Errors
+    /// [`Error::Seal`].
+    pub fn seal_waiting(&self, secret: &PoolSecret) -> Result<String> {
+        let why = |why| Error::Seal { pool: "to be imported".into(), what: "sealed", why };
+        let sealed = self.inner.sealer.seal(WAITING, &secret.encode()).map_err(why)?;
+        Ok(data_encoding::BASE64.encode(&sealed))
+    }
+
+    /// Unseals it.
+    ///
+    /// # Errors
+    /// [`Error::Seal`].
+    pub fn unseal_waiting(&self, text: &str) -> Result<PoolSecret> {
+        let why = |why| Error::Seal { pool: "to be imported".into(), what: "unsealed", why };
+        let sealed = data_encoding::BASE64.decode(text.as_bytes());
+        let sealed = sealed.map_err(|e| why(e.to_string()))?;
+        let plain = self.inner.sealer.unseal(WAITING, &sealed).map_err(why)?;
+        PoolSecret::decode(&plain).map_err(why)
     }
 }
 

@@ -19,6 +19,8 @@ const SWEEP: i64 = 100;
 pub struct Worker<'a> {
     /// Its name; no two have the same.
     pub name: &'a str,
+    /// The machine that it runs on.
+    pub node: &'a str,
     /// The kinds of jobs that it knows.
     pub kinds: &'a [&'a str],
     /// Pools that it can't use, because another process has them.
@@ -129,6 +131,7 @@ async fn sweep(tx: &mut Tx, now: i64) -> Result<()> {
 async fn choose(tx: &mut Tx, worker: &Worker<'_>, now: i64) -> Result<Option<i64>> {
     let mut sql =
         Sql::new("SELECT id FROM jobs j WHERE state = 'queued' AND run_at <= ?").bind(now);
+    sql.push(" AND node IN ").push_set(["", worker.node]);
     sql.push(" AND kind IN ").push_set(worker.kinds.iter().copied());
     if !worker.not_pools.is_empty() {
         sql.push(" AND (pool_id IS NULL OR pool_id NOT IN ");

@@ -174,10 +174,10 @@ pub async fn finish(
 /// Queues the same job once more.
 async fn again(tx: &mut Tx, id: i64, now: i64, after: Duration) -> Result<i64> {
     let sql = "INSERT INTO jobs (kind, state, priority, organisation_id, user_id, user_name, \
-               pool_id, host, object, parameters, checkpoint, attempt, attempts, retry_of, alone, \
+               pool_id, node, host, object, parameters, checkpoint, attempt, attempts, retry_of, alone, \
                queued_at, run_at, run_until, changed_at, search) \
                SELECT kind, 'queued', priority, organisation_id, user_id, user_name, pool_id, \
-               host, object, parameters, checkpoint, attempt + 1, attempts, id, alone, ?, ?, \
+               node, host, object, parameters, checkpoint, attempt + 1, attempts, id, alone, ?, ?, \
                run_until, ?, search FROM jobs WHERE id = ? RETURNING id";
     let at = now.saturating_add(micros(after));
     tx.insert(Sql::new(sql).bind(now).bind(at).bind(now).bind(id)).await

@@ -154,6 +154,8 @@ pub struct NewJob {
     pub user_name: String,
     /// The pool that it works on.
     pub pool_id: Option<i64>,
+    /// The machine that must do it; empty for any.
+    pub node: String,
     /// The host that it works on; empty for none.
     pub host: String,
     /// What it is about, for people.
@@ -189,6 +191,8 @@ pub struct Job {
     pub user_name: String,
     /// The pool that it works on.
     pub pool_id: Option<i64>,
+    /// The machine that must do it; empty for any.
+    pub node: String,
     /// The host that it works on; empty for none.
     pub host: String,
     /// What it is about, for people.
@@ -229,7 +233,7 @@ pub struct Job {
 
 impl Record for Job {
     const COLUMNS: &'static str = "id, kind, state, priority, organisation_id, user_id, \
-        user_name, pool_id, host, object, parameters, result, error, attempt, attempts, retry_of, \
+        user_name, pool_id, node, host, object, parameters, result, error, attempt, attempts, retry_of, \
         retried_as, queued_at, run_at, run_until, started_at, ended_at, worker, cancel, phase, \
         bytes_done, bytes_total, items_done, items_total, changed_at";
 
@@ -247,6 +251,7 @@ impl Record for Job {
             user_id: row.take()?,
             user_name: row.take()?,
             pool_id: row.take()?,
+            node: row.take()?,
             host: row.take()?,
             object: row.take()?,
             parameters: json("parameters", row.take()?)?,

@@ -43,11 +43,12 @@ pub async fn submit_in(tx: &mut Tx, new: NewJob) -> Result<Job> {
     };
     let run_at = new.run_at.map_or(now, Timestamp::as_microsecond);
     let sql = "INSERT INTO jobs (kind, state, priority, organisation_id, user_id, user_name, \
-               pool_id, host, object, parameters, attempts, alone, queued_at, run_at, run_until, \
-               changed_at, search) \
-               VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id";
+               pool_id, node, host, object, parameters, attempts, alone, queued_at, run_at, \
+               run_until, changed_at, search) \
+               VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id";
     let sql = Sql::new(sql).bind(new.kind).bind(new.priority).bind(new.organisation_id);
-    let sql = sql.bind(new.user_id).bind(new.user_name).bind(new.pool_id).bind(new.host);
+    let sql = sql.bind(new.user_id).bind(new.user_name).bind(new.pool_id).bind(new.node);
+    let sql = sql.bind(new.host);
     let sql = sql.bind(new.object).bind(new.parameters.to_string()).bind(new.attempts.max(1));
     let sql = sql.bind(alone).bind(now).bind(run_at).bind(new.run_until).bind(now);
     let id = tx.insert(sql.bind(search.to_lowercase())).await?;

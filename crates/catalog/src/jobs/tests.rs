@@ -26,7 +26,7 @@ fn on(pool: i64, alone: Alone) -> NewJob {
 
 fn worker(name: &str) -> Worker<'_> {
     let kinds = &["work", "other"];
-    Worker { name, kinds, not_pools: &[], lease: LEASE, per_pool: 2, per_host: 2 }
+    Worker { name, node: "here", kinds, not_pools: &[], lease: LEASE, per_pool: 2, per_host: 2 }
 }
 
 fn last(claim: &Claim) -> Beat {
@@ -185,6 +185,8 @@ async fn what_is_canceled_or_late_never_begins() {
         let early = NewJob { run_at: Some(future), ..job("work") };
         submit(&catalog, early).await.unwrap();
         submit(&catalog, job("unknown")).await.unwrap();
+        let there = NewJob { node: "there".into(), ..job("work") };
+        submit(&catalog, there).await.unwrap();
         assert!(next(&catalog, "w").await.is_none());
         let state = async |id| find(&catalog, id).await.unwrap().state;
         assert_eq!((state(canceled).await, state(late).await), (State::Canceled, State::NotRun));

@@ -1,0 +1,185 @@
+//! What others ask for, each as a job.
+
+use serde::Serialize;
+use strongroom_catalog::jobs::{Job, NewJob};
+use strongroom_catalog::pools;
+use strongroom_storage::Storage;
+
+use crate::works::{
+    self, BackupParameters, CheckParameters, DiskParameters, ForgetParameters, GcParameters,
+    ImportParameters, RestoreParameters, ScrubParameters,
+};
+use crate::{Engine, Error, Options, Result};
+
+/// Who asks, and how much it matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asker {
+    /// Whose the job is.
+    pub organisation_id: i64,
+    /// Who asks.
+    pub user_id: Option<i64>,
+    /// That user's name.
+    pub user_name: String,
+    /// Higher ones come first; 0 is usual.
+    pub priority: i64,
+    /// How often it is tried; 0 and 1 are once.
+    pub attempts: u32,
+}
+
+/// The service: jobs over pools and images. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Protect {
+    engine: Engine,
+    storage: Storage,
+}
+
+impl Protect {
+    /// Begins to work, within a tokio runtime.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn start(storage: Storage, options: Options) -> Result<Self> {
+        let works = works::all(&storage);
+        let engine = Engine::start(storage.catalog().clone(), works, options).await?;
+        Ok(Self { engine, storage })
+    }
+
+    /// The engine: cancel, watch, wait, drain.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The pools and images that it works on.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    async fn submit(
+        &self,
+        asker: Asker,
+        kind: &str,
+        pool: Option<i64>,
+        object: String,
+        parameters: &(impl Serialize + Sync),
+    ) -> Result<Job> {
+        let parameters = serde_json::to_value(parameters);
+        let parameters = parameters.map_err(|e| Error::Invalid(e.to_string()))?;
+        // What is on a machine's disks is for that machine to do.
+        let node = self.storage.node();
+        let host = match kind {
+            works::BACKUP | works::RESTORE => node,
+            _ => "",
+        };
+        let new = NewJob {
+            kind: kind.to_owned(),
+            priority: asker.priority,
+            organisation_id: asker.organisation_id,
+            user_id: asker.user_id,
+            user_name: asker.user_name,
+            pool_id: pool,
+            node: node.into(),
+            host: host.into(),
+            object,
+            parameters,
+            attempts: asker.attempts,
+            ..NewJob::default()
+        };
+        self.engine.submit(new).await
+    }
+
+    /// Backs up paths of this machine to a pool.
+    ///
+    /// # Errors
+    /// Those of [`Engine::submit`]; [`Error::Storage`] for a pool that isn't there.
+    pub async fn backup(&self, asker: Asker, pool: i64, what: BackupParameters) -> Result<Job> {
+        let pool = self.here(pool).await?;
+        let first = what.paths.first().or(what.block.as_ref());
+        let object = what.name.clone().or_else(|| first.cloned()).unwrap_or_default();
+        let user = what
+            .user
+            .clone()
+            .or_else(|| (!asker.user_name.is_empty()).then(|| asker.user_name.clone()));
+        let what = BackupParameters { user, ..what };
+        self.submit(asker, works::BACKUP, Some(pool.id), object, &what).await
+    }
+
+    /// Restores an image, or a part of it, to this machine.
+    ///
+    /// # Errors
+    /// Those of [`Engine::submit`]; [`Error::Storage`] for an image that isn't there.
+    pub async fn restore(&self, asker: Asker, what: RestoreParameters) -> Result<Job> {
+        let image = self.storage.image(what.image).await?;
+        self.here(image.pool_id).await?;
+        self.submit(asker, works::RESTORE, Some(image.pool_id), image.name, &what).await
+    }
+
+    /// Frees what no image needs any more.
+    ///
+    /// # Errors
+    /// As [`Protect::backup`].
+    pub async fn gc(&self, asker: Asker, pool: i64, how: GcParameters) -> Result<Job> {
+        self.on_pool(asker, works::GC, pool, &how).await
+    }
+
+    /// Reads the disks of a pool and mends them.
+    ///
+    /// # Errors
+    /// As [`Protect::backup`].
+    pub async fn scrub(&self, asker: Asker, pool: i64, how: ScrubParameters) -> Result<Job> {
+        self.on_pool(asker, works::SCRUB, pool, &how).await
+    }
+
+    /// Checks that a pool's images are whole.
+    ///
+    /// # Errors
+    /// As [`Protect::backup`].
+    pub async fn check(&self, asker: Asker, pool: i64, how: CheckParameters) -> Result<Job> {
+        self.on_pool(asker, works::CHECK, pool, &how).await
+    }
+
+    /// Forgets images of a pool by rules.
+    ///
+    /// # Errors
+    /// As [`Protect::backup`].
+    pub async fn forget(&self, asker: Asker, pool: i64, what: ForgetParameters) -> Result<Job> {
+        self.on_pool(asker, works::FORGET, pool, &what).await
+    }
+
+    /// Replaces a disk of a pool.
+    ///
+    /// # Errors
+    /// As [`Protect::backup`].
+    pub async fn replace_disk(&self, asker: Asker, pool: i64, what: DiskParameters) -> Result<Job> {
+        self.on_pool(asker, works::REPLACE_DISK, pool, &what).await
+    }
+
+    /// Enters a pool that is there already.
+    ///
+    /// # Errors
+    /// Those of [`Engine::submit`].
+    pub async fn import(&self, asker: Asker, what: ImportParameters) -> Result<Job> {
+        let object = what.name.clone();
+        self.submit(asker, works::IMPORT, None, object, &what).await
+    }
+
+    /// The pool, if its disks are on this machine.
+    async fn here(&self, id: i64) -> Result<pools::Pool> {
+        let pool = self.storage.pool(id).await?;
+        if self.storage.is_here(&pool) {
+            return Ok(pool);
+        }
+        let (pool, node) = (pool.name, pool.node);
+        Err(strongroom_storage::Error::OtherNode { pool, node }.into())
+    }
+
+    async fn on_pool(
+        &self,
+        asker: Asker,
+        kind: &str,
+        pool: i64,
+        parameters: &(impl Serialize + Sync),
+    ) -> Result<Job> {
+        let pool = self.here(pool).await?;
+        self.submit(asker, kind, Some(pool.id), pool.name, parameters).await
+    }
+}

@@ -1,0 +1,209 @@
+//! Who watches jobs, and what they are told.
+//!
+//! Changes come from the catalogue, whoever made them: as long as somebody watches, rows that
+//! changed are read, at once after a change of this process and a few times a second for those of
+//! others. A listener keeps one state a job: one that is slow misses states in between, never the
+//! last.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use strongroom_catalog::jobs::{self, Job};
+use strongroom_catalog::{Catalog, Result};
+use tokio::sync::Notify;
+
+/// How often others' changes are looked for.
+const INTERVAL: Duration = Duration::from_millis(400);
+/// How soon after one look comes the next at the earliest.
+const GAP: Duration = Duration::from_millis(50);
+/// What changed so long before the last change is looked at again: a transaction that began
+/// earlier may have ended later.
+const OVERLAP: SignedDuration = SignedDuration::from_secs(5);
+/// Jobs that are read at once.
+const BATCH: u32 = 1000;
+/// Jobs that may wait for one listener; one that is slower than that is let go.
+const WAITING: usize = 10_000;
+
+/// Changes of jobs, as they come.
+#[derive(Debug)]
+pub struct Changes {
+    listener: Arc<Listener>,
+    over: bool,
+}
+
+impl Changes {
+    /// The next state of a job that changed. None when there will be no more: the job that was
+    /// watched is over, the engine was stopped, or this listener was far too slow.
+    pub async fn next(&mut self) -> Option<Job> {
+        if self.over {
+            return None;
+        }
+        loop {
+            let heard = self.listener.notify.notified();
+            match self.listener.take() {
+                Some(Some(job)) => {
+                    self.over = self.listener.job.is_some() && job.state.is_over();
+                    return Some(job);
+                }
+                Some(None) => heard.await,
+                None => return None,
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Listener {
+    /// Only this one.
+    job: Option<i64>,
+    waiting: Mutex<Waiting>,
+    notify: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    order: VecDeque<i64>,
+    jobs: HashMap<i64, Job>,
+    closed: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Listener {
+    /// The next job, if one waits; None when it is closed.
+    fn take(&self) -> Option<Option<Job>> {
+        let mut waiting = lock(&self.waiting);
+        match waiting.order.pop_front() {
+            Some(id) => Some(waiting.jobs.remove(&id)),
+            None if waiting.closed => None,
+            None => Some(None),
+        }
+    }
+
+    fn tell(&self, job: &Job) {
+        if self.job.is_some_and(|id| id != job.id) {
+            return;
+        }
+        let mut waiting = lock(&self.waiting);
+        match waiting.jobs.get(&job.id) {
+            // What is read late may be older.
+            Some(old) if old.changed_at > job.changed_at => return,
+            Some(_) => {}
+            None if waiting.order.len() >= WAITING => waiting.closed = true,
+            None => waiting.order.push_back(job.id),
+        }
+        if !waiting.closed {
+            waiting.jobs.insert(job.id, job.clone());
+        }
+        drop(waiting);
+        self.notify.notify_one();
+    }
+
+    fn close(&self) {
+        lock(&self.waiting).closed = true;
+        self.notify.notify_one();
+    }
+}
+
+/// All listeners of an engine.
+#[derive(Debug, Default)]
+pub(crate) struct Hub {
+    listeners: Mutex<Vec<Weak<Listener>>>,
+    poke: Notify,
+}
+
+impl Hub {
+    fn living(&self) -> Vec<Arc<Listener>> {
+        let mut listeners = lock(&self.listeners);
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Something changed.
+    pub(crate) fn poke(&self) {
+        self.poke.notify_one();
+    }
+
+    /// Watches all jobs, or one, whose present state comes first.
+    pub(crate) async fn listen(&self, catalog: &Catalog, job: Option<i64>) -> Result<Changes> {
+        let waiting = Mutex::default();
+        let listener = Arc::new(Listener { job, waiting, notify: Notify::new() });
+        lock(&self.listeners).push(Arc::downgrade(&listener));
+        if let Some(id) = job {
+            listener.tell(&jobs::find(catalog, id).await?);
+        }
+        self.poke();
+        Ok(Changes { listener, over: false })
+    }
+
+    /// Lets go of all listeners.
+    pub(crate) fn close(&self) {
+        self.living().iter().for_each(|listener| listener.close());
+    }
+
+    /// Reads changes and passes them on, for as long as it is polled.
+    pub(crate) async fn run(self: Arc<Self>, catalog: Catalog) {
+        let mut look = Look { since: None, told: HashMap::new() };
+        loop {
+            if self.living().is_empty() {
+                // Who begins to listen pokes. What changed before then is not told.
+                look.since = None;
+                self.poke.notified().await;
+            } else {
+                let _ = tokio::time::timeout(INTERVAL, self.poke.notified()).await;
+            }
+            if let Err(error) = look.look(&self, &catalog).await {
+                tracing::warn!("changes of jobs can't be read: {error}");
+            }
+            tokio::time::sleep(GAP).await;
+        }
+    }
+}
+
+/// Where the reading of changes is.
+struct Look {
+    since: Option<Timestamp>,
+    /// What was told of late, and of which time.
+    told: HashMap<i64, Timestamp>,
+}
+
+impl Look {
+    async fn look(&mut self, hub: &Hub, catalog: &Catalog) -> Result<()> {
+        let since = match self.since {
+            Some(since) => since,
+            None => {
+                // What changed since somebody began to listen is within the overlap.
+                self.told.clear();
+                let last = jobs::last_change(catalog).await?;
+                *self.since.insert(last.unwrap_or(Timestamp::UNIX_EPOCH))
+            }
+        };
+        let mut from = since.saturating_sub(OVERLAP).unwrap_or(Timestamp::UNIX_EPOCH);
+        let mut limit = BATCH;
+        let begin = from;
+        loop {
+            let changed = jobs::changed_since(catalog, from, limit).await?;
+            let listeners = hub.living();
+            for job in &changed {
+                if self.told.insert(job.id, job.changed_at) != Some(job.changed_at) {
+                    listeners.iter().for_each(|listener| listener.tell(job));
+                }
+            }
+            let Some(last) = changed.last().map(|job| job.changed_at) else { break };
+            self.since = self.since.max(Some(last));
+            if changed.len() < limit as usize {
+                break;
+            }
+            if last == from {
+                limit = limit.saturating_mul(2);
+            }
+            from = last;
+        }
+        self.told.retain(|_, at| *at >= begin);
+        Ok(())
+    }
+}

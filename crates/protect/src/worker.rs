@@ -1,0 +1,266 @@
+//! The engine's own work: claiming, keeping leases alive, ending.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use strongroom_catalog::Result;
+use strongroom_catalog::events::Severity;
+use strongroom_catalog::jobs::{self, Claim, End, State, Worker};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::engine::{Inner, lock};
+use crate::live::{Live, Stop};
+use crate::{Failure, Outcome, Run, Work};
+
+/// How long a job's thread is waited for before something else is looked at, when the catalogue
+/// can't be written.
+const AGAIN: Duration = Duration::from_secs(1);
+/// The longest text of why a job failed, in bytes.
+const MAX_ERROR: usize = 4096;
+
+/// Works until it is aborted.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut ticks = tokio::time::interval(inner.options.tick);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let poked = tokio::select! {
+            _ = ticks.tick() => false,
+            () = inner.poke.notified() => true,
+        };
+        if !poked && let Err(error) = tend(&inner).await {
+            tracing::warn!("how far jobs are can't be written down: {error}");
+        }
+        let Ok(_claiming) = inner.claiming.acquire().await else { return };
+        while has_room(&inner) {
+            match claim(&inner).await {
+                Ok(Some(claimed)) => begin(&inner, claimed),
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!("jobs can't be claimed: {error}");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn has_room(inner: &Inner) -> bool {
+    !inner.draining.load(Ordering::Acquire)
+        && lock(&inner.running).len() < inner.options.slots.max(1)
+}
+
+async fn claim(inner: &Inner) -> Result<Option<Claim>> {
+    let not_pools: Vec<i64> = {
+        let mut elsewhere = lock(&inner.elsewhere);
+        elsewhere.retain(|_, until| *until > Instant::now());
+        elsewhere.keys().copied().collect()
+    };
+    let kinds: Vec<&str> = inner.works.keys().copied().collect();
+    let options = &inner.options;
+    let worker = Worker {
+        name: &options.worker,
+        node: &options.node,
+        kinds: &kinds,
+        not_pools: &not_pools,
+        lease: options.lease,
+        per_pool: options.per_pool.max(1),
+        per_host: options.per_host.max(1),
+    };
+    jobs::claim(&inner.catalog, &worker).await
+}
+
+/// Hears who is to stop, and tells that this engine is alive and what is new.
+async fn tend(inner: &Inner) -> Result<()> {
+    let lives = inner.live();
+    if lives.is_empty() {
+        return Ok(());
+    }
+    for live in &lives {
+        // Nobody can say whether the job is still this engine's.
+        if live.silent() >= inner.options.lease {
+            live.stop(Stop::Lost);
+        }
+    }
+    let asked = jobs::asked_to_stop(&inner.catalog, &inner.options.worker).await?;
+    for live in lives.iter().filter(|live| asked.contains(&live.lease.job)) {
+        live.stop(Stop::Canceled);
+    }
+    let news: Vec<_> = lives
+        .iter()
+        .filter(|live| live.why_stop() != Stop::Lost)
+        .filter_map(|live| Some((live, live.news(inner.options.lease / 4)?)))
+        .collect();
+    if news.is_empty() {
+        return Ok(());
+    }
+    let at = Instant::now();
+    let (lives, beats): (Vec<_>, Vec<_>) = news.into_iter().unzip();
+    match jobs::beat(&inner.catalog, inner.options.lease, &beats).await {
+        Ok(lost) => {
+            for (live, beat) in lives.iter().zip(&beats) {
+                match lost.contains(&live.lease.job) {
+                    true => live.stop(Stop::Lost),
+                    false => live.written(beat, at),
+                }
+            }
+            inner.changed();
+            Ok(())
+        }
+        Err(error) => {
+            lives.iter().zip(beats).for_each(|(live, beat)| live.put_back(beat));
+            Err(error)
+        }
+    }
+}
+
+/// Gives a job its thread.
+fn begin(inner: &Arc<Inner>, claimed: Claim) {
+    let Claim { job, checkpoint, lease } = claimed;
+    let live = Arc::new(Live::new(lease, job.pool_id));
+    let (id, attempt, attempts) = (job.id, job.attempt, job.attempts);
+    let work = inner.works.get(job.kind.as_str()).cloned();
+    let run = Run {
+        job,
+        checkpoint,
+        live: Arc::clone(&live),
+        catalog: inner.catalog.clone(),
+        lease: inner.options.lease,
+        handle: Handle::current(),
+    };
+    let count = {
+        let mut running = lock(&inner.running);
+        running.insert(id, Arc::clone(&live));
+        running.len()
+    };
+    inner.count.send_replace(count);
+    // Between the claim and this, the engine may have been asked to drain.
+    if inner.draining.load(Ordering::Acquire) {
+        live.stop(Stop::Draining);
+    }
+    inner.changed();
+    let (tell, told) = oneshot::channel();
+    let thread = std::thread::Builder::new().name(format!("job {id}"));
+    let spawned = thread.spawn(move || {
+        let _ = tell.send(guarded(work, &run));
+    });
+    if let Err(error) = spawned {
+        // The channel is closed then; that is how the job fails.
+        tracing::error!("job {id} gets no thread: {error}");
+    }
+    let inner = Arc::clone(inner);
+    tokio::spawn(async move {
+        let done = told.await.unwrap_or_else(|_| {
+            Err(Failure::Failed("the system gave no thread to run the job on".into()))
+        });
+        end(&inner, &live, done, attempt, attempts).await;
+        let count = {
+            let mut running = lock(&inner.running);
+            running.remove(&id);
+            running.len()
+        };
+        inner.count.send_replace(count);
+        inner.poke.notify_one();
+        inner.changed();
+    });
+}
+
+/// Runs a work; a panic of it is a failure of this job alone.
+fn guarded(work: Option<Arc<dyn Work>>, run: &Run) -> Result<Outcome, Failure> {
+    let Some(work) = work else {
+        return Err(Failure::Refused(format!("nothing here knows {}", run.job.kind)));
+    };
+    std::panic::catch_unwind(AssertUnwindSafe(|| work.run(run))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(Failure::Failed(format!("a fault of the program: {text}")))
+    })
+}
+
+/// What is to become of a job.
+enum Verdict {
+    End(End),
+    GiveBack,
+}
+
+/// Writes down what came of a job; tries for as long as the lease may last.
+async fn end(
+    inner: &Inner,
+    live: &Live,
+    done: Result<Outcome, Failure>,
+    attempt: u32,
+    attempts: u32,
+) {
+    let why = live.why_stop();
+    if let Err(Failure::Failed(text) | Failure::Refused(text) | Failure::Elsewhere(text)) = &done {
+        let level = match &done {
+            Err(Failure::Elsewhere(_)) => Severity::Info,
+            _ => Severity::Error,
+        };
+        live.log(level, text);
+    }
+    if let (Err(Failure::Elsewhere(_)), Some(pool)) = (&done, live.pool) {
+        let until = Instant::now() + inner.options.elsewhere;
+        lock(&inner.elsewhere).insert(pool, until);
+    }
+    if why == Stop::Lost {
+        tracing::info!("job {} was taken from this worker", live.lease.job);
+        return;
+    }
+    let again = (attempt < attempts).then(|| inner.options.backoff_after(attempt));
+    let verdict = verdict(done, why, again);
+    let last = live.last();
+    while live.silent() < inner.options.lease {
+        let written = match &verdict {
+            Verdict::End(end) => {
+                jobs::finish(&inner.catalog, &last, end.clone()).await.map(|job| job.is_some())
+            }
+            Verdict::GiveBack => {
+                let given = jobs::release(&inner.catalog, &last, Duration::ZERO).await;
+                given.map(|job| job.is_some())
+            }
+        };
+        match written {
+            Ok(true) => return,
+            Ok(false) => {
+                tracing::info!("job {} was taken from this worker", live.lease.job);
+                return;
+            }
+            Err(error) => {
+                tracing::warn!("what came of job {} can't be written: {error}", live.lease.job);
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+fn verdict(done: Result<Outcome, Failure>, why: Stop, again: Option<Duration>) -> Verdict {
+    let failed = |state, text: String, retry| {
+        let mut end = text.len().min(MAX_ERROR);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let error = Some(text[..end].to_owned());
+        Verdict::End(End { state, result: None, error, retry })
+    };
+    match (done, why) {
+        (Ok(outcome), _) => {
+            let state = if outcome.warnings { State::Warnings } else { State::Succeeded };
+            Verdict::End(End { state, result: Some(outcome.result), error: None, retry: None })
+        }
+        (Err(Failure::Elsewhere(_)), _) | (Err(Failure::Canceled), Stop::Draining) => {
+            Verdict::GiveBack
+        }
+        (Err(Failure::Canceled), Stop::No) => {
+            let text = "it was stopped from outside of the jobs".into();
+            failed(State::Failed, text, again)
+        }
+        (Err(Failure::Canceled), _) => {
+            Verdict::End(End { state: State::Canceled, result: None, error: None, retry: None })
+        }
+        (Err(Failure::Refused(text)), _) => failed(State::Failed, text, None),
+        (Err(Failure::Failed(text)), _) => failed(State::Failed, text, again),
+    }
+}

@@ -1,0 +1,173 @@
+//! Jobs over real pools, from the asking to the end.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::time::Duration;
+
+use common::{Bed, asker, assert_same, over, quick};
+use strongroom_catalog::list::Scope;
+use strongroom_catalog::{events, testing};
+use strongroom_protect::works::{
+    BackupParameters, CheckParameters, DiskParameters, ForgetParameters, GcParameters,
+    ImportParameters, RestoreParameters, ScrubParameters,
+};
+use strongroom_protect::{Asker, State};
+use strongroom_storage::{NewPool, PoolSecret, Rules};
+use zeroize::Zeroizing;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_backed_up_comes_back() {
+    testing::each(|catalog| async move {
+        let bed = Bed::new(&catalog).await;
+        let pool = bed.pool("main").await;
+        let protect = bed.protect(quick()).await;
+        let source = bed.files("source", 40, 30_000);
+        let what = BackupParameters {
+            paths: vec![bed.text("source")],
+            name: Some("docs".into()),
+            tags: vec!["daily".into()],
+            excludes: vec!["f39".into()],
+            ..BackupParameters::default()
+        };
+        let mut changes = protect.engine().watch_all().await.unwrap();
+        let job = protect.backup(asker(), pool, what.clone()).await.unwrap();
+        let made = over(&protect, &job, State::Succeeded).await;
+        let result = made.result.clone().unwrap();
+        assert_eq!((result["files"].as_u64(), result["name"].as_str()), (Some(39), Some("docs")));
+        assert_eq!(made.progress.bytes_done, 39 * 30_000);
+        assert_eq!(made.progress.bytes_total, Some(39 * 30_000));
+        assert!(made.rate(made.ended_at.unwrap()).unwrap() > 0.0);
+
+        let image = bed.storage.choose_image("docs", None, &Scope::All).await.unwrap();
+        assert_eq!(Some(image.id), result["image"].as_i64());
+        assert_eq!((image.job_id, image.user_name.as_str()), (Some(job.id), "anna"));
+        assert_eq!(image.tags, ["daily"]);
+
+        let what = RestoreParameters {
+            image: image.id,
+            from: bed.text("source"),
+            to: bed.text("back"),
+            verify: true,
+            ..RestoreParameters::default()
+        };
+        let job = protect.restore(asker(), what).await.unwrap();
+        let restored = over(&protect, &job, State::Succeeded).await;
+        assert_eq!(restored.result.unwrap()["verified"].as_u64(), Some(39));
+        fs::remove_file(source.join("d4/f39")).unwrap();
+        assert_same(&source, &bed.path("back"));
+
+        // Who watches sees the last state of each, whatever came in between.
+        let mut last = std::collections::HashMap::new();
+        while last.values().filter(|state: &&State| state.is_over()).count() < 2 {
+            let next = tokio::time::timeout(Duration::from_secs(30), changes.next()).await;
+            let job = next.unwrap().unwrap();
+            last.insert(job.id, job.state);
+        }
+        let told = events::after(&catalog, 0, 99).await.unwrap();
+        let kinds: Vec<_> = told.iter().filter_map(|e| e.kind.strip_prefix("job.")).collect();
+        assert_eq!(kinds, ["queued", "started", "succeeded", "queued", "started", "succeeded"]);
+        protect.engine().drain(Duration::from_secs(5)).await;
+        assert!(protect.backup(asker(), pool, BackupParameters::default()).await.is_err());
+        assert!(changes.next().await.is_none());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upkeep_of_a_pool_is_done_by_jobs() {
+    testing::each(|catalog| async move {
+        let bed = Bed::new(&catalog).await;
+        let disks: Vec<_> = ["a", "b", "c"].iter().map(|name| bed.path(name)).collect();
+        let layout = "2+1".parse().unwrap();
+        let new = NewPool { layout, disks, ..NewPool::new("main", 1, bed.path("main")) };
+        let made = bed.storage.create_pool(new).await.unwrap();
+        let (pool, passphrase) = (made.pool.id, made.passphrase.unwrap());
+        let protect = bed.protect(quick()).await;
+        bed.files("source", 20, 50_000);
+        for round in 0..3 {
+            fs::write(bed.path("source/d1/f1"), [round; 400_000]).unwrap();
+            let paths = vec![bed.text("source")];
+            let what = BackupParameters { paths, ..BackupParameters::default() };
+            let job = protect.backup(asker(), pool, what).await.unwrap();
+            over(&protect, &job, State::Succeeded).await;
+        }
+        let rules = Rules { last: 1, ..Rules::default() };
+        let what = ForgetParameters { rules, prune: true, ..ForgetParameters::default() };
+        let job = protect.forget(asker(), pool, what).await.unwrap();
+        let forgotten = over(&protect, &job, State::Succeeded).await.result.unwrap();
+        assert_eq!(forgotten["forgotten"].as_array().map(Vec::len), Some(2));
+        assert!(forgotten["gc"]["dead_chunks"].as_u64().unwrap() > 0);
+
+        let how = GcParameters { max_unused: 0.0, ..GcParameters::default() };
+        let job = protect.gc(asker(), pool, how).await.unwrap();
+        over(&protect, &job, State::Succeeded).await;
+        let how = CheckParameters { read_data: true };
+        let job = protect.check(asker(), pool, how).await.unwrap();
+        let checked = over(&protect, &job, State::Succeeded).await.result.unwrap();
+        assert_eq!((checked["clean"].as_bool(), checked["images"].as_u64()), (Some(true), Some(1)));
+
+        // A disk is lost; what was on it is rebuilt on another.
+        let what = DiskParameters { number: 1, disk: bed.text("d") };
+        let job = protect.replace_disk(asker(), pool, what).await.unwrap();
+        let rebuilt = over(&protect, &job, State::Succeeded).await.result.unwrap();
+        assert_eq!(
+            (rebuilt["complete"].as_bool(), rebuilt["lost_packs"].as_u64()),
+            (Some(true), Some(0))
+        );
+        assert!(rebuilt["healed"].as_u64().unwrap() > 0);
+        let how = ScrubParameters { restart: true, ..ScrubParameters::default() };
+        let job = protect.scrub(asker(), pool, how).await.unwrap();
+        let scrubbed = over(&protect, &job, State::Succeeded).await.result.unwrap();
+        assert_eq!(
+            (scrubbed["bad_units"].as_u64(), scrubbed["bad_shards"].as_u64()),
+            (Some(0), Some(0))
+        );
+        assert!(scrubbed["packs"].as_u64().unwrap() > 0);
+
+        // What can't work says so, and is not tried again.
+        let twice = Asker { attempts: 3, ..asker() };
+        let what = DiskParameters { number: 1, disk: bed.text("a") };
+        let job = protect.replace_disk(twice, pool, what).await.unwrap();
+        let failed = over(&protect, &job, State::Failed).await;
+        assert!(failed.error.unwrap().contains("part of a pool"));
+
+        // The pool goes, and comes back with all that is in it.
+        bed.storage.remove_pool(pool).await.unwrap();
+        let bytes = Zeroizing::new(passphrase.as_bytes().to_vec());
+        let secret = bed.storage.seal_waiting(&PoolSecret::Passphrase(bytes)).unwrap();
+        let what = ImportParameters {
+            name: "back".into(),
+            path: bed.text("elsewhere"),
+            disks: ["c", "d", "a"].iter().map(|name| bed.text(name)).collect(),
+            secret: Some(secret),
+        };
+        let job = protect.import(asker(), what).await.unwrap();
+        let imported = over(&protect, &job, State::Succeeded).await.result.unwrap();
+        let back = bed.storage.pool_named("back").await.unwrap();
+        assert_eq!(imported["pool"].as_i64(), Some(back.id));
+        assert!(bed.storage.choose_image("source", Some(back.id), &Scope::All).await.is_ok());
+        protect.engine().drain(Duration::from_secs(5)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_can_not_be_read_are_named_and_the_rest_is_kept() {
+    testing::each(|catalog| async move {
+        let bed = Bed::new(&catalog).await;
+        let pool = bed.pool("main").await;
+        let protect = bed.protect(quick()).await;
+        bed.files("source", 3, 10);
+        let paths = vec![bed.text("source"), bed.text("missing")];
+        let what = BackupParameters { paths, ..BackupParameters::default() };
+        let job = protect.backup(asker(), pool, what).await.unwrap();
+        let made = over(&protect, &job, State::Warnings).await;
+        assert_eq!(made.result.unwrap()["files"].as_u64(), Some(3));
+        let log = protect.engine().log(job.id, 0, 99).await.unwrap();
+        assert!(log.iter().any(|line| line.message.contains("missing")), "{log:?}");
+        protect.engine().drain(Duration::from_secs(5)).await;
+    })
+    .await;
+}
