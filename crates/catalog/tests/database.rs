@@ -162,6 +162,9 @@ async fn values_come_back_as_they_went() {
             .unwrap();
         assert_eq!(rows[0].take::<Timestamp>().unwrap(), now);
         assert!(rows[0].take::<i64>().unwrap_err().to_string().contains("integer"));
+        // The sum of integers has a type of its own on PostgreSQL.
+        let sum = Sql::new("SELECT CAST(SUM(i) AS BIGINT) FROM v WHERE i < 0");
+        assert_eq!(catalog.rows(sum).await.unwrap()[0].take::<i64>().unwrap(), i64::MIN);
         let nul = catalog.execute(Sql::new("INSERT INTO v (t) VALUES (?)").bind("a\0b")).await;
         assert!(matches!(nul, Err(Error::Nul)), "{nul:?}");
     })

@@ -1,6 +1,7 @@
 //! From a [`List`] to SQL.
 
-use super::plan::{Plan, Way};
+use super::plan::{Asking, Plan, SHORT, Way};
+use super::trigrams::Trigrams;
 use super::{Filter, List, Operand, Operator};
 use crate::Result;
 use crate::db::{Catalog, Engine};
@@ -45,15 +46,51 @@ impl List {
     /// # Errors
     /// Those of the database.
     pub async fn page<R: Record>(&self, catalog: &Catalog, scope: &Scope) -> Result<Page<R>> {
-        let plan = self.plan(catalog, scope).await?;
+        let trigrams = self.trigrams(catalog).await?;
+        let asking = Asking { catalog, scope, trigrams };
+        let ways = self.sorted_ways(&asking);
+        if !ways.others.is_empty() && ways.can_walk && self.may_be_short(&asking).await? {
+            let plan = Plan::Walk(ways.served.clone());
+            let page = self.run(&asking, &plan, true).await?;
+            if page.more {
+                return Ok(page);
+            }
+        }
+        let plan = self.plan(&asking, ways).await?;
+        self.run(&asking, &plan, false).await
+    }
+
+    /// Whether a short walk may fill the page.
+    async fn may_be_short(&self, asking: &Asking<'_>) -> Result<bool> {
+        let nullable = self.order_columns().first().is_none_or(|(.., nullable)| *nullable);
+        if asking.engine() == Engine::Postgres || nullable || self.last() > SHORT / 10 {
+            return Ok(false);
+        }
+        Ok(self.about(asking.catalog).await? > SHORT)
+    }
+
+    async fn run<R: Record>(
+        &self,
+        asking: &Asking<'_>,
+        plan: &Plan,
+        short: bool,
+    ) -> Result<Page<R>> {
+        let resource = self.resource;
         let mut sql = Sql::default();
-        sql.push("FROM ").push(self.resource.from);
-        self.conditions(&mut sql, catalog.engine(), scope, &plan);
-        self.order(&mut sql, catalog.engine(), &plan);
+        sql.push("FROM ").push(resource.from);
+        let none = self.conditions(&mut sql, asking, plan);
+        if let (true, Some((column, down, _))) = (short, self.order_columns().first()) {
+            sql.push(if none { " WHERE " } else { " AND " }).push(column);
+            sql.push(if *down { " >= (SELECT " } else { " <= (SELECT " }).push(column);
+            sql.push(" FROM ").push(resource.from).push(" ORDER BY ").push(column);
+            sql.push(if *down { " DESC" } else { " ASC" });
+            sql.push(" LIMIT 1 OFFSET ?)").value(SHORT.cast_signed());
+        }
+        self.order(&mut sql, asking.engine(), plan);
         let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
         let offset = i64::try_from(self.offset).unwrap_or(i64::MAX);
         sql.push(" LIMIT ? OFFSET ?").value(limit.saturating_add(1)).value(offset);
-        let mut items = catalog.find::<R>(sql).await?;
+        let mut items = asking.catalog.find::<R>(sql).await?;
         let more = items.len() as u64 > self.limit;
         items.truncate(self.limit as usize);
         Ok(Page { items, more })
@@ -71,35 +108,37 @@ impl List {
         if bare && self.resource.counted.is_some() && (engine == Engine::Sqlite || rows > EXACT) {
             return Ok(Count { count: rows, exact: engine == Engine::Sqlite });
         }
-        let ways = self.ways(catalog, scope);
+        let trigrams = self.trigrams(catalog).await?;
+        let asking = Asking { catalog, scope, trigrams };
+        let ways = self.ways(&asking);
         // All that an index finds fits then, so that counting may stop anywhere.
         let alone = matches!(&ways[..], [Way::Scope | Way::Field(_)]) && self.parts(scope) == 1;
         let plan = if rows <= SAMPLE || alone {
             ways.first().map_or(Plan::Any, |way| Plan::Gather(*way))
         } else {
-            match self.sparsest(catalog, scope, ways, SAMPLE).await? {
+            match self.sparsest(&asking, ways, SAMPLE).await? {
                 Some((way, _)) => Plan::Gather(way),
                 None if bare => Plan::Any,
-                None => return self.estimate(catalog, scope, rows).await,
+                None => return self.estimate(&asking, rows).await,
             }
         };
         let mut sql = Sql::new("SELECT COUNT(*) FROM (SELECT 1 FROM ");
         sql.push(self.resource.from);
-        self.conditions(&mut sql, engine, scope, &plan);
+        self.conditions(&mut sql, &asking, &plan);
         sql.push(" LIMIT ?) AS found").value(EXACT.cast_signed() + 1);
         let count: u64 = single(catalog.rows(sql).await?)?;
         Ok(Count { count: count.min(EXACT), exact: count <= EXACT })
     }
 
     /// From how many of the newest rows fit.
-    async fn estimate(&self, catalog: &Catalog, scope: &Scope, rows: u64) -> Result<Count> {
+    async fn estimate(&self, asking: &Asking<'_>, rows: u64) -> Result<Count> {
         let resource = self.resource;
         let mut sql = Sql::new("SELECT COUNT(*) FROM (SELECT * FROM ");
         sql.push(resource.from).push(" ORDER BY ").push(resource.key).push(" DESC LIMIT ?)");
         sql.value(SAMPLE.cast_signed()).push(" AS newest");
         // None of the ways: all of those rows are read.
-        self.conditions(&mut sql, catalog.engine(), scope, &Plan::Walk(Vec::new()));
-        let fit: u64 = single(catalog.rows(sql).await?)?;
+        self.conditions(&mut sql, asking, &Plan::Walk(Vec::new()));
+        let fit: u64 = single(asking.catalog.rows(sql).await?)?;
         Ok(Count { count: fit.saturating_mul(rows.max(SAMPLE)) / SAMPLE, exact: false })
     }
 
@@ -111,35 +150,35 @@ impl List {
         fields.count() + usize::from(scoped) + usize::from(!self.keywords.is_empty())
     }
 
-    fn conditions(&self, sql: &mut Sql, engine: Engine, scope: &Scope, plan: &Plan) {
-        let mut and = " WHERE ";
+    /// All conditions; whether there are none.
+    fn conditions(&self, sql: &mut Sql, asking: &Asking<'_>, plan: &Plan) -> bool {
+        let mut none = true;
         let mut next = |sql: &mut Sql| {
-            sql.push(std::mem::replace(&mut and, " AND "));
+            sql.push(if std::mem::take(&mut none) { " WHERE " } else { " AND " });
         };
+        let engine = asking.engine();
         let by = |way: Way| match engine {
             // To SQLite an expression is not the column that an index is on.
             Engine::Sqlite if !plan.uses(way) => "+",
             Engine::Sqlite | Engine::Postgres => "",
         };
-        if self.resource.organisation.is_some() && *scope != Scope::All {
+        if self.resource.organisation.is_some() && *asking.scope != Scope::All {
             next(sql);
-            self.condition(sql, engine, scope, Way::Scope, by(Way::Scope));
+            self.condition(sql, asking, Way::Scope, by(Way::Scope));
         }
         for place in 0..self.resource.fields.len() {
             if self.filters.iter().any(|filter| filter.field == place) {
                 next(sql);
                 let way = Way::Field(place);
-                self.condition(sql, engine, scope, way, by(way));
+                self.condition(sql, asking, way, by(way));
             }
         }
         let Some(search) = self.resource.search.filter(|_| !self.keywords.is_empty()) else {
-            return;
+            return none;
         };
-        if let (Some(table), Engine::Sqlite) = (self.trigrams_table(), engine)
-            && plan.uses(Way::Trigrams(table))
-        {
+        if asking.trigrams.is_some() && plan.uses(Way::Words) {
             next(sql);
-            self.condition(sql, engine, scope, Way::Trigrams(table), "");
+            self.condition(sql, asking, Way::Words, "");
         }
         // Also of what trigrams found: what counts as the same letter is told in one way only.
         next(sql);
@@ -150,29 +189,31 @@ impl List {
             sql.push(" LIKE ? ESCAPE '\\'").value(pattern(word));
         }
         sql.push(")");
+        none
     }
 
     /// One condition; `plus` stands before its column.
     pub(super) fn condition(
         &self,
         sql: &mut Sql,
-        engine: Engine,
-        scope: &Scope,
+        asking: &Asking<'_>,
         way: Way,
         plus: &'static str,
     ) {
         match way {
             Way::Scope => {
                 if let (Scope::Organisations(ids), Some(column)) =
-                    (scope, self.resource.organisation)
+                    (asking.scope, self.resource.organisation)
                 {
                     sql.push(plus).push(column).push(" IN ").push_set(ids.iter().copied());
                 }
             }
-            Way::Field(place) => self.of_field(sql, engine, place, plus),
-            Way::Trigrams(table) => {
-                sql.push(self.resource.key).push(" IN (SELECT rowid FROM ").push(table);
-                sql.push(" WHERE ").push(table).push(" MATCH ?)").value(self.trigrams());
+            Way::Field(place) => self.of_field(sql, asking.engine(), place, plus),
+            Way::Words => {
+                if let Some(Trigrams { table, question }) = &asking.trigrams {
+                    sql.push(self.resource.key).push(" IN (SELECT rowid FROM ").push(table);
+                    sql.push(" WHERE ").push(table).push(" MATCH ?)").value(question);
+                }
             }
         }
     }

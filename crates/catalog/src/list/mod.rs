@@ -25,9 +25,11 @@ mod parse;
 mod plan;
 #[cfg(test)]
 mod tests;
+mod trigrams;
 
 pub use self::compile::{Count, Page, Scope};
 pub use self::metadata::{FieldMetadata, Metadata};
+pub(crate) use self::trigrams::Frequencies;
 
 /// How many items a page has when nobody says, and at most.
 pub const DEFAULT_LIMIT: u64 = 1000;

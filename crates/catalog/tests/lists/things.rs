@@ -76,7 +76,7 @@ const SQLITE: &[&str] = &[
     "CREATE TABLE things (id INTEGER PRIMARY KEY, name TEXT, note TEXT, state TEXT, at BIGINT, \
      until BIGINT, managed BIGINT, bits BIGINT, size BIGINT, organisation_id BIGINT, search TEXT)",
     "CREATE VIRTUAL TABLE things_trigrams USING fts5 (search, content='things', \
-     content_rowid='id', tokenize='trigram', columnsize=0)",
+     content_rowid='id', tokenize='trigram', detail='none', columnsize=0)",
     "CREATE TRIGGER things_inserted AFTER INSERT ON things BEGIN \
      INSERT INTO things_trigrams (rowid, search) VALUES (new.id, new.search); \
      UPDATE counts SET rows = rows + 1 WHERE name = 'things'; END",
