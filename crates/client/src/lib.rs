@@ -1,1 +1,20 @@
-//! The typed client of the native API.
+//! The typed client of the native API, for programs that have no runtime of their own.
+//!
+//! A [`Client`] talks to an appliance through its control socket, or over TLS with the token of a
+//! session or a key. The certificate of an appliance is either signed by somebody who is trusted,
+//! or the very one that was seen when logging in ([`Trust`]); there is no way to skip the check.
+//! Calls block; [`Client::events`] and [`Client::download`] take what comes as it comes.
+
+mod client;
+mod connection;
+mod error;
+mod logins;
+mod place;
+mod trust;
+pub mod types;
+
+pub use client::{Client, Events};
+pub use error::{Error, Problem, Result};
+pub use logins::{Login, Logins};
+pub use place::{Address, Place, Token};
+pub use trust::{Fingerprint, Trust};
