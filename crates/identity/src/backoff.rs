@@ -1,8 +1,8 @@
 //! Waiting longer after each failed login, per account and per address.
 //!
-//! An attempt counts as failed from its beginning, so that many at once are no way around it. The
-//! table is bounded; the failures of users that there are stand in the catalogue as well, for
-//! restarts and other nodes. Names that nobody has are treated the same, so that waiting tells
+//! Attempts that are under way are counted, so that many at once are no way around it; one that is
+//! given up has failed. The table is bounded; the failures of users that there are stand in the
+//! catalogue as well, for restarts and other nodes. Names that nobody has are treated the same, so that waiting tells
 //! nothing about them.
 
 use std::collections::HashMap;
@@ -18,6 +18,9 @@ use crate::secret::sha256;
 /// Failures that cost nothing: of an account, and of an address, behind which there may be many.
 const FREE: u32 = 3;
 const FREE_ADDRESS: u32 = 20;
+/// Attempts at once, as long as failures cost nothing; then it is one.
+const AT_ONCE: u32 = 8;
+const AT_ONCE_ADDRESS: u32 = 64;
 /// The longest wait.
 const LONGEST: Duration = Duration::from_secs(300);
 /// Failures are forgotten after so long without another.
@@ -33,6 +36,7 @@ enum Who {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     failures: u32,
+    under_way: u32,
     until: Timestamp,
     last: Timestamp,
 }
@@ -43,11 +47,21 @@ pub(crate) struct Backoff {
     table: Mutex<HashMap<Who, Entry>>,
 }
 
-/// An attempt that was let through.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Attempt {
+/// An attempt that was let through. It has failed unless something else is said.
+#[derive(Debug)]
+pub(crate) struct Attempt<'a> {
+    backoff: &'a Backoff,
     account: Who,
     address: Option<Who>,
+    at: Timestamp,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Failed,
+    Passed,
+    Void,
 }
 
 /// How long to wait after so many failures in a row.
@@ -72,47 +86,40 @@ impl Backoff {
         account: &str,
         address: Option<IpAddr>,
         now: Timestamp,
-    ) -> Result<Attempt, Duration> {
-        let attempt = Attempt {
-            account: Who::Account(sha256(account.as_bytes())),
-            address: address.map(|address| Who::Address(network(address))),
-        };
+    ) -> Result<Attempt<'_>, Duration> {
+        let account = Who::Account(sha256(account.as_bytes()));
+        let address = address.map(|address| Who::Address(network(address)));
         let mut table = self.table();
-        let whom = [Some((attempt.account, FREE)), attempt.address.map(|who| (who, FREE_ADDRESS))];
-        for (who, _) in whom.into_iter().flatten() {
-            if let Some(entry) = table.get(&who)
-                && entry.until > now
-            {
+        for who in [Some(account), address].into_iter().flatten() {
+            let Some(entry) = table.get_mut(&who) else { continue };
+            if entry.until > now {
                 let left = entry.until.duration_since(now);
                 return Err(Duration::try_from(left).unwrap_or(LONGEST));
             }
-        }
-        for (who, free) in whom.into_iter().flatten() {
-            make_room(&mut table, &who, now);
-            let entry = table.entry(who).or_insert(Entry { failures: 0, until: now, last: now });
-            if after(entry.last, FORGET) < now {
+            if entry.under_way == 0 && after(entry.last, FORGET) < now {
                 entry.failures = 0;
             }
-            entry.failures = entry.failures.saturating_add(1);
-            entry.until = after(now, wait(entry.failures, free));
+            let most = if entry.failures <= who.free() { who.at_once() } else { 1 };
+            if entry.under_way >= most {
+                return Err(Duration::from_secs(1));
+            }
+        }
+        for who in [Some(account), address].into_iter().flatten() {
+            make_room(&mut table, &who, now);
+            let new = Entry { failures: 0, under_way: 0, until: now, last: now };
+            let entry = table.entry(who).or_insert(new);
+            entry.under_way += 1;
             entry.last = now;
         }
-        Ok(attempt)
+        drop(table);
+        Ok(Attempt { backoff: self, account, address, at: now, outcome: Outcome::Failed })
     }
 
-    /// It was good: the account begins anew. The address has one failure less, but no more: else
-    /// one good account would be a way to try others for ever.
-    pub(crate) fn passed(&self, attempt: Attempt) {
-        let mut table = self.table();
-        table.remove(&attempt.account);
-        undo(&mut table, attempt.address);
-    }
-
-    /// It was neither good nor bad.
-    pub(crate) fn void(&self, attempt: Attempt) {
-        let mut table = self.table();
-        undo(&mut table, Some(attempt.account));
-        undo(&mut table, attempt.address);
+    /// Forgets the failures of an account.
+    pub(crate) fn forget(&self, account: &str) {
+        if let Some(entry) = self.table().get_mut(&Who::Account(sha256(account.as_bytes()))) {
+            (entry.failures, entry.until) = (0, entry.last);
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<Who, Entry>> {
@@ -120,10 +127,53 @@ impl Backoff {
     }
 }
 
-fn undo(table: &mut HashMap<Who, Entry>, who: Option<Who>) {
-    if let Some(entry) = who.and_then(|who| table.get_mut(&who)) {
-        entry.failures = entry.failures.saturating_sub(1);
-        entry.until = entry.last;
+impl Attempt<'_> {
+    /// It was good: the account begins anew. The address doesn't: else one good account would be
+    /// a way to try others for ever.
+    pub(crate) fn passed(mut self) {
+        self.outcome = Outcome::Passed;
+    }
+
+    /// It was neither good nor bad.
+    pub(crate) fn void(mut self) {
+        self.outcome = Outcome::Void;
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        let mut table = self.backoff.table();
+        for who in [Some(self.account), self.address].into_iter().flatten() {
+            let Some(entry) = table.get_mut(&who) else { continue };
+            entry.under_way = entry.under_way.saturating_sub(1);
+            match self.outcome {
+                Outcome::Failed => {
+                    entry.failures = entry.failures.saturating_add(1);
+                    entry.until = after(self.at, wait(entry.failures, who.free()));
+                }
+                Outcome::Passed if who == self.account => entry.failures = 0,
+                Outcome::Passed | Outcome::Void => {}
+            }
+            if entry.failures == 0 && entry.under_way == 0 {
+                table.remove(&who);
+            }
+        }
+    }
+}
+
+impl Who {
+    fn free(self) -> u32 {
+        match self {
+            Self::Account(_) => FREE,
+            Self::Address(_) => FREE_ADDRESS,
+        }
+    }
+
+    fn at_once(self) -> u32 {
+        match self {
+            Self::Account(_) => AT_ONCE,
+            Self::Address(_) => AT_ONCE_ADDRESS,
+        }
     }
 }
 
@@ -164,27 +214,54 @@ mod tests {
         assert_eq!(wait(u32::MAX, FREE), LONGEST);
     }
 
+    fn fail(backoff: &Backoff, account: &str, second: i64) {
+        drop(backoff.begin(account, None, at(second)).unwrap());
+    }
+
     #[test]
     fn an_account_waits_and_a_good_login_ends_it() {
         let backoff = Backoff::default();
         for _ in 0..4 {
-            backoff.begin("jo", None, at(0)).unwrap();
+            fail(&backoff, "jo", 0);
         }
         assert_eq!(backoff.begin("jo", None, at(0)).unwrap_err().as_secs(), 1);
-        assert!(backoff.begin("mo", None, at(0)).is_ok());
-        let attempt = backoff.begin("jo", None, at(1)).unwrap();
+        fail(&backoff, "mo", 0);
+        fail(&backoff, "jo", 1);
         assert_eq!(backoff.begin("jo", None, at(2)).unwrap_err().as_secs(), 1);
-        backoff.passed(attempt);
-        assert!(backoff.begin("jo", None, at(2)).is_ok());
+        backoff.begin("jo", None, at(3)).unwrap().passed();
+        for _ in 0..4 {
+            fail(&backoff, "jo", 3);
+        }
+        assert!(backoff.begin("jo", None, at(3)).is_err());
+        backoff.forget("jo");
+        fail(&backoff, "jo", 3);
+    }
+
+    #[test]
+    fn many_at_once_are_no_way_around_it_nor_in_the_way_of_good_ones() {
+        let backoff = Backoff::default();
+        let begin = || backoff.begin("jo", None, at(0));
+        let under_way: Vec<_> = (0..AT_ONCE).map(|_| begin().unwrap()).collect();
+        assert!(begin().is_err());
+        under_way.into_iter().for_each(Attempt::passed);
+        let under_way: Vec<_> = (0..AT_ONCE).map(|_| begin().unwrap()).collect();
+        drop(under_way);
+        // Eight failures: then one at a time, after the wait.
+        let later = || backoff.begin("jo", None, at(16));
+        assert!(backoff.begin("jo", None, at(15)).is_err());
+        let one = later().unwrap();
+        assert!(later().is_err());
+        one.void();
+        assert!(later().is_ok());
     }
 
     #[test]
     fn what_was_neither_is_not_counted() {
         let backoff = Backoff::default();
         for _ in 0..100 {
-            let attempt = backoff.begin("jo", None, at(0)).unwrap();
-            backoff.void(attempt);
+            backoff.begin("jo", None, at(0)).unwrap().void();
         }
+        assert!(backoff.table().is_empty());
     }
 
     #[test]
@@ -194,24 +271,26 @@ mod tests {
         let same_network: IpAddr = "2001:db8::ffff".parse().unwrap();
         let other: IpAddr = "2001:db8:0:1::1".parse().unwrap();
         for i in 0..=FREE_ADDRESS {
-            backoff.begin(&format!("user{i}"), Some(one), at(0)).unwrap();
+            drop(backoff.begin(&format!("user{i}"), Some(one), at(0)).unwrap());
         }
         assert!(backoff.begin("jo", Some(same_network), at(0)).is_err());
         assert!(backoff.begin("jo", Some(other), at(0)).is_ok());
-        assert_eq!(
-            network("::ffff:10.0.0.1".parse().unwrap()),
-            "10.0.0.1".parse::<IpAddr>().unwrap()
-        );
+        let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
+        assert_eq!(network(mapped), "10.0.0.1".parse::<IpAddr>().unwrap());
+        // A good login is no way to go on trying.
+        backoff.begin("me", Some(one), at(1)).unwrap().passed();
+        drop(backoff.begin("user0", Some(one), at(1)).unwrap());
+        assert!(backoff.begin("jo", Some(one), at(2)).is_err());
     }
 
     #[test]
     fn failures_are_forgotten_in_time() {
         let backoff = Backoff::default();
         for _ in 0..4 {
-            backoff.begin("jo", None, at(0)).unwrap();
+            fail(&backoff, "jo", 0);
         }
         for _ in 0..3 {
-            backoff.begin("jo", None, at(3602)).unwrap();
+            fail(&backoff, "jo", 3602);
         }
     }
 
@@ -219,7 +298,7 @@ mod tests {
     fn the_table_is_bounded() {
         let backoff = Backoff::default();
         for i in 0..ENTRIES + 10 {
-            backoff.begin(&i.to_string(), None, at(i as i64 / 1000)).unwrap();
+            fail(&backoff, &i.to_string(), i as i64 / 1000);
         }
         assert_eq!(backoff.table().len(), ENTRIES);
     }

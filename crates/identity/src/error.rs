@@ -24,6 +24,11 @@ pub enum Error {
         /// What was looked for.
         what: &'static str,
     },
+    /// The catalogue belongs to another key.
+    #[error(
+        "this catalogue was made with another appliance's key: put that key's file back; nodes that share a catalogue share the key"
+    )]
+    OtherKey,
     /// A value can't be taken.
     #[error("{field}: {why}")]
     Invalid {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use strongroom_catalog::identity::{Grant, NewUser, Organisation, Role, User};
+use data_encoding::HEXLOWER;
+use strongroom_catalog::identity::{Grant, NewUser, Organisation, Role, Setting, User};
 use strongroom_catalog::{Catalog, Tx};
 
 use crate::audit::{Deed, Who};
@@ -15,10 +16,12 @@ use crate::password::Passwords;
 use crate::principal::Via;
 use crate::seal::ApplianceKey;
 use crate::secret::Secret;
-use crate::{Result, passphrase};
+use crate::{Error, Result, passphrase};
 
 /// The name of the first administrator.
 const ADMIN: &str = "admin";
+/// The setting that tells whether the key is the catalogue's.
+const KEY_CHECK: &str = "appliance.key_check";
 /// The name of the topmost organisation.
 const ROOT: &str = "root";
 
@@ -78,7 +81,7 @@ impl Identity {
     /// this once. To be called at every start; nodes that start at once make it once.
     ///
     /// # Errors
-    /// Those of the catalogue; [`Error::Random`](crate::Error::Random).
+    /// [`Error::OtherKey`]; those of the catalogue; [`Error::Random`].
     pub async fn first_run(&self) -> Result<Option<FirstRun>> {
         let catalog = &self.inner.catalog;
         let fresh = catalog.find_one::<Organisation>(Organisation::root()).await?.is_none();
@@ -91,6 +94,7 @@ impl Identity {
             }
             false => None,
         };
+        self.check_key_of_catalog().await?;
         let mut change = self.change(Who::appliance()).await?;
         let outdated = self.write_roles(change.tx()).await?;
         let root = change.tx().find_one::<Organisation>(Organisation::root()).await?;
@@ -121,8 +125,21 @@ impl Identity {
             let grant = Grant { user_id, role_id: role.id, organisation_id: root };
             grant.insert(tx).await?;
         }
+        let check = self.inner.key.seal(KEY_CHECK, KEY_CHECK.as_bytes())?;
+        let check = format!("\"{}\"", HEXLOWER.encode(&check));
+        Setting::set(tx, KEY_CHECK, &check, now).await?;
         change.commit(Deed::new("appliance.first_run", "").within(root)).await?;
         Ok(Some(FirstRun { name: ADMIN, passphrase }))
+    }
+
+    /// Refuses a catalogue that another key was used with: what is sealed in it could not be
+    /// opened, and what is sealed with this one not by other nodes.
+    async fn check_key_of_catalog(&self) -> Result<()> {
+        let found = self.inner.catalog.find_one::<Setting>(Setting::by_name(KEY_CHECK)).await?;
+        let Some(found) = found else { return Ok(()) };
+        let sealed = HEXLOWER.decode(found.value.trim_matches('"').as_bytes());
+        let sealed = sealed.map_err(|_| Error::OtherKey)?;
+        self.inner.key.unseal(KEY_CHECK, &sealed).map(drop).map_err(|_| Error::OtherKey)
     }
 
     /// Writes the built-in roles as this version has them; whether any was otherwise.

@@ -16,6 +16,8 @@ use crate::{AuthError, Result, second_factor, totp};
 pub(crate) const NAME: usize = 128;
 
 const LOGIN: &str = "login";
+/// A number that no user has.
+const NOBODY: i64 = 0;
 
 impl Identity {
     pub(crate) async fn log_in(
@@ -33,15 +35,14 @@ impl Identity {
         let attempt = attempt.map_err(|wait| AuthError::Blocked { wait })?;
         let user = inner.catalog.find_one::<User>(User::by_name(name)).await?;
         let user = user.filter(|user| user.source == "local");
-        let secrets = match &user {
-            Some(user) => inner.catalog.find_one::<UserSecrets>(User::by_id(user.id)).await?,
-            None => None,
-        };
+        // Also for a user that there isn't: what is asked should take as long.
+        let id = user.as_ref().map_or(NOBODY, |user| user.id);
+        let secrets = inner.catalog.find_one::<UserSecrets>(User::by_id(id)).await?;
         // Another node, or this one before a restart, may have counted failures.
         if let Some(until) = secrets.as_ref().and_then(|secrets| secrets.blocked_until)
             && until > now
         {
-            inner.backoff.void(attempt);
+            attempt.void();
             let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
             return Err(AuthError::Blocked { wait });
         }
@@ -49,7 +50,7 @@ impl Identity {
         let right = match inner.passwords.verify(password, hash).await {
             Ok(right) => right,
             Err(error) => {
-                inner.backoff.void(attempt);
+                attempt.void();
                 return Err(error.into());
             }
         };
@@ -59,7 +60,7 @@ impl Identity {
         };
         if secrets.totp_confirmed {
             let Some(code) = code else {
-                inner.backoff.void(attempt);
+                attempt.void();
                 return Err(AuthError::SecondFactor);
             };
             if !self.second_factor(&secrets, &code).await? {
@@ -67,7 +68,7 @@ impl Identity {
                 return Err(AuthError::Credentials);
             }
         }
-        inner.backoff.passed(attempt);
+        attempt.passed();
         let who = who(Some(&user), origin);
         let principal = match self.principal(user, None, Via::Password, origin).await {
             Ok(principal) => principal,
@@ -91,12 +92,11 @@ impl Identity {
         why: &'static str,
     ) -> Result<(), AuthError> {
         let now = self.inner.clock.now();
+        let id = user.map_or(NOBODY, |user| user.id);
         let mut tx = self.inner.catalog.begin().await?;
-        if let Some(user) = user {
-            let secrets = tx.find_one::<UserSecrets>(User::by_id(user.id)).await?;
-            let failures = secrets.map_or(0, |secrets| secrets.failures).saturating_add(1);
-            UserSecrets::failed(&mut tx, user.id, blocked_until(failures, now)).await?;
-        }
+        let secrets = tx.find_one::<UserSecrets>(User::by_id(id)).await?;
+        let failures = secrets.map_or(0, |secrets| secrets.failures).saturating_add(1);
+        UserSecrets::failed(&mut tx, id, blocked_until(failures, now)).await?;
         self.append(&mut tx, who(user, origin), Deed::new(LOGIN, "").failed(why)).await?;
         tx.commit().await?;
         Ok(())

@@ -8,7 +8,7 @@ use crate::change::Change;
 use crate::identity::Identity;
 use crate::principal::Principal;
 use crate::rights::Right;
-use crate::users::{check_name, check_text};
+use crate::users::{check_name, check_text, taken};
 use crate::{Error, Result};
 
 /// How deep the tree may be.
@@ -45,7 +45,8 @@ impl Identity {
         let mut change = self.change(Who::from(by)).await?;
         check_place(&mut change, None, parent).await?;
         let now = self.inner.clock.now();
-        let id = Organisation::insert(change.tx(), Some(parent), name, description, now).await?;
+        let made = Organisation::insert(change.tx(), Some(parent), name, description, now).await;
+        let id = made.map_err(taken("organisation name"))?;
         let made = change.organisation(id).await?;
         change.commit(Deed::new("organisation.create", name).within(id)).await?;
         Ok(made)
@@ -87,7 +88,7 @@ impl Identity {
             check_place(&mut change, Some(id), parent).await?;
             found.parent_id = Some(parent);
         }
-        found.update(change.tx()).await?;
+        found.update(change.tx()).await.map_err(taken("organisation name"))?;
         let found = change.organisation(id).await?;
         change.commit(Deed::new("organisation.change", &found.name).within(id)).await?;
         Ok(found)

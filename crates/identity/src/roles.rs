@@ -8,7 +8,7 @@ use crate::change::Change;
 use crate::identity::Identity;
 use crate::principal::Principal;
 use crate::rights::{Right, RightSet};
-use crate::users::{check_name, check_text};
+use crate::users::{check_name, check_text, taken};
 use crate::{Error, Result};
 
 /// A role as it is to be.
@@ -33,7 +33,7 @@ impl Identity {
         let mut change = self.change(Who::from(by)).await?;
         let (now, rights) = (self.inner.clock.now(), spec.rights.to_string());
         let made = Role::insert(change.tx(), &spec.name, &spec.description, &rights, false, now);
-        let id = made.await?;
+        let id = made.await.map_err(taken("role name"))?;
         let role = find(&mut change, id).await?;
         change.commit(Deed::new("role.create", &role.name).detail(rights)).await?;
         Ok(role)
@@ -58,7 +58,7 @@ impl Identity {
         role.version = version.unwrap_or(role.version);
         (role.name, role.description) = (spec.name, spec.description);
         role.rights = spec.rights.to_string();
-        role.update(change.tx()).await?;
+        role.update(change.tx()).await.map_err(taken("role name"))?;
         let role = find(&mut change, id).await?;
         change.commit(Deed::new("role.change", &role.name).detail(&role.rights)).await?;
         Ok(role)

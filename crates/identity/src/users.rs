@@ -1,6 +1,7 @@
 //! Users: made, changed, given passwords, removed.
 
-use strongroom_catalog::identity::{NewUser, Session, User, UserSecrets, fold};
+use strongroom_catalog as catalog;
+use strongroom_catalog::identity::{ApiKey, NewUser, Session, User, UserSecrets, fold};
 
 use crate::audit::{Deed, Who};
 use crate::change::Change;
@@ -82,7 +83,8 @@ impl Identity {
             enabled: true,
         };
         let now = self.inner.clock.now();
-        let id = User::insert(change.tx(), &new, hash.as_deref(), now).await?;
+        let made = User::insert(change.tx(), &new, hash.as_deref(), now).await;
+        let id = made.map_err(taken("user name"))?;
         let user = change.user(id).await?;
         change.commit(Deed::new("user.create", &user.name).within(user.organisation_id)).await?;
         Ok(user)
@@ -109,6 +111,7 @@ impl Identity {
         if let Some(organisation) = what.organisation_id {
             by.require(Right::UserManage, organisation, "organisation")?;
             user.organisation_id = change.organisation(organisation).await?.id;
+            ApiKey::move_with(change.tx(), id, organisation).await?;
         }
         if let Some(name) = what.full_name {
             check_text("full_name", &name, 256)?;
@@ -162,10 +165,12 @@ impl Identity {
         let user = self.managed(&mut change, by, id).await?;
         local(&user)?;
         UserSecrets::set_password(change.tx(), id, &hash, must_change).await?;
-        UserSecrets::failed(change.tx(), id, None).await?;
+        UserSecrets::unblock(change.tx(), id).await?;
         Session::remove_of_user(change.tx(), id, None).await?;
         let deed = Deed::new("user.set_password", &user.name).within(user.organisation_id);
-        change.commit(deed).await
+        change.commit(deed).await?;
+        self.inner.backoff.forget(&fold(&user.name));
+        Ok(())
     }
 
     /// Changes one's own password, and ends one's other sessions.
@@ -211,7 +216,7 @@ impl Identity {
             self.record(by, deed.failed(AuthError::Credentials.word())).await?;
             return Err(Error::Invalid { field: "password", why: "it is not yours".into() });
         }
-        inner.backoff.passed(attempt);
+        attempt.passed();
         Ok(())
     }
 
@@ -271,6 +276,14 @@ fn local(user: &User) -> Result<()> {
     match user.source.as_str() {
         "local" => Ok(()),
         _ => Err(Error::State("this user's password is kept by a directory: change it there")),
+    }
+}
+
+/// A name that another has is told as that, not as a column.
+pub(crate) fn taken(what: &str) -> impl FnOnce(catalog::Error) -> catalog::Error {
+    move |error| match error {
+        catalog::Error::Exists { .. } => catalog::Error::Exists { what: what.into() },
+        other => other,
     }
 }
 

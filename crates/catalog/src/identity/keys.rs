@@ -168,6 +168,15 @@ impl ApiKey {
         changed(tx.execute(sql).await?, "key")
     }
 
+    /// A user's keys go with it to another organisation.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn move_with(tx: &mut Tx, user: i64, organisation: i64) -> Result<()> {
+        let sql = Sql::new("UPDATE api_keys SET organisation_id = ? WHERE user_id = ?");
+        tx.execute(sql.bind(organisation).bind(user)).await.map(drop)
+    }
+
     /// Tells that it was used.
     ///
     /// # Errors

@@ -285,6 +285,15 @@ impl UserSecrets {
         tx.execute(sql.bind(until).bind(id)).await.map(drop)
     }
 
+    /// Forgets the failed logins.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn unblock(tx: &mut Tx, id: i64) -> Result<()> {
+        let sql = Sql::new("UPDATE users SET failures = 0, blocked_until = NULL WHERE id = ?");
+        tx.execute(sql.bind(id)).await.map(drop)
+    }
+
     /// Tells of a good login.
     ///
     /// # Errors

@@ -3,7 +3,9 @@
 use crate::world::{World, key, origin, password};
 use strongroom_catalog::identity::{Role, User};
 use strongroom_catalog::{Catalog, Sql, testing};
-use strongroom_identity::{AuthError, Credential, Identity, ROLES, Right, RightSet, Via};
+use strongroom_identity::{
+    ApplianceKey, AuthError, Credential, Error, Identity, ROLES, Right, RightSet, Via,
+};
 
 #[tokio::test]
 async fn the_first_run_makes_an_administrator_once() {
@@ -86,6 +88,18 @@ async fn the_control_socket_knows_root_and_the_same_unix_user_only() {
         assert!(matches!(refused, Err(AuthError::Credentials)));
         let appliance = world.identity.appliance().await.unwrap();
         assert!(appliance.has(Right::SystemManage, world.root));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_catalogue_is_refused_with_another_key() {
+    testing::each(|catalog| async move {
+        let world = World::new(catalog).await;
+        let other = ApplianceKey::from_bytes(&[43; 32]);
+        let other = Identity::open(world.catalog.clone(), other).await.unwrap();
+        assert!(matches!(other.first_run().await, Err(Error::OtherKey)));
+        assert!(world.identity.verify_audit().await.unwrap().is_good());
     })
     .await;
 }
