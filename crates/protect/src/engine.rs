@@ -43,7 +43,8 @@ pub struct Options {
     pub backoff: Duration,
     /// The longest time between two tries.
     pub max_backoff: Duration,
-    /// How long a pool that another process has is left to that one.
+    /// How long a pool that another process has is left to that one; twice as long each further
+    /// time, up to 32 times as long.
     pub elsewhere: Duration,
     /// Whether no other engine can be alive when this one starts: then what was running is taken
     /// up at once, and not when its lease ends.
@@ -84,6 +85,14 @@ impl Options {
     }
 }
 
+/// A pool that another process has.
+pub(crate) struct Elsewhere {
+    /// How often it was found so, one after the other.
+    pub(crate) times: u32,
+    /// Until when it is left to that one.
+    pub(crate) until: Instant,
+}
+
 /// What all parts of an engine share.
 pub(crate) struct Inner {
     pub(crate) catalog: Catalog,
@@ -92,8 +101,8 @@ pub(crate) struct Inner {
     pub(crate) running: Mutex<HashMap<i64, Arc<Live>>>,
     /// How many jobs run, for those who wait for it to change.
     pub(crate) count: watch::Sender<usize>,
-    /// Pools that another process has, and until when they are left to it.
-    pub(crate) elsewhere: Mutex<HashMap<i64, Instant>>,
+    /// Pools that another process has.
+    pub(crate) elsewhere: Mutex<HashMap<i64, Elsewhere>>,
     pub(crate) draining: AtomicBool,
     /// One at a time claims; who has this knows that nobody does.
     pub(crate) claiming: Semaphore,

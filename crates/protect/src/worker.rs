@@ -11,7 +11,7 @@ use strongroom_catalog::jobs::{self, Claim, End, State, Worker};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::engine::{Inner, lock};
+use crate::engine::{Elsewhere, Inner, lock};
 use crate::live::{Live, Stop};
 use crate::{Failure, Outcome, Run, Work};
 
@@ -54,9 +54,9 @@ fn has_room(inner: &Inner) -> bool {
 
 async fn claim(inner: &Inner) -> Result<Option<Claim>> {
     let not_pools: Vec<i64> = {
-        let mut elsewhere = lock(&inner.elsewhere);
-        elsewhere.retain(|_, until| *until > Instant::now());
-        elsewhere.keys().copied().collect()
+        let elsewhere = lock(&inner.elsewhere);
+        let now = Instant::now();
+        elsewhere.iter().filter(|(_, at)| at.until > now).map(|(pool, _)| *pool).collect()
     };
     let kinds: Vec<&str> = inner.works.keys().copied().collect();
     let options = &inner.options;
@@ -201,9 +201,8 @@ async fn end(
         };
         live.log(level, text);
     }
-    if let (Err(Failure::Elsewhere(_)), Some(pool)) = (&done, live.pool) {
-        let until = Instant::now() + inner.options.elsewhere;
-        lock(&inner.elsewhere).insert(pool, until);
+    if let Some(pool) = live.pool {
+        note_elsewhere(inner, pool, matches!(done, Err(Failure::Elsewhere(_))));
     }
     if why == Stop::Lost {
         tracing::info!("job {} was taken from this worker", live.lease.job);
@@ -234,6 +233,18 @@ async fn end(
             }
         }
     }
+}
+
+/// Notes whether a pool was found in use by another process.
+fn note_elsewhere(inner: &Inner, pool: i64, is_elsewhere: bool) {
+    let mut elsewhere = lock(&inner.elsewhere);
+    if !is_elsewhere {
+        elsewhere.remove(&pool);
+        return;
+    }
+    let times = elsewhere.get(&pool).map_or(1, |before| before.times.saturating_add(1));
+    let wait = inner.options.elsewhere.saturating_mul(1 << (times - 1).min(5));
+    elsewhere.insert(pool, Elsewhere { times, until: Instant::now() + wait });
 }
 
 fn verdict(done: Result<Outcome, Failure>, why: Stop, again: Option<Duration>) -> Verdict {

@@ -111,7 +111,7 @@ impl Storage {
         let used = self.inner.used.clone();
         let (path, disks) = (new.path, new.disks);
         let (chunking, level, pack_size) = (new.chunking, new.level, new.pack_size);
-        let (pool, dir, secret) = self
+        let (pool, dir, place, secret) = self
             .blocking(move || {
                 let opened = secret.as_ref().map(PoolSecret::open).transpose()?;
                 let (dir, place) = room(&path, &disks)?;
@@ -125,11 +125,19 @@ impl Storage {
                 };
                 let pool = Arc::new(Pool::create(options, used)?);
                 place.write(&dir)?;
-                Ok((pool, dir, secret))
+                Ok((pool, dir, place, secret))
             })
             .await?;
         let uuid = pool.id().to_string();
-        let known = self.enter(name, new.organisation_id, &dir, &uuid, secret).await?;
+        let known = match self.enter(name, new.organisation_id, &dir, &uuid, secret).await {
+            Ok(known) => known,
+            Err(error) => {
+                // Nobody may have the passphrase, and the directories must be empty the next time.
+                drop(pool);
+                self.blocking(move || clear(&dir, &place)).await?;
+                return Err(error);
+            }
+        };
         self.keep(known.id, pool);
         self.tell(&known, "pool.created", "was made").await?;
         Ok(Created { pool: known, passphrase })
@@ -295,6 +303,25 @@ fn room(path: &Path, disks: &[PathBuf]) -> Result<(PathBuf, Place)> {
         }
     }
     Ok((dir, Place { disks }))
+}
+
+/// Removes a pool that was just made from the directories that were made, or empty, for it.
+fn clear(dir: &Path, place: &Place) -> Result<()> {
+    for path in place.disks.iter().map(PathBuf::as_path).chain([dir]) {
+        for entry in fs::read_dir(path).map_err(|e| Error::local(path, e))? {
+            let entry = entry.map_err(|e| Error::local(path, e))?;
+            if entry.file_name() == "lost+found" {
+                continue;
+            }
+            let (path, kind) = (entry.path(), entry.file_type());
+            let removed = match kind.map_err(|e| Error::local(&path, e))?.is_dir() {
+                true => fs::remove_dir_all(&path),
+                false => fs::remove_file(&path),
+            };
+            removed.map_err(|e| Error::local(&path, e))?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a directory if it isn't there; its absolute path.

@@ -31,6 +31,20 @@ impl Sealer for TestSealer {
     }
 }
 
+/// As one whose key is gone.
+#[derive(Debug)]
+struct NoKey;
+
+impl Sealer for NoKey {
+    fn seal(&self, _: &str, _: &[u8]) -> Result<Vec<u8>, String> {
+        Err("the key is gone".into())
+    }
+
+    fn unseal(&self, _: &str, _: &[u8]) -> Result<Zeroizing<Vec<u8>>, String> {
+        Err("the key is gone".into())
+    }
+}
+
 /// A writer that can be looked at afterwards.
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -163,6 +177,26 @@ async fn a_pool_is_made_named_removed_and_imported_again() {
         let kinds: Vec<_> = kinds.into_iter().map(|event| event.kind).collect();
         let told = ["pool.created", "pool.removed", "pool.imported", "pool.disk_replaced"];
         assert_eq!(kinds, told);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pool_that_can_not_be_entered_leaves_nothing() {
+    testing::each(|catalog| async move {
+        let bed = Bed::new(&catalog).await;
+        let keyless = Storage::new(catalog.clone(), Arc::new(NoKey), "the test").unwrap();
+        let disks: Vec<_> = ["a", "b"].iter().map(|name| bed.path(name)).collect();
+        fs::create_dir_all(disks[0].join("lost+found")).unwrap();
+        let new = || NewPool {
+            layout: Layout::Mirror,
+            disks: disks.clone(),
+            ..NewPool::new("main", 1, bed.path("p"))
+        };
+        assert!(error(keyless.create_pool(new()).await).contains("the key is gone"));
+        assert!(disks[0].join("lost+found").exists());
+        assert!(bed.storage.pool_named("main").await.is_err());
+        assert!(bed.storage.create_pool(new()).await.is_ok());
     })
     .await;
 }
