@@ -120,8 +120,12 @@ async fn take_away(
                     "UPDATE counts SET rows = (SELECT COUNT(*) FROM {table}) WHERE name = '{table}'"
                 ));
             }
+            again.push("PRAGMA wal_checkpoint(TRUNCATE)".to_owned());
         }
-        Engine::Postgres => again.push("VACUUM ANALYZE".to_owned()),
+        Engine::Postgres => {
+            again.push("VACUUM ANALYZE".to_owned());
+            again.push("CHECKPOINT".to_owned());
+        }
     }
     statements(address, &drop).await?;
     Ok(again)

@@ -175,11 +175,11 @@ pub(crate) const ALL: &[Kind] = &[
         draft.sort("expires_at:asc", "expires_at, created_at, id").page()
     }),
     page("images, by name", |r, _| {
-        ask(IMAGES).sort("name:asc", "name, created_at, id").offset(r.below(10_000)).page()
+        ask(IMAGES).sort("name:asc", "name, created_at, id").offset(r.below(1000)).page()
     }),
     page("images, by host, last first", |r, _| {
         let draft = ask(IMAGES).sort("host:desc", "host DESC, created_at DESC, id DESC");
-        draft.offset(r.below(10_000)).page()
+        draft.offset(r.below(1000)).page()
     }),
     page("images of an organisation", |r, _| {
         ask(IMAGES).organisation(1 + r.below(20).cast_signed()).offset(r.below(1000)).page()

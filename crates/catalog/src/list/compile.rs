@@ -1,17 +1,18 @@
 //! From a [`List`] to SQL.
 
 use super::plan::{Asking, Plan, SHORT, Way};
-use super::trigrams::Trigrams;
 use super::{Filter, List, Operand, Operator};
 use crate::Result;
 use crate::db::{Catalog, Engine};
 use crate::sql::Sql;
 use crate::value::{Record, Value, single};
 
-/// The most rows that are counted one by one.
-const EXACT: u64 = 50_000;
+/// The most rows that are counted one by one, in an index.
+const EXACT: u64 = 20_000;
+/// The most that are looked at, here and there in the table, to be counted.
+const FEW: u64 = 2_000;
 /// How many of the newest rows stand for all where nothing but looking at each would tell.
-const SAMPLE: u64 = 10_000;
+const SAMPLE: u64 = 5_000;
 
 /// Whose rows there are for the one who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +117,7 @@ impl List {
         let plan = if rows <= SAMPLE || alone {
             ways.first().map_or(Plan::Any, |way| Plan::Gather(*way))
         } else {
-            match self.sparsest(&asking, ways, SAMPLE).await? {
+            match self.sparsest(&asking, ways, FEW).await? {
                 Some((way, _)) => Plan::Gather(way),
                 None if bare => Plan::Any,
                 None => return self.estimate(&asking, rows).await,
@@ -185,7 +186,12 @@ impl List {
         sql.push("(");
         for (i, word) in self.keywords.iter().enumerate() {
             // Both are in lower case already.
-            sql.push(if i > 0 { " OR " } else { "" }).push(search.column);
+            sql.push(if i > 0 { " OR " } else { "" });
+            match (engine, &asking.trigrams) {
+                // What is no column isn't looked for in PostgreSQL's index of trigrams.
+                (Engine::Postgres, Some(_)) => sql.push("(").push(search.column).push(" || '')"),
+                _ => sql.push(search.column),
+            };
             sql.push(" LIKE ? ESCAPE '\\'").value(pattern(word));
         }
         sql.push(")");
@@ -209,13 +215,29 @@ impl List {
                 }
             }
             Way::Field(place) => self.of_field(sql, asking.engine(), place, plus),
-            Way::Words => {
-                if let Some(Trigrams { table, question }) = &asking.trigrams {
-                    sql.push(self.resource.key).push(" IN (SELECT rowid FROM ").push(table);
-                    sql.push(" WHERE ").push(table).push(" MATCH ?)").value(question);
-                }
+            Way::Words => self.of_words(sql, asking),
+        }
+    }
+
+    /// The rarest trigrams of the keywords.
+    fn of_words(&self, sql: &mut Sql, asking: &Asking<'_>) {
+        let (Some(trigrams), Some(search)) = (&asking.trigrams, self.resource.search) else {
+            return;
+        };
+        if asking.engine() == Engine::Sqlite {
+            let table = trigrams.table;
+            sql.push(self.resource.key).push(" IN (SELECT rowid FROM ").push(table);
+            sql.push(" WHERE ").push(table).push(" MATCH ?)").value(trigrams.question());
+            return;
+        }
+        for (i, word) in trigrams.words.iter().enumerate() {
+            sql.push(if i == 0 { "((" } else { ") OR (" });
+            for (i, trigram) in word.iter().enumerate() {
+                sql.push(if i == 0 { "" } else { " AND " }).push(search.column);
+                sql.push(" LIKE ? ESCAPE '\\'").value(pattern(trigram));
             }
         }
+        sql.push("))");
     }
 
     /// The filters of one field.

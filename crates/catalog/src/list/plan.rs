@@ -6,7 +6,8 @@
 //! there, and the other about `page * rows / matches`, side by side. SQLite knows neither number,
 //! and would walk a million rows for a rare word, or sort a million for a common one. So a short
 //! walk is tried; a page that is full by then is as it should be. If it isn't, the matches are
-//! counted, up to where both ways are equally long. PostgreSQL plans by statistics of its own.
+//! counted, up to where both ways are equally long. PostgreSQL plans by statistics of its own, but
+//! knows little of words: whether these or a filter leave fewer rows is counted there as well.
 
 use super::trigrams::Trigrams;
 use super::{Filter, List, Operator, Scope};
@@ -20,7 +21,7 @@ const MOST: u64 = 20_000;
 /// How much longer it takes to get at a row anywhere than at the next.
 const JUMP: u64 = 4;
 /// The rows of a short walk.
-pub(super) const SHORT: u64 = 1000;
+pub(super) const SHORT: u64 = 2000;
 
 /// Who asks, where, and for which words.
 #[derive(Debug)]
@@ -97,7 +98,7 @@ impl List {
     pub(super) async fn plan(&self, asking: &Asking<'_>, ways: Ways) -> Result<Plan> {
         let Ways { served, others, can_walk } = ways;
         if asking.engine() == Engine::Postgres {
-            return Ok(Plan::Any);
+            return self.plan_words(asking, served, others).await;
         }
         if others.is_empty() {
             return Ok(if served.is_empty() { Plan::Any } else { Plan::Walk(served) });
@@ -113,6 +114,22 @@ impl List {
             None if can_walk => Ok(Plan::Walk(served)),
             None => Ok(Plan::Any),
         }
+    }
+
+    /// Whether words are what rows are found by.
+    async fn plan_words(
+        &self,
+        asking: &Asking<'_>,
+        served: Vec<Way>,
+        others: Vec<Way>,
+    ) -> Result<Plan> {
+        let all: Vec<Way> = served.into_iter().chain(others).collect();
+        if all.len() < 2 || !all.contains(&Way::Words) {
+            return Ok(Plan::Any);
+        }
+        let ways = all.iter().copied().filter(|way| *way != Way::Words).collect();
+        let sparsest = self.sparsest(asking, all, MOST).await?;
+        Ok(sparsest.map_or(Plan::Walk(ways), |(way, _)| Plan::Gather(way)))
     }
 
     /// Where the page ends, with the one behind it by which it is known whether there are more.
@@ -131,9 +148,10 @@ impl List {
         let mut most = most;
         for way in ways {
             let mut sql = Sql::new("SELECT COUNT(*) FROM (SELECT 1 FROM ");
-            match (way, &asking.trigrams) {
-                (Way::Words, Some(Trigrams { table, question })) => {
-                    sql.push(table).push(" WHERE ").push(table).push(" MATCH ?").value(question);
+            match (way, &asking.trigrams, asking.engine()) {
+                (Way::Words, Some(trigrams), Engine::Sqlite) => {
+                    sql.push(trigrams.table).push(" WHERE ").push(trigrams.table);
+                    sql.push(" MATCH ?").value(trigrams.question());
                 }
                 _ => {
                     sql.push(self.resource.from).push(" WHERE ");
@@ -179,19 +197,19 @@ impl List {
 
     /// Whether what this way finds comes in the order of that column.
     fn in_order(&self, asking: &Asking<'_>, way: Way, column: &str) -> bool {
-        let (by, single) = match (way, asking.scope) {
-            (Way::Scope, Scope::Organisations(ids)) => (self.resource.organisation, ids.len() == 1),
+        // Of several values SQLite takes the rows of each up to where the page must be full.
+        let (by, equal) = match (way, asking.scope) {
+            (Way::Scope, Scope::Organisations(_)) => (self.resource.organisation, true),
             (Way::Field(place), _) => {
                 let filters = self.filters.iter().filter(|filter| filter.field == place);
-                let single = filters.clone().count() == 1
-                    && filters.clone().all(|filter| filter.operator == Operator::Equal);
-                (Some(self.resource.fields[place].column), single)
+                let equal = filters.clone().all(|filter| filter.operator == Operator::Equal);
+                (Some(self.resource.fields[place].column), equal)
             }
             (Way::Scope | Way::Words, _) => (None, false),
         };
         let Some(by) = by else { return false };
         let indexes = asking.catalog.indexes();
-        by == column || (single && indexes.order(self.resource.from, by, column))
+        by == column || (equal && indexes.order(self.resource.from, by, column))
     }
 
     /// About how many rows the table has.
@@ -230,7 +248,7 @@ mod tests {
         let fresh = Fresh::new(Engine::Sqlite).await;
         let catalog = fresh.open().await;
         let mut tx = catalog.begin().await.unwrap();
-        for number in 0..2000i64 {
+        for number in 0..3000i64 {
             let sql = "INSERT INTO events (at, severity, kind, organisation_id, job_id, message, \
                        search) VALUES (?, ?, 'k', ?, ?, '', ?)";
             let severity = if number % 3 == 0 { "error" } else { "info" };
@@ -249,7 +267,8 @@ mod tests {
         let cases = [
             (vec![], Scope::All, Plan::Any),
             (vec![errors], Scope::All, Plan::Walk(vec![field("severity")])),
-            (vec![errors, infos], Scope::All, Plan::Walk(vec![])),
+            (vec![errors, infos], Scope::All, Plan::Walk(vec![field("severity")])),
+            (vec![errors, infos, ("sort", "kind")], Scope::All, Plan::Walk(vec![])),
             (vec![], one.clone(), Plan::Walk(vec![Way::Scope])),
             (vec![("keyword", "seldom")], Scope::All, Plan::Gather(word)),
             (vec![("keyword", "common")], Scope::All, Plan::Walk(vec![])),
