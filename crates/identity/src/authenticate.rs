@@ -107,6 +107,9 @@ impl Identity {
     }
 
     pub(crate) async fn find_key(&self, prefix: &str) -> Result<(ApiKey, KeySecrets), AuthError> {
+        if !prefix.bytes().all(|c| c.is_ascii_alphanumeric()) {
+            return Err(AuthError::Credentials);
+        }
         let catalog = &self.inner.catalog;
         let key = catalog.find_one::<ApiKey>(ApiKey::by_prefix(prefix)).await?;
         let secrets = catalog.find_one::<KeySecrets>(ApiKey::by_prefix(prefix)).await?;

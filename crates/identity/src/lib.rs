@@ -1,9 +1,23 @@
 //! Users, roles, rights, organisations, keys, sessions, tokens, audit; who may do what.
 //!
 //! [`Identity`] is all of it over an open catalogue. A request shows a [`Credential`];
-//! [`Identity::authenticate`] makes a [`Principal`] of it, and [`decide`] says whether that one may
+//! [`Identity::authenticate`] makes a [`Principal`] of it, and [`decide()`] says whether that one may
 //! do an operation to an [`Object`]. Every change goes through one kind of transaction, which locks
 //! the end of the audit trail: so changes are in a row, on all nodes, and none is without its line.
+//!
+//! What is safe beside what, on one node or many, and by what:
+//!
+//! | what | with | by |
+//! |---|---|---|
+//! | a change | another change | the row `audit_head`, locked from its first statement |
+//! | a change | a line of another service | the same row, locked from that line on |
+//! | a change | reading who acts | the cache's generation; another node sees it within a second |
+//! | a login | other logins of the account | `backoff.rs`: eight at once, one after failures |
+//! | a code of the second factor | the same code | one statement that moves the last step on |
+//! | a refresh token | the same token | one statement that replaces its hash |
+//! | a signed request | the same request | the key of the table `nonces` |
+//! | an approval | its second use | one statement that marks it used |
+//! | hashing a password | other hashing | two at once, 64 wait, more are turned away |
 //!
 //! It knows no HTTP. Users of directories (LDAP, OIDC) have a place in the catalogue (`source`,
 //! `external_id`); their logins are not here yet.

@@ -27,7 +27,8 @@ impl Identity {
         code: Option<Secret>,
         origin: &Origin,
     ) -> Result<Principal, AuthError> {
-        if name.len() > NAME {
+        // No user has such a name, and PostgreSQL takes no NUL.
+        if name.len() > NAME || name.contains(char::is_control) {
             return Err(AuthError::Credentials);
         }
         let (inner, now) = (&self.inner, self.inner.clock.now());

@@ -1,7 +1,7 @@
 //! Organisations: a tree. What is granted in one is had in all below it.
 
 use strongroom_catalog as catalog;
-use strongroom_catalog::identity::Organisation;
+use strongroom_catalog::identity::{Approval, Organisation};
 
 use crate::audit::{Deed, Who};
 use crate::change::Change;
@@ -111,6 +111,7 @@ impl Identity {
         };
         by.require(Right::OrganisationManage, parent, "organisation")?;
         let in_use = "something belongs to it (users, pools, images, jobs, approvals, roles granted in it, or other organisations): remove or move that first";
+        Approval::remove_ended(change.tx(), id, self.inner.clock.now()).await?;
         match Organisation::remove(change.tx(), id).await {
             Err(catalog::Error::Referenced { .. }) => {
                 return Err(Error::InUse { what: "organisation", by: in_use });

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 /// The longest name of a program that is kept.
-const AGENT: usize = 256;
+pub(crate) const AGENT: usize = 256;
 
 /// Where a request comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

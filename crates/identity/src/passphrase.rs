@@ -1,8 +1,9 @@
 //! Passphrases of words, for the first administrator.
 //!
 //! The words are those of the Electronic Frontier Foundation's large list for dice
-//! (<https://www.eff.org/files/2016/07/18/eff_large_wordlist.txt>, by Joseph Bonneau, Creative
-//! Commons Attribution 3.0 United States), without the four that have a hyphen.
+//! (<https://www.eff.org/files/2016/07/18/eff_large_wordlist.txt>, by Joseph Bonneau), without
+//! the four that have a hyphen, under the Creative Commons Attribution 3.0 United States licence
+//! (<https://creativecommons.org/licenses/by/3.0/us/>).
 
 use zeroize::Zeroizing;
 

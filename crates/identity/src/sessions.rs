@@ -13,7 +13,7 @@ use strongroom_catalog::identity::{ApiKey, NewSession, Session, SessionTokens, U
 use crate::audit::{Deed, Who};
 use crate::clock::after;
 use crate::identity::Identity;
-use crate::origin::Origin;
+use crate::origin::{AGENT, Origin, bounded};
 use crate::principal::{Principal, Via};
 use crate::rights::Right;
 use crate::secret::{Secret, random_text, same, sha256};
@@ -141,7 +141,7 @@ impl Identity {
             kind,
             tokens,
             address: origin.address_text(),
-            agent: origin.agent.clone(),
+            agent: bounded(&origin.agent, AGENT),
             idle,
             expires_at,
             refresh_expires_at,

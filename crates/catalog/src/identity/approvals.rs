@@ -134,6 +134,18 @@ impl Approval {
         Ok(tx.execute(sql).await? == 1)
     }
 
+    /// Forgets those of an organisation that nobody can use any more; the audit trail has them.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn remove_ended(tx: &mut Tx, organisation: i64, now: Timestamp) -> Result<u64> {
+        let sql = Sql::new(
+            "DELETE FROM approvals WHERE organisation_id = ? \
+             AND (state IN ('used', 'refused') OR expires_at <= ?)",
+        );
+        tx.execute(sql.bind(organisation).bind(now)).await
+    }
+
     /// Uses up one that is approved; false when another was faster.
     ///
     /// # Errors

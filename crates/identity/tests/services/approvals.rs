@@ -179,3 +179,22 @@ async fn the_setting_guards_itself_and_is_checked() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_was_decided_does_not_hold_an_organisation() {
+    testing::each(|catalog| async move {
+        let two = Two::new(catalog).await;
+        let identity = &two.world.identity;
+        let acme = two.world.organisation(two.world.root, "acme").await.id;
+        let admin = two.world.admin().await;
+        let of = Object::of(acme);
+        let asked = identity.admit(&admin, DELETE, &of, "image 7", &[1; 32]).await.unwrap();
+        let Admission::Asked { id, .. } = asked else { panic!("{asked:?}") };
+        let held = identity.remove_organisation(&admin, acme).await;
+        assert!(matches!(held, Err(Error::InUse { .. })));
+        let other = two.world.log_in("olga", PASSWORD).await.unwrap();
+        two.decide(&other, id, false).await.unwrap();
+        identity.remove_organisation(&admin, acme).await.unwrap();
+    })
+    .await;
+}

@@ -20,7 +20,7 @@ async fn wrong_passwords_and_unknown_names_are_the_same() {
             assert!(matches!(refused, AuthError::Credentials), "{name}: {refused:?}");
         }
         let long = "x".repeat(100_000);
-        for (name, text) in [("jo", long.as_str()), (long.as_str(), PASSWORD)] {
+        for (name, text) in [("jo", long.as_str()), (long.as_str(), PASSWORD), ("j\0", PASSWORD)] {
             assert!(matches!(world.log_in(name, text).await, Err(AuthError::Credentials)));
         }
         assert_eq!(world.log_in("Jo", PASSWORD).await.unwrap().name, "jo");

@@ -268,3 +268,37 @@ async fn tokens_are_not_stored_and_sessions_are_bounded() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_is_no_token_is_refused() {
+    testing::each(|catalog| async move {
+        let world = World::new(catalog).await;
+        let long = format!("srk_{}", "_".repeat(10_000));
+        for text in [
+            "",
+            " ",
+            "\0",
+            "srk",
+            "srk_",
+            "srk__",
+            "srk_é_é",
+            "srk_'; --_x",
+            "srk_\0_x",
+            "srs_",
+            "srs_%",
+            "sra_",
+            "srr_a_b",
+            ".",
+            "..",
+            "...",
+            "é.é.é",
+            "a.b",
+            "admin",
+            &long,
+        ] {
+            let refused = world.bearer(&text.into()).await;
+            assert!(matches!(refused, Err(AuthError::Credentials)), "{text}");
+        }
+    })
+    .await;
+}
