@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use strongroom_catalog::Catalog;
 use strongroom_identity::Identity;
+use strongroom_protect::Protect;
 use strongroom_storage::{Sealer, Storage};
 use zeroize::Zeroizing;
 
@@ -21,18 +22,18 @@ pub struct App {
 struct Inner {
     catalog: Catalog,
     identity: Identity,
-    storage: Storage,
+    protect: Protect,
     metrics: Arc<Metrics>,
     started: Timestamp,
 }
 
 impl App {
     /// Of these services.
-    pub fn new(catalog: Catalog, identity: Identity, storage: Storage) -> Self {
+    pub fn new(catalog: Catalog, identity: Identity, protect: Protect) -> Self {
         let inner = Inner {
             catalog,
             identity,
-            storage,
+            protect,
             metrics: Arc::default(),
             started: Timestamp::now(),
         };
@@ -51,7 +52,12 @@ impl App {
 
     /// Pools and images.
     pub fn storage(&self) -> &Storage {
-        &self.inner.storage
+        self.inner.protect.storage()
+    }
+
+    /// Jobs.
+    pub fn protect(&self) -> &Protect {
+        &self.inner.protect
     }
 
     /// What is counted.

@@ -4,28 +4,35 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use strongroom_catalog::Record;
-use strongroom_catalog::list::{List, Page, Scope};
+use strongroom_catalog::list::{Count, Page, Scope};
 use strongroom_identity::{Object, Principal, Right};
 
 use crate::access::{self, Caller, Need};
 use crate::app::App;
 use crate::problem::Result;
-use crate::route::{Items, Listing, Route};
+use crate::route::{self, Items, Listed, Listing, Route};
 
 /// One request that was let through.
 #[derive(Clone, Debug)]
 pub struct Call {
     app: App,
     caller: Caller,
+    object: Object,
     operation: &'static str,
     need: Need,
     origin: strongroom_identity::Origin,
 }
 
 impl Call {
-    pub(crate) fn new(app: App, route: &Route, caller: Caller, parts: &Parts) -> Self {
+    pub(crate) fn new(
+        app: App,
+        route: &Route,
+        caller: Caller,
+        object: Object,
+        parts: &Parts,
+    ) -> Self {
         let origin = access::origin(parts);
-        Self { app, caller, operation: route.id(), need: route.need(), origin }
+        Self { app, caller, object, operation: route.id(), need: route.need(), origin }
     }
 
     /// The services.
@@ -39,6 +46,11 @@ impl Call {
     /// A problem that asks to log in, on routes open to everybody.
     pub fn principal(&self) -> Result<&Arc<Principal>> {
         self.caller.principal()
+    }
+
+    /// What the path names.
+    pub fn object(&self) -> &Object {
+        &self.object
     }
 
     /// From where they ask.
@@ -74,13 +86,16 @@ impl Call {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn items<R: Record, L, T>(
+    pub async fn items<R: Record, L: Listed, T>(
         &self,
         listing: &Listing<L>,
         show: impl FnMut(R) -> T,
     ) -> Result<Items<T>> {
         let (catalog, scope) = (self.app.catalog(), self.scope()?);
-        let list: &List = &listing.list;
+        let Some(list) = route::narrowed(L::RESOURCE, &listing.pairs, self.principal()?)? else {
+            let count = listing.count.then_some(Count { count: 0, exact: true });
+            return Ok(Items { items: Vec::new(), more: false, count });
+        };
         let page: Page<R> = list.page(catalog, &scope).await?;
         let count = match listing.count {
             true => Some(list.count(catalog, &scope).await?),

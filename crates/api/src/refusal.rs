@@ -1,6 +1,7 @@
 //! What the services' errors are to callers: the one place where that is said.
 
 use strongroom_identity::{AuthError, Error as Identity};
+use strongroom_protect::Error as Protect;
 use strongroom_storage::Error as Storage;
 
 use crate::problem::{Code, Problem};
@@ -56,7 +57,9 @@ impl From<Storage> for Problem {
             Storage::Archive(inner) => of_archive(inner),
             Storage::Pool(inner) => of_pool(inner),
             Storage::Invalid(_) | Storage::Ambiguous { .. } => Some(Code::Invalid),
-            Storage::Closed { .. } | Storage::Used { .. } => Some(Code::Conflict),
+            Storage::Closed { .. } | Storage::Used { .. } | Storage::OtherNode { .. } => {
+                Some(Code::Conflict)
+            }
             Storage::Gone { .. } => Some(Code::NotFound),
             // A directory that the caller named.
             Storage::Local { .. } => Some(Code::Invalid),
@@ -65,6 +68,18 @@ impl From<Storage> for Problem {
         match code {
             Some(code) => Self::new(code, error.to_string()),
             None => Self::internal(&error),
+        }
+    }
+}
+
+impl From<Protect> for Problem {
+    fn from(error: Protect) -> Self {
+        match error {
+            Protect::Catalog(error) => error.into(),
+            Protect::Storage(error) => error.into(),
+            Protect::Invalid(text) => Self::new(Code::Invalid, text),
+            Protect::Stopping => Self::new(Code::Unavailable, error.to_string()).retry_after(10),
+            error => Self::internal(&error),
         }
     }
 }

@@ -126,6 +126,9 @@ pub(crate) async fn check<'p>(
         return Err(Problem::not_found(on.noun()));
     };
     let approval = decided(principal, right, &object, route.id(), on.noun())?;
+    if route.is_also_on_appliance() {
+        decided(principal, right, &Object::APPLIANCE, route.id(), on.noun())?;
+    }
     Ok(Permit { object, approval })
 }
 

@@ -1,5 +1,6 @@
 //! Jobs: what is done, how far it is, what came of it.
 
+use futures_util::Stream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_catalog::jobs::{self, Line};
@@ -10,7 +11,7 @@ use super::paths::{JobPath, Jobs};
 use crate::access::On;
 use crate::call::Call;
 use crate::problem::{Code, Problem, Result};
-use crate::route::{Group, Items, Json, Listing, Path, Query, get, post};
+use crate::route::{Accepted, Events, Group, Items, Json, Listing, Path, Query, get, post};
 
 /// The most lines of a log in one answer.
 const MAX_LINES: u32 = 10_000;
@@ -24,6 +25,9 @@ pub(super) fn group() -> Group {
             get("/v1/jobs/{job}", "jobs.show", "A job", show).needs(Right::JobView, On::Job("job")),
             get("/v1/jobs/{job}/log", "jobs.log", "What a job wrote", log)
                 .needs(Right::JobView, On::Job("job")),
+            get("/v1/jobs/{job}/events", "jobs.watch", "A job, whenever it changes", watch)
+                .needs(Right::JobView, On::Job("job"))
+                .fails([Code::Unavailable]),
             post("/v1/jobs/{job}/cancel", "jobs.cancel", "Ask a job to stop", cancel)
                 .needs(Right::JobManage, On::Job("job"))
                 .fails([Code::Conflict]),
@@ -143,6 +147,11 @@ impl From<jobs::Job> for Job {
     }
 }
 
+/// The answer to a request that a job does.
+pub(super) fn accepted(job: jobs::Job) -> Accepted<Job> {
+    Accepted { location: format!("/v1/jobs/{}", job.id), job: job.into() }
+}
+
 async fn list(call: Call, list: Listing<Jobs>) -> Result<Items<Job>> {
     call.items(&list, |job: jobs::Job| job.into()).await
 }
@@ -192,12 +201,22 @@ async fn log(
     Ok(Items { items: lines.into_iter().map(line).collect(), more, count: None })
 }
 
-async fn cancel(call: Call, Path(path): Path<JobPath>) -> Result<Json<Job>> {
-    let catalog = call.app().catalog();
-    match jobs::cancel(catalog, path.job).await? {
-        jobs::Cancel::Asked | jobs::Cancel::Done => {
-            Ok(Json(jobs::find(catalog, path.job).await?.into()))
+async fn watch(
+    call: Call,
+    Path(path): Path<JobPath>,
+) -> Result<Events<Job, impl Stream<Item = (&'static str, Job)>>> {
+    let mut changes = call.app().protect().engine().watch(path.job).await?;
+    Ok(Events::new(async_stream::stream! {
+        while let Some(job) = changes.next().await {
+            yield ("job", Job::from(job));
         }
+    }))
+}
+
+async fn cancel(call: Call, Path(path): Path<JobPath>) -> Result<Json<Job>> {
+    let engine = call.app().protect().engine();
+    match engine.cancel(path.job).await? {
+        jobs::Cancel::Asked | jobs::Cancel::Done => Ok(Json(engine.job(path.job).await?.into())),
         jobs::Cancel::Over => Err(Problem::new(Code::Conflict, "the job is over already")),
     }
 }

@@ -15,6 +15,7 @@ mod roles;
 mod sessions;
 mod system;
 mod users;
+mod work;
 
 use crate::route::Routes;
 
@@ -28,6 +29,7 @@ pub fn routes() -> Routes {
             me::group(),
             pools::group(),
             images::group(),
+            work::group(),
             jobs::group(),
             events::group(),
             users::group(),

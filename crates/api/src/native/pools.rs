@@ -70,7 +70,9 @@ pub(super) struct Pool {
     name: String,
     /// Whose it is.
     organisation_id: i64,
-    /// Its directory on the appliance.
+    /// The machine on which its disks are.
+    node: String,
+    /// Its directory there.
     path: String,
     /// Whether it is encrypted.
     encrypted: bool,
@@ -82,9 +84,9 @@ pub(super) struct Pool {
 
 impl From<known::Pool> for Pool {
     fn from(pool: known::Pool) -> Self {
-        let known::Pool { id, uuid, name, organisation_id, path, encrypted, created_at, version } =
-            pool;
-        Self { id, uuid, name, organisation_id, path, encrypted, created_at, version }
+        let known::Pool { id, uuid, name, organisation_id, node, path, .. } = pool;
+        let known::Pool { encrypted, created_at, version, .. } = pool;
+        Self { id, uuid, name, organisation_id, node, path, encrypted, created_at, version }
     }
 }
 

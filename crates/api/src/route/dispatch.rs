@@ -14,6 +14,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
+use strongroom_catalog::list::Count;
 use strongroom_identity::Object;
 
 use super::part::Received;
@@ -137,9 +138,13 @@ async fn answer(
             return Ok(listing::metadata(resource));
         }
         if parts.method == Method::HEAD {
-            let list = super::part::list(resource, &super::part::pairs(&parts)?)?;
+            let pairs = super::part::pairs(&parts)?;
             let scope = access::scope(route, &caller)?;
-            return Ok(listing::count(list.count(app.catalog(), &scope).await?));
+            let count = match listing::narrowed(resource, &pairs, caller.principal()?)? {
+                Some(list) => list.count(app.catalog(), &scope).await?,
+                None => Count { count: 0, exact: true },
+            };
+            return Ok(listing::count(count));
         }
     }
 
@@ -168,7 +173,8 @@ async fn answer(
     if let Some(idempotency::Begun::Before(answer)) = begun {
         return Ok(answer);
     }
-    let call = Call::new(app.clone(), route, caller.clone(), &received.parts);
+    let call =
+        Call::new(app.clone(), route, caller.clone(), permit.object.clone(), &received.parts);
     let response = route.run.run(call, received).await;
     let response = response.unwrap_or_else(IntoResponse::into_response);
     if writes && !route.recorded_by_service {

@@ -3,10 +3,12 @@
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
-use strongroom_catalog::list::{Count, DEFAULT_LIMIT, MAX_LIMIT, Resource};
+use strongroom_catalog::list::{Count, DEFAULT_LIMIT, List, MAX_LIMIT, Resource};
+use strongroom_identity::Principal;
 use utoipa::ToSchema;
 
 use super::answer::{Answer, Empty, Json};
+use crate::problem::{Code, Problem, Result};
 
 /// How many items there are.
 pub(super) const COUNT: HeaderName = HeaderName::from_static("x-total-count");
@@ -80,6 +82,34 @@ pub(super) fn metadata(resource: &'static Resource) -> Response {
     Json(view).respond()
 }
 
+/// The list that a caller gets who asks for it so: keys that are for some pools see no others. None:
+/// nothing at all.
+pub(crate) fn narrowed(
+    resource: &'static Resource,
+    pairs: &[(String, String)],
+    principal: &Principal,
+) -> Result<Option<List>> {
+    // Pools themselves are told apart by their number.
+    let field = if resource.name == "pool" { "id" } else { "pool_id" };
+    let (Some(pools), Some(_)) = (principal.pools(), resource.field(field)) else {
+        return super::part::list(resource, pairs).map(Some);
+    };
+    let by_pool = |(name, value): &(String, String)| {
+        let of = value.split(':').next().unwrap_or_default().trim();
+        name == "filter" && of.eq_ignore_ascii_case(field)
+    };
+    let mut pairs = pairs.to_vec();
+    if pairs.iter().any(by_pool) {
+        let text = format!("this key is for some pools only: leave out the filter by `{field}`");
+        return Err(Problem::new(Code::Forbidden, text));
+    }
+    if pools.is_empty() {
+        return Ok(None);
+    }
+    pairs.extend(pools.iter().map(|pool| ("filter".to_owned(), format!("{field}:=={pool}"))));
+    super::part::list(resource, &pairs).map(Some)
+}
+
 /// The answer to HEAD.
 pub(super) fn count(count: Count) -> Response {
     let mut response = Empty.respond();
@@ -88,4 +118,24 @@ pub(super) fn count(count: Count) -> Response {
     headers.insert(COUNT, HeaderValue::from(count.count));
     headers.insert(EXACT, HeaderValue::from_static(if count.exact { "true" } else { "false" }));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn every_resource_of_pools_can_be_narrowed_to_some() {
+        use strongroom_catalog::resources::{IMAGES, JOBS, POOLS};
+        assert_eq!(POOLS.name, "pool");
+        assert!(POOLS.field("id").is_some());
+        assert!(IMAGES.field("pool_id").is_some() && JOBS.field("pool_id").is_some());
+    }
+
+    #[test]
+    fn metadata_tells_what_the_list_takes() {
+        let response = metadata(&strongroom_catalog::resources::JOBS);
+        assert_eq!(response.status(), StatusCode::OK);
+    }
 }

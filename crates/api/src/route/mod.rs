@@ -29,6 +29,7 @@ pub use self::dispatch::LetThrough;
 pub(crate) use self::dispatch::nowhere;
 pub use self::handler::Handler;
 use self::handler::{Run, Typed};
+pub(crate) use self::listing::narrowed;
 pub use self::part::{Body, IfMatch, Listed, Listing, Part, Path, Query, RangeHeader, Received};
 pub use self::shape::Shape;
 use strongroom_identity::Right;
@@ -59,6 +60,7 @@ pub struct Route {
     shape: Shape,
     idempotent: bool,
     recorded_by_service: bool,
+    also_on_appliance: bool,
     time: Duration,
     body: usize,
     run: Arc<dyn Run>,
@@ -93,6 +95,7 @@ fn draft<P: 'static, H: Handler<P>>(
         shape: H::shape(),
         idempotent: false,
         recorded_by_service: false,
+        also_on_appliance: false,
         time: TIME,
         body: BODY,
         run: Arc::new(Typed::new(handler)),
@@ -166,6 +169,19 @@ impl Route {
     pub fn recorded_by_service(mut self) -> Self {
         self.recorded_by_service = true;
         self
+    }
+
+    /// The right is needed on the appliance too: the files of that machine belong to its owner,
+    /// whoever has the pool.
+    #[must_use]
+    pub fn also_on_appliance(mut self) -> Self {
+        self.also_on_appliance = true;
+        self
+    }
+
+    /// Whether [`Route::also_on_appliance`] was said.
+    pub fn is_also_on_appliance(&self) -> bool {
+        self.also_on_appliance
     }
 
     /// It may take so long until its answer begins.

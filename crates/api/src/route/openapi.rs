@@ -82,11 +82,16 @@ fn method(method: &Method) -> HttpMethod {
 }
 
 fn begin(group: &Group, route: &Route, id: String, summary: &str) -> OperationBuilder {
+    let mut description = route.need.description();
+    if route.also_on_appliance {
+        description
+            .push_str(" The same right is needed on the appliance, whose files it is about.");
+    }
     let mut operation = OperationBuilder::new()
         .tag(group.name)
         .operation_id(Some(id))
         .summary(Some(summary))
-        .description(Some(route.need.description()));
+        .description(Some(description));
     if let Need::Open(_) = route.need {
         operation = operation.securities(Some(Vec::new()));
     }

@@ -166,8 +166,8 @@ pub trait Listed: Send + Sync + 'static {
 /// Which items of a list are wanted; the list language of the catalogue.
 #[derive(Debug)]
 pub struct Listing<L> {
-    /// The checked request.
-    pub list: List,
+    /// The decoded pairs of the query, which are right.
+    pub(crate) pairs: Vec<(String, String)>,
     /// Whether the count is wanted too.
     pub count: bool,
     resource: std::marker::PhantomData<fn() -> L>,
@@ -181,14 +181,14 @@ impl<L: Listed> Part for Listing<L> {
 
     async fn take(request: &mut Received) -> Result<Self> {
         let pairs = pairs(&request.parts)?;
-        let list = list(L::RESOURCE, &pairs)?;
+        list(L::RESOURCE, &pairs)?;
         let count = pairs.iter().rev().find(|(name, _)| name == "count");
         let count = match count.map(|(_, value)| value.as_str()) {
             Some("true") => true,
             None | Some("false") => false,
             Some(_) => return Err(Problem::new(Code::BadRequest, "`count` is true or false")),
         };
-        Ok(Self { list, count, resource: std::marker::PhantomData })
+        Ok(Self { pairs, count, resource: std::marker::PhantomData })
     }
 }
 

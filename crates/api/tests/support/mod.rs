@@ -11,6 +11,7 @@ use serde_json::Value;
 use strongroom_api::{App, KeySealer};
 use strongroom_catalog::{Address, Catalog};
 use strongroom_identity::{ApplianceKey, Identity, Principal};
+use strongroom_protect::{Options, Protect};
 use strongroom_storage::Storage;
 use tower::ServiceExt;
 
@@ -51,7 +52,8 @@ impl Appliance {
         let first = identity.first_run().await.unwrap().unwrap();
         let sealer = Arc::new(KeySealer(identity.clone()));
         let storage = Storage::new(catalog.clone(), sealer, "a test").unwrap();
-        let app = App::new(catalog, identity, storage);
+        let protect = Protect::start(storage, Options::default()).await.unwrap();
+        let app = App::new(catalog, identity, protect);
         let router = strongroom_api::router(&app);
         Self { dir, app, router, passphrase: first.passphrase.expose().to_owned() }
     }

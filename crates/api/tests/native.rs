@@ -1,0 +1,242 @@
+//! Journeys through the native interface: from a login to a file that comes back.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::fs;
+
+use http::Request;
+use serde_json::json;
+use support::Appliance;
+
+#[tokio::test]
+async fn a_directory_goes_in_and_comes_back() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let place = appliance.dir.path();
+    let (source, target) = (place.join("source"), place.join("target"));
+    fs::create_dir_all(source.join("letters")).unwrap();
+    fs::write(source.join("letters/one"), "Dear pool,\nplease keep this.\n").unwrap();
+
+    let body = json!({"name": "main", "path": place.join("pool"), "encrypted": true});
+    let made = appliance.call(&token, "POST", "/v1/pools", Some(body)).await;
+    assert_eq!(made.status, 201, "{}", String::from_utf8_lossy(&made.body));
+    let pool = made.json()["pool"]["id"].as_i64().unwrap();
+    assert!(made.json()["passphrase"].as_str().unwrap().len() > 20);
+    assert_eq!(made.headers["location"].to_str().unwrap(), format!("/v1/pools/{pool}"));
+
+    let body = json!({"paths": [source], "name": "letters", "tags": ["first"]});
+    let path = format!("/v1/pools/{pool}/backups");
+    let job = appliance.call(&token, "POST", &path, Some(body)).await;
+    assert_eq!(job.status, 202, "{}", String::from_utf8_lossy(&job.body));
+    let job = job.json()["id"].as_i64().unwrap();
+    let watched = appliance.call(&token, "GET", &format!("/v1/jobs/{job}/events"), None).await;
+    assert_eq!(watched.headers["content-type"], "text/event-stream");
+    let events = String::from_utf8(watched.body).unwrap();
+    let last = events.split("\n\n").filter(|event| event.starts_with("event: job")).last();
+    assert!(last.unwrap().contains("\"state\":\"succeeded\""), "{events}");
+
+    let images = appliance.call(&token, "GET", "/v1/images?filter=name:==letters", None).await;
+    let image = images.json()["items"][0]["id"].as_i64().unwrap();
+    let head = appliance.call(&token, "HEAD", "/v1/images?keyword=letters", None).await;
+    assert_eq!((head.status, head.headers["x-total-count"].to_str().unwrap()), (200, "1"));
+
+    let top = source.to_str().unwrap();
+    let file = format!("{top}/letters/one");
+    let listed = appliance
+        .call(&token, "GET", &format!("/v1/images/{image}/entries?path={top}/letters"), None)
+        .await;
+    assert_eq!(listed.status, 200, "{}", String::from_utf8_lossy(&listed.body));
+    assert_eq!(listed.json()["items"].as_array().unwrap().len(), 1);
+    let path = format!("/v1/images/{image}/content?path={file}");
+    let whole = appliance.call(&token, "GET", &path, None).await;
+    assert_eq!((whole.status, &whole.body[..]), (200, &b"Dear pool,\nplease keep this.\n"[..]));
+    let part = appliance.call_with(&token, "GET", &path, None, &[("range", "bytes=5-8")]).await;
+    assert_eq!((part.status, &part.body[..]), (206, &b"pool"[..]));
+    assert_eq!(part.headers["content-range"], "bytes 5-8/29");
+    let none = appliance.call_with(&token, "GET", &path, None, &[("range", "bytes=99-")]).await;
+    assert_eq!((none.status, none.code()), (416, "range_not_satisfiable".into()));
+    let zip = appliance
+        .call(&token, "GET", &format!("/v1/images/{image}/archive?format=zip"), None)
+        .await;
+    assert!(zip.status == 200 && zip.body.starts_with(b"PK"), "{}", zip.status);
+
+    let body = json!({"to": target, "from": top});
+    let path = format!("/v1/images/{image}/restore");
+    let job = appliance.call(&token, "POST", &path, Some(body)).await;
+    assert_eq!(job.status, 202, "{}", String::from_utf8_lossy(&job.body));
+    let job = job.json()["id"].as_i64().unwrap();
+    let job = appliance.app.protect().engine().wait(job).await.unwrap();
+    assert_eq!(job.state.word(), "succeeded", "{:?}", job.error);
+    let restored = fs::read_to_string(target.join("letters/one")).unwrap();
+    assert_eq!(restored, "Dear pool,\nplease keep this.\n");
+
+    // What was done left its lines, and they are sound.
+    let audit = appliance.call(&token, "GET", "/v1/audit?filter=operation:==backups.start", None);
+    let audit = audit.await.json();
+    assert_eq!(audit["items"][0]["result"], "ok", "{audit}");
+    let verdict = appliance.call(&token, "POST", "/v1/audit/verify", None).await.json();
+    assert_eq!(verdict["sound"], true, "{verdict}");
+}
+
+#[tokio::test]
+async fn a_key_makes_a_repeated_request_harmless() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let key = [("idempotency-key", "k-1")];
+    let body = json!({"name": "ci"});
+    let ask = |body| appliance.call_with(&token, "POST", "/v1/keys", Some(body), &key);
+    let (first, again) = (ask(body.clone()).await, ask(body).await);
+    assert_eq!((first.status, again.status), (201, 201));
+    assert_eq!(first.body, again.body, "the secret that is shown once too");
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    assert_eq!(again.headers["location"], first.headers["location"]);
+    let other = ask(json!({"name": "another"})).await;
+    assert_eq!((other.status, other.code()), (422, "idempotency_key_reused".into()));
+    let keys = appliance.call(&token, "GET", "/v1/keys?count=true", None).await.json();
+    assert_eq!(keys["count"], 1, "{keys}");
+    // What is kept of the answer is sealed.
+    let secret = first.json()["secret"].as_str().unwrap().to_owned();
+    let kept = strongroom_catalog::Sql::new("SELECT answer FROM idempotency");
+    let kept: String = appliance.app.catalog().rows(kept).await.unwrap().remove(0).take().unwrap();
+    assert!(!kept.contains(&secret) && kept.len() > secret.len());
+    // With the secret one is that user.
+    let me = appliance.call(&secret, "GET", "/v1/me", None).await.json();
+    assert_eq!((&me["name"], &me["via"]), (&json!("admin"), &json!("key")));
+}
+
+#[tokio::test]
+async fn changes_ask_for_the_version_that_was_read() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let body = json!({"name": "Sales"});
+    let made = appliance.call(&token, "POST", "/v1/organisations", Some(body)).await;
+    let path = made.headers["location"].to_str().unwrap().to_owned();
+    let read = appliance.call(&token, "GET", &path, None).await;
+    let tag = read.headers["etag"].to_str().unwrap().to_owned();
+    let change = |name: &str| {
+        let body = Some(json!({"name": name}));
+        let (appliance, token, path, tag) = (&appliance, &token, &path, &tag);
+        async move { appliance.call_with(token, "PATCH", path, body, &[("if-match", tag)]).await }
+    };
+    let changed = change("Marketing").await;
+    assert_eq!((changed.status, &changed.json()["name"]), (200, &json!("Marketing")));
+    let late = change("Accounting").await;
+    assert_eq!((late.status, late.code()), (412, "changed".into()));
+}
+
+#[tokio::test]
+async fn every_refusal_is_a_problem_with_an_id() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let big = json!({"name": "x".repeat(2 << 20), "path": "/x"});
+    for (method, path, body, status, code) in [
+        ("GET", "/nowhere", None, 404, "not_found"),
+        ("GET", "/v1/pools/7", None, 404, "not_found"),
+        ("GET", "/v1/pools/seven", None, 404, "not_found"),
+        ("PATCH", "/v1/pools", None, 405, "method_not_allowed"),
+        ("GET", "/v1/jobs?limit=many", None, 400, "bad_request"),
+        ("GET", "/v1/jobs?fitler=id:==1", None, 400, "bad_request"),
+        ("GET", "/v1/jobs?filter=colour:==red", None, 400, "bad_request"),
+        ("POST", "/v1/pools", None, 415, "unsupported_media_type"),
+        ("POST", "/v1/pools", Some(json!({"name": 7})), 422, "invalid"),
+        ("POST", "/v1/pools", Some(big), 413, "too_large"),
+    ] {
+        let answer = appliance.call(&token, method, path, body).await;
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{method} {path}");
+        let problem = answer.json();
+        assert_eq!(problem["status"], status, "{method} {path}");
+        assert_eq!(answer.headers["x-request-id"].to_str().unwrap(), problem["request_id"]);
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff");
+    }
+    let answer = appliance.call("", "GET", "/v1/jobs", None).await;
+    assert_eq!((answer.status, answer.code()), (401, "unauthenticated".into()));
+    let wrong = json!({"name": "admin", "password": "not this one"});
+    let answer = appliance.call("", "POST", "/v1/sessions", Some(wrong)).await;
+    assert_eq!((answer.status, answer.code()), (401, "unauthenticated".into()));
+    let allowed = appliance.call(&token, "PATCH", "/v1/pools", None).await;
+    assert_eq!(allowed.headers["allow"], "GET, HEAD, OPTIONS, POST");
+}
+
+#[tokio::test]
+async fn a_key_for_some_pools_sees_no_others() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let mut pools = Vec::new();
+    for name in ["one", "two"] {
+        let path = appliance.dir.path().join(name);
+        let body = json!({"name": name, "path": path, "encrypted": false});
+        let made = appliance.call(&token, "POST", "/v1/pools", Some(body)).await;
+        pools.push(made.json()["pool"]["id"].as_i64().unwrap());
+    }
+    let body = json!({"name": "narrow", "pools": [pools[0]]});
+    let key = appliance.call(&token, "POST", "/v1/keys", Some(body)).await.json();
+    let key = key["secret"].as_str().unwrap();
+    let list = appliance.call(key, "GET", "/v1/pools?count=true", None).await.json();
+    assert_eq!((&list["count"], &list["items"][0]["id"]), (&json!(1), &json!(pools[0])));
+    let head = appliance.call(key, "HEAD", "/v1/pools", None).await;
+    assert_eq!(head.headers["x-total-count"], "1");
+    let path = format!("/v1/pools?filter=id:=={}", pools[1]);
+    assert_eq!(appliance.call(key, "GET", &path, None).await.status, 403);
+    let path = format!("/v1/pools/{}", pools[1]);
+    assert_eq!(appliance.call(key, "GET", &path, None).await.status, 404);
+}
+
+#[tokio::test]
+async fn four_eyes_let_a_request_pass_once() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let body = json!({"name": "second", "password": "correct horse battery"});
+    let second = appliance.call(&token, "POST", "/v1/users", Some(body)).await.json();
+    let roles = appliance.call(&token, "GET", "/v1/roles?filter=name:==administrator", None).await;
+    let grant = json!({"role_id": roles.json()["items"][0]["id"],
+                       "organisation_id": second["organisation_id"]});
+    let path = format!("/v1/users/{}/grants", second["id"]);
+    assert_eq!(appliance.call(&token, "POST", &path, Some(grant)).await.status, 204);
+    let body = json!({"name": "second", "password": "correct horse battery"});
+    let opened = appliance.call("", "POST", "/v1/sessions", Some(body)).await.json();
+    let other = opened["token"].as_str().unwrap();
+
+    let settings = json!({"operations": ["organisations.create"], "hours": 1});
+    let set = appliance.call(&token, "PUT", "/v1/settings/approvals", Some(settings)).await;
+    assert_eq!(set.status, 200, "{}", String::from_utf8_lossy(&set.body));
+    let make = || {
+        let body = Some(json!({"name": "Branch"}));
+        appliance.call(&token, "POST", "/v1/organisations", body)
+    };
+    let asked = make().await;
+    assert_eq!((asked.status, asked.code()), (403, "approval_needed".into()));
+    let waiting = appliance.call(other, "GET", "/v1/approvals", None).await.json();
+    let path = format!("/v1/approvals/{}/decide", waiting["items"][0]["id"]);
+    let own = appliance.call(&token, "POST", &path, Some(json!({"approve": true}))).await;
+    assert_eq!(own.status, 403);
+    let decided = appliance.call(other, "POST", &path, Some(json!({"approve": true}))).await;
+    assert_eq!(decided.status, 200, "{}", String::from_utf8_lossy(&decided.body));
+    assert_eq!(make().await.status, 201);
+    assert_eq!(make().await.status, 403, "it passes once");
+}
+
+#[tokio::test]
+async fn the_process_tells_how_it_is() {
+    let appliance = Appliance::new().await;
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(appliance.call("", "GET", path, None).await.status, 200, "{path}");
+    }
+    let token = appliance.admin().await;
+    let metrics = appliance.call(&token, "GET", "/metrics", None).await;
+    let text = String::from_utf8(metrics.body).unwrap();
+    assert!(
+        text.contains("operation=\"sessions.open\",method=\"POST\",status=\"201\"} 1"),
+        "{text}"
+    );
+    // Large answers are compressed for those who take it.
+    let request = Request::get("/openapi.json").header("accept-encoding", "gzip");
+    let answer = appliance.ask(request.body(axum::body::Body::empty()).unwrap()).await;
+    assert_eq!(answer.headers["content-encoding"], "gzip");
+    // The control socket needs no login.
+    let uid = rustix::process::getuid().as_raw();
+    let mut request = Request::get("/v1/me").body(axum::body::Body::empty()).unwrap();
+    request.extensions_mut().insert(strongroom_api::server::Peer::Local { uid });
+    let me = appliance.ask(request).await.json();
+    assert_eq!(me["via"], "local", "{me}");
+}
