@@ -22,7 +22,10 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("appliance", &["catalog", "identity"]),
     ("storage", &["archive", "block", "catalog", "engine", "export", "identity", "iscsi", "nbd"]),
     ("protect", &["archive", "block", "catalog", "engine", "identity", "storage"]),
-    ("api", &["appliance", "catalog", "identity", "protect", "storage"]),
+    (
+        "api",
+        &["appliance", "archive", "catalog", "engine", "identity", "protect", "storage"],
+    ),
     ("web", &["appliance", "identity", "protect", "storage"]),
     ("client", &[]),
     (
