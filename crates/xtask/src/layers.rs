@@ -22,10 +22,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("appliance", &["catalog", "identity"]),
     ("storage", &["archive", "block", "catalog", "engine", "export", "identity", "iscsi", "nbd"]),
     ("protect", &["archive", "block", "catalog", "engine", "identity", "storage"]),
-    (
-        "api",
-        &["appliance", "archive", "catalog", "engine", "identity", "protect", "storage"],
-    ),
+    ("api", &["appliance", "archive", "catalog", "engine", "identity", "protect", "storage"]),
     ("web", &["appliance", "identity", "protect", "storage"]),
     ("client", &[]),
     (
