@@ -17,7 +17,8 @@ use crate::secret::SecretArgs;
 /// Which pool, and what opens it.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PoolArgs {
-    /// The pool's directory
+    /// The pool's directory, or the name of an appliance's pool [default: that of the appliance
+    /// that runs here, or where you are logged in]
     #[arg(long, short = 'P', value_name = "DIR", env = "STRONGROOM_POOL")]
     pub(crate) pool: Option<PathBuf>,
     #[command(flatten)]
@@ -29,6 +30,18 @@ impl PoolArgs {
     pub(crate) fn dir(&self) -> Result<&Path> {
         let missing = || usage("which pool? Give --pool DIR, or set STRONGROOM_POOL");
         self.pool.as_deref().ok_or_else(missing)
+    }
+
+    /// Whether an appliance's pool is meant, and which: when none is named, its usual one; a name
+    /// that is no directory is one of its pools.
+    pub(crate) fn at_appliance(&self) -> Option<Option<&str>> {
+        match &self.pool {
+            None => Some(None),
+            Some(path) => {
+                let name = path.to_str().filter(|name| !name.contains('/') && !path.exists());
+                name.map(Some)
+            }
+        }
     }
 
     /// Opens the pool.

@@ -2,7 +2,8 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{backup, browse, completions, dump, forget, images, mount, pool, restore, up};
+use crate::appliance::{jobs, login};
+use crate::{backup, browse, completions, dump, forget, images, mount, pool, restore, serve, up};
 
 /// What `--help` says at its end.
 const AFTER_HELP: &str = "\
@@ -58,6 +59,15 @@ pub(crate) enum Command {
     Mount(mount::Args),
     Forget(Box<forget::Args>),
     Up(up::Args),
+    Serve(serve::Args),
+    Status(serve::StatusArgs),
+    /// Show, watch and stop what an appliance does
+    Jobs {
+        #[command(subcommand)]
+        command: jobs::Command,
+    },
+    Login(login::LoginArgs),
+    Logout(login::LogoutArgs),
     Completions(completions::Args),
 }
 
@@ -75,6 +85,11 @@ impl Command {
             Self::Mount(_) => "mount",
             Self::Forget(_) => "forget",
             Self::Up(_) => "up",
+            Self::Serve(_) => "serve",
+            Self::Status(_) => "status",
+            Self::Jobs { .. } => "jobs",
+            Self::Login(_) => "login",
+            Self::Logout(_) => "logout",
             Self::Completions(_) => "completions",
         }
     }

@@ -13,7 +13,7 @@ use strongroom_engine::pool::{OpenMode, Pool};
 use crate::access::PoolArgs;
 use crate::exit::{Context, Done, usage};
 use crate::output::{count, json_time, local_time, size, troubles};
-use crate::{parse, progress};
+use crate::{appliance, parse, progress};
 
 /// Back up files, a disk image, or what comes in by a pipe
 #[derive(clap::Args, Debug)]
@@ -77,14 +77,17 @@ pub(crate) struct Args {
     host: Option<String>,
 }
 
-pub(crate) fn run(context: &Context, args: Args) -> Result<Done> {
-    let mut excludes = args.exclude;
+pub(crate) fn run(context: &Context, mut args: Args) -> Result<Done> {
+    let mut excludes = std::mem::take(&mut args.exclude);
     for path in &args.exclude_file {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         excludes.extend(Rules::lines(&text).map(str::to_owned));
     }
     Rules::new(&excludes).map_err(|e| usage(e.to_string()))?;
+    if let Some(name) = args.pool.at_appliance() {
+        return at_appliance(context, name, &args, &excludes);
+    }
     let input = match (args.image, args.stdin) {
         (Some(path), _) => Input::Block(path),
         (None, true) => Input::Stream(Box::new(std::io::stdin())),
@@ -117,6 +120,34 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Done> {
     let document = document(&outcome, &counts);
     context.out.summary(Some(&pool), document, |out| summary(out, &outcome, &counts))?;
     Ok(Done::well_if(outcome.troubles.is_empty()))
+}
+
+/// Has an appliance on this machine make the backup.
+fn at_appliance(
+    context: &Context,
+    pool: Option<&str>,
+    args: &Args,
+    excludes: &[String],
+) -> Result<Done> {
+    let not_there = [
+        ("--stdin", args.stdin),
+        ("--dry-run", args.dry_run),
+        ("--parent", args.parent.is_some()),
+        ("--host", args.host.is_some()),
+    ];
+    if let Some((option, _)) = not_there.iter().find(|(_, given)| *given) {
+        return Err(usage(format!("{option} needs a pool of one's own: give --pool DIR")));
+    }
+    let what = json!({
+        "name": args.name,
+        "tags": args.tags,
+        "excludes": excludes,
+        "exclude_caches": args.exclude_caches,
+        "one_file_system": args.one_file_system,
+        "immutable_seconds": args.immutable.map(|ns| ns.unsigned_abs().div_ceil(1_000_000_000)),
+        "read_all": args.read_all,
+    });
+    appliance::backup(context, pool, &args.paths, args.image.as_ref(), what)
 }
 
 /// Runs a backup with progress.

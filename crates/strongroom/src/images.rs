@@ -12,6 +12,7 @@ use strongroom_engine::id::RootId;
 use strongroom_engine::pool::{OpenMode, Pool};
 
 use crate::access::PoolArgs;
+use crate::appliance;
 use crate::compare;
 use crate::exit::{Context, Done, usage};
 use crate::output::{count, json_time, local_time, print_table, size, table};
@@ -152,6 +153,10 @@ pub(crate) fn image_json(image: &Image) -> Value {
 }
 
 fn list(context: &Context, args: &ListArgs) -> Result<Done> {
+    if args.pool.at_appliance().is_some() {
+        let (name, host) = (args.name.as_deref(), args.host.as_deref());
+        return appliance::list_images(context, name, &args.tags, host);
+    }
     let pool = args.pool.open(context, OpenMode::Read)?;
     let (mut images, unreadable) = image::images(&*pool)?;
     images.retain(|image| {

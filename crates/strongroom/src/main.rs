@@ -2,6 +2,7 @@
 //! prints. What a test would want to know lies in those two.
 
 mod access;
+mod appliance;
 mod args;
 mod backup;
 mod browse;
@@ -19,6 +20,7 @@ mod pool;
 mod progress;
 mod restore;
 mod secret;
+mod serve;
 mod up;
 
 use std::process::ExitCode;
@@ -52,6 +54,11 @@ fn run(context: &Context, command: Command) -> anyhow::Result<Done> {
         Command::Mount(args) => mount::run(context, &args),
         Command::Forget(args) => forget::run(context, &args),
         Command::Up(args) => up::run(context, &args),
+        Command::Serve(args) => serve::run(context, &args),
+        Command::Status(args) => serve::status(context, &args),
+        Command::Jobs { command } => appliance::jobs::run(context, &command),
+        Command::Login(args) => appliance::login::login(context, &args),
+        Command::Logout(args) => appliance::login::logout(context, &args),
         Command::Completions(args) => completions::run(&args),
     }
 }

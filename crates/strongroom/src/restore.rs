@@ -13,6 +13,7 @@ use strongroom_archive::rules::Rules;
 use strongroom_engine::pool::{OpenMode, Pool};
 
 use crate::access::PoolArgs;
+use crate::appliance::{self, Restoring};
 use crate::browse::locate;
 use crate::exit::{Context, Done, usage};
 use crate::output::{count, size, troubles};
@@ -78,6 +79,9 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Done> {
     for rules in [&args.include, &args.exclude] {
         Rules::new(rules).map_err(|e| usage(e.to_string()))?;
     }
+    if args.pool.at_appliance().is_some() {
+        return at_appliance(context, args);
+    }
     let pool = args.pool.open(context, OpenMode::Read)?;
     let (image, from) = locate(&*pool, &args.what)?;
     let restore = Restore {
@@ -114,6 +118,25 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Done> {
     });
     context.out.summary(Some(&pool), document, |out| summary(out, &restore, &outcome))?;
     Ok(Done::well_if(outcome.troubles.is_empty()))
+}
+
+/// Has an appliance on this machine restore.
+fn at_appliance(context: &Context, args: Args) -> Result<Done> {
+    let text = |path: OsString| {
+        path.into_string().map_err(|path| usage(format!("{} is not UTF-8", path.display())))
+    };
+    let paths = args.paths.into_iter().map(text).collect::<Result<Vec<_>>>()?;
+    let overwrite = args.overwrite.to_possible_value();
+    let rest = json!({
+        "paths": paths,
+        "include": args.include,
+        "exclude": args.exclude,
+        "overwrite": overwrite.as_ref().map(|value| value.get_name()),
+        "verify": args.verify,
+        "numeric_owner": args.numeric_owner,
+        "no_owner": args.no_owner,
+    });
+    appliance::restore(context, Restoring { what: &args.what, to: args.to, rest })
 }
 
 /// Runs a restore with progress.

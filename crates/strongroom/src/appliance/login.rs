@@ -1,0 +1,142 @@
+//! `strongroom login` and `strongroom logout`.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+use strongroom_client::types::OpenedSession;
+use strongroom_client::{Address, Client, Login, Logins, Place, Token, Trust};
+
+use super::known;
+use crate::exit::{Context, Done, usage};
+
+/// Log in at an appliance elsewhere
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+The certificate must be signed by an authority of --ca-cert, or have the fingerprint of
+--fingerprint; otherwise its fingerprint is shown and you are asked, once: the appliance printed the
+same one when it was first started. The session is kept in a file that only you can read.
+
+Examples:
+  strongroom login https://backup.example.org:8443
+  strongroom login https://backup.example.org:8443 --user ada --ca-cert /etc/ssl/our-ca.pem")]
+pub(crate) struct LoginArgs {
+    /// Where it is
+    #[arg(value_name = "URL")]
+    url: Address,
+    /// Who you are there
+    #[arg(long, default_value = "admin")]
+    user: String,
+    /// The password is the first line of this file [default: it is asked for]
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// The code of the second factor
+    #[arg(long)]
+    code: Option<String>,
+    /// Authorities that may sign its certificate, in PEM
+    #[arg(long, value_name = "FILE")]
+    ca_cert: Option<PathBuf>,
+    /// The fingerprint that its certificate must have
+    #[arg(long, value_name = "SHA256:...", conflicts_with = "ca_cert")]
+    fingerprint: Option<String>,
+}
+
+/// Log out
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  strongroom logout https://backup.example.org:8443")]
+pub(crate) struct LogoutArgs {
+    /// Where
+    #[arg(value_name = "URL")]
+    url: Address,
+}
+
+pub(crate) fn login(context: &Context, args: &LoginArgs) -> Result<Done> {
+    let trust = trust(args)?;
+    let place = |token| Place::Remote { address: args.url.clone(), trust: trust.clone(), token };
+    let password = password(args)?;
+    let client = Client::new(place(None))?;
+    let wanted = json!({ "name": args.user, "password": password, "code": args.code });
+    let opened: OpenedSession = client.post("/v1/sessions", &wanted)?;
+    let token = Token::new(opened.token.clone());
+    let login = match (&trust, &args.ca_cert) {
+        (Trust::Pinned(fingerprint), _) => Login::pinned(&args.user, &token, *fingerprint),
+        (_, Some(path)) => {
+            let path = std::path::absolute(path).context("finding the authorities")?;
+            Login::vouched(&args.user, &token, &path)
+        }
+        (_, None) => return Err(usage("nobody vouches for the appliance's certificate")),
+    };
+    Logins::read(&known::logins()?)?.add(&args.url, login)?;
+    let document = json!({ "appliance": args.url.to_string(), "user": args.user, "expires_at": opened.expires_at });
+    context.out.summary(None, document, |out| {
+        writeln!(out, "logged in at {} as {}", args.url, args.user)
+    })?;
+    Ok(Done::Well)
+}
+
+/// Whose certificate is trusted, before any secret is sent.
+fn trust(args: &LoginArgs) -> Result<Trust> {
+    if let Some(path) = &args.ca_cert {
+        return Ok(Trust::from_pem(path)?);
+    }
+    if let Some(text) = &args.fingerprint {
+        let fingerprint = strongroom_client::Fingerprint::parse(text);
+        let wrong = || usage("--fingerprint takes SHA256: and 64 hexadecimal digits");
+        return fingerprint.map(Trust::Pinned).ok_or_else(wrong);
+    }
+    let place = Place::Remote { address: args.url.clone(), trust: Trust::Look, token: None };
+    let found = Client::new(place)?.look()?;
+    if !std::io::stdin().is_terminal() {
+        return Err(usage(format!(
+            "nobody vouches for the certificate of {}, and nobody is there to ask: give \
+             --fingerprint {found} if it is the right one, or --ca-cert",
+            args.url
+        )));
+    }
+    let mut err = std::io::stderr().lock();
+    writeln!(err, "The certificate of {} has the fingerprint\n  {found}", args.url)?;
+    write!(err, "Is that the one? (yes/no) ")?;
+    err.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    match answer.trim().eq_ignore_ascii_case("yes") {
+        true => Ok(Trust::Pinned(found)),
+        false => Err(usage("it was not trusted; nothing was sent")),
+    }
+}
+
+fn password(args: &LoginArgs) -> Result<String> {
+    match &args.password_file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("reading {}", path.display()))?;
+            Ok(text.lines().next().unwrap_or_default().to_owned())
+        }
+        None if std::io::stdin().is_terminal() => {
+            let prompt = format!("Password of {}: ", args.user);
+            rpassword::prompt_password(prompt).context("asking for the password")
+        }
+        None => Err(usage("nobody is there to ask for the password: give --password-file")),
+    }
+}
+
+pub(crate) fn logout(context: &Context, args: &LogoutArgs) -> Result<Done> {
+    let mut logins = Logins::read(&known::logins()?)?;
+    let url = args.url.to_string();
+    let ended = match logins.place(Some(&url))? {
+        Some(place) => Client::new(place)?.delete("/v1/sessions/current"),
+        None => return Err(usage(format!("you are not logged in at {url}"))),
+    };
+    // The token is let go of even when the appliance can't be told.
+    logins.remove(&args.url)?;
+    let document = json!({ "appliance": url, "ended": ended.is_ok() });
+    context.out.summary(None, document, |out| writeln!(out, "logged out of {url}"))?;
+    match ended {
+        // The session had ended by itself.
+        Err(strongroom_client::Error::Refused(problem)) if problem.status == 401 => Ok(Done::Well),
+        ended => ended.map(|()| Done::Well).map_err(Into::into),
+    }
+}

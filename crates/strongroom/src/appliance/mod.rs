@@ -1,0 +1,107 @@
+//! Commands that an appliance carries out: which one is meant, and how it is asked.
+
+mod images;
+pub(crate) mod jobs;
+pub(crate) mod known;
+pub(crate) mod login;
+mod work;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use strongroom_client::types::Items;
+use strongroom_client::{Client, Logins, Place};
+
+pub(crate) use self::images::list as list_images;
+pub(crate) use self::work::{Restoring, backup, restore};
+use crate::exit::usage;
+
+/// The control socket's name in a data directory.
+pub(crate) const SOCKET: &str = "control.sock";
+/// The data directory of the Debian package.
+const PACKAGED: &str = "/var/lib/strongroom";
+
+/// Which appliance.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ApplianceArgs {
+    /// The appliance: the https:// address of one that you are logged in at, or the data directory
+    /// of one on this machine [default: where you last logged in, else the one that runs here]
+    #[arg(long, value_name = "URL|DIR", env = "STRONGROOM_APPLIANCE")]
+    appliance: Option<String>,
+}
+
+impl ApplianceArgs {
+    /// A client of the appliance that the environment names, or of the usual one.
+    pub(crate) fn client_or_env(self) -> Result<Client> {
+        let appliance = std::env::var("STRONGROOM_APPLIANCE").ok().or(self.appliance);
+        Self { appliance }.client()
+    }
+
+    /// A client of it.
+    pub(crate) fn client(&self) -> Result<Client> {
+        Ok(Client::new(self.place()?)?)
+    }
+
+    fn place(&self) -> Result<Place> {
+        let given = self.appliance.as_deref().filter(|text| !text.is_empty());
+        if let Some(dir) = given.filter(|text| !text.starts_with("https://")) {
+            return Ok(Place::Socket(Path::new(dir).join(SOCKET)));
+        }
+        let logins = Logins::read(&known::logins()?)?;
+        if let Some(place) = logins.place(given)? {
+            return Ok(place);
+        }
+        if let Some(url) = given {
+            return Err(usage(format!("you are not logged in: strongroom login {url}")));
+        }
+        let running = known::running()?.into_iter().chain([PathBuf::from(PACKAGED)]);
+        let mut sockets = running.map(|data| data.join(SOCKET));
+        let socket = sockets.find(|socket| socket.exists());
+        let nobody = || {
+            usage(
+                "which pool or appliance? None runs here (`strongroom up` starts one): give \
+                 --pool DIR for a pool of your own, or log in with `strongroom login`",
+            )
+        };
+        socket.map(Place::Socket).ok_or_else(nobody)
+    }
+}
+
+/// A pool of an appliance.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Pool {
+    pub(crate) id: i64,
+    pub(crate) name: String,
+}
+
+/// The pool of that name; when none is named, `main` or the only one.
+pub(crate) fn pool(client: &Client, name: Option<&str>) -> Result<Pool> {
+    let pools: Items<Pool> = client.get("/v1/pools", &[])?;
+    let mut pools = pools.items;
+    let at = match name {
+        Some(name) => pools.iter().position(|pool| pool.name == name),
+        None if pools.len() == 1 => Some(0),
+        None => pools.iter().position(|pool| pool.name == "main"),
+    };
+    let names = || pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>().join(", ");
+    match at {
+        Some(at) => Ok(pools.swap_remove(at)),
+        None if pools.is_empty() => Err(usage("the appliance has no pool")),
+        None => Err(usage(format!("which of the appliance's pools? It has: {}", names()))),
+    }
+}
+
+/// A path of this machine as the appliance takes it, if it is on this machine: from the root.
+pub(crate) fn from_root(client: &Client, path: &Path) -> Result<String> {
+    if matches!(client.place(), Place::Remote { .. }) {
+        return Err(usage(
+            "an appliance elsewhere can't reach this machine's files: give --pool DIR, or run \
+             the command there",
+        ));
+    }
+    let path = std::path::absolute(path).with_context(|| format!("finding {}", path.display()))?;
+    let text = path.into_os_string().into_string();
+    text.map_err(|path| usage(format!("{} is not text in UTF-8", path.display())))
+}

@@ -1,0 +1,108 @@
+//! The configuration file: made at the first run, with every key explained.
+
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+/// Its name in the data directory.
+pub(super) const NAME: &str = "strongroom.toml";
+/// Bytes that it has at most.
+const MAX: u64 = 1 << 20;
+
+/// What is written when there is none.
+const TEMPLATE: &str = "\
+# Strongroom's configuration. Every key is optional; what stands behind `#` is what it is without
+# it. Options of the command line win. Read at start.
+
+# Where to listen for HTTPS, one or more of ADDRESS:PORT. Use \"0.0.0.0:8443\" to be reached from
+# other machines.
+# listen = [\"127.0.0.1:8443\"]
+
+# Where to listen for HTTP, which is only redirected to HTTPS. Nowhere when it isn't said.
+# redirect = \"127.0.0.1:8080\"
+
+# The catalogue's database. A file in this directory when it isn't said; else PostgreSQL, as
+# \"postgres://USER:PASSWORD@HOST/DATABASE\". This file may be read by its owner alone.
+# database = \"catalogue.db\"
+
+# The certificate with its chain, and its private key, as PEM; paths from this directory. They are
+# made when both are missing. SIGHUP reads them again.
+# certificate = \"tls/cert.pem\"
+# key = \"tls/key.pem\"
+
+# Names and addresses beside this machine's own for a certificate that is made.
+# names = []
+
+# How many clients may be connected at once. Idle ones give way to new ones.
+# connections = 2048
+";
+
+/// What can be configured.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Config {
+    pub(super) listen: Vec<SocketAddr>,
+    pub(super) redirect: Option<SocketAddr>,
+    pub(super) database: Option<String>,
+    pub(super) certificate: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+    pub(super) names: Vec<String>,
+    pub(super) connections: Option<usize>,
+}
+
+impl Config {
+    /// Reads it; makes it when there is none.
+    pub(super) fn open(data: &Path) -> Result<Self> {
+        let path = data.join(NAME);
+        if !path.exists() {
+            let mut options = fs::OpenOptions::new();
+            let file = options.write(true).create_new(true).mode(0o600).open(&path);
+            file.and_then(|mut file| file.write_all(TEMPLATE.as_bytes()))
+                .with_context(|| format!("writing {}", path.display()))?;
+        }
+        let reading = || format!("reading {}", path.display());
+        anyhow::ensure!(
+            fs::metadata(&path).with_context(reading)?.len() <= MAX,
+            "{} has more than {MAX} bytes: that is no configuration",
+            path.display()
+        );
+        // The error of the parser may show the line, and in it the database's password.
+        let text = fs::read_to_string(&path).with_context(reading)?;
+        toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
+            anyhow::anyhow!("{}, line {line}: {}", path.display(), error.message())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_template_is_valid_with_and_without_its_comments() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::open(dir.path()).unwrap();
+        assert!(config.listen.is_empty() && config.database.is_none());
+        let keys = TEMPLATE.lines().filter_map(|line| line.strip_prefix("# "));
+        let keys: Vec<_> = keys.filter(|line| line.contains(" = ")).collect();
+        let config: Config = toml::from_str(&keys.join("\n")).unwrap();
+        assert_eq!(config.connections, Some(2048));
+        assert_eq!(keys.len(), 7);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line_and_without_its_value() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "listen = []\ndatabase = [\"hunter2\"]\n";
+        fs::write(dir.path().join(NAME), text).unwrap();
+        let error = Config::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("line 2") && !error.contains("hunter2"), "{error}");
+    }
+}

@@ -1,0 +1,94 @@
+//! `strongroom serve`: the appliance, until it is told to stop.
+
+mod config;
+mod lock;
+mod start;
+mod status;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+pub(crate) use self::status::StatusArgs;
+pub(crate) use self::status::run as status;
+use crate::appliance::known;
+use crate::exit::{Context, Done};
+
+/// How long running jobs have to come to a point where they can be taken up again.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How long requests that are being answered have after that.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// Run the appliance: pools, jobs, users, and the API over HTTPS
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+The first run makes all that is missing in the data directory: a configuration file with every key
+explained, the catalogue, a pool `main`, a certificate of its own, and the user `admin`, whose
+passphrase is printed once. SIGTERM stops it: jobs that run go on at the next start. SIGHUP reads the
+certificate again.
+
+Examples:
+  strongroom serve
+  strongroom serve --data /var/lib/strongroom --listen 0.0.0.0:8443")]
+pub(crate) struct Args {
+    /// The data directory; it is made when it is not there
+    #[arg(long, value_name = "DIR", default_value = "strongroom-data")]
+    data: PathBuf,
+    /// Where to listen for HTTPS; may be repeated [default: as configured, else 127.0.0.1:8443]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Vec<SocketAddr>,
+    /// Where to redirect from HTTP to HTTPS [default: as configured, else nowhere]
+    #[arg(long, value_name = "ADDR:PORT")]
+    redirect: Option<SocketAddr>,
+    /// The catalogue's database, postgres://... [default: as configured, else a file]
+    #[arg(long, value_name = "URL", env = "STRONGROOM_DATABASE", hide_env_values = true)]
+    database: Option<String>,
+}
+
+pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.try_init().map_err(|error| anyhow::anyhow!("the log can't be set up: {error}"))?;
+    more_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("starting the runtime")?.block_on(serve(context, args))
+}
+
+/// As many open files as the system lets one have: each connection is one.
+fn more_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the number of open files can't be raised");
+    }
+}
+
+async fn serve(context: &Context, args: &Args) -> Result<Done> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    let running = start::start(args).await?;
+    running.tell(context)?;
+    // Commands of the same user find it then; that they can't ends nothing.
+    if let Err(error) = known::note(running.data()) {
+        tracing::warn!("commands must be told --appliance: {error:#}");
+    }
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            _ = hup.recv() => running.reload(),
+        }
+    }
+    tracing::info!("stopping: no new work; jobs that run stop where they can go on");
+    if let Err(error) = known::forget(running.data()) {
+        tracing::warn!("{error:#}");
+    }
+    running.stop(DRAIN, GRACE).await;
+    Ok(Done::Well)
+}

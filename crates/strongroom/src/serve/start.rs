@@ -1,0 +1,177 @@
+//! From a data directory to an appliance that serves.
+
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use strongroom_api::server::{Certificate, Limits, Server, bind_control, listen};
+use strongroom_api::{App, KeySealer, PAGE};
+use strongroom_catalog::{Address, Catalog, Engine};
+use strongroom_identity::{ApplianceKey, FirstRun, Identity};
+use strongroom_protect::{Options, Protect};
+use strongroom_storage::{NewPool, Storage};
+
+use super::Args;
+use super::config::{Config, NAME};
+use super::lock::Lock;
+use crate::exit::Context;
+
+/// The control socket's name in the data directory.
+pub(super) const SOCKET: &str = "control.sock";
+/// The first pool's name.
+const POOL: &str = "main";
+
+/// An appliance that serves.
+pub(super) struct Running {
+    data: PathBuf,
+    app: App,
+    server: Server,
+    certificate: Arc<Certificate>,
+    addresses: Vec<SocketAddr>,
+    first: Option<FirstRun>,
+    /// The passphrase of a pool that was made.
+    passphrase: Option<String>,
+    _lock: Lock,
+}
+
+pub(super) async fn start(args: &Args) -> Result<Running> {
+    let data = directory(&args.data)?;
+    let lock = Lock::take(&data)?;
+    let config = Config::open(&data)?;
+
+    let database = args.database.clone().or(config.database);
+    let address = match database {
+        Some(text) if text.contains("://") => text.parse()?,
+        Some(path) => Address::Sqlite(data.join(path)),
+        None => Address::Sqlite(data.join("catalogue.db")),
+    };
+    let catalog = Catalog::open(&address)
+        .await
+        .with_context(|| format!("opening the catalogue {address}"))?;
+    let key = ApplianceKey::open_or_create(&data.join("appliance.key"))?;
+    let identity = Identity::open(catalog.clone(), key).await?;
+    let first = identity.first_run().await?;
+
+    let holder = format!("strongroom serve, process {}", std::process::id());
+    let sealer = Arc::new(KeySealer(identity.clone()));
+    let storage = Storage::new(catalog.clone(), sealer, holder)?;
+    let passphrase = match first {
+        Some(_) => main_pool(&storage, &identity, &data).await?,
+        None => None,
+    };
+    // The lock keeps all others from a catalogue in a file.
+    let options = Options { sole: catalog.engine() == Engine::Sqlite, ..Options::default() };
+    let protect = Protect::start(storage, options).await?;
+    let app = App::new(catalog, identity, protect);
+
+    let file = |path: Option<PathBuf>, usual: &str| data.join(path.unwrap_or(usual.into()));
+    let cert = file(config.certificate, "tls/cert.pem");
+    let key = file(config.key, "tls/key.pem");
+    directory(&data.join("tls"))?;
+    let certificate = Arc::new(Certificate::open_or_make(&cert, &key, &config.names)?);
+    let usual = Limits::default();
+    let connections = config.connections.unwrap_or(usual.connections);
+    let mut server = Server::new(strongroom_api::router(&app), Limits { connections, ..usual });
+    let mut wanted = if args.listen.is_empty() { config.listen } else { args.listen.clone() };
+    if wanted.is_empty() {
+        wanted.push((Ipv4Addr::LOCALHOST, 8443).into());
+    }
+    let mut addresses = Vec::new();
+    for address in wanted {
+        let listener = listen(address).await?;
+        addresses.push(listener.local_addr()?);
+        server.https(listener, Arc::clone(&certificate))?;
+    }
+    if let (Some(from), Some(to)) = (args.redirect.or(config.redirect), addresses.first()) {
+        server.redirect(listen(from).await?, to.port());
+    }
+    server.control(bind_control(&data.join(SOCKET))?);
+    Ok(Running { data, app, server, certificate, addresses, first, passphrase, _lock: lock })
+}
+
+/// Makes a directory for its owner alone, and gives its absolute path.
+fn directory(path: &Path) -> Result<PathBuf> {
+    let mut make = fs::DirBuilder::new();
+    let made = make.recursive(true).mode(0o700).create(path);
+    made.with_context(|| format!("making the directory {}", path.display()))?;
+    let path = fs::canonicalize(path).with_context(|| format!("finding {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("making {} private", path.display()))?;
+    Ok(path)
+}
+
+/// Makes the first pool.
+async fn main_pool(storage: &Storage, identity: &Identity, data: &Path) -> Result<Option<String>> {
+    let owner = identity.root().await?.id;
+    let made = storage.create_pool(NewPool::new(POOL, owner, data.join("pools").join(POOL))).await;
+    let made = made.with_context(|| format!("making the pool {POOL}"))?;
+    Ok(made.passphrase.map(|text| text.to_string()))
+}
+
+impl Running {
+    /// Its data directory, from the root.
+    pub(super) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Says where it is, and what is said only once.
+    pub(super) fn tell(&self, context: &Context) -> Result<()> {
+        if context.out.quiet {
+            return Ok(());
+        }
+        let urls: Vec<_> = self.addresses.iter().map(|a| format!("https://{a}")).collect();
+        let mut out = std::io::stdout().lock();
+        if context.out.json {
+            let told = serde_json::json!({
+                "data": self.data,
+                "urls": urls,
+                "docs": PAGE,
+                "certificate_sha256": self.certificate.fingerprint(),
+                "user": self.first.as_ref().map(|first| first.name),
+                "passphrase": self.first.as_ref().map(|first| first.passphrase.expose()),
+                "pool_passphrase": self.passphrase,
+            });
+            writeln!(out, "{told}")?;
+            return Ok(out.flush()?);
+        }
+        writeln!(out, "Strongroom serves {}", self.data.display())?;
+        for url in &urls {
+            writeln!(out, "  API           {url}/v1")?;
+            writeln!(out, "  docs          {url}{PAGE}")?;
+        }
+        writeln!(out, "  certificate   SHA-256 {}", self.certificate.fingerprint())?;
+        writeln!(out, "  configuration {}", self.data.join(NAME).display())?;
+        if let Some(first) = &self.first {
+            writeln!(out, "\nThis is shown once; keep it:")?;
+            writeln!(out, "  user          {}", first.name)?;
+            writeln!(out, "  passphrase    {}", first.passphrase.expose())?;
+        }
+        if let Some(passphrase) = &self.passphrase {
+            writeln!(out, "  pool `{POOL}`   {passphrase}")?;
+            writeln!(out, "Only this opens the pool when this data directory is lost.")?;
+        }
+        Ok(out.flush()?)
+    }
+
+    /// Reads the certificate again.
+    pub(super) fn reload(&self) {
+        match self.certificate.reload() {
+            Ok(()) => tracing::info!("the certificate was read again"),
+            Err(error) => tracing::error!(%error, "the certificate stays as it was"),
+        }
+    }
+
+    /// Ends: no new work, jobs go back to the queue, requests are answered.
+    pub(super) async fn stop(self, drain: Duration, grace: Duration) {
+        let Self { app, server, .. } = self;
+        app.protect().engine().drain(drain).await;
+        server.stop(grace).await;
+        app.storage().close_all().await;
+        app.catalog().close().await;
+    }
+}
