@@ -5,6 +5,7 @@ mod lock;
 mod start;
 mod status;
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,6 +53,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = log.with_ansi(std::io::stderr().is_terminal());
     log.try_init().map_err(|error| anyhow::anyhow!("the log can't be set up: {error}"))?;
     more_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
