@@ -57,7 +57,7 @@ impl Hand {
                     .journal_mode(SqliteJournalMode::Wal)
                     .pragma("temp_store", "memory")
                     .pragma("cache_size", "-16384")
-                    .pragma("mmap_size", "268435456");
+                    .pragma("mmap_size", "2147418112");
                 Self::Sqlite(
                     SqlitePoolOptions::new().max_connections(4).connect_with(options).await?,
                 )

@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::list::Frequencies;
+use crate::list::Sample;
 
 /// How long what is known is good enough. Tables don't grow manyfold in that time, and what is
 /// wrong makes a list slower, not wrong.
-const GOOD: Duration = Duration::from_secs(10);
+const GOOD: Duration = Duration::from_secs(30);
 
 /// What was known of each table, and when.
 #[derive(Debug, Default)]
 pub(crate) struct Sizes {
     rows: Mutex<Known<u64>>,
-    frequencies: Mutex<Known<Arc<Frequencies>>>,
+    samples: Mutex<Known<Arc<Sample>>>,
 }
 
 type Known<T> = HashMap<&'static str, (Instant, T)>;
@@ -29,19 +29,15 @@ impl Sizes {
         locked(&self.rows).insert(table, (Instant::now(), rows));
     }
 
-    /// How often trigrams are in the rows behind a table of them.
-    pub(crate) fn frequencies(&self, table: &str) -> Option<Arc<Frequencies>> {
-        known(&locked(&self.frequencies), table)
+    /// What some rows say, for a table of trigrams.
+    pub(crate) fn sample(&self, table: &str) -> Option<Arc<Sample>> {
+        known(&locked(&self.samples), table)
     }
 
-    pub(crate) fn set_frequencies(
-        &self,
-        table: &'static str,
-        found: Frequencies,
-    ) -> Arc<Frequencies> {
-        let found = Arc::new(found);
-        locked(&self.frequencies).insert(table, (Instant::now(), Arc::clone(&found)));
-        found
+    pub(crate) fn set_sample(&self, table: &'static str, sample: Sample) -> Arc<Sample> {
+        let sample = Arc::new(sample);
+        locked(&self.samples).insert(table, (Instant::now(), Arc::clone(&sample)));
+        sample
     }
 }
 

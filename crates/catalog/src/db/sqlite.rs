@@ -36,7 +36,7 @@ impl Sqlite {
             .busy_timeout(BUSY)
             .pragma("temp_store", "memory")
             .pragma("cache_size", "-16384")
-            .pragma("mmap_size", "268435456")
+            .pragma("mmap_size", "2147418112")
             .pragma("trusted_schema", "off");
         let write = SqlitePoolOptions::new().max_connections(1).idle_timeout(None);
         let write = write.max_lifetime(None).connect_with(options.clone()).await?;

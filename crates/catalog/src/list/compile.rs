@@ -177,7 +177,7 @@ impl List {
         let Some(search) = self.resource.search.filter(|_| !self.keywords.is_empty()) else {
             return none;
         };
-        if asking.trigrams.is_some() && plan.uses(Way::Words) {
+        if asking.may_find_words() && plan.uses(Way::Words) {
             next(sql);
             self.condition(sql, asking, Way::Words, "");
         }

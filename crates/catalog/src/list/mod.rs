@@ -29,7 +29,7 @@ mod trigrams;
 
 pub use self::compile::{Count, Page, Scope};
 pub use self::metadata::{FieldMetadata, Metadata};
-pub(crate) use self::trigrams::Frequencies;
+pub(crate) use self::trigrams::Sample;
 
 /// How many items a page has when nobody says, and at most.
 pub const DEFAULT_LIMIT: u64 = 1000;

@@ -7,7 +7,7 @@
 //! and would walk a million rows for a rare word, or sort a million for a common one. So a short
 //! walk is tried; a page that is full by then is as it should be. If it isn't, the matches are
 //! counted, up to where both ways are equally long. PostgreSQL plans by statistics of its own, but
-//! knows little of words: whether these or a filter leave fewer rows is counted there as well.
+//! knows little of words: it is told by a sample whether they are worth to be looked for.
 
 use super::trigrams::Trigrams;
 use super::{Filter, List, Operator, Scope};
@@ -19,7 +19,7 @@ use crate::value::single;
 /// The most rows that are ever gathered, and so the most that are counted beforehand.
 const MOST: u64 = 20_000;
 /// How much longer it takes to get at a row anywhere than at the next.
-const JUMP: u64 = 4;
+const JUMP: u64 = 12;
 /// The rows of a short walk.
 pub(super) const SHORT: u64 = 2000;
 
@@ -34,6 +34,13 @@ pub(super) struct Asking<'a> {
 impl Asking<'_> {
     pub(super) fn engine(&self) -> Engine {
         self.catalog.engine()
+    }
+
+    /// Whether trigrams may find the words.
+    pub(super) fn may_find_words(&self) -> bool {
+        let common_there =
+            |trigrams: &Trigrams| trigrams.common && self.engine() == Engine::Postgres;
+        self.trigrams.as_ref().is_some_and(|trigrams| !common_there(trigrams))
     }
 }
 
@@ -98,7 +105,7 @@ impl List {
     pub(super) async fn plan(&self, asking: &Asking<'_>, ways: Ways) -> Result<Plan> {
         let Ways { served, others, can_walk } = ways;
         if asking.engine() == Engine::Postgres {
-            return self.plan_words(asking, served, others).await;
+            return Ok(Plan::Any);
         }
         if others.is_empty() {
             return Ok(if served.is_empty() { Plan::Any } else { Plan::Walk(served) });
@@ -114,22 +121,6 @@ impl List {
             None if can_walk => Ok(Plan::Walk(served)),
             None => Ok(Plan::Any),
         }
-    }
-
-    /// Whether words are what rows are found by.
-    async fn plan_words(
-        &self,
-        asking: &Asking<'_>,
-        served: Vec<Way>,
-        others: Vec<Way>,
-    ) -> Result<Plan> {
-        let all: Vec<Way> = served.into_iter().chain(others).collect();
-        if all.len() < 2 || !all.contains(&Way::Words) {
-            return Ok(Plan::Any);
-        }
-        let ways = all.iter().copied().filter(|way| *way != Way::Words).collect();
-        let sparsest = self.sparsest(asking, all, MOST).await?;
-        Ok(sparsest.map_or(Plan::Walk(ways), |(way, _)| Plan::Gather(way)))
     }
 
     /// Where the page ends, with the one behind it by which it is known whether there are more.
@@ -189,7 +180,7 @@ impl List {
                 ways.push(Way::Field(place));
             }
         }
-        if asking.trigrams.is_some() {
+        if asking.may_find_words() {
             ways.push(Way::Words);
         }
         ways
