@@ -20,6 +20,11 @@ pub fn current() -> String {
     CURRENT.try_with(Clone::clone).unwrap_or_default()
 }
 
+/// Does the work as part of the request with this id.
+pub(crate) async fn within<T>(id: String, work: impl Future<Output = T>) -> T {
+    CURRENT.scope(id, work).await
+}
+
 /// The caller's own id when it is short and plain, else a new one.
 fn of(given: Option<&HeaderValue>) -> String {
     let plain = |text: &&str| {

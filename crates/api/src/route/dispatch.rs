@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use strongroom_catalog::list::Count;
 use strongroom_identity::Object;
+use tracing::Instrument;
 
 use super::part::Received;
 use super::{Route, Routes, idempotency, listing};
@@ -23,6 +24,7 @@ use crate::access;
 use crate::app::App;
 use crate::call::Call;
 use crate::problem::{Code, Problem, Result};
+use crate::request_id;
 
 /// Marks the answer to a request that was let through: its route was open to the caller, whatever
 /// came of it.
@@ -89,15 +91,31 @@ fn method(route: &Arc<Route>, filter: MethodFilter, app: &App) -> MethodRouter {
     })
 }
 
-async fn dispatch(route: &Route, app: App, request: Request) -> Response {
+async fn dispatch(route: &Arc<Route>, app: App, request: Request) -> Response {
     let began = Instant::now();
     let metrics = Arc::clone(app.metrics());
     let method = request.method().clone();
-    let mut permitted = false;
-    let answer = answer(route, app, request, &mut permitted);
-    let answer = tokio::time::timeout(route.time, answer).await;
-    let late = || Problem::new(Code::Timeout, "it took too long; a job may be the better way");
-    let answer = answer.unwrap_or_else(|_| Err(late()));
+    let reads = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
+    let work = {
+        let (route, app) = (Arc::clone(route), app);
+        async move {
+            let mut permitted = false;
+            let answer = answer(&route, app, request, &mut permitted).await;
+            (answer, permitted)
+        }
+    };
+    let done = if reads {
+        tokio::time::timeout(route.time, work).await.map_err(|_| late())
+    } else {
+        // A change that was begun is ended, and its answer kept, even if the client goes.
+        let task = tokio::spawn(request_id::within(request_id::current(), work.in_current_span()));
+        match tokio::time::timeout(route.time, task).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(Problem::internal(&error)),
+            Err(_) => Err(late()),
+        }
+    };
+    let (answer, permitted) = done.unwrap_or_else(|problem| (Err(problem), false));
     let mut response = answer.unwrap_or_else(IntoResponse::into_response);
     if permitted {
         response.extensions_mut().insert(LetThrough);
@@ -223,6 +241,10 @@ async fn receive(route: &Route, parts: &Parts, body: axum::body::Body) -> Result
         Ok(Err(_)) => Err(Problem::new(Code::BadRequest, "the body broke off")),
         Err(_) => Err(Problem::new(Code::RequestTimeout, "the body did not arrive in time")),
     }
+}
+
+fn late() -> Problem {
+    Problem::new(Code::Timeout, "it took too long; a job may be the better way")
 }
 
 /// What paths answer that lead nowhere.
