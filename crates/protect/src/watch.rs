@@ -66,6 +66,8 @@ struct Listener {
 struct Waiting {
     order: VecDeque<i64>,
     jobs: HashMap<i64, Job>,
+    /// What was given last, of one job.
+    given: Option<Job>,
     closed: bool,
 }
 
@@ -78,7 +80,11 @@ impl Listener {
     fn take(&self) -> Option<Option<Job>> {
         let mut waiting = lock(&self.waiting);
         match waiting.order.pop_front() {
-            Some(id) => Some(waiting.jobs.remove(&id)),
+            Some(id) => {
+                let job = waiting.jobs.remove(&id);
+                waiting.given.clone_from(&job);
+                Some(job)
+            }
             None if waiting.closed => None,
             None => Some(None),
         }
@@ -89,6 +95,9 @@ impl Listener {
             return;
         }
         let mut waiting = lock(&self.waiting);
+        if waiting.given.as_ref() == Some(job) {
+            return;
+        }
         match waiting.jobs.get(&job.id) {
             // What is read late may be older.
             Some(old) if old.changed_at > job.changed_at => return,
@@ -205,5 +214,79 @@ impl Look {
         }
         self.told.retain(|_, at| *at >= begin);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use strongroom_catalog::jobs::NewJob;
+    use strongroom_catalog::{Sql, testing};
+
+    use super::*;
+
+    fn listener(job: Option<i64>) -> Arc<Listener> {
+        let waiting = Mutex::default();
+        Arc::new(Listener { job, waiting, notify: Notify::new() })
+    }
+
+    async fn a_job(catalog: &Catalog) -> Job {
+        let sql = "INSERT INTO organisations (id, name, created_at) VALUES (1, 'all', 0)";
+        catalog.execute(Sql::new(sql)).await.unwrap();
+        let new = NewJob { kind: "x".into(), organisation_id: 1, ..NewJob::default() };
+        jobs::submit(catalog, new).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_slow_listener_misses_states_but_never_the_last() {
+        let fresh = testing::Fresh::new(strongroom_catalog::Engine::Sqlite).await;
+        let mut job = a_job(&fresh.open().await).await;
+        let slow = listener(None);
+        let mut changes = Changes { listener: Arc::clone(&slow), over: false };
+        let begin = job.changed_at;
+        for step in 1..=1000 {
+            job.progress.bytes_done = step;
+            job.changed_at = begin + SignedDuration::from_micros(step as i64);
+            slow.tell(&job);
+        }
+        // What was read earlier and comes later doesn't count.
+        slow.tell(&Job { changed_at: begin, ..job.clone() });
+        let other = Job { id: job.id + 1, ..job.clone() };
+        slow.tell(&other);
+        assert_eq!(changes.next().await, Some(job.clone()));
+        assert_eq!(changes.next().await, Some(other.clone()));
+        // One that is slow beyond measure is let go after what it has, and can ask anew.
+        for id in 10..=10 + WAITING as i64 {
+            slow.tell(&Job { id, ..job.clone() });
+        }
+        for _ in 0..WAITING {
+            assert!(changes.next().await.is_some());
+        }
+        assert_eq!(changes.next().await, None);
+        let one = listener(Some(other.id));
+        one.tell(&job);
+        one.tell(&other);
+        assert_eq!(one.take(), Some(Some(other)));
+        assert_eq!(one.take(), Some(None));
+        fresh.remove().await;
+    }
+
+    #[tokio::test]
+    async fn changes_of_others_are_heard_of() {
+        testing::each(|catalog| async move {
+            let job = a_job(&catalog).await;
+            let hub = Arc::new(Hub::default());
+            let task = tokio::spawn(Arc::clone(&hub).run(catalog.clone()));
+            let mut changes = hub.listen(&catalog, Some(job.id)).await.unwrap();
+            assert_eq!(changes.next().await, Some(job.clone()));
+            // Nobody pokes: as if another node had done it.
+            jobs::cancel(&catalog, job.id).await.unwrap();
+            let over = tokio::time::timeout(Duration::from_secs(30), changes.next()).await;
+            assert!(over.unwrap().unwrap().state.is_over());
+            assert_eq!(changes.next().await, None);
+            assert!(hub.listen(&catalog, Some(999)).await.is_err());
+            task.abort();
+        })
+        .await;
     }
 }

@@ -39,8 +39,9 @@ use crate::sql::Sql;
 use crate::value::{Record, Row};
 use crate::{Error, Result};
 
-/// How many workers may die over a job before it is given up.
-pub const MAX_DEATHS: i64 = 5;
+/// How many workers may die over a job before it is given up: enough for a machine that is often
+/// switched off, few enough for a job that itself ends every process that touches it.
+pub const MAX_DEATHS: i64 = 16;
 
 /// How a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
