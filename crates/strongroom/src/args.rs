@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::appliance::{jobs, login};
-use crate::{backup, browse, completions, dump, forget, images, mount, pool, restore, serve, up};
+use crate::{backup, browse, completions, dump, forget, images, mount, pool, restore, up};
 
 /// What `--help` says at its end.
 const AFTER_HELP: &str = "\
@@ -16,7 +16,12 @@ Exit codes:
   5    the pool's secret is wrong or missing
   130  stopped by Ctrl-C (a second Ctrl-C ends at once)
 
-Begin with:
+An appliance, and backups into it from another terminal:
+  strongroom up
+  strongroom backup /etc /home
+  strongroom restore etc --to /tmp/back
+
+A pool of your own, without one:
   strongroom pool create /srv/pool --encrypt --password-file /root/pool.pw
   strongroom backup /etc /home --pool /srv/pool --password-file /root/pool.pw
   strongroom images list --pool /srv/pool --password-file /root/pool.pw
@@ -59,8 +64,7 @@ pub(crate) enum Command {
     Mount(mount::Args),
     Forget(Box<forget::Args>),
     Up(up::Args),
-    Serve(serve::Args),
-    Status(serve::StatusArgs),
+    Status(up::StatusArgs),
     /// Show, watch and stop what an appliance does
     Jobs {
         #[command(subcommand)]
@@ -85,7 +89,6 @@ impl Command {
             Self::Mount(_) => "mount",
             Self::Forget(_) => "forget",
             Self::Up(_) => "up",
-            Self::Serve(_) => "serve",
             Self::Status(_) => "status",
             Self::Jobs { .. } => "jobs",
             Self::Login(_) => "login",

@@ -1,6 +1,6 @@
 //! `strongroom backup`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -255,13 +255,4 @@ fn summary(
         writeln!(out, "{bad} had trouble (see above); the rest is complete")?;
     }
     Ok(())
-}
-
-/// A backup of one path under a name.
-pub(crate) fn of_path(path: &Path, name: &str) -> Backup {
-    Backup {
-        name: Some(name.to_owned()),
-        input: Input::Paths(vec![path.to_owned()]),
-        ..Backup::default()
-    }
 }

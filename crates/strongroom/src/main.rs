@@ -20,7 +20,6 @@ mod pool;
 mod progress;
 mod restore;
 mod secret;
-mod serve;
 mod up;
 
 use std::process::ExitCode;
@@ -54,8 +53,7 @@ fn run(context: &Context, command: Command) -> anyhow::Result<Done> {
         Command::Mount(args) => mount::run(context, &args),
         Command::Forget(args) => forget::run(context, &args),
         Command::Up(args) => up::run(context, &args),
-        Command::Serve(args) => serve::run(context, &args),
-        Command::Status(args) => serve::status(context, &args),
+        Command::Status(args) => up::status(context, &args),
         Command::Jobs { command } => appliance::jobs::run(context, &command),
         Command::Login(args) => appliance::login::login(context, &args),
         Command::Logout(args) => appliance::login::logout(context, &args),

@@ -1,6 +1,6 @@
 //! Where the pool's secret comes from.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use strongroom_engine::Result;
@@ -22,11 +22,6 @@ pub(crate) struct SecretArgs {
 }
 
 impl SecretArgs {
-    /// A key file as the secret.
-    pub(crate) fn of_key_file(path: &Path) -> Self {
-        Self { key_file: Some(path.to_owned()), ..Self::default() }
-    }
-
     /// Whether one is given by option.
     pub(crate) fn is_given(&self) -> bool {
         self.password_file.is_some() || self.password_command.is_some() || self.key_file.is_some()

@@ -11,7 +11,6 @@ use clap::Subcommand;
 
 use crate::exit::{Context, Done};
 
-pub(crate) use create::{New, make};
 pub(crate) use upkeep::{gc_json, gc_text, gc_with};
 
 #[derive(Debug, Subcommand)]

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
-use crate::support::{BINARY, Lab, assert_same, make_tree, noise, output, tool};
+use crate::support::{BINARY, Lab, noise, output, tool};
 
 #[test]
 fn errors_are_one_line_and_have_their_codes() {
@@ -174,34 +174,4 @@ fn shells_can_complete() {
             assert!(syntax.wait().unwrap().success(), "{shell} does not understand it");
         }
     }
-}
-
-#[test]
-fn up_does_the_main_job_twice() {
-    let lab = Lab::new();
-    let up = |line: &str| {
-        let mut command = lab.command(line.split_whitespace());
-        command.env_remove("STRONGROOM_PASSWORD_FILE").env_remove("STRONGROOM_POOL");
-        let output = command.output().unwrap();
-        let err = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{line}: {err}");
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let text = up("up");
-    for step in ["1. make an encrypted pool", "2. back up", "3. list", "4. restore", "5. compare"] {
-        assert!(text.contains(step), "{step} is not in\n{text}");
-    }
-    let key = fs::metadata(lab.path("strongroom-data/pool.key")).unwrap();
-    assert_eq!((key.len(), std::os::unix::fs::MetadataExt::mode(&key) & 0o777), (32, 0o600));
-    let second: serde_json::Value = serde_json::from_str(&up("up --json")).unwrap();
-    assert_eq!((&second["images"], &second["differences"]), (&2.into(), &serde_json::json!([])));
-    // A tree of one's own, with the data directory inside of it.
-    make_tree(&lab.path("mine"));
-    let text = up("up mine --data mine/data");
-    assert!(text.contains(", 0 differ"), "{text}");
-    let restored = lab.path("mine/data/restored").join(lab.path("mine").strip_prefix("/").unwrap());
-    assert!(!restored.join("data").exists());
-    assert_same(&lab.path("mine/src"), &restored.join("src"));
-    up("up --data plain --no-encrypt");
-    assert!(!lab.path("plain/pool.key").exists());
 }

@@ -10,6 +10,6 @@ mod golden;
 mod images;
 mod looking;
 mod pools;
-mod serve;
 mod streams;
 mod trees;
+mod up;

@@ -1,4 +1,4 @@
-//! `strongroom serve`: the appliance, until it is told to stop.
+//! `strongroom up`: the appliance, until it is told to stop.
 
 mod config;
 mod lock;
@@ -32,8 +32,8 @@ passphrase is printed once. SIGTERM stops it: jobs that run go on at the next st
 certificate again.
 
 Examples:
-  strongroom serve
-  strongroom serve --data /var/lib/strongroom --listen 0.0.0.0:8443")]
+  strongroom up
+  strongroom up --data /var/lib/strongroom --listen 0.0.0.0:8443")]
 pub(crate) struct Args {
     /// The data directory; it is made when it is not there
     #[arg(long, value_name = "DIR", default_value = "strongroom-data")]

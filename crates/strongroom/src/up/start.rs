@@ -19,10 +19,9 @@ use strongroom_storage::{NewPool, Storage};
 use super::Args;
 use super::config::{Config, NAME};
 use super::lock::Lock;
+use crate::appliance::SOCKET;
 use crate::exit::Context;
 
-/// The control socket's name in the data directory.
-pub(super) const SOCKET: &str = "control.sock";
 /// The first pool's name.
 const POOL: &str = "main";
 
@@ -57,7 +56,7 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     let identity = Identity::open(catalog.clone(), key).await?;
     let first = identity.first_run().await?;
 
-    let holder = format!("strongroom serve, process {}", std::process::id());
+    let holder = format!("strongroom up, process {}", std::process::id());
     let sealer = Arc::new(KeySealer(identity.clone()));
     let storage = Storage::new(catalog.clone(), sealer, holder)?;
     let passphrase = match first {

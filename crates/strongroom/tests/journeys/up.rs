@@ -1,0 +1,193 @@
+//! The appliance: started, asked, and ended as its administrator would.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::support::{BINARY, assert_same, make_tree};
+
+struct Served {
+    child: Child,
+    told: Value,
+}
+
+impl Served {
+    fn start(data: &Path) -> Self {
+        let mut command = of_user(data);
+        command.args(["--json", "up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        if line.is_empty() {
+            let mut error = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+            panic!("it did not start: {error}");
+        }
+        Self { child, told: serde_json::from_str(&line).unwrap() }
+    }
+
+    fn stop(mut self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks through the control socket: the status and the content.
+fn ask(data: &Path, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    let body = body.map(|body| body.to_string()).unwrap_or_default();
+    let mut stream = UnixStream::connect(data.join("control.sock")).unwrap();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap_or(Value::Null))
+}
+
+fn status(data: &Path) -> std::process::Output {
+    of_user(data).args(["--json", "status"]).output().unwrap()
+}
+
+/// The program, run by a user whose home is beside the data directory.
+fn of_user(data: &Path) -> Command {
+    let home = data.parent().unwrap();
+    let mut command = Command::new(BINARY);
+    command.env("HOME", home).current_dir(home);
+    for name in ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "STRONGROOM_APPLIANCE", "STRONGROOM_POOL"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs the program to its end: the exit code, and what it wrote.
+fn run(data: &Path, line: &str) -> (i32, String, String) {
+    let output = of_user(data).args(line.split_whitespace()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn an_appliance_is_started_asked_stopped_and_started_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let first = Served::start(&data);
+    assert_eq!(first.told["user"], "admin");
+    assert_eq!(first.told["passphrase"].as_str().unwrap().split('-').count(), 4);
+    assert!(first.told["urls"][0].as_str().unwrap().starts_with("https://127.0.0.1:"));
+
+    // The owner of the process needs no login.
+    let (code, me) = ask(&data, "GET", "/v1/me", None);
+    assert_eq!((code, &me["via"]), (200, &json!("local")));
+    let asked = status(&data);
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    let told: Value = serde_json::from_slice(&asked.stdout).unwrap();
+    assert_eq!(told["database"], "sqlite");
+
+    // A second process is refused and told who is first.
+    let second = of_user(&data).args(["up", "--data"]).arg(&data).output().unwrap();
+    let why = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(why.contains(&format!("process {} ", first.child.id())), "{why}");
+
+    // A job of the first run is known to the second, and nothing is said twice.
+    let body = json!({"paths": [data.join("tls")], "name": "tls"});
+    let (code, job) = ask(&data, "POST", "/v1/pools/1/backups", Some(body));
+    assert_eq!(code, 202, "{job}");
+    first.stop();
+    assert!(!status(&data).status.success(), "nobody serves it");
+
+    let again = Served::start(&data);
+    assert_eq!(again.told["passphrase"], Value::Null);
+    assert_eq!(again.told["certificate_sha256"].as_str().unwrap().len(), 95);
+    let path = format!("/v1/jobs/{}/events", job["id"]);
+    // Ends when the job does.
+    let mut stream = UnixStream::connect(data.join("control.sock")).unwrap();
+    let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut events = String::new();
+    stream.read_to_string(&mut events).unwrap();
+    assert!(events.contains("\"state\":\"succeeded\""), "{events}");
+    again.stop();
+}
+
+#[test]
+fn the_command_line_uses_the_appliance_that_runs_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let source = dir.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    make_tree(&source);
+    let (code, _, err) = run(&data, "backup source");
+    assert!(code == 2 && err.contains("None runs here"), "{err}");
+
+    let served = Served::start(&data);
+    let (code, out, err) = run(&data, "backup source --name tree --tag first --json");
+    assert_eq!(code, 0, "{err}");
+    let job: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&job["kind"], &job["state"]), (&json!("backup"), &json!("succeeded")));
+    let (code, out, _) = run(&data, "images list --json");
+    let image: Value = serde_json::from_str(out.trim()).unwrap();
+    assert_eq!((code, &image["name"], &image["tags"]), (0, &json!("tree"), &json!(["first"])));
+    let (code, _, err) = run(&data, "restore tree --to back --verify");
+    assert_eq!(code, 0, "{err}");
+    let back = dir.path().join("back").join(source.strip_prefix("/").unwrap());
+    assert_same(&source, &back);
+
+    let (code, out, _) = run(&data, "jobs list --json");
+    assert_eq!((code, out.lines().count()), (0, 2));
+    let (code, _, err) = run(&data, "jobs list --filter colour:==red");
+    assert!(code == 1 && err.contains("no field `colour`"), "{err}");
+    let (code, _, err) = run(&data, "backup /nothing/here --name x");
+    assert!(code == 1 && err.contains("/nothing/here"), "{err}");
+    let (code, _, err) = run(&data, "backup source --pool elsewhere");
+    assert!(code == 2 && err.contains("It has: main"), "{err}");
+    served.stop();
+}
+
+#[test]
+fn one_logs_in_from_elsewhere_with_a_certificate_that_is_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let served = Served::start(&data);
+    let url = served.told["urls"][0].as_str().unwrap();
+    let fingerprint = served.told["certificate_sha256"].as_str().unwrap();
+    std::fs::write(dir.path().join("pw"), served.told["passphrase"].as_str().unwrap()).unwrap();
+    std::fs::write(dir.path().join("wrong"), "four words of mine").unwrap();
+
+    let login = format!("login {url} --password-file");
+    let (code, _, err) = run(&data, &format!("{login} pw"));
+    assert!(code == 2 && err.contains(fingerprint), "nobody is there to be asked: {err}");
+    let other = fingerprint.replace(':', "").chars().rev().collect::<String>();
+    let (code, _, err) = run(&data, &format!("{login} pw --fingerprint {other}"));
+    assert!(code == 1 && err.contains("not the one"), "{err}");
+    let (code, _, _) = run(&data, &format!("{login} wrong --fingerprint {fingerprint}"));
+    assert_eq!(code, 1);
+    assert!(!dir.path().join(".config/strongroom/logins.json").exists());
+    let (code, out, err) = run(&data, &format!("{login} pw --fingerprint {fingerprint}"));
+    assert!(code == 0 && out.contains("as admin"), "{err}");
+
+    let (code, out, err) = run(&data, "jobs list --json");
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    let (code, _, err) = run(&data, "backup pw");
+    assert!(code == 2 && err.contains("elsewhere"), "{err}");
+    assert_eq!(run(&data, &format!("logout {url}")).0, 0);
+    // The appliance that runs here is the usual one again.
+    assert_eq!(run(&data, "jobs list").0, 0);
+    served.stop();
+}
