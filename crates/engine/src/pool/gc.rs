@@ -38,15 +38,15 @@ pub struct GcOptions {
     /// Only say what would be freed.
     pub dry_run: bool,
     /// The part of the pool, 0 to 1, that may stay as garbage inside of packs that are also in
-    /// use; packs with the most garbage are copied first. 0 frees everything. What is copied grows
-    /// faster than what it frees: with the default, half of what a gc could free costs a twentieth
-    /// of the copying (see `docs/benchmarks.md`), and the rest comes with a later one.
+    /// use; packs with the most garbage are copied first. Packs of which a third is garbage are
+    /// copied in any case, unless it is 1. 0 frees everything. What is copied grows faster than
+    /// what it frees (see `docs/benchmarks.md`), and the rest comes with a later collection.
     pub max_unused: f64,
 }
 
 impl Default for GcOptions {
     fn default() -> Self {
-        Self { dry_run: false, max_unused: 0.1 }
+        Self { dry_run: false, max_unused: 0.2 }
     }
 }
 
@@ -142,9 +142,8 @@ impl Pool {
         let allowed = (kept as f64 * options.max_unused.clamp(0.0, 1.0)) as u64;
         let mut unused: u64 = sparse.iter().map(Victim::dead_bytes).sum();
         sparse.sort_by_key(|v| v.dead_bytes() * 1000 / v.info.len.max(1));
-        while unused > allowed
-            && let Some(victim) = sparse.pop()
-        {
+        let cheap = |v: &Victim| v.dead_bytes() * 3 >= v.info.len && options.max_unused < 1.0;
+        while let Some(victim) = sparse.pop_if(|victim| unused > allowed || cheap(victim)) {
             unused -= victim.dead_bytes();
             victims.push(victim);
         }

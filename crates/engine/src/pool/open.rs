@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::chunker;
 use crate::clock::{Clock, ClockMark};
-use crate::disk::{Disk, DiskLock, read_file, replace_file};
+use crate::disk::{Caching, Disk, DiskLock, read_file};
 use crate::error::{Error, Result};
 use crate::id::{DiskId, PoolId};
 use crate::index::{self, Index};
@@ -346,7 +346,7 @@ fn lock_to_write(disk: &dyn Disk, holder: &str) -> Result<Box<dyn DiskLock>> {
     match disk.lock(WRITER_LOCK, true) {
         Ok(lock) => {
             // Only for the message that others get; without it theirs is shorter.
-            let _ = replace_file(disk, HOLDER, holder.as_bytes());
+            let _ = note_holder(disk, holder);
             // So that readers find it even when the disk is full.
             let _ = disk.lock(READERS_LOCK, false);
             Ok(lock)
@@ -360,6 +360,17 @@ fn lock_to_write(disk: &dyn Disk, holder: &str) -> Result<Box<dyn DiskLock>> {
         }
         Err(e) => Err(Error::io(format!("locking {}", disk.describe()), e)),
     }
+}
+
+/// Says who holds the lock. What a power cut leaves of it is nobody's any more: it need not be
+/// durable, nor whole.
+fn note_holder(disk: &dyn Disk, holder: &str) -> std::io::Result<()> {
+    let file = match disk.open(HOLDER, Caching::Cached, true) {
+        Err(e) if e.kind() == ErrorKind::NotFound => disk.create(HOLDER, Caching::Cached)?,
+        other => other?,
+    };
+    file.write_all_at(holder.as_bytes(), 0)?;
+    file.set_len(holder.len() as u64)
 }
 
 /// Keeps collectors of other processes from removing files. On a disk that can't be written there

@@ -18,7 +18,7 @@ use crate::{parse, progress};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Backups by the same process and readers may go on meanwhile. Ctrl-C stops it; run it again and it
-goes on. Packs in which only little is garbage are left alone up to --max-unused.
+goes on. Packs of which less than a third is garbage are left alone up to --max-unused.
 
 Examples:
   strongroom pool gc --pool /srv/pool --dry-run
@@ -30,7 +30,7 @@ pub(crate) struct GcArgs {
     #[arg(long)]
     dry_run: bool,
     /// Part of the pool, in percent, that may stay as garbage inside of packs in use
-    #[arg(long, value_name = "PERCENT", default_value_t = 10.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 20.0)]
     max_unused: f64,
 }
 
