@@ -1,6 +1,7 @@
 //! Frames: what was compressed.
 #![no_main]
 
+use strongroom_engine::compress::Effort;
 use strongroom_engine::pack::{FrameCodec, MAX_FRAME};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
@@ -10,7 +11,9 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         assert!(raw.len() <= MAX_FRAME);
     }
     let (mut frame, mut back) = (Vec::new(), Vec::new());
-    codec.encode(bytes, &mut frame);
-    assert!(codec.decode(&frame, &mut back).is_ok());
-    assert_eq!(back, bytes);
+    for effort in [Effort::Usual, Effort::More] {
+        codec.encode(bytes, effort, &mut frame);
+        assert!(codec.decode(&frame, &mut back).is_ok());
+        assert_eq!(back, bytes);
+    }
 });
