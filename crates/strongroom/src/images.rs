@@ -153,9 +153,9 @@ pub(crate) fn image_json(image: &Image) -> Value {
 }
 
 fn list(context: &Context, args: &ListArgs) -> Result<Done> {
-    if args.pool.at_appliance().is_some() {
+    if let Some(pool) = args.pool.at_appliance() {
         let (name, host) = (args.name.as_deref(), args.host.as_deref());
-        return appliance::list_images(context, name, &args.tags, host);
+        return appliance::list_images(context, pool, name, &args.tags, host);
     }
     let pool = args.pool.open(context, OpenMode::Read)?;
     let (mut images, unreadable) = image::images(&*pool)?;

@@ -79,8 +79,9 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Done> {
     for rules in [&args.include, &args.exclude] {
         Rules::new(rules).map_err(|e| usage(e.to_string()))?;
     }
-    if args.pool.at_appliance().is_some() {
-        return at_appliance(context, args);
+    let pool = args.pool.clone();
+    if let Some(pool) = pool.at_appliance() {
+        return at_appliance(context, pool, args);
     }
     let pool = args.pool.open(context, OpenMode::Read)?;
     let (image, from) = locate(&*pool, &args.what)?;
@@ -121,7 +122,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Done> {
 }
 
 /// Has an appliance on this machine restore.
-fn at_appliance(context: &Context, args: Args) -> Result<Done> {
+fn at_appliance(context: &Context, pool: Option<&str>, args: Args) -> Result<Done> {
     let text = |path: OsString| {
         path.into_string().map_err(|path| usage(format!("{} is not UTF-8", path.display())))
     };
@@ -136,7 +137,7 @@ fn at_appliance(context: &Context, args: Args) -> Result<Done> {
         "numeric_owner": args.numeric_owner,
         "no_owner": args.no_owner,
     });
-    appliance::restore(context, Restoring { what: &args.what, to: args.to, rest })
+    appliance::restore(context, Restoring { pool, what: &args.what, to: args.to, rest })
 }
 
 /// Runs a restore with progress.

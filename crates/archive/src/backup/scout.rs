@@ -17,6 +17,8 @@ use crate::folder::{Folder, Kind, Meta, Names};
 
 /// How many directories may be listed and not yet walked; each has a descriptor.
 const AHEAD: usize = 128;
+/// How many entries may be known of directories that were not walked yet: that bounds the memory.
+const KNOWN: usize = 32 << 10;
 /// Of how many entries of a directory the metadata is looked up in advance.
 const LOOK_UP: usize = 4096;
 
@@ -54,11 +56,30 @@ enum Found {
 struct Inner {
     tasks: BTreeMap<Order, Task>,
     found: BTreeMap<Order, Found>,
+    /// Entries that are known of the directories in `found`.
+    known: usize,
     /// Scouts with nothing to do.
     idle: usize,
     /// Whether the walk waits for a scout.
     awaited: bool,
     ended: bool,
+}
+
+impl Found {
+    fn known(&self) -> usize {
+        match self {
+            Self::Listed(Ok(listing)) => listing.metas.len(),
+            Self::Listed(Err(_)) | Self::Busy => 0,
+        }
+    }
+}
+
+impl Inner {
+    fn forget(&mut self, order: &[u32]) -> Option<Found> {
+        let found = self.found.remove(order)?;
+        self.known -= found.known();
+        Some(found)
+    }
 }
 
 /// What scouts and the walk share.
@@ -119,7 +140,7 @@ impl<'s> Scouts<'s> {
             if inner.ended {
                 return;
             }
-            let next = match inner.found.len() < AHEAD {
+            let next = match inner.found.len() < AHEAD && inner.known < KNOWN {
                 true => inner.tasks.pop_first(),
                 false => None,
             };
@@ -137,9 +158,12 @@ impl<'s> Scouts<'s> {
                 listing.spread = true;
             }
             inner = self.lock();
+            let found = Found::Listed(listing);
             // The walk may have left the place meanwhile.
-            if let Some(found) = inner.found.get_mut(&order) {
-                *found = Found::Listed(listing);
+            if let Some(place) = inner.found.get_mut(&order) {
+                let known = found.known();
+                *place = found;
+                inner.known += known;
             }
             if inner.awaited {
                 self.done.notify_one();
@@ -193,7 +217,7 @@ impl<'s> Scouts<'s> {
             inner = self.done.wait(inner).unwrap_or_else(PoisonError::into_inner);
             inner.awaited = false;
         }
-        let found = inner.found.remove(order);
+        let found = inner.forget(order);
         if inner.idle > 0 && !inner.tasks.is_empty() {
             // There is room for one more.
             self.todo.notify_one();
@@ -218,7 +242,7 @@ impl<'s> Scouts<'s> {
         let found: Vec<Order> =
             inner.found.range(from..).map(|(o, _)| o).take_while(below).cloned().collect();
         for order in found {
-            inner.found.remove(&order);
+            inner.forget(&order);
         }
         if inner.idle > 0 && !inner.tasks.is_empty() {
             self.todo.notify_one();

@@ -26,10 +26,19 @@ pub(super) struct Image {
     stored_size: u64,
 }
 
-/// The newest image of that name, of the one with that number or those digits of its id.
-pub(super) fn find(client: &Client, what: &str) -> Result<Image> {
+/// The filter for the images of a pool, when one is named.
+fn of_pool(client: &Client, pool: Option<&str>) -> Result<Option<String>> {
+    let pool = pool.map(|name| super::pool(client, Some(name))).transpose()?;
+    Ok(pool.map(|pool| format!("pool_id:=={}", pool.id)))
+}
+
+/// The newest image of that name, or the one with that number or those digits of its id.
+pub(super) fn find(client: &Client, pool: Option<&str>, what: &str) -> Result<Image> {
+    let pool = of_pool(client, pool)?;
+    let pool = pool.as_deref().map(|filter| ("filter", filter));
     let newest = |query: &[(&str, &str)]| -> Result<Option<Image>> {
-        let mut all = vec![("sort", "created_at:desc"), ("limit", "2")];
+        let mut all = vec![("sort", "created_at:desc"), ("limit", "1")];
+        all.extend(pool);
         all.extend(query);
         let images: Items<Image> = client.get("/v1/images", &all)?;
         Ok(images.items.into_iter().next())
@@ -47,7 +56,8 @@ pub(super) fn find(client: &Client, what: &str) -> Result<Image> {
     }
     if what.len() >= 4 && what.bytes().all(|b| b.is_ascii_hexdigit()) {
         let filter = format!("root:=|{what}");
-        let query = [("filter", filter.as_str()), ("limit", "1000")];
+        let mut query = vec![("filter", filter.as_str()), ("limit", "1000")];
+        query.extend(pool);
         let images: Items<Image> = client.get("/v1/images", &query)?;
         let mut found = images.items.into_iter().filter(|i| i.root.starts_with(what));
         match (found.next(), found.next()) {
@@ -62,12 +72,13 @@ pub(super) fn find(client: &Client, what: &str) -> Result<Image> {
 /// Lists images, the oldest first.
 pub(crate) fn list(
     context: &Context,
+    pool: Option<&str>,
     name: Option<&str>,
     tags: &[String],
     host: Option<&str>,
 ) -> Result<Done> {
     let client = ApplianceArgs::default().client_or_env()?;
-    let mut filters = Vec::new();
+    let mut filters: Vec<String> = of_pool(&client, pool)?.into_iter().collect();
     filters.extend(name.map(|name| format!("name:=={name}")));
     filters.extend(host.map(|host| format!("host:=={host}")));
     let mut query = vec![("sort", "created_at:asc"), ("limit", "10000")];

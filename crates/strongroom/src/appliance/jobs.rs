@@ -99,7 +99,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         Command::Watch(WatchArgs { one }) => {
             let client = one.appliance.client()?;
             let job = client.get(&path(one.job), &[])?;
-            follow(context, &client, job)
+            follow(context, &client, job, false)
         }
         Command::Log(LogArgs { one }) => log(context, one),
         Command::Cancel(CancelArgs { one }) => {
@@ -179,14 +179,22 @@ fn log(context: &Context, args: &OneArgs) -> Result<Done> {
     Ok(Done::Well)
 }
 
-/// Waits for a job, shows how far it is where a person is watching, and tells how it ended.
-pub(crate) fn follow(context: &Context, client: &Client, mut job: Job) -> Result<Done> {
+/// Waits for a job, shows how far it is where a person is watching, and tells how it ended. Ctrl-C
+/// stops the job when it is `own`, begun by this very command, and only the waiting otherwise.
+pub(crate) fn follow(context: &Context, client: &Client, mut job: Job, own: bool) -> Result<Done> {
     let bar = context.out.shows_progress().then(|| {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         bar.set_style(style("{spinner} {elapsed} {wide_msg}"));
         bar
     });
-    while !job.is_over() {
+    let mut canceled = false;
+    loop {
+        if let (true, Some(next)) = (job.state == "retried", job.retried_as) {
+            job = client.get(&path(next), &[])?;
+        }
+        if job.is_over() {
+            break;
+        }
         // A stream that ends before the job does is opened again.
         for change in client.events::<Job>(&format!("{}/events", path(job.id)))? {
             job = change?;
@@ -194,12 +202,17 @@ pub(crate) fn follow(context: &Context, client: &Client, mut job: Job) -> Result
                 bar.set_message(line(&job));
                 bar.tick();
             }
+            if context.interrupt.is_asked() && !own {
+                return Err(strongroom_engine::Error::Canceled.into());
+            }
+            if context.interrupt.is_asked() && !canceled && !job.is_over() {
+                canceled = true;
+                // It may be over by now; then that is told next.
+                let _ = client.post::<Job>(&format!("{}/cancel", path(job.id)), &());
+            }
             if job.is_over() {
                 break;
             }
-        }
-        if let (true, Some(next)) = (job.state == "retried", job.retried_as) {
-            job = client.get(&path(next), &[])?;
         }
     }
     if let Some(bar) = bar {
@@ -213,6 +226,7 @@ pub(crate) fn follow(context: &Context, client: &Client, mut job: Job) -> Result
             })?;
             Ok(Done::well_if(job.state == "succeeded"))
         }
+        "canceled" if canceled => Err(strongroom_engine::Error::Canceled.into()),
         state => {
             let why = job.error.clone().unwrap_or_else(|| state.replace('_', " "));
             Err(anyhow!("job {} ({} {}): {why}", job.id, job.kind, job.object))

@@ -20,8 +20,8 @@ use crate::exit::usage;
 
 /// The control socket's name in a data directory.
 pub(crate) const SOCKET: &str = "control.sock";
-/// The data directory of the Debian package.
-const PACKAGED: &str = "/var/lib/strongroom";
+/// Where one that the system starts has its data.
+const OF_SYSTEM: &str = "/var/lib/strongroom";
 
 /// Which appliance.
 #[derive(Args, Clone, Debug, Default)]
@@ -56,7 +56,7 @@ impl ApplianceArgs {
         if let Some(url) = given {
             return Err(usage(format!("you are not logged in: strongroom login {url}")));
         }
-        let running = known::running()?.into_iter().chain([PathBuf::from(PACKAGED)]);
+        let running = known::running()?.into_iter().chain([PathBuf::from(OF_SYSTEM)]);
         let mut sockets = running.map(|data| data.join(SOCKET));
         let socket = sockets.find(|socket| socket.exists());
         let nobody = || {

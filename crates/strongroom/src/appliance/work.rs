@@ -23,12 +23,14 @@ pub(crate) fn backup(
     what["paths"] = paths.into();
     what["block"] = block.map(|path| from_root(&client, path)).transpose()?.into();
     let job: Job = client.post(&format!("/v1/pools/{}/backups", pool.id), &what)?;
-    jobs::follow(context, &client, job)
+    jobs::follow(context, &client, job, true)
 }
 
 /// What is restored, and where to.
 #[derive(Debug)]
 pub(crate) struct Restoring<'a> {
+    /// Only from this pool.
+    pub(crate) pool: Option<&'a str>,
     /// IMAGE, or IMAGE:PATH.
     pub(crate) what: &'a str,
     pub(crate) to: PathBuf,
@@ -38,12 +40,12 @@ pub(crate) struct Restoring<'a> {
 
 /// Restores to this machine.
 pub(crate) fn restore(context: &Context, restoring: Restoring<'_>) -> Result<Done> {
-    let Restoring { what, to, mut rest } = restoring;
+    let Restoring { pool, what, to, mut rest } = restoring;
     let client = ApplianceArgs::default().client_or_env()?;
     let (image, from) = what.split_once(":/").map_or((what, ""), |(image, path)| (image, path));
-    let image = images::find(&client, image)?;
+    let image = images::find(&client, pool, image)?;
     rest["to"] = json!(from_root(&client, &to)?);
     rest["from"] = json!(from);
     let job: Job = client.post(&format!("/v1/images/{}/restore", image.id), &rest)?;
-    jobs::follow(context, &client, job)
+    jobs::follow(context, &client, job, true)
 }

@@ -144,6 +144,9 @@ fn the_command_line_uses_the_appliance_that_runs_here() {
     let (code, out, _) = run(&data, "images list --json");
     let image: Value = serde_json::from_str(out.trim()).unwrap();
     assert_eq!((code, &image["name"], &image["tags"]), (0, &json!("tree"), &json!(["first"])));
+    assert_eq!(run(&data, "images list --pool main --json").1, out);
+    let (code, _, err) = run(&data, "images list --pool elsewhere");
+    assert!(code == 2 && err.contains("It has: main"), "{err}");
     let (code, _, err) = run(&data, "restore tree --to back --verify");
     assert_eq!(code, 0, "{err}");
     let back = dir.path().join("back").join(source.strip_prefix("/").unwrap());
