@@ -26,6 +26,7 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("libcap2-bin", "setcap"),
     package("mount", "losetup"),
     package("postgresql", "/usr/lib/postgresql"),
+    package("python3", "python3"),
     package("qemu-utils", "qemu-img"),
     package("rsync", "rsync"),
     package("tar", "tar"),

@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use strongroom_catalog::Sql;
 use strongroom_identity::Right;
 use utoipa::ToSchema;
 
@@ -34,7 +33,7 @@ async fn health(_: Call) -> Result<Text> {
 }
 
 async fn ready(call: Call) -> Result<Text> {
-    if let Err(error) = call.app().catalog().rows(Sql::new("SELECT 1")).await {
+    if let Err(error) = call.app().catalog().answers().await {
         tracing::warn!(%error, "not ready");
         return Err(Problem::new(Code::Unavailable, "the catalogue's database can't be used"));
     }

@@ -162,6 +162,14 @@ impl Catalog {
         }
     }
 
+    /// Reads something that is always stored: the database answers, and its files can be read.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn answers(&self) -> Result<()> {
+        self.rows(Sql::new("SELECT number FROM schema_steps LIMIT 1")).await.map(drop)
+    }
+
     /// The records that a statement finds: `SELECT`, the columns of `R`, then `rest`.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 
 mod config;
 mod lock;
+mod notify;
+mod secrets;
 mod start;
 mod status;
 
@@ -47,6 +49,10 @@ pub(crate) struct Args {
     /// The catalogue's database, postgres://... [default: as configured, else a file]
     #[arg(long, value_name = "URL", env = "STRONGROOM_DATABASE", hide_env_values = true)]
     database: Option<String>,
+    /// Write what the first run shows once (the passphrases) to this file, for its owner alone, and
+    /// not to the output, which may be kept in a log
+    #[arg(long, value_name = "FILE", env = "STRONGROOM_SECRETS_FILE")]
+    secrets_file: Option<PathBuf>,
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
@@ -80,17 +86,32 @@ async fn serve(context: &Context, args: &Args) -> Result<Done> {
     if let Err(error) = known::note(running.data()) {
         tracing::warn!("commands must be told --appliance: {error:#}");
     }
+    let status = running.status();
+    notify::ready(&status);
+    let catalog = running.catalog();
+    let watch = notify::watch(move || {
+        let catalog = catalog.clone();
+        async move { catalog.answers().await.is_ok() }
+    });
     loop {
         tokio::select! {
             _ = term.recv() => break,
             _ = int.recv() => break,
-            _ = hup.recv() => running.reload(),
+            _ = hup.recv() => {
+                notify::reloading();
+                running.reload();
+                notify::ready(&status);
+            }
         }
     }
+    notify::stopping("Stopping: jobs that run come to a point where they can go on");
     tracing::info!("stopping: no new work; jobs that run stop where they can go on");
     if let Err(error) = known::forget(running.data()) {
         tracing::warn!("{error:#}");
     }
     running.stop(DRAIN, GRACE).await;
+    if let Some(watch) = watch {
+        watch.abort();
+    }
     Ok(Done::Well)
 }

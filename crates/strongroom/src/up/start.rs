@@ -19,6 +19,7 @@ use strongroom_storage::{NewPool, Storage};
 use super::Args;
 use super::config::{Config, NAME};
 use super::lock::Lock;
+use super::secrets::SecretsFile;
 use crate::appliance::SOCKET;
 use crate::exit::Context;
 
@@ -54,15 +55,42 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
         .with_context(|| format!("opening the catalogue {address}"))?;
     let key = ApplianceKey::open_or_create(&data.join("appliance.key"))?;
     let identity = Identity::open(catalog.clone(), key).await?;
-    let first = identity.first_run().await?;
+
+    // What can be in the way is met before anything is made that is shown only once.
+    let mut wanted = if args.listen.is_empty() { config.listen } else { args.listen.clone() };
+    if wanted.is_empty() {
+        wanted.push((Ipv4Addr::LOCALHOST, 8443).into());
+    }
+    let mut listeners = Vec::new();
+    for address in wanted {
+        listeners.push(listen(address).await?);
+    }
+    let redirect = match args.redirect.or(config.redirect) {
+        Some(from) => Some(listen(from).await?),
+        None => None,
+    };
+    let mut secrets = args.secrets_file.as_deref().map(SecretsFile::open).transpose()?;
+    let mut first = identity.first_run().await?;
+    let fresh = first.is_some();
+    if let Some(file) = &mut secrets
+        && let Some(first) = first.take()
+    {
+        file.keep(&[("user", first.name), ("passphrase", first.passphrase.expose())])?;
+    }
 
     let holder = format!("strongroom up, process {}", std::process::id());
     let sealer = Arc::new(KeySealer(identity.clone()));
     let storage = Storage::new(catalog.clone(), sealer, holder)?;
-    let passphrase = match first {
-        Some(_) => main_pool(&storage, &identity, &data).await?,
-        None => None,
+    let mut passphrase = match fresh {
+        true => main_pool(&storage, &identity, &data).await?,
+        false => None,
     };
+    if let Some(mut file) = secrets {
+        if let Some(passphrase) = passphrase.take() {
+            file.keep(&[("pool", POOL), ("pool-passphrase", &passphrase)])?;
+        }
+        file.close()?;
+    }
     // The lock keeps all others from a catalogue in a file.
     let options = Options { sole: catalog.engine() == Engine::Sqlite, ..Options::default() };
     let protect = Protect::start(storage, options).await?;
@@ -76,18 +104,13 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     let usual = Limits::default();
     let connections = config.connections.unwrap_or(usual.connections);
     let mut server = Server::new(strongroom_api::router(&app), Limits { connections, ..usual });
-    let mut wanted = if args.listen.is_empty() { config.listen } else { args.listen.clone() };
-    if wanted.is_empty() {
-        wanted.push((Ipv4Addr::LOCALHOST, 8443).into());
-    }
     let mut addresses = Vec::new();
-    for address in wanted {
-        let listener = listen(address).await?;
+    for listener in listeners {
         addresses.push(listener.local_addr()?);
         server.https(listener, Arc::clone(&certificate))?;
     }
-    if let (Some(from), Some(to)) = (args.redirect.or(config.redirect), addresses.first()) {
-        server.redirect(listen(from).await?, to.port());
+    if let (Some(listener), Some(to)) = (redirect, addresses.first()) {
+        server.redirect(listener, to.port());
     }
     server.control(bind_control(&data.join(SOCKET))?);
     Ok(Running { data, app, server, certificate, addresses, first, passphrase, _lock: lock })
@@ -116,6 +139,17 @@ impl Running {
     /// Its data directory, from the root.
     pub(super) fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// In a line, what it does.
+    pub(super) fn status(&self) -> String {
+        let urls: Vec<_> = self.addresses.iter().map(|a| format!("https://{a}")).collect();
+        format!("Serves {} at {}", self.data.display(), urls.join(", "))
+    }
+
+    /// What is known.
+    pub(super) fn catalog(&self) -> Catalog {
+        self.app.catalog().clone()
     }
 
     /// Says where it is, and what is said only once.

@@ -10,6 +10,7 @@ mod golden;
 mod images;
 mod looking;
 mod pools;
+mod service;
 mod streams;
 mod trees;
 mod up;

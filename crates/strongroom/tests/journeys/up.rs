@@ -1,79 +1,16 @@
 //! The appliance: started, asked, and ended as its administrator would.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{BINARY, assert_same, make_tree};
-
-struct Served {
-    child: Child,
-    told: Value,
-}
-
-impl Served {
-    fn start(data: &Path) -> Self {
-        let mut command = of_user(data);
-        command.args(["--json", "up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        if line.is_empty() {
-            let mut error = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
-            panic!("it did not start: {error}");
-        }
-        Self { child, told: serde_json::from_str(&line).unwrap() }
-    }
-
-    fn stop(mut self) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).unwrap();
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Asks through the control socket: the status and the content.
-fn ask(data: &Path, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-    let body = body.map(|body| body.to_string()).unwrap_or_default();
-    let mut stream = UnixStream::connect(data.join("control.sock")).unwrap();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap_or(Value::Null))
-}
+use crate::support::served::{Served, ask, of_user};
+use crate::support::{assert_same, make_tree};
 
 fn status(data: &Path) -> std::process::Output {
     of_user(data).args(["--json", "status"]).output().unwrap()
-}
-
-/// The program, run by a user whose home is beside the data directory.
-fn of_user(data: &Path) -> Command {
-    let home = data.parent().unwrap();
-    let mut command = Command::new(BINARY);
-    command.env("HOME", home).current_dir(home);
-    for name in ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "STRONGROOM_APPLIANCE", "STRONGROOM_POOL"] {
-        command.env_remove(name);
-    }
-    command
 }
 
 /// Runs the program to its end: the exit code, and what it wrote.
@@ -103,7 +40,7 @@ fn an_appliance_is_started_asked_stopped_and_started_again() {
     // A second process is refused and told who is first.
     let second = of_user(&data).args(["up", "--data"]).arg(&data).output().unwrap();
     let why = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(why.contains(&format!("process {} ", first.child.id())), "{why}");
+    assert!(why.contains(&format!("process {} ", first.id())), "{why}");
 
     // A job of the first run is known to the second, and nothing is said twice.
     let body = json!({"paths": [data.join("tls")], "name": "tls"});

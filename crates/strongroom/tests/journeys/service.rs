@@ -1,0 +1,167 @@
+//! The appliance as a service: what it tells the manager that starts it.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::served::{Served, of_user};
+
+/// The watchdog's patience.
+const PATIENCE: Duration = Duration::from_millis(600);
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// systemd's end of the socket.
+struct Manager {
+    socket: UnixDatagram,
+}
+
+impl Manager {
+    fn new(path: &Path) -> Self {
+        let socket = UnixDatagram::bind(path).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        Self { socket }
+    }
+
+    /// The next message, if there is one soon.
+    fn next(&self) -> Option<String> {
+        let mut bytes = [0; 4096];
+        let len = self.socket.recv(&mut bytes).ok()?;
+        Some(String::from_utf8(bytes[..len].to_vec()).unwrap())
+    }
+
+    /// Waits for a message with this line, and gives it.
+    fn await_line(&self, line: &str) -> String {
+        let end = Instant::now() + DEADLINE;
+        while Instant::now() < end {
+            match self.next() {
+                Some(text) if text.lines().any(|l| l == line) => return text,
+                _ => {}
+            }
+        }
+        panic!("it never said {line}");
+    }
+
+    /// Whether it says that it lives within so long.
+    fn hears_of_life(&self, within: Duration) -> bool {
+        let end = Instant::now() + within;
+        while Instant::now() < end {
+            if self.next().is_some_and(|text| text.contains("WATCHDOG=1")) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Holds the locks that every reader of the SQLite catalogue needs, as a process would that has
+/// recovered it half way and hangs. Ends with this.
+struct Locked(Child);
+
+impl Locked {
+    fn take(data: &Path) -> Self {
+        // The bytes 120 to 127 of the shared index are WAL_WRITE_LOCK to WAL_READ_LOCK(4).
+        let script = "import fcntl, sys\n\
+                      file = open(sys.argv[1], 'r+b')\n\
+                      fcntl.lockf(file, fcntl.LOCK_EX, 8, 120)\n\
+                      print('locked', flush=True)\n\
+                      sys.stdin.read()\n";
+        let mut python = Command::new("python3");
+        python.args(["-c", script]).arg(data.join("catalogue.db-shm"));
+        let mut child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "locked\n");
+        Self(child)
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_service_manager_is_told_and_hears_of_life_only_while_the_catalogue_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let manager = Manager::new(&dir.path().join("notify"));
+    let mut command = of_user(&data);
+    command.env("NOTIFY_SOCKET", dir.path().join("notify"));
+    command.env("WATCHDOG_USEC", PATIENCE.as_micros().to_string()).env_remove("WATCHDOG_PID");
+    let served = Served::start_as(&data, command);
+
+    let ready = manager.await_line("READY=1");
+    assert!(ready.contains(served.told["urls"][0].as_str().unwrap()), "{ready}");
+    assert!(manager.hears_of_life(DEADLINE));
+    served.signal(Signal::HUP);
+    let reloading = manager.await_line("RELOADING=1");
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    manager.await_line("READY=1");
+
+    let locked = Locked::take(&data);
+    // What was on its way is heard; then nothing.
+    let end = Instant::now() + DEADLINE;
+    while manager.hears_of_life(PATIENCE) {
+        assert!(Instant::now() < end, "it says it lives, but its catalogue is locked");
+    }
+    assert!(!manager.hears_of_life(2 * PATIENCE));
+    drop(locked);
+    assert!(manager.hears_of_life(DEADLINE));
+
+    served.stop();
+    manager.await_line("STOPPING=1");
+}
+
+#[test]
+fn secrets_of_the_first_run_go_to_their_file_and_not_to_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let secrets = dir.path().join("secrets");
+    let start = || {
+        let mut command = of_user(&data);
+        command.env("STRONGROOM_SECRETS_FILE", &secrets);
+        Served::start_as(&data, command)
+    };
+    let served = start();
+    assert_eq!(served.told["passphrase"], Value::Null);
+    assert_eq!(served.told["pool_passphrase"], Value::Null);
+    let text = std::fs::read_to_string(&secrets).unwrap();
+    let kept: Vec<_> = text.lines().map(|line| line.split_once(' ').unwrap()).collect();
+    let names: Vec<_> = kept.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["user", "passphrase", "pool", "pool-passphrase"]);
+
+    // The passphrase is the one that opens.
+    let url = served.told["urls"][0].as_str().unwrap();
+    let fingerprint = served.told["certificate_sha256"].as_str().unwrap();
+    std::fs::write(dir.path().join("pw"), kept[1].1).unwrap();
+    let login = ["login", url, "--password-file", "pw", "--fingerprint", fingerprint];
+    assert!(of_user(&data).args(login).status().unwrap().success());
+    served.stop();
+
+    // Later starts have nothing to add, and leave no empty file.
+    std::fs::remove_file(&secrets).unwrap();
+    start().stop();
+    assert!(!secrets.exists());
+}
+
+#[test]
+fn a_first_run_that_can_not_listen_makes_no_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let up = of_user(&data).args(["up", "--listen", &address, "--data"]).arg(&data).output();
+    let up = up.unwrap();
+    assert_eq!(up.status.code(), Some(1), "{}", String::from_utf8_lossy(&up.stderr));
+    drop(taken);
+    let served = Served::start(&data);
+    assert!(served.told["passphrase"].is_string());
+    served.stop();
+}

@@ -1,0 +1,87 @@
+//! An appliance that is up, for a test.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::BINARY;
+
+/// It ends with this.
+pub(crate) struct Served {
+    child: Child,
+    /// What it said of itself, which is one object.
+    pub(crate) told: Value,
+}
+
+impl Served {
+    pub(crate) fn start(data: &Path) -> Self {
+        Self::start_as(data, of_user(data))
+    }
+
+    /// As a command that says more of how it runs.
+    pub(crate) fn start_as(data: &Path, mut command: Command) -> Self {
+        command.args(["--json", "up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        if line.is_empty() {
+            let mut error = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+            panic!("it did not start: {error}");
+        }
+        Self { child, told: serde_json::from_str(&line).unwrap() }
+    }
+
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub(crate) fn stop(mut self) {
+        self.signal(Signal::TERM);
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks through the control socket: the status and the content.
+pub(crate) fn ask(data: &Path, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    let body = body.map(|body| body.to_string()).unwrap_or_default();
+    let mut stream = UnixStream::connect(data.join("control.sock")).unwrap();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap_or(Value::Null))
+}
+
+/// The program, run by a user whose home is beside the data directory.
+pub(crate) fn of_user(data: &Path) -> Command {
+    let home = data.parent().unwrap();
+    let mut command = Command::new(BINARY);
+    command.env("HOME", home).current_dir(home);
+    for name in ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "STRONGROOM_APPLIANCE", "STRONGROOM_POOL"] {
+        command.env_remove(name);
+    }
+    command
+}
