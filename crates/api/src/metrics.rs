@@ -10,11 +10,18 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::route::TextKind;
+
 /// Bounds of the time of requests, in seconds.
 const BOUNDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// The media type of what [`Metrics::text`] gives.
-pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// What [`Metrics::text`] gives.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenMetrics;
+
+impl TextKind for OpenMetrics {
+    const KIND: &'static str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::paths::Audit;
 use crate::access::On;
 use crate::call::Call;
-use crate::problem::{Code, Problem, Result};
+use crate::problem::Result;
 use crate::route::{Group, Items, Json, Listing, Query, Text, get, post};
 
 /// The most lines of one export.
@@ -81,27 +81,38 @@ async fn list(call: Call, list: Listing<Audit>) -> Result<Items<Line>> {
 struct ExportQuery {
     /// Lines behind this one only.
     after: Option<i64>,
-    /// How many at most: 1000, and never more than 10000.
-    limit: Option<u32>,
-    /// `json`: one object a line; `syslog`: RFC 5424. JSON when nobody says.
-    format: Option<String>,
+    /// How many at most: 1000 when nobody says, and never more than 10000.
+    limit: Option<u64>,
+    /// How each line is written.
+    #[serde(default)]
+    #[param(inline)]
+    format: LineFormat,
+}
+
+/// How a line is written for other programs.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum LineFormat {
+    /// As a JSON object.
+    #[default]
+    Json,
+    /// As RFC 5424 has it.
+    Syslog,
 }
 
 async fn export(call: Call, Query(query): Query<ExportQuery>) -> Result<Text> {
-    let syslog = match query.format.as_deref() {
-        None | Some("json") => false,
-        Some("syslog") => true,
-        Some(_) => return Err(Problem::new(Code::BadRequest, "`format` is json or syslog")),
-    };
-    let limit = query.limit.unwrap_or(1000).min(MAX_LINES);
+    let limit = u32::try_from(query.limit.unwrap_or(1000)).unwrap_or(MAX_LINES).min(MAX_LINES);
     let lines = call.app().identity().audit_lines(query.after.unwrap_or(0), limit).await?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let mut text = String::new();
     for line in &lines {
-        text.push_str(&if syslog { to_syslog(line, &host) } else { to_json(line) });
+        text.push_str(&match query.format {
+            LineFormat::Json => to_json(line),
+            LineFormat::Syslog => to_syslog(line, &host),
+        });
         text.push('\n');
     }
-    Ok(Text { kind: "text/plain; charset=utf-8", text })
+    Ok(Text::new(text))
 }
 
 /// What checking the trail came to.

@@ -165,8 +165,8 @@ async fn show(call: Call, Path(path): Path<JobPath>) -> Result<Json<Job>> {
 struct LogQuery {
     /// Lines behind this one only.
     after: Option<i64>,
-    /// How many at most: 1000, and never more than 10000.
-    limit: Option<u32>,
+    /// How many at most: 1000 when nobody says, and never more than 10000.
+    limit: Option<u64>,
 }
 
 /// A line of a job's log.
@@ -187,7 +187,7 @@ async fn log(
     Path(path): Path<JobPath>,
     Query(query): Query<LogQuery>,
 ) -> Result<Items<LogLine>> {
-    let limit = query.limit.unwrap_or(1000).min(MAX_LINES);
+    let limit = u32::try_from(query.limit.unwrap_or(1000)).unwrap_or(MAX_LINES).min(MAX_LINES);
     let after = query.after.unwrap_or(0);
     let mut lines = jobs::log(call.app().catalog(), path.job, after, limit + 1).await?;
     let more = lines.len() > limit as usize;

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::access::On;
 use crate::call::Call;
-use crate::metrics;
+use crate::metrics::OpenMetrics;
 use crate::problem::{Code, Problem, Result};
 use crate::route::{Group, Json, Text, get};
 
@@ -29,7 +29,7 @@ pub(super) fn group() -> Group {
 }
 
 async fn health(_: Call) -> Result<Text> {
-    Ok(Text { kind: "text/plain", text: "ok\n".to_owned() })
+    Ok(Text::new("ok\n"))
 }
 
 async fn ready(call: Call) -> Result<Text> {
@@ -37,11 +37,11 @@ async fn ready(call: Call) -> Result<Text> {
         tracing::warn!(%error, "not ready");
         return Err(Problem::new(Code::Unavailable, "the catalogue's database can't be used"));
     }
-    Ok(Text { kind: "text/plain", text: "ready\n".to_owned() })
+    Ok(Text::new("ready\n"))
 }
 
-async fn metrics(call: Call) -> Result<Text> {
-    Ok(Text { kind: metrics::MEDIA_TYPE, text: call.app().metrics().text() })
+async fn metrics(call: Call) -> Result<Text<OpenMetrics>> {
+    Ok(Text::new(call.app().metrics().text()))
 }
 
 /// How the appliance fares.

@@ -4,7 +4,7 @@ use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use strongroom_catalog::list::Count;
 use utoipa::ToSchema;
 use utoipa::openapi::RefOr;
@@ -169,7 +169,7 @@ impl<T: Serialize + ToSchema + Send + 'static> Answer for Items<T> {
             .property("count", count)
             .property("count_exact", bool("Whether the count is exact; else it is at least that."));
         let schema = RefOr::T(Schema::Object(schema.build()));
-        let media = Some(Media { kind: "application/json", schema });
+        let media = vec![Media { kind: "application/json", schema }];
         let (status, description) = (StatusCode::OK, "Some items of the list.");
         shape.answers.push(AnswerShape { status, description, media, headers: Vec::new() });
     }
@@ -181,22 +181,41 @@ impl<T: Serialize + ToSchema + Send + 'static> Answer for Items<T> {
     }
 }
 
-/// Text of a media type of its own.
-#[derive(Debug)]
-pub struct Text {
-    /// The media type.
-    pub kind: &'static str,
-    /// The text.
-    pub text: String,
+/// The media type of a [`Text`].
+pub trait TextKind: Send + 'static {
+    /// As it stands in the header.
+    const KIND: &'static str;
 }
 
-impl Answer for Text {
+/// Text as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain;
+
+impl TextKind for Plain {
+    const KIND: &'static str = "text/plain; charset=utf-8";
+}
+
+/// Text of a media type of its own.
+#[derive(Debug)]
+pub struct Text<K = Plain> {
+    text: String,
+    kind: std::marker::PhantomData<fn() -> K>,
+}
+
+impl<K> Text<K> {
+    /// This text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), kind: std::marker::PhantomData }
+    }
+}
+
+impl<K: TextKind> Answer for Text<K> {
     fn describe(shape: &mut Shape) {
-        plain(shape, StatusCode::OK, "Done.", "text/plain", "");
+        plain(shape, StatusCode::OK, "Done.", &[K::KIND], "");
     }
 
     fn respond(self) -> Response {
-        let kind = HeaderValue::from_static(self.kind);
+        let kind = HeaderValue::from_static(K::KIND);
         (StatusCode::OK, [(header::CONTENT_TYPE, kind)], self.text).into_response()
     }
 }
@@ -205,14 +224,15 @@ fn plain(
     shape: &mut Shape,
     status: StatusCode,
     description: &'static str,
-    kind: &'static str,
+    kinds: &[&'static str],
     format: &str,
 ) {
     let mut schema = ObjectBuilder::new().schema_type(Type::String);
     if !format.is_empty() {
         schema = schema.format(Some(SchemaFormat::Custom(format.to_owned())));
     }
-    let media = Some(Media { kind, schema: RefOr::T(Schema::Object(schema.build())) });
+    let schema = RefOr::T(Schema::Object(schema.build()));
+    let media = kinds.iter().map(|kind| Media { kind, schema: schema.clone() }).collect();
     shape.answers.push(AnswerShape { status, description, media, headers: Vec::new() });
 }
 
@@ -242,10 +262,19 @@ where
     S: Stream<Item = (&'static str, T)> + Send + 'static,
 {
     fn describe(shape: &mut Shape) {
-        let schema = shape.schema::<T>();
+        shape.schema::<T>();
         shape.streams = true;
-        let media = Some(Media { kind: "text/event-stream", schema });
-        let description = "Server-sent events; the data of each is this.";
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let data = text().content_media_type("application/json");
+        let data = data.description(Some(format!("The JSON of a `{}`.", T::name())));
+        let event = ObjectBuilder::new()
+            .property("event", text().description(Some("What the data is.")))
+            .required("event")
+            .property("data", data)
+            .required("data");
+        let schema = RefOr::T(Schema::Object(event.build()));
+        let media = vec![Media { kind: "text/event-stream", schema }];
+        let description = "Server-sent events, each of this form.";
         let status = StatusCode::OK;
         shape.answers.push(AnswerShape { status, description, media, headers: Vec::new() });
     }
@@ -261,15 +290,12 @@ where
     }
 }
 
-/// Bytes of a file or an archive, all or some of them.
+/// Bytes of a file, all or some of them.
 pub struct Download<S> {
-    /// The media type.
-    pub kind: &'static str,
     /// What a browser would call the file.
     pub name: String,
-    /// First byte, the byte behind the last, and the size of the whole; none: the size isn't known
-    /// beforehand.
-    pub range: Option<(u64, u64, u64)>,
+    /// First byte, the byte behind the last, and the size of the whole.
+    pub range: (u64, u64, u64),
     /// The bytes.
     pub bytes: S,
 }
@@ -280,28 +306,92 @@ impl<S> std::fmt::Debug for Download<S> {
     }
 }
 
+/// An archive, which is made as it is sent: its size isn't known beforehand.
+pub struct Archive<S> {
+    /// How it is packed.
+    pub kind: ArchiveKind,
+    /// What a browser would call the file.
+    pub name: String,
+    /// The bytes.
+    pub bytes: S,
+}
+
+/// How an archive is packed.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ArchiveKind {
+    /// As tar.
+    #[default]
+    Tar,
+    /// As zip.
+    Zip,
+}
+
+impl ArchiveKind {
+    const TYPES: [&'static str; 2] = ["application/x-tar", "application/zip"];
+
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Tar => Self::TYPES[0],
+            Self::Zip => Self::TYPES[1],
+        }
+    }
+}
+
+impl<S> std::fmt::Debug for Archive<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Archive({:?})", self.kind)
+    }
+}
+
+impl<S> Answer for Archive<S>
+where
+    S: Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+{
+    fn describe(shape: &mut Shape) {
+        shape.streams = true;
+        plain(shape, StatusCode::OK, "The whole.", &ArchiveKind::TYPES, "binary");
+    }
+
+    fn respond(self) -> Response {
+        attachment(self.kind.media_type(), &self.name, self.bytes)
+    }
+}
+
+/// Bytes that a browser stores under this name.
+fn attachment<S>(kind: &'static str, name: &str, bytes: S) -> Response
+where
+    S: Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+{
+    let mut response = axum::body::Body::from_stream(bytes).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    let name = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename*=UTF-8''{name}")) {
+        headers.insert(header::CONTENT_DISPOSITION, value);
+    }
+    response
+}
+
+/// The media type of a file's bytes.
+const BYTES: &str = "application/octet-stream";
+
 impl<S> Answer for Download<S>
 where
     S: Stream<Item = std::io::Result<Bytes>> + Send + 'static,
 {
     fn describe(shape: &mut Shape) {
         shape.streams = true;
-        let kind = "application/octet-stream";
-        plain(shape, StatusCode::OK, "The whole.", kind, "binary");
-        plain(shape, StatusCode::PARTIAL_CONTENT, "The bytes asked for.", kind, "binary");
+        plain(shape, StatusCode::OK, "The whole.", &[BYTES], "binary");
+        let some = "The bytes asked for.";
+        plain(shape, StatusCode::PARTIAL_CONTENT, some, &[BYTES], "binary");
         shape.header("Content-Range", "Which bytes of how many.");
     }
 
     fn respond(self) -> Response {
-        let mut response = axum::body::Body::from_stream(self.bytes).into_response();
+        let mut response = attachment(BYTES, &self.name, self.bytes);
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.kind));
-        let name =
-            percent_encoding::utf8_percent_encode(&self.name, percent_encoding::NON_ALPHANUMERIC);
-        if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename*=UTF-8''{name}")) {
-            headers.insert(header::CONTENT_DISPOSITION, value);
-        }
-        let Some((first, end, size)) = self.range else { return response };
+        let (first, end, size) = self.range;
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(end - first));
         if (first, end) != (0, size) {

@@ -213,14 +213,20 @@ fn known_parameters(route: &Route, parts: &Parts) -> Result<()> {
     }
     let known = route.shape.parameters.iter().filter(|p| p.parameter_in == ParameterIn::Query);
     let known: Vec<&str> = known.map(|p| p.name.as_str()).collect();
-    for (name, _) in super::part::pairs(parts)? {
-        if !known.contains(&name.as_str()) {
-            let text = match known.as_slice() {
+    for (name, value) in super::part::pairs(parts)? {
+        let text = if !known.contains(&name.as_str()) {
+            match known.as_slice() {
                 [] => format!("there is no parameter `{name}`: this route takes none"),
                 known => format!("there is no parameter `{name}`; there are: {}", known.join(", ")),
-            };
-            return Err(Problem::new(Code::BadRequest, text));
-        }
+            }
+        } else if value.parse::<u64>().is_ok_and(|number| number > i64::MAX as u64)
+            && route.shape.is_int64(&name)
+        {
+            format!("`{name}` is {} at most", i64::MAX)
+        } else {
+            continue;
+        };
+        return Err(Problem::new(Code::BadRequest, text));
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::problem::{Code, Problem, Result};
 
 /// The longest key.
-const MAX_KEY: usize = 128;
+pub(super) const MAX_KEY: usize = 128;
 /// How long an answer is kept.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// After this a request without an answer is thought to be lost: no route may take that long.
@@ -73,7 +73,10 @@ struct Answered {
 /// The key that came with a request.
 pub(super) fn key(parts: &Parts) -> Result<Option<String>> {
     let Some(value) = parts.headers.get("idempotency-key") else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| !text.is_empty() && text.len() <= MAX_KEY);
+    let fits = |text: &&str| {
+        (1..=MAX_KEY).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+    };
+    let text = value.to_str().ok().filter(fits);
     let wrong = || {
         let text = format!("an Idempotency-Key is 1 to {MAX_KEY} visible ASCII characters");
         Problem::new(Code::BadRequest, text)

@@ -23,7 +23,8 @@ use axum::Router;
 use http::Method;
 
 pub use self::answer::{
-    Accepted, Answer, Created, Download, Empty, Events, Items, Json, Tagged, Text,
+    Accepted, Answer, Archive, ArchiveKind, Created, Download, Empty, Events, Items, Json, Plain,
+    Tagged, Text, TextKind,
 };
 pub use self::dispatch::LetThrough;
 pub(crate) use self::dispatch::nowhere;

@@ -14,6 +14,7 @@ use utoipa::openapi::{
     Required, Response,
 };
 
+use super::idempotency::MAX_KEY;
 use super::listing::ListMetadata;
 use super::shape::{Media, Shape};
 use super::{Group, Route, Routes};
@@ -111,10 +112,16 @@ fn operation(group: &Group, route: &Route) -> OperationBuilder {
                 .parameter_in(ParameterIn::Header)
                 .required(Required::False)
                 .description(Some(
-                    "Any text of up to 128 characters, new for each request. Sent again with it \
+                    "Any visible ASCII characters, new for each request. Sent again with it \
                      within a day, the same request does nothing and has the same answer.",
                 ))
-                .schema(Some(ObjectBuilder::new().schema_type(Type::String).max_length(Some(128)))),
+                .schema(Some(
+                    ObjectBuilder::new()
+                        .schema_type(Type::String)
+                        .min_length(Some(1))
+                        .max_length(Some(MAX_KEY))
+                        .pattern(Some("^[!-~]+$")),
+                )),
         );
     }
     if let Some(body) = &shape.body {
@@ -123,7 +130,7 @@ fn operation(group: &Group, route: &Route) -> OperationBuilder {
     }
     for answer in &shape.answers {
         let mut response = ResponseBuilder::new().description(answer.description);
-        if let Some(media) = &answer.media {
+        for media in &answer.media {
             response = response.content(media.kind, content(media));
         }
         for (name, holds) in &answer.headers {

@@ -4,7 +4,7 @@ use http::StatusCode;
 use strongroom_catalog::list::Resource;
 use utoipa::ToSchema;
 use utoipa::openapi::path::Parameter;
-use utoipa::openapi::schema::Schema;
+use utoipa::openapi::schema::{KnownFormat, Schema, SchemaFormat};
 use utoipa::openapi::{Ref, RefOr};
 
 /// Collected from the parts of a handler's arguments and from its answer.
@@ -38,7 +38,8 @@ pub(super) struct Media {
 pub(super) struct AnswerShape {
     pub(super) status: StatusCode,
     pub(super) description: &'static str,
-    pub(super) media: Option<Media>,
+    /// The body; one of these, where there is one.
+    pub(super) media: Vec<Media>,
     /// Headers, and what they hold.
     pub(super) headers: Vec<(&'static str, &'static str)>,
 }
@@ -53,7 +54,12 @@ impl Shape {
     }
 
     pub(super) fn answer(&mut self, status: StatusCode, description: &'static str) {
-        self.answers.push(AnswerShape { status, description, media: None, headers: Vec::new() });
+        self.answers.push(AnswerShape {
+            status,
+            description,
+            media: Vec::new(),
+            headers: Vec::new(),
+        });
     }
 
     pub(super) fn answer_with<T: ToSchema>(
@@ -62,8 +68,17 @@ impl Shape {
         description: &'static str,
     ) {
         let schema = self.schema::<T>();
-        let media = Some(Media { kind: "application/json", schema });
+        let media = vec![Media { kind: "application/json", schema }];
         self.answers.push(AnswerShape { status, description, media, headers: Vec::new() });
+    }
+
+    /// Whether a parameter is an integer of 64 bits with a sign, as the document says: so are those
+    /// that can't be negative.
+    pub(super) fn is_int64(&self, name: &str) -> bool {
+        let int64 = Some(SchemaFormat::KnownFormat(KnownFormat::Int64));
+        let schema =
+            self.parameters.iter().find(|p| p.name == name).and_then(|p| p.schema.as_ref());
+        matches!(schema, Some(RefOr::T(Schema::Object(object))) if object.format == int64)
     }
 
     pub(super) fn header(&mut self, name: &'static str, holds: &'static str) {

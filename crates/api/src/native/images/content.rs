@@ -14,7 +14,7 @@ use crate::access::On;
 use crate::call::Call;
 use crate::native::paths::ImagePath;
 use crate::problem::{Code, Problem, Result};
-use crate::route::{Download, Path, Query, RangeHeader, Route, get};
+use crate::route::{Archive, ArchiveKind, Download, Path, Query, RangeHeader, Route, get};
 
 /// Pieces that wait for the client at most, and their bytes.
 const PIECES: usize = 8;
@@ -61,8 +61,7 @@ async fn file(
     let (name, size) = (open.name.clone(), open.size);
     let bytes =
         stream(move |out| async move { open.write(first, end - first, out).await.map(|_| ()) });
-    let range = Some((first, end, size));
-    Ok(Download { kind: "application/octet-stream", name, range, bytes })
+    Ok(Download { name, range: (first, end, size), bytes })
 }
 
 /// Which tree, and how.
@@ -72,19 +71,20 @@ struct ArchiveQuery {
     path: Option<String>,
     /// Instead, the bytes of the path as hexadecimal digits, where they are no text.
     path_hex: Option<String>,
-    /// `tar` or `zip`; tar when nobody says.
-    format: Option<String>,
+    /// How it is packed.
+    #[serde(default)]
+    #[param(inline)]
+    format: ArchiveKind,
 }
 
 async fn archive(
     call: Call,
     Path(path): Path<ImagePath>,
     Query(query): Query<ArchiveQuery>,
-) -> Result<Download<impl Stream<Item = io::Result<Bytes>>>> {
-    let (format, kind, suffix) = match query.format.as_deref() {
-        None | Some("tar") => (Format::Tar, "application/x-tar", "tar"),
-        Some("zip") => (Format::Zip, "application/zip", "zip"),
-        Some(_) => return Err(Problem::new(Code::BadRequest, "`format` is tar or zip")),
+) -> Result<Archive<impl Stream<Item = io::Result<Bytes>>>> {
+    let (format, suffix) = match query.format {
+        ArchiveKind::Tar => (Format::Tar, "tar"),
+        ArchiveKind::Zip => (Format::Zip, "zip"),
     };
     let storage = call.app().storage().clone();
     let at = path_bytes(query.path.as_deref().unwrap_or_default(), query.path_hex.as_deref())?;
@@ -94,7 +94,7 @@ async fn archive(
     let image = path.image;
     let bytes =
         stream(move |out| async move { storage.dump(image, at, format, out).await.map(|_| ()) });
-    Ok(Download { kind, name, range: None, bytes })
+    Ok(Archive { kind: query.format, name, bytes })
 }
 
 /// What a blocking writer writes, as it comes. When the client goes, writing fails.
