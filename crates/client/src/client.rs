@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -13,14 +14,20 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{Error, Fingerprint, Place, Problem, Result, connection};
+use crate::types::Count;
+use crate::{Call, Error, Fingerprint, Place, Problem, Result, connection};
 
 /// The longest answer that is taken whole, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
 /// The longest line of a stream of events, in bytes.
 const MAX_LINE: usize = 1 << 20;
-/// What need not be escaped in a query.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// How often a request is sent that its key lets be sent again.
+const ATTEMPTS: u32 = 5;
+/// The pause before the second attempt; it grows.
+const PAUSE: Duration = Duration::from_millis(250);
+/// What need not be escaped in a query or a part of a path.
+pub(crate) const PLAIN: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Talks to one appliance.
 #[derive(Debug)]
@@ -60,7 +67,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] and those of the connection; so it is with all of them.
     pub fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T> {
-        self.json(self.request(Method::GET, path, query, None)?)
+        self.call(&Call::new(Method::GET, path).queried(query))
     }
 
     /// Makes or begins something.
@@ -68,15 +75,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
-        self.json(self.request(Method::POST, path, &[], Some(self.encode(body)?))?)
-    }
-
-    /// Changes something.
-    ///
-    /// # Errors
-    /// As [`Client::get`].
-    pub fn patch<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
-        self.json(self.request(Method::PATCH, path, &[], Some(self.encode(body)?))?)
+        self.call(&Call::new(Method::POST, path).with(body)?)
     }
 
     /// Removes or ends something.
@@ -84,11 +83,61 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub fn delete(&self, path: &str) -> Result<()> {
-        let request = self.request(Method::DELETE, path, &[], None)?;
-        self.runtime.block_on(async {
-            let answer = self.answer(request).await?;
-            self.whole(answer).await.map(drop)
-        })
+        self.call(&Call::new(Method::DELETE, path))
+    }
+
+    /// Sends a request and reads the answer; one without content is `null`. A request with a key
+    /// ([`Call::once`]) is sent again when nobody can tell whether it arrived.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn call<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T> {
+        let bytes = self.bytes(call)?;
+        let json = if bytes.is_empty() { &b"null"[..] } else { &bytes[..] };
+        serde_json::from_slice(json).map_err(|e| self.broken(e))
+    }
+
+    /// As [`Client::call`], for an answer that is text.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn text(&self, call: &Call<'_>) -> Result<String> {
+        String::from_utf8(self.bytes(call)?.into()).map_err(|e| self.broken(e))
+    }
+
+    /// Counts what a list has.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn count(&self, path: &str, query: &[(&str, &str)]) -> Result<Count> {
+        let request = self.request(&Call::new(Method::HEAD, path).queried(query))?;
+        let answer = self.runtime.block_on(self.answer(request))?;
+        let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let count = header("x-total-count").and_then(|text| text.parse().ok());
+        let count = count.ok_or_else(|| self.broken("it did not count"))?;
+        Ok(Count { count, exact: header("x-total-exact") == Some("true") })
+    }
+
+    fn bytes(&self, call: &Call<'_>) -> Result<Bytes> {
+        let mut attempt = 1;
+        loop {
+            let request = self.request(call)?;
+            let taken = self.runtime.block_on(async {
+                let answer = self.answer(request).await?;
+                self.whole(answer).await
+            });
+            let again = match &taken {
+                Err(Error::Broken { .. }) => true,
+                // It arrived before, and is being worked on.
+                Err(Error::Refused(problem)) => attempt > 1 && problem.code == "in_progress",
+                _ => false,
+            };
+            if !(again && call.has_key() && attempt < ATTEMPTS) {
+                return taken;
+            }
+            std::thread::sleep(PAUSE * attempt);
+            attempt += 1;
+        }
     }
 
     /// Writes what is at a path to `out` as it comes; gives the number of bytes.
@@ -96,7 +145,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`]; [`Error::Local`] when it can't be written.
     pub fn download(&self, path: &str, query: &[(&str, &str)], out: &mut dyn Write) -> Result<u64> {
-        let request = self.request(Method::GET, path, query, None)?;
+        let request = self.request(&Call::new(Method::GET, path).queried(query))?;
         self.runtime.block_on(async {
             let mut body = self.answer(request).await?.into_body();
             let mut total = 0;
@@ -116,7 +165,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub fn events<T: DeserializeOwned>(&self, path: &str) -> Result<Events<'_, T>> {
-        let request = self.request(Method::GET, path, &[], None)?;
+        let request = self.request(&Call::new(Method::GET, path))?;
         let body = self.runtime.block_on(self.answer(request))?.into_body();
         let (buffer, ready) = (Vec::new(), VecDeque::new());
         Ok(Events { client: self, body, buffer, ready, of: std::marker::PhantomData })
@@ -126,25 +175,15 @@ impl Client {
         Error::Broken { place: self.place.to_string(), why: why.to_string() }
     }
 
-    fn encode(&self, body: &impl Serialize) -> Result<Vec<u8>> {
-        serde_json::to_vec(body).map_err(|e| self.broken(e))
-    }
-
-    fn request(
-        &self,
-        method: Method,
-        path: &str,
-        query: &[(&str, &str)],
-        body: Option<Vec<u8>>,
-    ) -> Result<Request<Full<Bytes>>> {
-        let mut target = path.to_owned();
-        for (i, (name, value)) in query.iter().enumerate() {
+    fn request(&self, call: &Call<'_>) -> Result<Request<Full<Bytes>>> {
+        let mut target = call.path().to_owned();
+        for (i, (name, value)) in call.query().iter().enumerate() {
             target.push(if i == 0 { '?' } else { '&' });
             target.push_str(name);
             target.push('=');
             target.extend(utf8_percent_encode(value, PLAIN));
         }
-        let mut request = Request::builder().method(method).uri(target);
+        let mut request = Request::builder().method(call.method()).uri(target);
         request = request.header(header::ACCEPT, "application/json, application/problem+json, */*");
         let agent = concat!("strongroom/", env!("CARGO_PKG_VERSION"));
         request = request.header(header::USER_AGENT, agent);
@@ -155,26 +194,18 @@ impl Client {
                 request = request.header(header::HOST, host.trim_start_matches("https://"));
                 if let Some(token) = token {
                     let bearer = format!("Bearer {}", token.expose());
-                    let mut value = header::HeaderValue::try_from(bearer)
+                    let mut value = HeaderValue::try_from(bearer)
                         .map_err(|_| self.broken("the token is not one"))?;
                     value.set_sensitive(true);
                     request = request.header(header::AUTHORIZATION, value);
                 }
             }
         }
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+        for (name, value) in call.headers() {
+            request = request.header(name, value);
         }
-        let body = Full::new(Bytes::from(body.unwrap_or_default()));
+        let body = Full::new(call.body().cloned().unwrap_or_default());
         request.body(body).map_err(|e| self.broken(e))
-    }
-
-    fn json<T: DeserializeOwned>(&self, request: Request<Full<Bytes>>) -> Result<T> {
-        let bytes = self.runtime.block_on(async {
-            let answer = self.answer(request).await?;
-            self.whole(answer).await
-        })?;
-        serde_json::from_slice(&bytes).map_err(|e| self.broken(e))
     }
 
     async fn whole(&self, answer: Response<Incoming>) -> Result<Bytes> {
@@ -196,8 +227,10 @@ impl Client {
             let reason = status.canonical_reason().unwrap_or("no success");
             problem.title = format!("the appliance answered {} ({reason})", status.as_u16());
         }
-        if status == StatusCode::UNAUTHORIZED && matches!(self.place, Place::Remote { .. }) {
-            problem.title.push_str(": log in with `strongroom login`");
+        let had_token = matches!(self.place, Place::Remote { token: Some(_), .. });
+        if status == StatusCode::UNAUTHORIZED && had_token {
+            let text = problem.detail.as_mut().unwrap_or(&mut problem.title);
+            text.push_str(": log in again with `strongroom login`");
         }
         Err(Error::Refused(problem))
     }
@@ -232,16 +265,17 @@ impl<T> Events<'_, T> {
     }
 }
 
-impl<T: DeserializeOwned> Iterator for Events<'_, T> {
-    type Item = Result<T>;
-
-    fn next(&mut self) -> Option<Result<T>> {
+impl<T: DeserializeOwned> Events<'_, T> {
+    /// The next event, or `Ok(None)` when there is none for so long; none at all: it ended.
+    pub fn wait(&mut self, limit: Duration) -> Option<Result<Option<T>>> {
         loop {
             if let Some(data) = self.ready.pop_front() {
-                return Some(serde_json::from_str(&data).map_err(|e| self.client.broken(e)));
+                let event = serde_json::from_str(&data).map_err(|e| self.client.broken(e));
+                return Some(event.map(Some));
             }
-            let frame = self.client.runtime.block_on(self.body.frame())?;
-            let taken = match frame {
+            let frame = async { tokio::time::timeout(limit, self.body.frame()).await };
+            let Ok(frame) = self.client.runtime.block_on(frame) else { return Some(Ok(None)) };
+            let taken = match frame? {
                 Ok(frame) => {
                     self.buffer.extend_from_slice(frame.data_ref().map_or(&[][..], |b| b));
                     self.take_lines()

@@ -62,6 +62,9 @@ pub enum Error {
     /// The appliance refused.
     #[error("{0}")]
     Refused(Problem),
+    /// The request can't be sent.
+    #[error("the request can't be sent: {0}")]
+    Unsendable(String),
     /// The connection broke, or what came is no answer.
     #[error("the appliance at {place} gave no proper answer: {why}")]
     Broken {

@@ -5,6 +5,7 @@
 //! or the very one that was seen when logging in ([`Trust`]); there is no way to skip the check.
 //! Calls block; [`Client::events`] and [`Client::download`] take what comes as it comes.
 
+mod call;
 mod client;
 mod connection;
 mod error;
@@ -13,8 +14,10 @@ mod place;
 mod trust;
 pub mod types;
 
+pub use call::Call;
 pub use client::{Client, Events};
 pub use error::{Error, Problem, Result};
+pub use http::Method;
 pub use logins::{Login, Logins};
 pub use place::{Address, Place, Token};
 pub use trust::{Fingerprint, Trust};

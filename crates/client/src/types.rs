@@ -8,6 +8,18 @@ use serde::{Deserialize, Serialize};
 pub struct Items<T> {
     /// The items.
     pub items: Vec<T>,
+    /// Whether there are more behind them.
+    #[serde(default)]
+    pub more: bool,
+}
+
+/// How many there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// The number.
+    pub count: u64,
+    /// Whether it is exact; else it is at least that.
+    pub exact: bool,
 }
 
 /// A job.
@@ -63,11 +75,15 @@ pub struct Progress {
     pub percent: Option<f64>,
     /// Bytes a second.
     pub rate: Option<f64>,
+    /// When it will be over if it goes on like that.
+    pub estimated_end: Option<String>,
 }
 
 /// A line of a job's log.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Line {
+    /// Its number.
+    pub id: i64,
     /// When.
     pub at: String,
     /// How grave.
@@ -89,4 +105,115 @@ impl std::fmt::Debug for OpenedSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "OpenedSession(until {})", self.expires_at)
     }
+}
+
+/// What a list can be asked for.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ListMetadata {
+    /// Its fields.
+    pub fields: Vec<Field>,
+    /// The order when none is asked for.
+    pub order: String,
+}
+
+/// A field of a list.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Field {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it means.
+    pub description: String,
+    /// The operators that filters may use with it.
+    pub operators: Vec<String>,
+    /// The values that it may have, if it doesn't take any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<String>,
+    /// Whether lists can be sorted by it.
+    pub sortable: bool,
+    /// Whether keywords are looked for in it.
+    pub searched: bool,
+}
+
+/// What has a number, a name and a version.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Named {
+    /// Its number.
+    pub id: i64,
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+}
+
+/// A role.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Role {
+    /// Its number.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// The rights that it gives.
+    pub rights: Vec<String>,
+    /// Counts changes.
+    pub version: i64,
+}
+
+/// A role that a user has in an organisation.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Granted {
+    /// The role.
+    pub role_id: i64,
+    /// The organisation.
+    pub organisation_id: i64,
+}
+
+/// What a user was granted.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Grants {
+    /// The roles.
+    pub grants: Vec<Granted>,
+}
+
+/// Which operations need a second administrator.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ApprovalSettings {
+    /// Their ids.
+    pub operations: Vec<String>,
+    /// In how many hours it must be decided and done.
+    pub hours: u32,
+}
+
+/// What checking the audit trail came to.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Verdict {
+    /// Whether all is as it was written.
+    pub sound: bool,
+    /// Lines that were checked.
+    pub lines: u64,
+    /// How much is wrong.
+    pub faults: u64,
+    /// The first of it.
+    pub first: Vec<Fault>,
+}
+
+/// Something wrong with a line of the trail.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Fault {
+    /// The line's number.
+    pub line: i64,
+    /// What is wrong.
+    pub kind: String,
+}
+
+/// A pool.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Pool {
+    /// Its number.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
 }

@@ -11,8 +11,10 @@ use strongroom_engine::disk::{Disk, FsDisk};
 use strongroom_engine::keys::Secret;
 use strongroom_engine::pool::{OpenMode, OpenOptions, Place, Pool, Use};
 
+use crate::appliance::ApplianceArgs;
 use crate::exit::{Context, usage};
 use crate::secret::SecretArgs;
+use crate::{ask, secret};
 
 /// Which pool, and what opens it.
 #[derive(Args, Clone, Debug)]
@@ -23,6 +25,8 @@ pub(crate) struct PoolArgs {
     pub(crate) pool: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) secret: SecretArgs,
+    #[command(flatten)]
+    pub(crate) appliance: ApplianceArgs,
 }
 
 impl PoolArgs {
@@ -44,6 +48,21 @@ impl PoolArgs {
         }
     }
 
+    /// The secret that is given; when the pool wants one and none is, it is asked for where
+    /// somebody is there.
+    pub(crate) fn opened<T>(
+        &self,
+        open: impl Fn(Option<&Secret>) -> strongroom_engine::Result<T>,
+    ) -> Result<T> {
+        let given = self.secret.read()?;
+        match open(given.as_ref()) {
+            Err(strongroom_engine::Error::SecretNeeded) if given.is_none() && ask::somebody() => {
+                Ok(open(Some(&secret::prompted()?))?)
+            }
+            opened => Ok(opened?),
+        }
+    }
+
     /// Opens the pool.
     pub(crate) fn open(&self, context: &Context, mode: OpenMode) -> Result<Arc<Pool>> {
         self.open_with(context, mode, false)
@@ -57,11 +76,13 @@ impl PoolArgs {
         without_index: bool,
     ) -> Result<Arc<Pool>> {
         let place = Place::find(self.dir()?)?;
-        let secret = self.secret.read()?;
         let disks = disks(&place);
-        let secret: Option<&Secret> = secret.as_ref();
-        let options = OpenOptions { disks, mode, secret, without_index };
-        let pool = Arc::new(Pool::open(options, used(context)?)?);
+        let used = used(context)?;
+        let pool = self.opened(|secret| {
+            let options = OpenOptions { disks: disks.clone(), mode, secret, without_index };
+            Pool::open(options, used.clone())
+        })?;
+        let pool = Arc::new(pool);
         context.interrupt.stops(&pool);
         Ok(pool)
     }

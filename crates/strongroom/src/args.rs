@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::appliance::{jobs, login};
+use crate::appliance::{
+    approvals, audit, events, jobs, keys, login, me, orgs, roles, sessions, users,
+};
 use crate::{backup, browse, completions, dump, forget, images, mount, pool, restore, up};
 
 /// What `--help` says at its end.
@@ -14,6 +16,8 @@ Exit codes:
   3    done, but something could not be read or restored, or damage was found
   4    another process is using the pool
   5    the pool's secret is wrong or missing
+  6    the appliance does not let you: log in, or have a right or an approval given
+  7    the appliance can't be reached or is busy: try again later
   130  stopped by Ctrl-C (a second Ctrl-C ends at once)
 
 An appliance, and backups into it from another terminal:
@@ -70,6 +74,53 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: jobs::Command,
     },
+    /// Show what happened at an appliance
+    Events {
+        #[command(subcommand)]
+        command: events::Command,
+    },
+    /// Make, change and remove users, and give them roles
+    Users {
+        #[command(subcommand)]
+        command: users::Command,
+    },
+    /// Make, change and remove roles
+    Roles {
+        #[command(subcommand)]
+        command: roles::Command,
+    },
+    /// Make, change and remove organisations
+    #[command(visible_alias = "organisations")]
+    Orgs {
+        #[command(subcommand)]
+        command: orgs::Command,
+    },
+    /// Make, change and remove API keys
+    Keys {
+        #[command(subcommand)]
+        command: keys::Command,
+    },
+    /// Show and end sessions
+    Sessions {
+        #[command(subcommand)]
+        command: sessions::Command,
+    },
+    /// Decide on deeds that need a second administrator, and say which do
+    Approvals {
+        #[command(subcommand)]
+        command: approvals::Command,
+    },
+    /// Show, check and export the audit trail
+    Audit {
+        #[command(subcommand)]
+        command: audit::Command,
+    },
+    /// Show who you are, change your password, use a second factor
+    Me {
+        #[command(subcommand)]
+        command: me::Command,
+    },
+    Whoami(me::WhoamiArgs),
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
     Completions(completions::Args),
@@ -91,6 +142,16 @@ impl Command {
             Self::Up(_) => "up",
             Self::Status(_) => "status",
             Self::Jobs { .. } => "jobs",
+            Self::Events { .. } => "events",
+            Self::Users { .. } => "users",
+            Self::Roles { .. } => "roles",
+            Self::Orgs { .. } => "orgs",
+            Self::Keys { .. } => "keys",
+            Self::Sessions { .. } => "sessions",
+            Self::Approvals { .. } => "approvals",
+            Self::Audit { .. } => "audit",
+            Self::Me { .. } => "me",
+            Self::Whoami(_) => "whoami",
             Self::Login(_) => "login",
             Self::Logout(_) => "logout",
             Self::Completions(_) => "completions",

@@ -11,6 +11,7 @@ use strongroom_archive::{image, show};
 use strongroom_engine::pool::{OpenMode, Pool};
 
 use crate::access::PoolArgs;
+use crate::appliance::follow::StartArgs;
 use crate::exit::{Context, Done, usage};
 use crate::output::{count, json_time, local_time, size, troubles};
 use crate::{appliance, parse, progress};
@@ -75,6 +76,8 @@ pub(crate) struct Args {
     /// The machine's name, for the image's record
     #[arg(long)]
     host: Option<String>,
+    #[command(flatten)]
+    start: StartArgs,
 }
 
 pub(crate) fn run(context: &Context, mut args: Args) -> Result<Done> {
@@ -88,6 +91,7 @@ pub(crate) fn run(context: &Context, mut args: Args) -> Result<Done> {
     if let Some(name) = args.pool.at_appliance() {
         return at_appliance(context, name, &args, &excludes);
     }
+    args.start.must_not_be_given()?;
     let input = match (args.image, args.stdin) {
         (Some(path), _) => Input::Block(path),
         (None, true) => Input::Stream(Box::new(std::io::stdin())),
@@ -147,7 +151,9 @@ fn at_appliance(
         "immutable_seconds": args.immutable.map(|ns| ns.unsigned_abs().div_ceil(1_000_000_000)),
         "read_all": args.read_all,
     });
-    appliance::backup(context, pool, &args.paths, args.image.as_ref(), what)
+    let client = args.pool.appliance.client()?;
+    let paths = (&args.paths[..], args.image.as_ref());
+    appliance::backup(context, &client, pool, paths, what, &args.start)
 }
 
 /// Runs a backup with progress.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use strongroom_archive::Error as Archive;
+use strongroom_client::Error as Client;
 use strongroom_engine::Error as Engine;
 
 use crate::args::Cli;
@@ -122,10 +123,42 @@ fn code(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() {
         return 2;
     }
+    if let Some(error) = error.downcast_ref::<Client>() {
+        return code_of_client(error);
+    }
     match engine(error) {
         Some(Engine::InUse { .. }) => 4,
         Some(Engine::SecretNeeded | Engine::WrongSecret) => 5,
         Some(Engine::Canceled) => 130,
+        _ => 1,
+    }
+}
+
+/// The one place that says what an appliance's refusals are to scripts.
+fn code_of_client(error: &Client) -> u8 {
+    let problem = match error {
+        Client::Unreachable { .. } => return 7,
+        Client::Address(_) | Client::Unsendable(_) => return 2,
+        Client::Refused(problem) => problem,
+        _ => return 1,
+    };
+    match (problem.code.as_str(), problem.status) {
+        ("bad_request" | "invalid" | "not_found" | "idempotency_key_reused", _) => 2,
+        (
+            "unauthenticated"
+            | "second_factor_needed"
+            | "password_change_needed"
+            | "forbidden"
+            | "approval_needed",
+            _,
+        ) => 6,
+        (
+            "too_many_attempts" | "unavailable" | "timeout" | "request_timeout" | "in_progress",
+            _,
+        ) => 7,
+        // Something between us and the appliance speaks.
+        ("", 401 | 403) => 6,
+        ("", 429 | 502..=504) => 7,
         _ => 1,
     }
 }
@@ -140,6 +173,28 @@ mod tests {
         let source = std::io::Error::other("no\nroom");
         let error = strongroom_engine::Error::io("writing x", source);
         assert_eq!(text(&anyhow::Error::new(error)), "writing x: no room");
+    }
+
+    #[test]
+    fn refusals_have_the_code_of_their_kind() {
+        use strongroom_client::Problem;
+        let code = |text: &str, status: u16| {
+            let problem = Problem { code: text.into(), status, ..Problem::default() };
+            code(&anyhow::Error::new(Client::Refused(problem)).context("more"))
+        };
+        let codes = [
+            ("invalid", 422, 2),
+            ("not_found", 404, 2),
+            ("exists", 409, 1),
+            ("forbidden", 403, 6),
+            ("approval_needed", 403, 6),
+            ("too_many_attempts", 429, 7),
+            ("internal", 500, 1),
+            ("", 503, 7),
+        ];
+        for (text, status, wanted) in codes {
+            assert_eq!(code(text, status), wanted, "{text}");
+        }
     }
 
     #[test]

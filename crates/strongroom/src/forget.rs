@@ -8,6 +8,9 @@ use strongroom_archive::show;
 use strongroom_engine::pool::{GcOptions, OpenMode};
 
 use crate::access::PoolArgs;
+use crate::appliance::follow::StartArgs;
+use crate::appliance::pools::{self, Upkeep};
+use crate::ask::YesArgs;
 use crate::exit::{Context, Done, usage};
 use crate::images::{forget_all, short};
 use crate::output::{count, local_time, print_table, table};
@@ -19,9 +22,11 @@ use crate::pool::{gc_json, gc_text, gc_with};
 #[command(after_help = "\
 The rules hold for each name and machine by itself. An image stays when any rule keeps it:
 --keep-daily 7 keeps the latest image of each of the last 7 days that have one. Time is the pool's
-own, whatever the clients' clocks say. Immutable images stay in any case.
+own, whatever the clients' clocks say. Immutable images stay in any case. On a terminal you are asked
+first; elsewhere, as in a timer, not.
 
 Examples:
+  strongroom forget --keep-daily 7 --keep-weekly 5 --prune --yes
   strongroom forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --prune --pool /srv/pool
   strongroom forget --name home --keep-last 3 --dry-run --pool /srv/pool")]
 pub(crate) struct Args {
@@ -66,6 +71,10 @@ pub(crate) struct Args {
     /// Then free what no image needs any more, as `pool gc` does
     #[arg(long)]
     prune: bool,
+    #[command(flatten)]
+    yes: YesArgs,
+    #[command(flatten)]
+    start: StartArgs,
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
@@ -82,6 +91,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
     if policy.is_empty() {
         return Err(usage("nothing says what is to stay: give at least one --keep option"));
     }
+    if let Some(name) = args.pool.at_appliance() {
+        return at_appliance(context, name, args);
+    }
+    args.start.must_not_be_given()?;
     let mode = if args.dry_run && !args.prune { OpenMode::Read } else { OpenMode::Write };
     let pool = args.pool.open(context, mode)?;
     let (images, _) = image::images(&*pool)?;
@@ -92,7 +105,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
     });
     let verdicts = policy.judge(chosen, pool.now())?;
     let going: Vec<&Image> = verdicts.iter().filter(|v| !v.stays()).map(|v| v.image).collect();
-    if !args.dry_run {
+    if !args.dry_run && !going.is_empty() {
+        let images = count(going.len() as u64, "image", "images");
+        args.yes.confirm_if_somebody(&format!("Forget {images}"))?;
         forget_all(&pool, &going)?;
     }
     let options = GcOptions { dry_run: args.dry_run, ..GcOptions::default() };
@@ -135,6 +150,30 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
         }
     })?;
     Ok(Done::well_if(freed.is_none_or(|report| report.missing_chunks == 0)))
+}
+
+/// Has an appliance forget.
+fn at_appliance(context: &Context, pool: Option<&str>, args: &Args) -> Result<Done> {
+    if args.dry_run {
+        return Err(usage("--dry-run needs a pool of your own: give --pool DIR"));
+    }
+    args.yes.confirm_if_somebody("Forget all images that no rule keeps")?;
+    let what = json!({
+        "name": args.name,
+        "host": args.host,
+        "tags": args.tags,
+        "keep_last": args.keep_last,
+        "keep_hourly": args.keep_hourly,
+        "keep_daily": args.keep_daily,
+        "keep_weekly": args.keep_weekly,
+        "keep_monthly": args.keep_monthly,
+        "keep_yearly": args.keep_yearly,
+        "keep_within_seconds": args.keep_within.map(|ns| ns.unsigned_abs() / 1_000_000_000),
+        "keep_tags": args.keep_tag,
+        "prune": args.prune,
+    });
+    let client = args.pool.appliance.client()?;
+    pools::start(context, &client, pool, Upkeep::Forget, &what, &args.start)
 }
 
 fn verdict_json(verdict: &Verdict<'_>) -> Value {

@@ -12,10 +12,13 @@ use strongroom_engine::id::RootId;
 use strongroom_engine::pool::{OpenMode, Pool};
 
 use crate::access::PoolArgs;
-use crate::appliance;
-use crate::compare;
+use crate::appliance::images::{Going, Wanted};
+use crate::appliance::list::{LANGUAGE, SearchArgs};
+use crate::ask::YesArgs;
 use crate::exit::{Context, Done, usage};
 use crate::output::{count, json_time, local_time, print_table, size, table};
+use crate::parse::{self, Moment};
+use crate::{appliance, compare};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -24,15 +27,18 @@ pub(crate) enum Command {
     Diff(compare::DiffArgs),
     Find(compare::FindArgs),
     Tag(TagArgs),
+    Immutable(ImmutableArgs),
     Forget(ForgetArgs),
 }
 
 /// List images, the oldest first
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
+#[command(after_help = format!("{LANGUAGE}
+That is how an appliance lists; a pool of your own takes only --name, --tag and --host.
+
 Examples:
-  strongroom images list --pool /srv/pool
-  strongroom images list --pool /srv/pool --name home --tag weekly --json")]
+  strongroom images list --filter complete:==false --columns id,name,created_at
+  strongroom images list --pool /srv/pool --name home --tag weekly --json"))]
 pub(crate) struct ListArgs {
     #[command(flatten)]
     pool: PoolArgs,
@@ -45,6 +51,8 @@ pub(crate) struct ListArgs {
     /// Only those of this machine
     #[arg(long)]
     host: Option<String>,
+    #[command(flatten)]
+    search: SearchArgs,
 }
 
 /// Show all that is known of an image
@@ -66,7 +74,8 @@ pub(crate) struct ShowArgs {
 /// Change the labels of an image
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Example:
+Examples:
+  strongroom images tag 17 --add keep
   strongroom images tag home --add before-upgrade --remove daily --pool /srv/pool")]
 pub(crate) struct TagArgs {
     /// Which
@@ -84,17 +93,39 @@ pub(crate) struct TagArgs {
 /// Forget images; `pool gc` then frees what only they needed
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Immutable images can't be forgotten before their time. All that are named are forgotten, or none.
-To forget by age and number, see `strongroom forget`.
+Immutable images can't be forgotten before their time. Of a pool of your own all that are named are
+forgotten, or none; an appliance forgets one after the other. To forget by age and number, see
+`strongroom forget`.
 
-Example:
-  strongroom images forget 3f9a 77c01d --pool /srv/pool")]
+Examples:
+  strongroom images forget 17 18 --yes
+  strongroom images forget 3f9a 77c01d --yes --pool /srv/pool")]
 pub(crate) struct ForgetArgs {
     /// Which
     #[arg(required = true)]
     images: Vec<String>,
     #[command(flatten)]
     pool: PoolArgs,
+    #[command(flatten)]
+    yes: YesArgs,
+}
+
+/// Let nothing remove an image before a time
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+The time is the pool's own, and can be put off only. Nobody can take it back, no administrator either.
+
+Examples:
+  strongroom images immutable home --until 1y
+  strongroom images immutable 3f9a --until 2027-12-31 --pool /srv/pool")]
+pub(crate) struct ImmutableArgs {
+    /// Which
+    image: String,
+    #[command(flatten)]
+    pool: PoolArgs,
+    /// Until when: a time, or how long from now, like 1y
+    #[arg(long, value_name = "TIME|DURATION", value_parser = parse::moment)]
+    until: Moment,
 }
 
 pub(crate) fn run(context: &Context, command: Command) -> Result<Done> {
@@ -104,6 +135,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<Done> {
         Command::Diff(args) => compare::run_diff(context, &args),
         Command::Find(args) => compare::run_find(context, &args),
         Command::Tag(args) => tag(context, &args),
+        Command::Immutable(args) => immutable(context, &args),
         Command::Forget(args) => forget(context, &args),
     }
 }
@@ -155,7 +187,13 @@ pub(crate) fn image_json(image: &Image) -> Value {
 fn list(context: &Context, args: &ListArgs) -> Result<Done> {
     if let Some(pool) = args.pool.at_appliance() {
         let (name, host) = (args.name.as_deref(), args.host.as_deref());
-        return appliance::list_images(context, pool, name, &args.tags, host);
+        let wanted = Wanted { pool, name, host, tags: &args.tags, search: &args.search };
+        return appliance::images::list(context, &args.pool.appliance.client()?, &wanted);
+    }
+    if args.search.is_given() {
+        let text = "a pool of your own takes only --name, --tag and --host; the other options are \
+                    for an appliance's lists";
+        return Err(usage(text));
     }
     let pool = args.pool.open(context, OpenMode::Read)?;
     let (mut images, unreadable) = image::images(&*pool)?;
@@ -275,6 +313,10 @@ fn tag(context: &Context, args: &TagArgs) -> Result<Done> {
     if args.add.is_empty() && args.remove.is_empty() {
         return Err(usage("nothing to change: give --add or --remove"));
     }
+    if let Some(pool) = args.pool.at_appliance() {
+        let (client, change) = (args.pool.appliance.client()?, (&args.add[..], &args.remove[..]));
+        return appliance::images::tag(context, &client, pool, &args.image, change);
+    }
     let pool = args.pool.open(context, OpenMode::Write)?;
     let mut image = image::find(&*pool, &args.image)?;
     let tags = &mut image.meta.tags;
@@ -293,7 +335,32 @@ fn tag(context: &Context, args: &TagArgs) -> Result<Done> {
     Ok(Done::Well)
 }
 
+fn immutable(context: &Context, args: &ImmutableArgs) -> Result<Done> {
+    if let Some(pool) = args.pool.at_appliance() {
+        let client = args.pool.appliance.client()?;
+        return appliance::images::keep(context, &client, pool, &args.image, args.until);
+    }
+    let pool = args.pool.open(context, OpenMode::Write)?;
+    let image = image::find(&*pool, &args.image)?;
+    let now = jiff::Timestamp::from_nanosecond(pool.now().0.into())?;
+    let until = args.until.from(now).map_err(usage)?;
+    let until = i64::try_from(until.as_nanosecond()).map_err(|_| usage("that is too far away"))?;
+    pool.update_root(image.id, None, Some(PoolTime(until)))?;
+    let image = image::find(&*pool, &image.id.to_string())?;
+    context.out.summary(Some(&pool), image_json(&image), |out| {
+        let until = image.immutable_until.map(local_time).unwrap_or_default();
+        writeln!(out, "nothing can remove {} before {until} (pool's time)", short(&image.id))
+    })?;
+    Ok(Done::Well)
+}
+
 fn forget(context: &Context, args: &ForgetArgs) -> Result<Done> {
+    if let Some(pool) = args.pool.at_appliance() {
+        let client = args.pool.appliance.client()?;
+        let going = Going::find(&client, pool, &args.images)?;
+        args.yes.confirm(&going.question())?;
+        return going.forget(context, &client);
+    }
     let pool = args.pool.open(context, OpenMode::Write)?;
     let (images, _) = image::images(&*pool)?;
     let mut chosen: Vec<&Image> = Vec::new();
@@ -303,6 +370,8 @@ fn forget(context: &Context, args: &ForgetArgs) -> Result<Done> {
             chosen.push(image);
         }
     }
+    let names = chosen.iter().map(|i| format!("{} of {}", short(&i.id), show(i.name.as_bytes())));
+    args.yes.confirm(&format!("Forget {}", names.collect::<Vec<_>>().join(", ")))?;
     forget_all(&pool, &chosen)?;
     let document = json!({
         "forgotten": chosen.iter().map(|image| image.id.to_string()).collect::<Vec<_>>(),

@@ -4,6 +4,7 @@
 mod access;
 mod appliance;
 mod args;
+mod ask;
 mod backup;
 mod browse;
 mod compare;
@@ -20,6 +21,7 @@ mod pool;
 mod progress;
 mod restore;
 mod secret;
+mod terminal;
 mod up;
 
 use std::process::ExitCode;
@@ -55,6 +57,16 @@ fn run(context: &Context, command: Command) -> anyhow::Result<Done> {
         Command::Up(args) => up::run(context, &args),
         Command::Status(args) => up::status(context, &args),
         Command::Jobs { command } => appliance::jobs::run(context, &command),
+        Command::Events { command } => appliance::events::run(context, &command),
+        Command::Users { command } => appliance::users::run(context, &command),
+        Command::Roles { command } => appliance::roles::run(context, &command),
+        Command::Orgs { command } => appliance::orgs::run(context, &command),
+        Command::Keys { command } => appliance::keys::run(context, &command),
+        Command::Sessions { command } => appliance::sessions::run(context, &command),
+        Command::Approvals { command } => appliance::approvals::run(context, &command),
+        Command::Audit { command } => appliance::audit::run(context, &command),
+        Command::Me { command } => appliance::me::run(context, &command),
+        Command::Whoami(args) => appliance::me::whoami(context, &args),
         Command::Login(args) => appliance::login::login(context, &args),
         Command::Logout(args) => appliance::login::logout(context, &args),
         Command::Completions(args) => completions::run(&args),

@@ -51,6 +51,11 @@ impl Output {
         self.report(pool, document, |out| if self.quiet { Ok(()) } else { text(out) })
     }
 
+    /// Says in a line that something was done.
+    pub(crate) fn done(self, document: Value, text: &str) -> io::Result<()> {
+        self.summary(None, document, |out| writeln!(out, "{text}"))
+    }
+
     /// Prints one JSON document in one line.
     pub(crate) fn document(self, document: &Value) -> io::Result<()> {
         let mut out = io::stdout().lock();
@@ -93,7 +98,8 @@ impl Output {
     }
 }
 
-fn say_notes(notes: &[String]) {
+/// Says notes on standard error.
+pub(crate) fn say_notes(notes: &[String]) {
     let mut err = io::stderr().lock();
     for note in notes {
         // When nobody can hear it, it need not be said.
@@ -121,6 +127,13 @@ pub(crate) fn table(titles: &[&str]) -> Table {
         }
     }
     table
+}
+
+/// How wide the terminal is that standard output is, if it is one.
+pub(crate) fn width() -> Option<u16> {
+    let out = io::stdout();
+    let size = if out.is_terminal() { rustix::termios::tcgetwinsize(&out).ok() } else { None };
+    size.map(|size| size.ws_col).filter(|width| *width > 0)
 }
 
 /// Prints a table without blanks at the ends of lines.

@@ -1,5 +1,6 @@
 //! Sizes, durations and layouts as users write them.
 
+use std::fmt;
 use std::str::FromStr;
 
 /// Reads a size in bytes: a number with an optional unit (K, M, G, T, also as KiB, MiB, …; powers
@@ -35,6 +36,37 @@ pub(crate) fn duration(text: &str) -> Result<i64, String> {
     strongroom_archive::retention::parse_span(text).map_err(|e| e.to_string())
 }
 
+/// A time, said as one or as how long from now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Then.
+    At(jiff::Timestamp),
+    /// So many nanoseconds from now.
+    In(i64),
+}
+
+impl Moment {
+    /// The time, when it is this now.
+    pub(crate) fn from(self, now: jiff::Timestamp) -> Result<jiff::Timestamp, String> {
+        match self {
+            Self::At(at) => Ok(at),
+            Self::In(nanos) => now
+                .checked_add(jiff::SignedDuration::from_nanos(nanos))
+                .map_err(|_| "that is too far away".to_owned()),
+        }
+    }
+}
+
+/// Reads a time (`2027-01-31`, also with the time of day, or RFC 3339), or a duration like `30d`.
+pub(crate) fn moment(text: &str) -> Result<Moment, String> {
+    if let Ok(nanos) = duration(text) {
+        return Ok(Moment::In(nanos));
+    }
+    let time = strongroom_archive::image::parse_time(text).map_err(|e| e.to_string())?;
+    let at = jiff::Timestamp::from_nanosecond(time.0.into());
+    at.map(Moment::At).map_err(|_| format!("{text:?} is too far away"))
+}
+
 /// How a pool lies on its disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
@@ -68,6 +100,16 @@ impl Layout {
             (1, 0) => "single".into(),
             (1, more) => format!("mirror of {}", u16::from(more) + 1),
             (data, parity) => format!("{data}+{parity}"),
+        }
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Single => f.write_str("single"),
+            Self::Mirror => f.write_str("mirror"),
+            Self::Erasure(data, parity) => write!(f, "{data}+{parity}"),
         }
     }
 }
@@ -125,6 +167,16 @@ mod tests {
         for bad in ["", "K", "1X", "-1", "1..5K", "99999999999T"] {
             assert!(size(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn moments_are_times_or_durations() {
+        let now: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let read = |text: &str| moment(text).unwrap().from(now).unwrap().to_string();
+        assert_eq!(read("1d"), "2026-01-02T00:00:00Z");
+        assert_eq!(read("2027-01-31T10:00:00Z"), "2027-01-31T10:00:00Z");
+        assert!(moment("soon").is_err());
+        assert!(Moment::In(i64::MAX).from(jiff::Timestamp::MAX).is_err());
     }
 
     #[test]

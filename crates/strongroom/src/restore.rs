@@ -13,6 +13,7 @@ use strongroom_archive::rules::Rules;
 use strongroom_engine::pool::{OpenMode, Pool};
 
 use crate::access::PoolArgs;
+use crate::appliance::follow::StartArgs;
 use crate::appliance::{self, Restoring};
 use crate::browse::locate;
 use crate::exit::{Context, Done, usage};
@@ -63,6 +64,8 @@ pub(crate) struct Args {
     /// Do not set owners
     #[arg(long)]
     no_owner: bool,
+    #[command(flatten)]
+    start: StartArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -83,6 +86,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Done> {
     if let Some(pool) = pool.at_appliance() {
         return at_appliance(context, pool, args);
     }
+    args.start.must_not_be_given()?;
     let pool = args.pool.open(context, OpenMode::Read)?;
     let (image, from) = locate(&*pool, &args.what)?;
     let restore = Restore {
@@ -137,7 +141,9 @@ fn at_appliance(context: &Context, pool: Option<&str>, args: Args) -> Result<Don
         "numeric_owner": args.numeric_owner,
         "no_owner": args.no_owner,
     });
-    appliance::restore(context, Restoring { pool, what: &args.what, to: args.to, rest })
+    let client = args.pool.appliance.client()?;
+    let restoring = Restoring { pool, what: &args.what, to: args.to, rest };
+    appliance::restore(context, &client, restoring, &args.start)
 }
 
 /// Runs a restore with progress.

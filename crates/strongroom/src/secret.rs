@@ -6,6 +6,9 @@ use clap::Args;
 use strongroom_engine::Result;
 use strongroom_engine::keys::Secret;
 
+use crate::ask;
+use crate::exit::usage;
+
 /// How to get the secret of an encrypted pool.
 #[derive(Args, Clone, Debug, Default)]
 #[group(multiple = false)]
@@ -42,6 +45,15 @@ impl SecretArgs {
         .given()
     }
 
+    /// The passphrase of a pool that an appliance gets, when one is given by option.
+    pub(crate) fn passphrase(&self) -> anyhow::Result<Option<String>> {
+        if self.key_file.is_some() || self.password_command.is_some() {
+            let text = "an appliance takes a passphrase: give it with --password-file";
+            return Err(usage(text));
+        }
+        ask::from_file(self.password_file.as_deref())
+    }
+
     fn given(&self) -> Result<Option<Secret>> {
         if let Some(path) = &self.password_file {
             return Secret::passphrase_from_file(path).map(Some);
@@ -51,6 +63,18 @@ impl SecretArgs {
         }
         self.key_file.as_deref().map(Secret::key_file).transpose()
     }
+}
+
+/// Asks for the password of a pool.
+pub(crate) fn prompted() -> anyhow::Result<Secret> {
+    let text = ask::secret(None, "Password of the pool")?.unwrap_or_default();
+    Ok(Secret::passphrase(text.as_bytes())?)
+}
+
+/// Asks twice for the password of a new pool, where somebody is there.
+pub(crate) fn prompted_new() -> anyhow::Result<Option<Secret>> {
+    let text = ask::new_secret(None, "Password of the new pool")?;
+    Ok(text.map(|text| Secret::passphrase(text.as_bytes())).transpose()?)
 }
 
 /// The new secret of a key slot.

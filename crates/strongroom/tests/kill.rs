@@ -129,7 +129,7 @@ fn what_was_confirmed_survives_sigkill() {
             // Something is forgotten, and garbage collected; that, too, is killed.
             let gone = copies.keys().filter(|name| *name != "kept").nth(dice.below(4) as usize);
             if let Some(gone) = gone.cloned() {
-                let line = format!("images forget {gone} --key-file key");
+                let line = format!("images forget {gone} --yes --key-file key");
                 kill_after(&lab, &line, dice.below(6));
                 let copy = copies.remove(&gone).unwrap();
                 if names(&lab).contains(&gone) {

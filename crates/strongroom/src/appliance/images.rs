@@ -1,34 +1,63 @@
 //! Images of an appliance.
 
 use anyhow::Result;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use strongroom_client::Client;
 use strongroom_client::types::Items;
 
-use super::ApplianceArgs;
+use super::list::{self, Only, SearchArgs};
+use super::operation::operations;
+use super::pools::{DETAILS, pool};
+use super::resource::Resource;
 use crate::exit::{Context, Done, usage};
-use crate::output::{print_table, size, table};
+use crate::parse::Moment;
+
+operations! {
+    FORGET = "images.forget", DELETE "/v1/images/{image}", by "images forget";
+    TAG = "images.tag", PATCH "/v1/images/{image}", by "images tag";
+    KEEP = "images.keep", PUT "/v1/images/{image}/immutable", by "images immutable";
+    RESTORE = "images.restore", POST "/v1/images/{image}/restore", by "restore";
+}
+
+/// Images.
+pub(crate) static IMAGES: Resource = Resource {
+    one: "image",
+    path: "/v1/images",
+    id: "images.list",
+    command: "images list",
+    columns: &[
+        (">ID", "id"),
+        ("NAME", "name"),
+        ("CREATED", "created_at"),
+        ("KIND", "kind"),
+        ("HOST", "host"),
+        (">FILES", "files"),
+        (">SIZE", "size"),
+        (">NEW", "new_size"),
+        (">STORED", "stored_size"),
+        ("COMPLETE", "complete"),
+        ("TAGS", "tags"),
+        ("IMMUTABLE UNTIL", "immutable_until"),
+    ],
+    sort: Some("created_at:asc"),
+    limit: None,
+};
 
 /// An image.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Image {
     pub(super) id: i64,
-    root: String,
-    name: String,
-    kind: String,
-    host: String,
-    tags: Vec<String>,
-    complete: bool,
-    created_at: String,
-    files: u64,
-    size: u64,
-    new_size: u64,
-    stored_size: u64,
+    pub(super) pool_id: i64,
+    pub(super) root: String,
+    pub(super) name: String,
+    pub(super) created_at: String,
 }
 
 /// The filter for the images of a pool, when one is named.
-fn of_pool(client: &Client, pool: Option<&str>) -> Result<Option<String>> {
-    let pool = pool.map(|name| super::pool(client, Some(name))).transpose()?;
+fn of_pool(client: &Client, name: Option<&str>) -> Result<Option<String>> {
+    let pool = name.map(|name| pool(client, Some(name))).transpose()?;
     Ok(pool.map(|pool| format!("pool_id:=={}", pool.id)))
 }
 
@@ -69,46 +98,127 @@ pub(super) fn find(client: &Client, pool: Option<&str>, what: &str) -> Result<Im
     Err(usage(format!("there is no image {what}: see `strongroom images list`")))
 }
 
+/// Which images are listed.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) pool: Option<&'a str>,
+    pub(crate) name: Option<&'a str>,
+    pub(crate) host: Option<&'a str>,
+    pub(crate) tags: &'a [String],
+    pub(crate) search: &'a SearchArgs,
+}
+
 /// Lists images, the oldest first.
-pub(crate) fn list(
-    context: &Context,
-    pool: Option<&str>,
-    name: Option<&str>,
-    tags: &[String],
-    host: Option<&str>,
-) -> Result<Done> {
-    let client = ApplianceArgs::default().client_or_env()?;
-    let mut filters: Vec<String> = of_pool(&client, pool)?.into_iter().collect();
+pub(crate) fn list(context: &Context, client: &Client, wanted: &Wanted<'_>) -> Result<Done> {
+    let Wanted { pool, name, host, tags, search } = wanted;
+    if search.list.count && !tags.is_empty() {
+        return Err(usage(
+            "labels can't be counted: leave out --tag, or use --filter 'tags:=|TEXT'",
+        ));
+    }
+    let mut filters: Vec<String> = of_pool(client, *pool)?.into_iter().collect();
     filters.extend(name.map(|name| format!("name:=={name}")));
     filters.extend(host.map(|host| format!("host:=={host}")));
-    let mut query = vec![("sort", "created_at:asc"), ("limit", "10000")];
-    query.extend(filters.iter().map(|filter| ("filter", filter.as_str())));
-    let images: Items<Image> = client.get("/v1/images", &query)?;
-    let wanted = |image: &&Image| tags.iter().all(|tag| image.tags.contains(tag));
-    if context.out.json {
-        for image in images.items.iter().filter(wanted) {
-            context.out.document(&serde_json::to_value(image)?)?;
-        }
-        return Ok(Done::Well);
-    }
-    let titles =
-        [">ID", "ROOT", "NAME", "TIME", "HOST", ">FILES", ">SIZE", ">NEW", ">STORED", "TAGS"];
-    let mut table = table(&titles);
-    for image in images.items.iter().filter(wanted) {
-        let root: String = image.root.chars().take(12).collect();
-        table.add_row(vec![
-            image.id.to_string(),
-            root,
-            image.name.clone() + if image.complete { "" } else { " (incomplete)" },
-            image.created_at.clone(),
-            image.host.clone(),
-            image.files.to_string(),
-            size(image.size),
-            size(image.new_size),
-            size(image.stored_size),
-            image.tags.join(","),
-        ]);
-    }
-    print_table(&mut std::io::stdout().lock(), &table)?;
+    // A part of a label fits this, too; the rest is done here.
+    filters.extend(tags.first().map(|tag| format!("tags:=|{tag}")));
+    let has_tags = |image: &Value| {
+        let labels = image["tags"].as_array().map(Vec::as_slice).unwrap_or_default();
+        tags.iter().all(|tag| labels.iter().any(|label| label == tag))
+    };
+    let only = Only { keywords: &search.keyword, filters, is: Some(&has_tags) };
+    list::run(context, client, &IMAGES, &search.list, &only)
+}
+
+/// Changes the labels of an image.
+pub(crate) fn tag(
+    context: &Context,
+    client: &Client,
+    pool: Option<&str>,
+    what: &str,
+    (add, remove): (&[String], &[String]),
+) -> Result<Done> {
+    let image = find(client, pool, what)?;
+    let body = json!({ "add": add, "remove": remove });
+    let image: Value = TAG.send(client, &[&image.id.to_string()], &body)?;
+    let tags = super::resource::text("tags", &image["tags"]);
+    let tags = if tags.is_empty() { "none" } else { &tags };
+    let text = format!("labels of image {}: {tags}", image["id"]);
+    context.out.done(image, &text)?;
     Ok(Done::Well)
+}
+
+/// Makes an image immutable until then; a duration counts from the pool's time.
+pub(crate) fn keep(
+    context: &Context,
+    client: &Client,
+    pool: Option<&str>,
+    what: &str,
+    until: Moment,
+) -> Result<Done> {
+    let image = find(client, pool, what)?;
+    let now = match until {
+        Moment::At(_) => Timestamp::now(),
+        Moment::In(_) => {
+            let state: Value = DETAILS.ask(client, &[&image.pool_id.to_string()])?;
+            state["pool_time"].as_str().unwrap_or_default().parse()?
+        }
+    };
+    let until = until.from(now).map_err(usage)?;
+    let body = json!({ "until": until.to_string() });
+    let image: Value = KEEP.send(client, &[&image.id.to_string()], &body)?;
+    let until = super::resource::text("immutable_until", &image["immutable_until"]);
+    let text = format!("nothing can remove image {} before {until} (pool's time)", image["id"]);
+    context.out.done(image, &text)?;
+    Ok(Done::Well)
+}
+
+/// Images that are to be forgotten.
+#[derive(Debug)]
+pub(crate) struct Going(Vec<Image>);
+
+impl Going {
+    /// Finds them; each is forgotten once, however often it is named.
+    pub(crate) fn find(client: &Client, pool: Option<&str>, names: &[String]) -> Result<Self> {
+        let mut images: Vec<Image> = Vec::new();
+        for name in names {
+            let image = find(client, pool, name)?;
+            if !images.iter().any(|other| other.id == image.id) {
+                images.push(image);
+            }
+        }
+        Ok(Self(images))
+    }
+
+    /// What is asked before.
+    pub(crate) fn question(&self) -> String {
+        let names = self
+            .0
+            .iter()
+            .map(|i| format!("{} of {}, {}", i.id, i.name, super::resource::local(&i.created_at)));
+        format!("Forget {}", names.collect::<Vec<_>>().join("; "))
+    }
+
+    /// Forgets them, one after the other.
+    pub(crate) fn forget(&self, context: &Context, client: &Client) -> Result<Done> {
+        let mut forgotten = Vec::new();
+        for image in &self.0 {
+            if let Err(error) = FORGET.ask::<()>(client, &[&image.id.to_string()]) {
+                let before = match forgotten.len() {
+                    0 => "none was forgotten".to_owned(),
+                    some => format!("{some} before it were forgotten"),
+                };
+                return Err(
+                    error.context(format!("image {} of {}; {before}", image.id, image.name))
+                );
+            }
+            forgotten.push(image.id);
+        }
+        context.out.summary(None, json!({ "forgotten": forgotten }), |out| {
+            for image in &self.0 {
+                writeln!(out, "forgot image {} of {}", image.id, image.name)?;
+            }
+            writeln!(out, "`strongroom pool gc` frees what only they needed")
+        })?;
+        Ok(Done::Well)
+    }
 }

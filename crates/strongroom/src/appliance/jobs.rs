@@ -1,22 +1,52 @@
 //! `strongroom jobs`: what an appliance does, and waiting for it.
 
 use std::io::Write;
+use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressDrawTarget};
+use serde_json::Value;
 use strongroom_client::Client;
 use strongroom_client::types::{Items, Job, Line};
 
 use super::ApplianceArgs;
+pub(crate) use super::follow::{Waiting, follow};
+use super::list::{LANGUAGE, SearchArgs};
+use super::operation::operations;
+use super::resource::{Resource, local};
 use crate::exit::{Context, Done};
-use crate::output::{print_table, size, table};
-use crate::progress::style;
+
+operations! {
+    SHOW = "jobs.show", GET "/v1/jobs/{job}", by "jobs show";
+    WATCH = "jobs.watch", GET "/v1/jobs/{job}/events", by "jobs watch";
+    LOG = "jobs.log", GET "/v1/jobs/{job}/log", by "jobs log";
+    CANCEL = "jobs.cancel", POST "/v1/jobs/{job}/cancel", by "jobs cancel";
+}
+
+/// Jobs.
+pub(crate) static JOBS: Resource = Resource {
+    one: "job",
+    path: "/v1/jobs",
+    id: "jobs.list",
+    command: "jobs list",
+    columns: &[
+        (">JOB", "id"),
+        ("KIND", "kind"),
+        ("STATE", "state"),
+        ("OBJECT", "object"),
+        ("ASKED BY", "user_name"),
+        ("ASKED AT", "queued_at"),
+        (">DONE", "progress.percent"),
+        (">BYTES", "progress.bytes_done"),
+    ],
+    sort: Some("id:desc"),
+    limit: Some(50),
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     List(ListArgs),
-    Show(OneArgs),
+    Show(ShowArgs),
     Watch(WatchArgs),
     Log(LogArgs),
     Cancel(CancelArgs),
@@ -24,24 +54,16 @@ pub(crate) enum Command {
 
 /// List jobs, the newest first
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
-Filters are FIELD:OPERATOR VALUE without the space, as the API takes them; all must hold.
+#[command(after_help = format!("{LANGUAGE}
 
 Examples:
   strongroom jobs list
-  strongroom jobs list --filter state:==failed --limit 20 --json")]
+  strongroom jobs list --filter state:==failed --limit 20 --json"))]
 pub(crate) struct ListArgs {
     #[command(flatten)]
     appliance: ApplianceArgs,
-    /// Only those that this fits; may be given several times
-    #[arg(long, value_name = "FILTER")]
-    filter: Vec<String>,
-    /// Only those with this word in them
-    #[arg(long)]
-    keyword: Option<String>,
-    /// How many at most
-    #[arg(long, default_value_t = 50)]
-    limit: u32,
+    #[command(flatten)]
+    search: SearchArgs,
 }
 
 /// Show all that is known of a job
@@ -49,7 +71,14 @@ pub(crate) struct ListArgs {
 #[command(after_help = "\
 Example:
   strongroom jobs show 17")]
-pub(crate) struct OneArgs {
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    one: OneArgs,
+}
+
+/// Which job.
+#[derive(clap::Args, Debug)]
+struct OneArgs {
     /// Its number
     job: i64,
     #[command(flatten)]
@@ -59,7 +88,8 @@ pub(crate) struct OneArgs {
 /// Wait for a job and show how far it is
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-The exit code tells how it ended: 0 well, 3 with warnings, 1 not. Ctrl-C leaves the job alone.
+On a terminal there is a bar; elsewhere one line for each step, with --json one document for each
+change. The exit code tells how it ended: 0 well, 3 with warnings, 1 not. Ctrl-C leaves the job alone.
 
 Example:
   strongroom jobs watch 17")]
@@ -71,16 +101,22 @@ pub(crate) struct WatchArgs {
 /// Show what a job wrote
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Example:
-  strongroom jobs log 17")]
+Examples:
+  strongroom jobs log 17
+  strongroom jobs log 17 --follow")]
 pub(crate) struct LogArgs {
     #[command(flatten)]
     one: OneArgs,
+    /// Go on until the job is over
+    #[arg(long, short)]
+    follow: bool,
 }
 
 /// Ask a job to stop
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
+It stops at its next safe point, within a second as a rule; `strongroom jobs watch` waits for that.
+
 Example:
   strongroom jobs cancel 17")]
 pub(crate) struct CancelArgs {
@@ -90,21 +126,20 @@ pub(crate) struct CancelArgs {
 
 pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
     match command {
-        Command::List(args) => list(context, args),
-        Command::Show(args) => {
-            let job: Job = args.appliance.client()?.get(&path(args.job), &[])?;
-            context.out.report(None, serde_json::to_value(&job)?, |out| tell(out, &job))?;
+        Command::List(args) => args.search.run(context, &args.appliance.client()?, &JOBS),
+        Command::Show(ShowArgs { one }) => {
+            let job: Value = SHOW.ask(&one.appliance.client()?, &[&one.job.to_string()])?;
+            context.out.report(None, job.clone(), |out| JOBS.describe(out, &job))?;
             Ok(Done::Well)
         }
         Command::Watch(WatchArgs { one }) => {
             let client = one.appliance.client()?;
-            let job = client.get(&path(one.job), &[])?;
-            follow(context, &client, job, false)
+            let job = SHOW.ask(&client, &[&one.job.to_string()])?;
+            follow(context, &client, job, Waiting::ToSee)
         }
-        Command::Log(LogArgs { one }) => log(context, one),
+        Command::Log(args) => log(context, args),
         Command::Cancel(CancelArgs { one }) => {
-            let client = one.appliance.client()?;
-            let job: Job = client.post(&format!("{}/cancel", path(one.job)), &())?;
+            let job: Job = CANCEL.ask(&one.appliance.client()?, &[&one.job.to_string()])?;
             context.out.summary(None, serde_json::to_value(&job)?, |out| {
                 writeln!(out, "job {} was asked to stop", job.id)
             })?;
@@ -113,140 +148,46 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
     }
 }
 
-fn path(job: i64) -> String {
-    format!("/v1/jobs/{job}")
-}
-
-fn list(context: &Context, args: &ListArgs) -> Result<Done> {
-    let limit = args.limit.to_string();
-    let mut query = vec![("sort", "id:desc"), ("limit", limit.as_str())];
-    query.extend(args.filter.iter().map(|filter| ("filter", filter.as_str())));
-    query.extend(args.keyword.iter().map(|keyword| ("keyword", keyword.as_str())));
-    let jobs: Items<Job> = args.appliance.client()?.get("/v1/jobs", &query)?;
-    if context.out.json {
-        for job in &jobs.items {
-            context.out.document(&serde_json::to_value(job)?)?;
-        }
-        return Ok(Done::Well);
-    }
-    let mut table = table(&[">JOB", "KIND", "STATE", "OBJECT", "ASKED BY", "ASKED AT", ">DONE"]);
-    for job in &jobs.items {
-        let done = match job.progress.percent {
-            Some(percent) if !job.is_over() => format!("{percent:.0} %"),
-            _ => size(job.progress.bytes_done),
-        };
-        let cells = [&job.kind, &job.state, &job.object, &job.user_name, &job.queued_at];
-        let mut row = vec![job.id.to_string()];
-        row.extend(cells.into_iter().cloned());
-        row.push(done);
-        table.add_row(row);
-    }
-    print_table(&mut std::io::stdout().lock(), &table)?;
-    Ok(Done::Well)
-}
-
-fn tell(out: &mut dyn Write, job: &Job) -> std::io::Result<()> {
-    writeln!(out, "job      {}", job.id)?;
-    writeln!(out, "what     {} {}", job.kind, job.object)?;
-    writeln!(out, "state    {}", job.state)?;
-    writeln!(out, "asked    {} by {}", job.queued_at, job.user_name)?;
-    let times = [("begun", &job.started_at), ("ended", &job.ended_at), ("error", &job.error)];
-    for (name, text) in times {
-        if let Some(text) = text {
-            writeln!(out, "{name:<8} {text}")?;
-        }
-    }
-    let progress = &job.progress;
-    writeln!(out, "done     {} in {} items", size(progress.bytes_done), progress.items_done)?;
-    match &job.result {
-        Some(result) => writeln!(out, "result   {result}"),
-        None => Ok(()),
-    }
-}
-
-fn log(context: &Context, args: &OneArgs) -> Result<Done> {
-    let client = args.appliance.client()?;
-    let lines: Items<Line> =
-        client.get(&format!("{}/log", path(args.job)), &[("limit", "10000")])?;
-    for line in &lines.items {
-        if context.out.json {
-            context.out.document(&serde_json::to_value(line)?)?;
-        } else {
-            let mut out = std::io::stdout().lock();
-            writeln!(out, "{} {:<7} {}", line.at, line.level, line.message)?;
-        }
-    }
-    Ok(Done::Well)
-}
-
-/// Waits for a job, shows how far it is where a person is watching, and tells how it ended. Ctrl-C
-/// stops the job when it is `own`, begun by this very command, and only the waiting otherwise.
-pub(crate) fn follow(context: &Context, client: &Client, mut job: Job, own: bool) -> Result<Done> {
-    let bar = context.out.shows_progress().then(|| {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        bar.set_style(style("{spinner} {elapsed} {wide_msg}"));
-        bar
-    });
-    let mut canceled = false;
-    loop {
-        if let (true, Some(next)) = (job.state == "retried", job.retried_as) {
-            job = client.get(&path(next), &[])?;
-        }
+fn log(context: &Context, args: &LogArgs) -> Result<Done> {
+    let client = args.one.appliance.client()?;
+    let id = args.one.job.to_string();
+    let mut after = lines(context, &client, &id, 0)?;
+    while args.follow && !context.interrupt.is_asked() {
+        let job: Job = SHOW.ask(&client, &[&id])?;
+        after = lines(context, &client, &id, after)?;
         if job.is_over() {
-            break;
+            return Ok(Done::Well);
         }
-        // A stream that ends before the job does is opened again.
-        for change in client.events::<Job>(&format!("{}/events", path(job.id)))? {
-            job = change?;
-            if let Some(bar) = &bar {
-                bar.set_message(line(&job));
-                bar.tick();
-            }
-            if context.interrupt.is_asked() && !own {
-                return Err(strongroom_engine::Error::Canceled.into());
-            }
-            if context.interrupt.is_asked() && !canceled && !job.is_over() {
-                canceled = true;
-                // It may be over by now; then that is told next.
-                let _ = client.post::<Job>(&format!("{}/cancel", path(job.id)), &());
-            }
-            if job.is_over() {
-                break;
-            }
-        }
+        // Until it changes, or a moment: it may write without that.
+        let mut changes = client.events::<Job>(&WATCH.path(&[&id]))?;
+        let _ = changes.wait(Duration::from_secs(1)).transpose()?;
+        let _ = changes.wait(Duration::from_secs(1)).transpose()?;
     }
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
-    let document = serde_json::to_value(&job)?;
-    match job.state.as_str() {
-        "succeeded" | "warnings" => {
-            context.out.summary(None, document, |out| {
-                writeln!(out, "job {}: {} {} {}", job.id, job.kind, job.object, job.state)
-            })?;
-            Ok(Done::well_if(job.state == "succeeded"))
-        }
-        "canceled" if canceled => Err(strongroom_engine::Error::Canceled.into()),
-        state => {
-            let why = job.error.clone().unwrap_or_else(|| state.replace('_', " "));
-            Err(anyhow!("job {} ({} {}): {why}", job.id, job.kind, job.object))
-        }
+    match context.interrupt.is_asked() {
+        true => Err(strongroom_engine::Error::Canceled.into()),
+        false => Ok(Done::Well),
     }
 }
 
-fn line(job: &Job) -> String {
-    let progress = &job.progress;
-    let mut line = format!("{} {}: {}", job.kind, job.object, job.state);
-    if !progress.phase.is_empty() {
-        line.push_str(&format!(", {}", progress.phase));
+/// Prints the lines of a job's log behind this one; the number of the last.
+fn lines(context: &Context, client: &Client, job: &str, mut after: i64) -> Result<i64> {
+    loop {
+        let from = after.to_string();
+        let path = LOG.path(&[job]);
+        let page: Items<Line> = client.get(&path, &[("after", &from), ("limit", "1000")])?;
+        for line in &page.items {
+            after = line.id;
+            match context.out.json {
+                true => context.out.document(&serde_json::to_value(line)?)?,
+                false => {
+                    let mut out = std::io::stdout().lock();
+                    let message = strongroom_archive::show(line.message.as_bytes());
+                    writeln!(out, "{} {:<7} {message}", local(&line.at), line.level)?;
+                }
+            }
+        }
+        if !page.more || page.items.is_empty() {
+            return Ok(after);
+        }
     }
-    match (progress.percent, progress.bytes_done) {
-        (Some(percent), done) => line.push_str(&format!(", {percent:.0} %, {}", size(done))),
-        (None, done) if done > 0 => line.push_str(&format!(", {}", size(done))),
-        _ => {}
-    }
-    if let Some(rate) = progress.rate {
-        line.push_str(&format!(", {}/s", size(rate as u64)));
-    }
-    line
 }

@@ -1,15 +1,21 @@
 //! `strongroom login` and `strongroom logout`.
 
-use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
 use strongroom_client::types::OpenedSession;
-use strongroom_client::{Address, Client, Login, Logins, Place, Token, Trust};
+use strongroom_client::{Address, Client, Error, Login, Logins, Place, Token, Trust};
 
 use super::known;
+use super::operation::operations;
+use crate::ask::{self, PasswordArgs};
 use crate::exit::{Context, Done, usage};
+
+operations! {
+    OPEN = "sessions.open", POST "/v1/sessions", by "login";
+    CLOSE = "sessions.close_own", DELETE "/v1/sessions/current", by "logout";
+}
 
 /// Log in at an appliance elsewhere
 #[derive(clap::Args, Debug)]
@@ -28,12 +34,12 @@ pub(crate) struct LoginArgs {
     /// Who you are there
     #[arg(long, default_value = "admin")]
     user: String,
-    /// The password is the first line of this file [default: it is asked for]
+    #[command(flatten)]
+    password: PasswordArgs,
+    /// The code of the second factor, or a recovery code, is the first line of this file, `-` of
+    /// standard input [default: it is asked for when the appliance wants one]
     #[arg(long, value_name = "FILE")]
-    password_file: Option<PathBuf>,
-    /// The code of the second factor
-    #[arg(long)]
-    code: Option<String>,
+    code_file: Option<PathBuf>,
     /// Authorities that may sign its certificate, in PEM
     #[arg(long, value_name = "FILE")]
     ca_cert: Option<PathBuf>,
@@ -56,10 +62,19 @@ pub(crate) struct LogoutArgs {
 pub(crate) fn login(context: &Context, args: &LoginArgs) -> Result<Done> {
     let trust = trust(args)?;
     let place = |token| Place::Remote { address: args.url.clone(), trust: trust.clone(), token };
-    let password = password(args)?;
+    let password = args.password.read(&format!("Password of {}", args.user))?;
     let client = Client::new(place(None))?;
-    let wanted = json!({ "name": args.user, "password": password, "code": args.code });
-    let opened: OpenedSession = client.post("/v1/sessions", &wanted)?;
+    let code = ask::from_file(args.code_file.as_deref())?;
+    let mut wanted = json!({ "name": args.user, "password": password, "code": code });
+    let opened: OpenedSession = match client.call(&OPEN.call(&[]).with(&wanted)?) {
+        Err(Error::Refused(problem))
+            if problem.code == "second_factor_needed" && code.is_none() && ask::somebody() =>
+        {
+            wanted["code"] = ask::secret(None, "Code of the second factor")?.into();
+            OPEN.send(&client, &[], &wanted)?
+        }
+        opened => opened?,
+    };
     let token = Token::new(opened.token.clone());
     let login = match (&trust, &args.ca_cert) {
         (Trust::Pinned(fingerprint), _) => Login::pinned(&args.user, &token, *fingerprint),
@@ -89,37 +104,19 @@ fn trust(args: &LoginArgs) -> Result<Trust> {
     }
     let place = Place::Remote { address: args.url.clone(), trust: Trust::Look, token: None };
     let found = Client::new(place)?.look()?;
-    if !std::io::stdin().is_terminal() {
+    if !ask::somebody() {
         return Err(usage(format!(
             "nobody vouches for the certificate of {}, and nobody is there to ask: give \
              --fingerprint {found} if it is the right one, or --ca-cert",
             args.url
         )));
     }
-    let mut err = std::io::stderr().lock();
-    writeln!(err, "The certificate of {} has the fingerprint\n  {found}", args.url)?;
-    write!(err, "Is that the one? (yes/no) ")?;
-    err.flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    match answer.trim().eq_ignore_ascii_case("yes") {
+    let url = &args.url;
+    let question =
+        format!("The certificate of {url} has the fingerprint\n  {found}\nIs that the one?");
+    match ask::agreed(&question)? {
         true => Ok(Trust::Pinned(found)),
         false => Err(usage("it was not trusted; nothing was sent")),
-    }
-}
-
-fn password(args: &LoginArgs) -> Result<String> {
-    match &args.password_file {
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("reading {}", path.display()))?;
-            Ok(text.lines().next().unwrap_or_default().to_owned())
-        }
-        None if std::io::stdin().is_terminal() => {
-            let prompt = format!("Password of {}: ", args.user);
-            rpassword::prompt_password(prompt).context("asking for the password")
-        }
-        None => Err(usage("nobody is there to ask for the password: give --password-file")),
     }
 }
 
@@ -127,7 +124,7 @@ pub(crate) fn logout(context: &Context, args: &LogoutArgs) -> Result<Done> {
     let mut logins = Logins::read(&known::logins()?)?;
     let url = args.url.to_string();
     let ended = match logins.place(Some(&url))? {
-        Some(place) => Client::new(place)?.delete("/v1/sessions/current"),
+        Some(place) => Client::new(place)?.call::<()>(&CLOSE.call(&[])),
         None => return Err(usage(format!("you are not logged in at {url}"))),
     };
     // The token is let go of even when the appliance can't be told.
@@ -136,7 +133,7 @@ pub(crate) fn logout(context: &Context, args: &LogoutArgs) -> Result<Done> {
     context.out.summary(None, document, |out| writeln!(out, "logged out of {url}"))?;
     match ended {
         // The session had ended by itself.
-        Err(strongroom_client::Error::Refused(problem)) if problem.status == 401 => Ok(Done::Well),
+        Err(Error::Refused(problem)) if problem.status == 401 => Ok(Done::Well),
         ended => ended.map(|()| Done::Well).map_err(Into::into),
     }
 }

@@ -1,20 +1,35 @@
 //! Commands that an appliance carries out: which one is meant, and how it is asked.
 
-mod images;
+pub(crate) mod approvals;
+pub(crate) mod audit;
+pub(crate) mod events;
+pub(crate) mod follow;
+pub(crate) mod images;
 pub(crate) mod jobs;
+pub(crate) mod keys;
 pub(crate) mod known;
+pub(crate) mod list;
 pub(crate) mod login;
+pub(crate) mod me;
+mod named;
+pub(crate) mod operation;
+#[cfg(test)]
+mod operations;
+pub(crate) mod orgs;
+pub(crate) mod pools;
+pub(crate) mod resource;
+pub(crate) mod roles;
+pub(crate) mod sessions;
+pub(crate) mod users;
 mod work;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use serde::{Deserialize, Serialize};
-use strongroom_client::types::Items;
 use strongroom_client::{Client, Logins, Place};
 
-pub(crate) use self::images::list as list_images;
+pub(crate) use self::operation::OnceArgs;
 pub(crate) use self::work::{Restoring, backup, restore};
 use crate::exit::usage;
 
@@ -33,12 +48,6 @@ pub(crate) struct ApplianceArgs {
 }
 
 impl ApplianceArgs {
-    /// A client of the appliance that the environment names, or of the usual one.
-    pub(crate) fn client_or_env(self) -> Result<Client> {
-        let appliance = std::env::var("STRONGROOM_APPLIANCE").ok().or(self.appliance);
-        Self { appliance }.client()
-    }
-
     /// A client of it.
     pub(crate) fn client(&self) -> Result<Client> {
         Ok(Client::new(self.place()?)?)
@@ -66,30 +75,6 @@ impl ApplianceArgs {
             )
         };
         socket.map(Place::Socket).ok_or_else(nobody)
-    }
-}
-
-/// A pool of an appliance.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(crate) struct Pool {
-    pub(crate) id: i64,
-    pub(crate) name: String,
-}
-
-/// The pool of that name; when none is named, `main` or the only one.
-pub(crate) fn pool(client: &Client, name: Option<&str>) -> Result<Pool> {
-    let pools: Items<Pool> = client.get("/v1/pools", &[])?;
-    let mut pools = pools.items;
-    let at = match name {
-        Some(name) => pools.iter().position(|pool| pool.name == name),
-        None if pools.len() == 1 => Some(0),
-        None => pools.iter().position(|pool| pool.name == "main"),
-    };
-    let names = || pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>().join(", ");
-    match at {
-        Some(at) => Ok(pools.swap_remove(at)),
-        None if pools.is_empty() => Err(usage("the appliance has no pool")),
-        None => Err(usage(format!("which of the appliance's pools? It has: {}", names()))),
     }
 }
 

@@ -4,26 +4,26 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use strongroom_client::types::Job;
+use strongroom_client::Client;
 
-use super::{ApplianceArgs, from_root, images, jobs, pool};
+use super::follow::StartArgs;
+use super::pools::{Upkeep, start};
+use super::{from_root, images};
 use crate::exit::{Context, Done};
 
 /// Backs up paths of this machine: `what` is the request but for them.
 pub(crate) fn backup(
     context: &Context,
-    pool_name: Option<&str>,
-    paths: &[PathBuf],
-    block: Option<&PathBuf>,
+    client: &Client,
+    pool: Option<&str>,
+    (paths, block): (&[PathBuf], Option<&PathBuf>),
     mut what: Value,
+    how: &StartArgs,
 ) -> Result<Done> {
-    let client = ApplianceArgs::default().client_or_env()?;
-    let pool = pool(&client, pool_name)?;
-    let paths = paths.iter().map(|path| from_root(&client, path)).collect::<Result<Vec<_>>>()?;
+    let paths = paths.iter().map(|path| from_root(client, path)).collect::<Result<Vec<_>>>()?;
     what["paths"] = paths.into();
-    what["block"] = block.map(|path| from_root(&client, path)).transpose()?.into();
-    let job: Job = client.post(&format!("/v1/pools/{}/backups", pool.id), &what)?;
-    jobs::follow(context, &client, job, true)
+    what["block"] = block.map(|path| from_root(client, path)).transpose()?.into();
+    start(context, client, pool, Upkeep::Backup, &what, how)
 }
 
 /// What is restored, and where to.
@@ -39,13 +39,16 @@ pub(crate) struct Restoring<'a> {
 }
 
 /// Restores to this machine.
-pub(crate) fn restore(context: &Context, restoring: Restoring<'_>) -> Result<Done> {
+pub(crate) fn restore(
+    context: &Context,
+    client: &Client,
+    restoring: Restoring<'_>,
+    how: &StartArgs,
+) -> Result<Done> {
     let Restoring { pool, what, to, mut rest } = restoring;
-    let client = ApplianceArgs::default().client_or_env()?;
     let (image, from) = what.split_once(":/").map_or((what, ""), |(image, path)| (image, path));
-    let image = images::find(&client, pool, image)?;
-    rest["to"] = json!(from_root(&client, &to)?);
+    let image = images::find(client, pool, image)?;
+    rest["to"] = json!(from_root(client, &to)?);
     rest["from"] = json!(from);
-    let job: Job = client.post(&format!("/v1/images/{}/restore", image.id), &rest)?;
-    jobs::follow(context, &client, job, true)
+    how.start(context, client, &images::RESTORE, &[&image.id.to_string()], &rest)
 }

@@ -14,18 +14,22 @@ use strongroom_engine::keys::{Secret, Stretch};
 use strongroom_engine::pool::{CreateOptions, Place, Pool};
 
 use crate::access::used;
+use crate::appliance::{ApplianceArgs, OnceArgs, pools};
 use crate::exit::{Context, Done, usage};
 use crate::output::size;
 use crate::parse::{self, ChunkSizes, Layout};
-use crate::secret::SecretArgs;
+use crate::secret::{self, SecretArgs};
 
 /// Make a pool
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 A pool on one disk lies in DIR itself. With --disk, DIR only says where the disks are, and each
-disk is a directory that should lie on a disk of its own.
+disk is a directory that should lie on a disk of its own. With --name it becomes a pool of the
+appliance, at directories of the appliance; without, it is your own. The password of an encrypted pool
+of your own is asked for on a terminal unless an option gives it.
 
 Examples:
+  strongroom pool create /srv/branch --name branch
   strongroom pool create /srv/pool --encrypt --password-file /root/pool.pw
   strongroom pool create /srv/pool --layout mirror --disk /mnt/a --disk /mnt/b
   strongroom pool create /srv/pool --layout 2+1 --disk /mnt/a --disk /mnt/b --disk /mnt/c \\
@@ -59,6 +63,43 @@ pub(crate) struct Args {
     /// A pack of chunks is closed once it has this size
     #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = parse::size32)]
     pack_size: u32,
+    /// Make it a pool of the appliance, under this name
+    #[arg(long, conflicts_with_all = [
+        "chunk_size", "image_chunk_size", "compression", "pack_size", "key_file",
+    ])]
+    name: Option<String>,
+    /// An appliance's pool without encryption; by default it makes a passphrase, shown once
+    #[arg(long, requires = "name", conflicts_with_all = [
+        "encrypt", "password_file", "password_command",
+    ])]
+    unencrypted: bool,
+    #[command(flatten)]
+    entered: Entered,
+}
+
+/// What is said of a pool that an appliance gets.
+#[derive(clap::Args, Debug)]
+pub(super) struct Entered {
+    /// The organisation whose it is, by name or number [default: yours]
+    #[arg(long, requires = "name")]
+    org: Option<String>,
+    #[command(flatten)]
+    pub(super) appliance: ApplianceArgs,
+    #[command(flatten)]
+    once: OnceArgs,
+}
+
+impl Entered {
+    /// Such a pool.
+    pub(super) fn pool<'a>(
+        &'a self,
+        name: &'a str,
+        dir: &'a Path,
+        disks: &'a [PathBuf],
+        passphrase: Option<String>,
+    ) -> pools::New<'a> {
+        pools::New { name, dir, disks, org: self.org.as_deref(), passphrase, once: &self.once }
+    }
 }
 
 /// How to make a pool.
@@ -129,6 +170,12 @@ fn directory(path: &Path) -> Result<PathBuf> {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
+    if let Some(name) = &args.name {
+        let client = args.entered.appliance.client()?;
+        let layout = args.layout.map(|layout| layout.to_string());
+        let new = args.entered.pool(name, &args.dir, &args.disks, args.secret.passphrase()?);
+        return new.create(context, &client, layout.as_deref(), !args.unencrypted);
+    }
     let count = args.disks.len().max(1);
     let layout = match (args.layout, count) {
         (Some(layout), _) => layout,
@@ -149,10 +196,13 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
     let chunking = chunking.map_err(|e| usage(e.to_string()))?;
     let secret = match args.secret.read()? {
         None if args.encrypt => {
-            return Err(usage(
-                "an encrypted pool needs a secret: give --password-file, --password-command or \
-                 --key-file",
-            ));
+            let nobody = || {
+                usage(
+                    "an encrypted pool needs a secret: give --password-file, --password-command \
+                     or --key-file",
+                )
+            };
+            Some(secret::prompted_new()?.ok_or_else(nobody)?)
         }
         secret => secret.filter(|_| args.encrypt || args.secret.is_given()),
     };

@@ -10,10 +10,14 @@ use strongroom_engine::disk::{Disk, FsDisk};
 use strongroom_engine::pool::{OpenMode, OpenOptions, Place, Pool, ScrubOptions};
 use strongroom_engine::superblock::Superblock;
 
+use super::create::Entered;
 use super::upkeep::{scrub_json, scrub_text, scrubbed};
 use crate::access::{PoolArgs, disks, used};
+use crate::appliance::follow::StartArgs;
+use crate::appliance::pools::{self, Upkeep};
 use crate::exit::{Context, Done, usage};
 use crate::parse::Layout;
+use crate::secret::SecretArgs;
 
 /// Put an empty disk in the place of a lost one, and rebuild what was on it
 #[derive(clap::Args, Debug)]
@@ -21,7 +25,8 @@ use crate::parse::Layout;
 `strongroom pool show` lists the disks with their numbers. If it is stopped, `strongroom pool scrub`
 goes on with the rebuilding.
 
-Example:
+Examples:
+  strongroom pool disk-replace 1 /mnt/new --pool main
   strongroom pool disk-replace 1 /mnt/new --pool /srv/pool --password-file /root/pool.pw")]
 pub(crate) struct ReplaceArgs {
     /// The number of the disk that is replaced
@@ -30,9 +35,18 @@ pub(crate) struct ReplaceArgs {
     dir: PathBuf,
     #[command(flatten)]
     pool: PoolArgs,
+    #[command(flatten)]
+    start: StartArgs,
 }
 
 pub(crate) fn replace(context: &Context, args: &ReplaceArgs) -> Result<Done> {
+    if let Some(name) = args.pool.at_appliance() {
+        let client = args.pool.appliance.client()?;
+        let disk = pools::place(&client, &args.dir)?;
+        let what = json!({ "number": args.place, "disk": disk });
+        return pools::start(context, &client, name, Upkeep::ReplaceDisk, &what, &args.start);
+    }
+    args.start.must_not_be_given()?;
     let dir = args.pool.dir()?;
     let old = Place::find(dir)?;
     if old.disks.iter().any(|disk| disk == dir) {
@@ -41,18 +55,11 @@ pub(crate) fn replace(context: &Context, args: &ReplaceArgs) -> Result<Done> {
              or make a pool with several disks"
         );
     }
-    let secret = args.pool.secret.read()?;
     fs::create_dir_all(&args.dir)
         .with_context(|| format!("making the directory {}", args.dir.display()))?;
     let new =
         fs::canonicalize(&args.dir).with_context(|| format!("finding {}", args.dir.display()))?;
     let disk: Arc<dyn Disk> = Arc::new(FsDisk::open(&new)?);
-    let options = OpenOptions {
-        disks: disks(&old),
-        mode: OpenMode::Write,
-        secret: secret.as_ref(),
-        without_index: false,
-    };
     // The signpost comes first: should the process die in between, the same command can be run
     // again, and the pool is found with every disk that is part of it.
     let mut place = old.clone();
@@ -61,13 +68,19 @@ pub(crate) fn replace(context: &Context, args: &ReplaceArgs) -> Result<Done> {
         None => place.disks.push(new.clone()),
     }
     place.write(dir)?;
-    let pool = match Pool::replace_disk(options, used(context)?, args.place, disk) {
+    let (disks, used) = (disks(&old), used(context)?);
+    let replaced = args.pool.opened(|secret| {
+        let (disks, mode) = (disks.clone(), OpenMode::Write);
+        let options = OpenOptions { disks, mode, secret, without_index: false };
+        Pool::replace_disk(options, used.clone(), args.place, Arc::clone(&disk))
+    });
+    let pool = match replaced {
         Ok(pool) => Arc::new(pool),
         Err(error) => {
             if !Superblock::exists(&FsDisk::open(&new)?) {
                 old.write(dir)?;
             }
-            return Err(error.into());
+            return Err(error);
         }
     };
     context.interrupt.stops(&pool);
@@ -92,17 +105,32 @@ pub(crate) fn replace(context: &Context, args: &ReplaceArgs) -> Result<Done> {
 Everything is on the disks: images, names, times and immutability. The directory only says where
 the disks are. Up to as many disks as the layout allows may be missing.
 
-Example:
+Examples:
+  strongroom pool import /srv/pool --name old --password-file /root/pool.pw
   strongroom pool import /srv/pool --disk /mnt/a --disk /mnt/b --disk /mnt/c")]
 pub(crate) struct ImportArgs {
     /// The pool's directory; it is made when it is not there
     dir: PathBuf,
     /// A disk's directory; once for each
-    #[arg(long = "disk", value_name = "DIR", required = true)]
+    #[arg(long = "disk", value_name = "DIR", required_unless_present = "name")]
     disks: Vec<PathBuf>,
+    /// Enter it as a pool of the appliance, under this name; DIR may then hold the pool itself
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    entered: Entered,
+    #[command(flatten)]
+    secret: SecretArgs,
 }
 
 pub(crate) fn import(context: &Context, args: &ImportArgs) -> Result<Done> {
+    if let Some(name) = &args.name {
+        let client = args.entered.appliance.client()?;
+        return args
+            .entered
+            .pool(name, &args.dir, &args.disks, args.secret.passphrase()?)
+            .import(context, &client);
+    }
     let mut read = Vec::new();
     let mut paths = Vec::new();
     for path in &args.disks {

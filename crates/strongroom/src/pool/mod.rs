@@ -2,6 +2,7 @@
 
 mod create;
 mod disks;
+mod entries;
 mod keys;
 mod show;
 mod upkeep;
@@ -15,7 +16,8 @@ pub(crate) use upkeep::{gc_json, gc_text, gc_with};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Create(create::Args),
+    List(entries::ListArgs),
+    Create(Box<create::Args>),
     Show(show::ShowArgs),
     Stats(show::StatsArgs),
     Gc(upkeep::GcArgs),
@@ -24,6 +26,8 @@ pub(crate) enum Command {
     Repair(upkeep::RepairArgs),
     DiskReplace(disks::ReplaceArgs),
     Import(disks::ImportArgs),
+    Rename(entries::RenameArgs),
+    Remove(entries::RemoveArgs),
     Rekey(keys::RekeyArgs),
     /// List, add, change and remove the secrets that open an encrypted pool
     Key {
@@ -36,6 +40,7 @@ impl Command {
     /// The command's name, for who finds the pool in use.
     pub(crate) fn name(&self) -> &'static str {
         match self {
+            Self::List(_) => "pool list",
             Self::Create(_) => "pool create",
             Self::Show(_) => "pool show",
             Self::Stats(_) => "pool stats",
@@ -45,6 +50,8 @@ impl Command {
             Self::Repair(_) => "pool repair",
             Self::DiskReplace(_) => "pool disk-replace",
             Self::Import(_) => "pool import",
+            Self::Rename(_) => "pool rename",
+            Self::Remove(_) => "pool remove",
             Self::Rekey(_) => "pool rekey",
             Self::Key { .. } => "pool key",
         }
@@ -53,6 +60,7 @@ impl Command {
 
 pub(crate) fn run(context: &Context, command: Command) -> Result<Done> {
     match command {
+        Command::List(args) => entries::list(context, &args),
         Command::Create(args) => create::run(context, &args),
         Command::Show(args) => show::show(context, &args),
         Command::Stats(args) => show::stats(context, &args),
@@ -62,6 +70,8 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<Done> {
         Command::Repair(args) => upkeep::repair(context, &args),
         Command::DiskReplace(args) => disks::replace(context, &args),
         Command::Import(args) => disks::import(context, &args),
+        Command::Rename(args) => entries::rename(context, &args),
+        Command::Remove(args) => entries::remove(context, &args),
         Command::Rekey(args) => keys::rekey(context, &args),
         Command::Key { command } => keys::run(context, command),
     }

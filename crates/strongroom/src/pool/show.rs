@@ -13,6 +13,7 @@ use strongroom_engine::state::State;
 use strongroom_engine::superblock::Superblock;
 
 use crate::access::PoolArgs;
+use crate::appliance::pools;
 use crate::exit::{Context, Done};
 use crate::output::{count, json_time, local_time, print_table, size, table};
 use crate::parse::Layout;
@@ -20,7 +21,8 @@ use crate::parse::Layout;
 /// Show what a pool is made of, and how it is
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Example:
+Examples:
+  strongroom pool show
   strongroom pool show --pool /srv/pool --password-file /root/pool.pw")]
 pub(crate) struct ShowArgs {
     #[command(flatten)]
@@ -34,7 +36,8 @@ Logical bytes are those of all images as if each were restored. Stored bytes are
 that hold them, before the layout's redundancy; until the next `pool gc` they contain what only
 forgotten images had. What compression saves is taken from the record of each image.
 
-Example:
+Examples:
+  strongroom pool stats
   strongroom pool stats --pool /srv/pool")]
 pub(crate) struct StatsArgs {
     #[command(flatten)]
@@ -105,6 +108,9 @@ impl Packs {
 }
 
 pub(crate) fn show(context: &Context, args: &ShowArgs) -> Result<Done> {
+    if let Some(name) = args.pool.at_appliance() {
+        return pools::show(context, &args.pool.appliance.client()?, name);
+    }
     let pool = args.pool.open(context, OpenMode::Read)?;
     let superblock = pool.superblock();
     let state = pool.state();
@@ -207,6 +213,9 @@ fn ratio(whole: u64, part: u64) -> Option<f64> {
 }
 
 pub(crate) fn stats(context: &Context, args: &StatsArgs) -> Result<Done> {
+    if let Some(name) = args.pool.at_appliance() {
+        return pools::stats(context, &args.pool.appliance.client()?, name);
+    }
     let pool = args.pool.open(context, OpenMode::Read)?;
     let (images, unreadable) = image::images(&*pool)?;
     let packs = Packs::of(&pool.state());

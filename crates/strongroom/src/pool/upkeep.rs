@@ -10,6 +10,8 @@ use strongroom_engine::pool::{
 };
 
 use crate::access::PoolArgs;
+use crate::appliance::follow::StartArgs;
+use crate::appliance::pools::{self, Upkeep};
 use crate::exit::{Context, Done};
 use crate::output::{count, size};
 use crate::{parse, progress};
@@ -21,6 +23,7 @@ Backups by the same process and readers may go on meanwhile. Ctrl-C stops it; ru
 goes on. Packs of which less than a third is garbage are left alone up to --max-unused.
 
 Examples:
+  strongroom pool gc
   strongroom pool gc --pool /srv/pool --dry-run
   strongroom pool gc --pool /srv/pool --max-unused 0")]
 pub(crate) struct GcArgs {
@@ -32,9 +35,17 @@ pub(crate) struct GcArgs {
     /// Part of the pool, in percent, that may stay as garbage inside of packs in use
     #[arg(long, value_name = "PERCENT", default_value_t = 20.0)]
     max_unused: f64,
+    #[command(flatten)]
+    start: StartArgs,
 }
 
 pub(crate) fn gc(context: &Context, args: &GcArgs) -> Result<Done> {
+    if let Some(name) = args.pool.at_appliance() {
+        let how = json!({ "dry_run": args.dry_run, "max_unused": args.max_unused / 100.0 });
+        let client = args.pool.appliance.client()?;
+        return pools::start(context, &client, name, Upkeep::Gc, &how, &args.start);
+    }
+    args.start.must_not_be_given()?;
     let pool = args.pool.open(context, OpenMode::Write)?;
     let options = GcOptions { dry_run: args.dry_run, max_unused: args.max_unused / 100.0 };
     let report = gc_with(context, &pool, options)?;
@@ -101,6 +112,7 @@ pub(crate) fn gc_text(
 Needs no key but to name what is lost. Ctrl-C stops it; the next scrub goes on where it was.
 
 Examples:
+  strongroom pool scrub --no-wait
   strongroom pool scrub --pool /srv/pool --rate 50M
   strongroom pool scrub --pool /srv/pool --packs 100")]
 pub(crate) struct ScrubArgs {
@@ -115,9 +127,17 @@ pub(crate) struct ScrubArgs {
     /// Begin with the first pack, even if the last scrub was stopped half way
     #[arg(long)]
     restart: bool,
+    #[command(flatten)]
+    start: StartArgs,
 }
 
 pub(crate) fn scrub(context: &Context, args: &ScrubArgs) -> Result<Done> {
+    if let Some(name) = args.pool.at_appliance() {
+        let how = json!({ "rate": args.rate, "packs": args.packs, "restart": args.restart });
+        let client = args.pool.appliance.client()?;
+        return pools::start(context, &client, name, Upkeep::Scrub, &how, &args.start);
+    }
+    args.start.must_not_be_given()?;
     let pool = args.pool.open(context, OpenMode::Write)?;
     let options = ScrubOptions { restart: args.restart, rate: args.rate, packs: args.packs };
     let outcome = scrubbed(context, &pool, options, "scrubbing")?;
@@ -185,7 +205,8 @@ Without --read-data it follows every image through its directories and looks up 
 every pack is read too, and every chunk compared with its id. Nothing is changed. Exit code 3 says
 that damage was found; the images and files that it affects are listed, each of them.
 
-Example:
+Examples:
+  strongroom pool check --read-data
   strongroom pool check --pool /srv/pool --read-data")]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
@@ -193,9 +214,17 @@ pub(crate) struct CheckArgs {
     /// Read all data
     #[arg(long)]
     read_data: bool,
+    #[command(flatten)]
+    start: StartArgs,
 }
 
 pub(crate) fn check(context: &Context, args: &CheckArgs) -> Result<Done> {
+    if let Some(name) = args.pool.at_appliance() {
+        let how = json!({ "read_data": args.read_data });
+        let client = args.pool.appliance.client()?;
+        return pools::start(context, &client, name, Upkeep::Check, &how, &args.start);
+    }
+    args.start.must_not_be_given()?;
     let pool = args.pool.open(context, OpenMode::Read)?;
     checked(context, &pool, args.read_data, json!({}))
 }

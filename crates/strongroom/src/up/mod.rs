@@ -15,6 +15,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
+#[cfg(test)]
+pub(crate) use self::status::OPERATIONS;
 pub(crate) use self::status::StatusArgs;
 pub(crate) use self::status::run as status;
 use crate::appliance::known;

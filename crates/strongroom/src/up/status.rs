@@ -1,12 +1,16 @@
 //! `strongroom status`: how the appliance fares.
 
-use std::io::Write;
-
 use anyhow::Result;
 use serde_json::Value;
 
 use crate::appliance::ApplianceArgs;
+use crate::appliance::operation::operations;
+use crate::appliance::resource::describe;
 use crate::exit::{Context, Done};
+
+operations! {
+    STATUS = "system.status", GET "/v1/system/status", by "status";
+}
 
 /// Show how the appliance fares
 #[derive(clap::Args, Debug)]
@@ -20,15 +24,7 @@ pub(crate) struct StatusArgs {
 }
 
 pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<Done> {
-    let status: Value = args.appliance.client()?.get("/v1/system/status", &[])?;
-    context.out.report(None, status.clone(), |out| tell(out, &status))?;
+    let status: Value = STATUS.ask(&args.appliance.client()?, &[])?;
+    context.out.report(None, status.clone(), |out| describe(out, &["version"], &status))?;
     Ok(Done::Well)
-}
-
-fn tell(out: &mut dyn Write, status: &Value) -> std::io::Result<()> {
-    for (name, value) in status.as_object().into_iter().flatten() {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        writeln!(out, "{:<16} {text}", name.replace('_', " "))?;
-    }
-    Ok(())
 }

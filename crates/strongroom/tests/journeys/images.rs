@@ -45,15 +45,15 @@ fn immutable_images_can_not_be_forgotten() {
     lab.make_pool();
     lab.run("backup file --name kept --immutable 30d").code(0);
     lab.run("backup file --name free").code(0);
-    let run = lab.run("images forget kept").code(1);
+    let run = lab.run("images forget kept --yes").code(1);
     assert!(run.err.contains("immutable until"), "{}", run.err);
     // All or none.
-    lab.run("images forget free kept").code(1);
+    lab.run("images forget free kept --yes").code(1);
     assert_eq!(ids(&lab.run("images list --json").json()).len(), 2);
-    lab.run("images forget free").code(0);
+    lab.run("images forget free --yes").code(0);
     lab.run("images tag kept --add still-there").code(0);
     lab.run("pool gc --max-unused 0").code(0);
-    lab.run("images forget kept").code(1);
+    lab.run("images forget kept --yes").code(1);
     lab.run("restore kept --to out --verify").code(0);
 }
 
@@ -67,7 +67,7 @@ fn gc_frees_what_only_forgotten_images_needed() {
     lab.run("backup src --name one").code(0);
     fs::write(lab.path("src/own"), noise(3, 8 << 20)).unwrap();
     lab.run("backup src --name two").code(0);
-    lab.run("images forget one").code(0);
+    lab.run("images forget one --yes").code(0);
     let would = lab.run("pool gc --dry-run --max-unused 0 --json").code(0).json();
     let before = lab.run("pool stats --json").json()["stored_bytes"].as_u64().unwrap();
     let freed = would["bytes_freed"].as_u64().unwrap();

@@ -9,6 +9,7 @@ mod damage;
 mod golden;
 mod images;
 mod looking;
+mod manage;
 mod pools;
 mod service;
 mod streams;

@@ -92,7 +92,7 @@ fn the_command_line_uses_the_appliance_that_runs_here() {
     let (code, out, _) = run(&data, "jobs list --json");
     assert_eq!((code, out.lines().count()), (0, 2));
     let (code, _, err) = run(&data, "jobs list --filter colour:==red");
-    assert!(code == 1 && err.contains("no field `colour`"), "{err}");
+    assert!(code == 2 && err.contains("no field `colour`"), "{err}");
     let (code, _, err) = run(&data, "backup /nothing/here --name x");
     assert!(code == 1 && err.contains("/nothing/here"), "{err}");
     let (code, _, err) = run(&data, "backup source --pool elsewhere");
@@ -117,7 +117,7 @@ fn one_logs_in_from_elsewhere_with_a_certificate_that_is_trusted() {
     let (code, _, err) = run(&data, &format!("{login} pw --fingerprint {other}"));
     assert!(code == 1 && err.contains("not the one"), "{err}");
     let (code, _, _) = run(&data, &format!("{login} wrong --fingerprint {fingerprint}"));
-    assert_eq!(code, 1);
+    assert_eq!(code, 6);
     assert!(!dir.path().join(".config/strongroom/logins.json").exists());
     let (code, out, err) = run(&data, &format!("{login} pw --fingerprint {fingerprint}"));
     assert!(code == 0 && out.contains("as admin"), "{err}");

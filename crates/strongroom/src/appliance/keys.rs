@@ -1,0 +1,288 @@
+//! `strongroom keys`: API keys, for programs.
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use strongroom_client::Client;
+
+use super::ApplianceArgs;
+use super::list::{LANGUAGE, SearchArgs};
+use super::named;
+use super::operation::{OnceArgs, operations};
+use super::pools::POOLS;
+use super::resource::Resource;
+use super::users::USERS;
+use crate::ask::YesArgs;
+use crate::exit::{Context, Done, usage};
+use crate::parse::{self, Moment};
+
+operations! {
+    CREATE = "keys.create", POST "/v1/keys", by "keys create";
+    SHOW = "keys.show", GET "/v1/keys/{key}", by "keys show";
+    CHANGE = "keys.change", PATCH "/v1/keys/{key}", by "keys rename";
+    REMOVE = "keys.remove", DELETE "/v1/keys/{key}", by "keys delete";
+}
+
+/// API keys.
+pub(crate) static KEYS: Resource = Resource {
+    one: "key",
+    path: "/v1/keys",
+    id: "keys.list",
+    command: "keys list",
+    columns: &[
+        (">ID", "id"),
+        ("NAME", "name"),
+        (">USER", "user_id"),
+        ("PREFIX", "prefix"),
+        ("ENABLED", "enabled"),
+        ("EXPIRES", "expires_at"),
+        ("LAST USED", "last_used_at"),
+        ("POOLS", "pools"),
+        ("OPERATIONS", "operations"),
+    ],
+    sort: None,
+    limit: None,
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    List(ListArgs),
+    Show(ShowArgs),
+    Create(Box<CreateArgs>),
+    Rename(RenameArgs),
+    Enable(EnableArgs),
+    Disable(DisableArgs),
+    Rotate(RotateArgs),
+    Delete(DeleteArgs),
+}
+
+/// List API keys, without what is secret of them
+#[derive(clap::Args, Debug)]
+#[command(after_help = format!("{LANGUAGE}
+
+Examples:
+  strongroom keys list
+  strongroom keys list --filter enabled:==false --json"))]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+    #[command(flatten)]
+    search: SearchArgs,
+}
+
+/// Which key.
+#[derive(clap::Args, Debug)]
+struct OneArgs {
+    /// The key's name or number
+    key: String,
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+}
+
+/// Show what is known of a key
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  strongroom keys show monitoring")]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    one: OneArgs,
+}
+
+/// Make a key, and print it once
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+A key can do what its user can, and no more than it was made for: only some rights, some pools, some
+operations of the API (their ids stand in the API's documentation). It is sent as
+`Authorization: Bearer KEY`.
+
+Examples:
+  strongroom keys create monitoring --user robot --operation pools.list --operation jobs.list
+  strongroom keys create branch --user robot --pool main --expires 90d
+  strongroom keys create watch --user robot --right job.view --expires 2027-01-01 --json")]
+pub(crate) struct CreateArgs {
+    /// Its name
+    name: String,
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+    /// Whose it will be, by name or number [default: yours]
+    #[arg(long)]
+    user: Option<String>,
+    /// When it ends: a time, or how long from now, like 90d [default: never]
+    #[arg(long, value_name = "TIME|DURATION", value_parser = parse::moment)]
+    expires: Option<Moment>,
+    /// Only this right; may be given several times
+    #[arg(long)]
+    right: Vec<String>,
+    /// Only this pool, by name or number; may be given several times
+    #[arg(long)]
+    pool: Vec<String>,
+    /// Only this operation, by its id; may be given several times
+    #[arg(long, value_name = "ID")]
+    operation: Vec<String>,
+    #[command(flatten)]
+    once: OnceArgs,
+}
+
+/// Give a key another name
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  strongroom keys rename monitoring metrics")]
+pub(crate) struct RenameArgs {
+    #[command(flatten)]
+    one: OneArgs,
+    /// Its new name
+    name: String,
+}
+
+/// Let a key be used again
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  strongroom keys enable monitoring")]
+pub(crate) struct EnableArgs {
+    #[command(flatten)]
+    one: OneArgs,
+}
+
+/// Don't let a key be used
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  strongroom keys disable monitoring")]
+pub(crate) struct DisableArgs {
+    #[command(flatten)]
+    one: OneArgs,
+}
+
+/// Make a new key like this one, print it once, and remove this one
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+With --keep-old the old key stays as it is, until you remove it.
+
+Examples:
+  strongroom keys rotate monitoring --yes
+  strongroom keys rotate monitoring --keep-old")]
+pub(crate) struct RotateArgs {
+    #[command(flatten)]
+    one: OneArgs,
+    /// Leave the old key as it is
+    #[arg(long)]
+    keep_old: bool,
+    #[command(flatten)]
+    yes: YesArgs,
+}
+
+/// Remove a key
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  strongroom keys delete monitoring --yes")]
+pub(crate) struct DeleteArgs {
+    #[command(flatten)]
+    one: OneArgs,
+    #[command(flatten)]
+    yes: YesArgs,
+}
+
+impl OneArgs {
+    /// A client, and the key's number.
+    fn find(&self) -> Result<(Client, String)> {
+        let client = self.appliance.client()?;
+        let key = named::number(&client, &KEYS, &self.key)?;
+        Ok((client, key))
+    }
+}
+
+pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
+    match command {
+        Command::List(args) => return args.search.run(context, &args.appliance.client()?, &KEYS),
+        Command::Show(args) => {
+            let (client, key) = args.one.find()?;
+            let key: Value = SHOW.ask(&client, &[&key])?;
+            context.out.report(None, key.clone(), |out| KEYS.describe(out, &key))?;
+        }
+        Command::Create(args) => create(context, args)?,
+        Command::Rename(args) => {
+            let text = format!("the key {} is called {} now", args.one.key, args.name);
+            change(context, &args.one, &json!({ "name": args.name }), &text)?;
+        }
+        Command::Enable(EnableArgs { one }) => {
+            let text = format!("the key {} can be used", one.key);
+            change(context, one, &json!({ "enabled": true }), &text)?;
+        }
+        Command::Disable(DisableArgs { one }) => {
+            let text = format!("the key {} can't be used", one.key);
+            change(context, one, &json!({ "enabled": false }), &text)?;
+        }
+        Command::Rotate(args) => rotate(context, args)?,
+        Command::Delete(args) => {
+            let (client, key) = args.one.find()?;
+            args.yes.confirm(&format!("Remove the key {}", args.one.key))?;
+            REMOVE.ask::<()>(&client, &[&key])?;
+            let document = json!({ "removed": key.parse::<i64>()? });
+            context.out.done(document, &format!("removed the key {}", args.one.key))?;
+        }
+    }
+    Ok(Done::Well)
+}
+
+fn change(context: &Context, one: &OneArgs, body: &Value, text: &str) -> Result<()> {
+    let (client, key) = one.find()?;
+    let key: Value = CHANGE.send(&client, &[&key], body)?;
+    Ok(context.out.done(key, text)?)
+}
+
+fn create(context: &Context, args: &CreateArgs) -> Result<()> {
+    let client = args.appliance.client()?;
+    let user = args.user.as_ref().map(|user| named::id(&client, &USERS, user)).transpose()?;
+    let pools = named::ids(&client, &POOLS, &args.pool)?;
+    let expires = args.expires.map(|moment| moment.from(Timestamp::now())).transpose();
+    let body = json!({
+        "name": args.name,
+        "user_id": user,
+        "expires_at": expires.map_err(usage)?.map(|at| at.to_string()),
+        "rights": some(&args.right),
+        "pools": some(&pools),
+        "operations": some(&args.operation),
+    });
+    tell(context, &CREATE.make(&client, &[], &body, &args.once)?)
+}
+
+/// Nothing narrows a key when nothing was said.
+fn some<T>(items: &[T]) -> Option<&[T]> {
+    Some(items).filter(|items| !items.is_empty())
+}
+
+/// Tells of a key that was made, with its secret.
+fn tell(context: &Context, made: &Value) -> Result<()> {
+    context.out.report(None, made.clone(), |out| {
+        writeln!(
+            out,
+            "made the key {} with the number {}",
+            made["key"]["name"], made["key"]["id"]
+        )?;
+        writeln!(out, "key  {}", made["secret"].as_str().unwrap_or_default())?;
+        writeln!(out, "It is shown this once.")
+    })?;
+    Ok(())
+}
+
+fn rotate(context: &Context, args: &RotateArgs) -> Result<()> {
+    let (client, number) = args.one.find()?;
+    let old: Value = SHOW.ask(&client, &[&number])?;
+    if !args.keep_old {
+        args.yes.confirm(&format!("Put a new key in the place of {}", args.one.key))?;
+    }
+    let fields = ["name", "user_id", "expires_at", "rights", "pools", "operations"];
+    let body: Value = fields.iter().map(|field| (*field, old[*field].clone())).collect();
+    let made: Value = CREATE.make(&client, &[], &body, &OnceArgs::default())?;
+    // Before the old one goes: who is stopped here has both, and not neither.
+    tell(context, &made)?;
+    if !args.keep_old {
+        REMOVE.ask::<()>(&client, &[&number]).context("the new key is made, the old one stays")?;
+    }
+    Ok(())
+}
