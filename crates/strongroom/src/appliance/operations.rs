@@ -54,14 +54,20 @@ static EXEMPT: &[(&str, &str)] = &[
     ("system.ready", "for those who watch the process, not its users"),
     ("system.metrics", "for Prometheus"),
     ("sessions.refresh", "for programs that hold a pair of tokens; `login` opens a session"),
-    ("ingest.", "how a client hands chunks over; `backup` speaks it"),
+    ("ingests.", "how a client hands chunks over; `backup` speaks it"),
     ("images.archive", "how a client reads; `dump` speaks it"),
     ("images.browse", "how a client reads; `ls` speaks it"),
     ("images.diff", "how a client reads; `images diff` speaks it"),
     ("images.download", "how a client reads; `cat` speaks it"),
     ("images.find", "how a client reads; `images find` speaks it"),
     ("images.show", "how a client reads; `images show` speaks it"),
-    ("reading.", "how a client reads; `restore` and `mount` speak it"),
+    ("settings.list", "a command is still to come"),
+    ("settings.show", "a command is still to come"),
+    ("settings.change", "a command is still to come"),
+    ("settings.reset", "a command is still to come"),
+    ("stats.", "a command is still to come"),
+    ("jobs.stream", "a command is still to come"),
+    ("events.stream", "a command is still to come"),
 ];
 
 /// What is declared: method, path and command by id.
