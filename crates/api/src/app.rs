@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use strongroom_appliance::Settings;
 use strongroom_catalog::Catalog;
 use strongroom_identity::Identity;
 use strongroom_protect::Protect;
@@ -23,17 +24,19 @@ struct Inner {
     catalog: Catalog,
     identity: Identity,
     protect: Protect,
+    settings: Settings,
     metrics: Arc<Metrics>,
     started: Timestamp,
 }
 
 impl App {
     /// Of these services.
-    pub fn new(catalog: Catalog, identity: Identity, protect: Protect) -> Self {
+    pub fn new(catalog: Catalog, identity: Identity, protect: Protect, settings: Settings) -> Self {
         let inner = Inner {
             catalog,
             identity,
             protect,
+            settings,
             metrics: Arc::default(),
             started: Timestamp::now(),
         };
@@ -58,6 +61,11 @@ impl App {
     /// Jobs.
     pub fn protect(&self) -> &Protect {
         &self.inner.protect
+    }
+
+    /// What is set.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
     }
 
     /// What is counted.

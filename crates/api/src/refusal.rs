@@ -1,5 +1,6 @@
 //! What the services' errors are to callers: the one place where that is said.
 
+use strongroom_appliance::Error as Appliance;
 use strongroom_identity::{AuthError, Error as Identity};
 use strongroom_protect::Error as Protect;
 use strongroom_storage::Error as Storage;
@@ -44,6 +45,18 @@ impl From<Identity> for Problem {
             _ => return Self::internal(&error),
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<Appliance> for Problem {
+    fn from(error: Appliance) -> Self {
+        match error {
+            Appliance::Catalog(error) => error.into(),
+            Appliance::Identity(error) => error.into(),
+            Appliance::Unknown { .. } => Self::new(Code::NotFound, error.to_string()),
+            Appliance::Value { .. } => Self::new(Code::Invalid, error.to_string()),
+            error => Self::internal(&error),
+        }
     }
 }
 

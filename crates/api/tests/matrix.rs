@@ -210,6 +210,7 @@ impl Things {
         ] {
             filled = filled.replace(&format!("{{{name}}}"), &id.to_string());
         }
+        filled = filled.replace("{setting}", "sessions.idle");
         assert!(!filled.contains('{'), "{path}: the test knows no such thing");
         filled
     }

@@ -240,3 +240,44 @@ async fn the_process_tells_how_it_is() {
     let me = appliance.ask(request).await.json();
     assert_eq!(me["via"], "local", "{me}");
 }
+
+#[tokio::test]
+async fn settings_are_listed_changed_and_put_back() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let list = appliance.call(&token, "GET", "/v1/settings", None).await.json();
+    let keys = list["items"].as_array().unwrap();
+    assert!(keys.iter().any(|one| one["key"] == "jobs.per_pool" && one["value"] == 4), "{list}");
+    // What has a shape of its own has its own route.
+    let approvals = appliance.call(&token, "GET", "/v1/settings/approvals", None).await;
+    assert_eq!(approvals.json()["hours"], 24);
+
+    let path = "/v1/settings/sessions.idle";
+    let read = appliance.call(&token, "GET", path, None).await;
+    assert_eq!(read.json()["source"], "default");
+    let tag = read.headers["etag"].to_str().unwrap().to_owned();
+    let change = |value: serde_json::Value, tag: String| {
+        let (appliance, token) = (&appliance, &token);
+        let body = Some(json!({ "value": value }));
+        async move { appliance.call_with(token, "PATCH", path, body, &[("if-match", &tag)]).await }
+    };
+    for wrong in [json!(59), json!(-1), json!(1u64 << 40), json!("60"), json!(60.5)] {
+        let refused = change(wrong, tag.clone()).await;
+        assert_eq!((refused.status, refused.code()), (422, "invalid".into()));
+    }
+    let changed = change(json!(60), tag.clone()).await;
+    assert_eq!((changed.status, &changed.json()["source"]), (200, &json!("set")));
+    assert_eq!(change(json!(61), tag).await.code(), "changed");
+    let opened = appliance.admin().await;
+    let sql = "SELECT idle FROM sessions ORDER BY id DESC LIMIT 1";
+    let idle = appliance.app.catalog().rows(strongroom_catalog::Sql::new(sql)).await;
+    assert_eq!(idle.unwrap().remove(0).take::<i64>().unwrap(), 60_000_000);
+    let back = appliance.call(&opened, "DELETE", path, None).await;
+    assert_eq!((&back.json()["value"], &back.json()["version"]), (&json!(3600), &json!(2)));
+    let unknown = appliance.call(&token, "GET", "/v1/settings/colour", None).await;
+    assert_eq!((unknown.status, unknown.code()), (404, "not_found".into()));
+    let audit = appliance.call(&token, "GET", "/v1/audit?filter=operation:=|settings.", None).await;
+    let items = audit.json()["items"].as_array().unwrap().clone();
+    let told: Vec<_> = items.iter().map(|line| (&line["operation"], &line["result"])).collect();
+    assert!(told.contains(&(&json!("settings.change"), &json!("ok"))), "{told:?}");
+}

@@ -15,6 +15,7 @@ pub mod list;
 mod migrate;
 pub mod pools;
 pub mod resources;
+pub mod settings;
 mod sql;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strongroom_catalog::identity::{Approval, Setting, User};
+use strongroom_catalog::identity::{Approval, User};
+use strongroom_catalog::settings::Setting;
 
 use crate::audit::{Deed, Who};
 use crate::clock::after;
@@ -104,7 +105,7 @@ impl Identity {
         let value = serde_json::to_string(&four_eyes)
             .map_err(|_| Error::State("the setting `approvals` can't be written"))?;
         let mut change = self.change(Who::from(by)).await?;
-        Setting::set(change.tx(), SETTING, &value, self.inner.clock.now()).await?;
+        Setting::put(change.tx(), SETTING, &value, self.inner.clock.now(), None).await?;
         change.commit(Deed::new(crate::FOUR_EYES, SETTING).detail(value)).await
     }
 

@@ -13,18 +13,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::clock::after;
+use crate::policy::Policy;
 use crate::secret::sha256;
 
-/// Failures that cost nothing: of an account, and of an address, behind which there may be many.
-const FREE: u32 = 3;
-const FREE_ADDRESS: u32 = 20;
 /// Attempts at once, as long as failures cost nothing; then it is one.
 const AT_ONCE: u32 = 8;
 const AT_ONCE_ADDRESS: u32 = 64;
-/// The longest wait.
-const LONGEST: Duration = Duration::from_secs(300);
-/// Failures are forgotten after so long without another.
-const FORGET: Duration = Duration::from_secs(3600);
 const ENTRIES: usize = 16_384;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +48,7 @@ pub(crate) struct Attempt<'a> {
     account: Who,
     address: Option<Who>,
     at: Timestamp,
+    policy: Policy,
     outcome: Outcome,
 }
 
@@ -64,19 +59,21 @@ enum Outcome {
     Void,
 }
 
-/// How long to wait after so many failures in a row.
-fn wait(failures: u32, free: u32) -> Duration {
-    let more = failures.saturating_sub(free);
-    if more == 0 {
-        return Duration::ZERO;
+impl Policy {
+    /// How long to wait after so many failures in a row, of which so many cost nothing.
+    fn wait(&self, failures: u32, free: u32) -> Duration {
+        let more = failures.saturating_sub(free);
+        if more == 0 {
+            return Duration::ZERO;
+        }
+        self.longest_wait.min(Duration::from_secs(1 << (more - 1).min(16)))
     }
-    LONGEST.min(Duration::from_secs(1 << (more - 1).min(16)))
-}
 
-/// Until when an account with so many failures is blocked.
-pub(crate) fn blocked_until(failures: u32, now: Timestamp) -> Option<Timestamp> {
-    let wait = wait(failures, FREE);
-    (!wait.is_zero()).then(|| after(now, wait))
+    /// Until when an account with so many failures is blocked.
+    pub(crate) fn blocked_until(&self, failures: u32, now: Timestamp) -> Option<Timestamp> {
+        let wait = self.wait(failures, self.free_failures);
+        (!wait.is_zero()).then(|| after(now, wait))
+    }
 }
 
 impl Backoff {
@@ -86,6 +83,7 @@ impl Backoff {
         account: &str,
         address: Option<IpAddr>,
         now: Timestamp,
+        policy: Policy,
     ) -> Result<Attempt<'_>, Duration> {
         let account = Who::Account(sha256(account.as_bytes()));
         let address = address.map(|address| Who::Address(network(address)));
@@ -94,25 +92,26 @@ impl Backoff {
             let Some(entry) = table.get_mut(&who) else { continue };
             if entry.until > now {
                 let left = entry.until.duration_since(now);
-                return Err(Duration::try_from(left).unwrap_or(LONGEST));
+                return Err(Duration::try_from(left).unwrap_or(policy.longest_wait));
             }
-            if entry.under_way == 0 && after(entry.last, FORGET) < now {
+            if entry.under_way == 0 && after(entry.last, policy.forget_after) < now {
                 entry.failures = 0;
             }
-            let most = if entry.failures <= who.free() { who.at_once() } else { 1 };
+            let most = if entry.failures <= who.free(&policy) { who.at_once() } else { 1 };
             if entry.under_way >= most {
                 return Err(Duration::from_secs(1));
             }
         }
         for who in [Some(account), address].into_iter().flatten() {
-            make_room(&mut table, &who, now);
+            make_room(&mut table, &who, now, &policy);
             let new = Entry { failures: 0, under_way: 0, until: now, last: now };
             let entry = table.entry(who).or_insert(new);
             entry.under_way += 1;
             entry.last = now;
         }
         drop(table);
-        Ok(Attempt { backoff: self, account, address, at: now, outcome: Outcome::Failed })
+        let outcome = Outcome::Failed;
+        Ok(Attempt { backoff: self, account, address, at: now, policy, outcome })
     }
 
     /// Forgets the failures of an account.
@@ -149,7 +148,8 @@ impl Drop for Attempt<'_> {
             match self.outcome {
                 Outcome::Failed => {
                     entry.failures = entry.failures.saturating_add(1);
-                    entry.until = after(self.at, wait(entry.failures, who.free()));
+                    let wait = self.policy.wait(entry.failures, who.free(&self.policy));
+                    entry.until = after(self.at, wait);
                 }
                 Outcome::Passed if who == self.account => entry.failures = 0,
                 Outcome::Passed | Outcome::Void => {}
@@ -162,10 +162,10 @@ impl Drop for Attempt<'_> {
 }
 
 impl Who {
-    fn free(self) -> u32 {
+    fn free(self, policy: &Policy) -> u32 {
         match self {
-            Self::Account(_) => FREE,
-            Self::Address(_) => FREE_ADDRESS,
+            Self::Account(_) => policy.free_failures,
+            Self::Address(_) => policy.free_failures_address,
         }
     }
 
@@ -178,11 +178,11 @@ impl Who {
 }
 
 /// Makes room for one more: forgets what is old, else what was seen longest ago.
-fn make_room(table: &mut HashMap<Who, Entry>, who: &Who, now: Timestamp) {
+fn make_room(table: &mut HashMap<Who, Entry>, who: &Who, now: Timestamp, policy: &Policy) {
     if table.len() < ENTRIES || table.contains_key(who) {
         return;
     }
-    table.retain(|_, entry| after(entry.last, FORGET) >= now);
+    table.retain(|_, entry| after(entry.last, policy.forget_after) >= now);
     if table.len() >= ENTRIES {
         let oldest = table.iter().min_by_key(|(_, entry)| entry.last).map(|(who, _)| *who);
         oldest.map(|who| table.remove(&who));
@@ -208,14 +208,42 @@ mod tests {
 
     #[test]
     fn each_failure_doubles_the_wait_up_to_an_end() {
-        let waits: Vec<u64> = (1..=16).map(|n| wait(n, FREE).as_secs()).collect();
+        let policy = Policy::default();
+        let waits: Vec<u64> = (1..=16).map(|n| policy.wait(n, 3).as_secs()).collect();
         assert_eq!(waits[..8], [0, 0, 0, 1, 2, 4, 8, 16]);
         assert_eq!(waits[15], 300);
-        assert_eq!(wait(u32::MAX, FREE), LONGEST);
+        assert_eq!(policy.wait(u32::MAX, 3), policy.longest_wait);
+    }
+
+    impl Backoff {
+        fn try_at(
+            &self,
+            account: &str,
+            address: Option<IpAddr>,
+            second: i64,
+        ) -> Result<Attempt<'_>, Duration> {
+            self.begin(account, address, at(second), Policy::default())
+        }
     }
 
     fn fail(backoff: &Backoff, account: &str, second: i64) {
-        drop(backoff.begin(account, None, at(second)).unwrap());
+        drop(backoff.try_at(account, None, second).unwrap());
+    }
+
+    #[test]
+    fn what_is_set_holds_for_the_next_attempt() {
+        let backoff = Backoff::default();
+        let strict =
+            Policy { free_failures: 1, longest_wait: Duration::from_secs(7), ..Policy::default() };
+        let begin = |second| backoff.begin("jo", None, at(second), strict);
+        drop(begin(0).unwrap());
+        drop(begin(0).unwrap());
+        assert_eq!(begin(0).unwrap_err().as_secs(), 1);
+        for second in [1, 3, 7] {
+            drop(begin(second).unwrap());
+        }
+        assert_eq!(begin(7).unwrap_err().as_secs(), 7);
+        assert_eq!(strict.blocked_until(9, at(0)), Some(at(7)));
     }
 
     #[test]
@@ -224,15 +252,15 @@ mod tests {
         for _ in 0..4 {
             fail(&backoff, "jo", 0);
         }
-        assert_eq!(backoff.begin("jo", None, at(0)).unwrap_err().as_secs(), 1);
+        assert_eq!(backoff.try_at("jo", None, 0).unwrap_err().as_secs(), 1);
         fail(&backoff, "mo", 0);
         fail(&backoff, "jo", 1);
-        assert_eq!(backoff.begin("jo", None, at(2)).unwrap_err().as_secs(), 1);
-        backoff.begin("jo", None, at(3)).unwrap().passed();
+        assert_eq!(backoff.try_at("jo", None, 2).unwrap_err().as_secs(), 1);
+        backoff.try_at("jo", None, 3).unwrap().passed();
         for _ in 0..4 {
             fail(&backoff, "jo", 3);
         }
-        assert!(backoff.begin("jo", None, at(3)).is_err());
+        assert!(backoff.try_at("jo", None, 3).is_err());
         backoff.forget("jo");
         fail(&backoff, "jo", 3);
     }
@@ -240,15 +268,15 @@ mod tests {
     #[test]
     fn many_at_once_are_no_way_around_it_nor_in_the_way_of_good_ones() {
         let backoff = Backoff::default();
-        let begin = || backoff.begin("jo", None, at(0));
+        let begin = || backoff.try_at("jo", None, 0);
         let under_way: Vec<_> = (0..AT_ONCE).map(|_| begin().unwrap()).collect();
         assert!(begin().is_err());
         under_way.into_iter().for_each(Attempt::passed);
         let under_way: Vec<_> = (0..AT_ONCE).map(|_| begin().unwrap()).collect();
         drop(under_way);
         // Eight failures: then one at a time, after the wait.
-        let later = || backoff.begin("jo", None, at(16));
-        assert!(backoff.begin("jo", None, at(15)).is_err());
+        let later = || backoff.try_at("jo", None, 16);
+        assert!(backoff.try_at("jo", None, 15).is_err());
         let one = later().unwrap();
         assert!(later().is_err());
         one.void();
@@ -259,7 +287,7 @@ mod tests {
     fn what_was_neither_is_not_counted() {
         let backoff = Backoff::default();
         for _ in 0..100 {
-            backoff.begin("jo", None, at(0)).unwrap().void();
+            backoff.try_at("jo", None, 0).unwrap().void();
         }
         assert!(backoff.table().is_empty());
     }
@@ -270,17 +298,17 @@ mod tests {
         let one: IpAddr = "2001:db8::1".parse().unwrap();
         let same_network: IpAddr = "2001:db8::ffff".parse().unwrap();
         let other: IpAddr = "2001:db8:0:1::1".parse().unwrap();
-        for i in 0..=FREE_ADDRESS {
-            drop(backoff.begin(&format!("user{i}"), Some(one), at(0)).unwrap());
+        for i in 0..=Policy::default().free_failures_address {
+            drop(backoff.try_at(&format!("user{i}"), Some(one), 0).unwrap());
         }
-        assert!(backoff.begin("jo", Some(same_network), at(0)).is_err());
-        assert!(backoff.begin("jo", Some(other), at(0)).is_ok());
+        assert!(backoff.try_at("jo", Some(same_network), 0).is_err());
+        assert!(backoff.try_at("jo", Some(other), 0).is_ok());
         let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
         assert_eq!(network(mapped), "10.0.0.1".parse::<IpAddr>().unwrap());
         // A good login is no way to go on trying.
-        backoff.begin("me", Some(one), at(1)).unwrap().passed();
-        drop(backoff.begin("user0", Some(one), at(1)).unwrap());
-        assert!(backoff.begin("jo", Some(one), at(2)).is_err());
+        backoff.try_at("me", Some(one), 1).unwrap().passed();
+        drop(backoff.try_at("user0", Some(one), 1).unwrap());
+        assert!(backoff.try_at("jo", Some(one), 2).is_err());
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The service: an open catalogue, the appliance's key, and what is kept in memory.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use data_encoding::HEXLOWER;
-use strongroom_catalog::identity::{Grant, NewUser, Organisation, Role, Setting, User};
+use strongroom_catalog::identity::{Grant, NewUser, Organisation, Role, User};
+use strongroom_catalog::settings::Setting;
 use strongroom_catalog::{Catalog, Tx};
 
 use crate::audit::{Deed, Who};
@@ -13,6 +14,7 @@ use crate::builtin;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::password::Passwords;
+use crate::policy::Policy;
 use crate::principal::Via;
 use crate::seal::ApplianceKey;
 use crate::secret::Secret;
@@ -38,6 +40,7 @@ pub(crate) struct Inner {
     pub(crate) passwords: Passwords,
     pub(crate) backoff: Backoff,
     pub(crate) cache: Cache,
+    policy: RwLock<Policy>,
 }
 
 impl fmt::Debug for Identity {
@@ -72,7 +75,8 @@ impl Identity {
         let cache = Cache::new(catalog.engine());
         let passwords = Passwords::new().await?;
         let backoff = Backoff::default();
-        let inner = Inner { catalog, key, clock, passwords, backoff, cache };
+        let policy = RwLock::default();
+        let inner = Inner { catalog, key, clock, passwords, backoff, cache, policy };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -127,7 +131,7 @@ impl Identity {
         }
         let check = self.inner.key.seal(KEY_CHECK, KEY_CHECK.as_bytes())?;
         let check = format!("\"{}\"", HEXLOWER.encode(&check));
-        Setting::set(tx, KEY_CHECK, &check, now).await?;
+        Setting::put(tx, KEY_CHECK, &check, now, None).await?;
         change.commit(Deed::new("appliance.first_run", "").within(root)).await?;
         Ok(Some(FirstRun { name: ADMIN, passphrase }))
     }
@@ -171,6 +175,15 @@ impl Identity {
     /// The catalogue.
     pub fn catalog(&self) -> &Catalog {
         &self.inner.catalog
+    }
+
+    /// How strict it is, from now on.
+    pub fn set_policy(&self, policy: Policy) {
+        *self.inner.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    pub(crate) fn policy(&self) -> Policy {
+        *self.inner.policy.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The appliance's key, to seal secrets that must be had again.

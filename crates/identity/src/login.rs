@@ -5,7 +5,6 @@ use std::time::Duration;
 use strongroom_catalog::identity::{RecoveryCode, User, UserSecrets, fold};
 
 use crate::audit::{Deed, Who};
-use crate::backoff::blocked_until;
 use crate::identity::Identity;
 use crate::origin::Origin;
 use crate::principal::{Principal, Via};
@@ -32,7 +31,7 @@ impl Identity {
             return Err(AuthError::Credentials);
         }
         let (inner, now) = (&self.inner, self.inner.clock.now());
-        let attempt = inner.backoff.begin(&fold(name), origin.address, now);
+        let attempt = inner.backoff.begin(&fold(name), origin.address, now, self.policy());
         let attempt = attempt.map_err(|wait| AuthError::Blocked { wait })?;
         let user = inner.catalog.find_one::<User>(User::by_name(name)).await?;
         let user = user.filter(|user| user.source == "local");
@@ -97,7 +96,8 @@ impl Identity {
         let mut tx = self.inner.catalog.begin().await?;
         let secrets = tx.find_one::<UserSecrets>(User::by_id(id)).await?;
         let failures = secrets.map_or(0, |secrets| secrets.failures).saturating_add(1);
-        UserSecrets::failed(&mut tx, id, blocked_until(failures, now)).await?;
+        let blocked_until = self.policy().blocked_until(failures, now);
+        UserSecrets::failed(&mut tx, id, blocked_until).await?;
         self.append(&mut tx, who(user, origin), Deed::new(LOGIN, "").failed(why)).await?;
         tx.commit().await?;
         Ok(())

@@ -15,8 +15,7 @@ use crate::{Error, Result};
 const AT_ONCE: usize = 2;
 /// How many more may wait.
 const WAITING: usize = 64;
-/// The shortest password, in characters, and the longest, in bytes.
-const SHORTEST: usize = 8;
+/// The longest password, in bytes.
 const LONGEST: usize = 1024;
 
 /// Makes and checks hashes of passwords.
@@ -101,12 +100,12 @@ fn hasher() -> Argon2<'static> {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
 
-/// Whether it may be the password of this user.
-pub(crate) fn check(password: &Secret, user: &str) -> Result<()> {
+/// Whether it may be the password of this user; it has so many characters at least.
+pub(crate) fn check(password: &Secret, user: &str, shortest: u32) -> Result<()> {
     let wrong = |why: String| Err(Error::Invalid { field: "password", why });
     let text = password.expose();
-    if text.chars().count() < SHORTEST {
-        return wrong(format!("it needs {SHORTEST} characters at least"));
+    if text.chars().count() < shortest as usize {
+        return wrong(format!("it needs {shortest} characters at least"));
     }
     if text.len() > LONGEST {
         return wrong(format!("it may have {LONGEST} bytes at most"));
@@ -148,11 +147,12 @@ mod tests {
 
     #[test]
     fn weak_passwords_are_refused_with_a_reason() {
-        let refused = |text: &str| check(&text.into(), "Administrator").unwrap_err().to_string();
+        let refused = |text: &str| check(&text.into(), "Administrator", 8).unwrap_err().to_string();
         assert!(refused("short").contains("8 characters"));
         assert!(refused("administrator").contains("differ from the name"));
         assert!(refused("aaaaaaaaaaaa").contains("more than one"));
         assert!(refused(&"ab".repeat(600)).contains("1024 bytes"));
-        assert!(check(&"pässwörd".into(), "admin").is_ok());
+        assert!(check(&"pässwörd".into(), "admin", 8).is_ok());
+        assert!(check(&"pässwörd".into(), "admin", 9).is_err());
     }
 }

@@ -23,8 +23,6 @@ use crate::{AuthError, Error, Result};
 pub(crate) const SESSION: &str = "srs_";
 pub(crate) const ACCESS: &str = "sra_";
 const REFRESH: &str = "srr_";
-/// Sessions of one user at once; the one used longest ago makes room.
-const MOST: usize = 100;
 /// How exactly the last use is known, at best and as a part of the time without use.
 const EXACT: Duration = Duration::from_secs(10);
 const PART: i64 = 8;
@@ -148,12 +146,13 @@ impl Identity {
         };
         let mut tx = self.inner.catalog.begin().await?;
         let open = tx.find::<Session>(Session::of_user(user_id)).await?;
-        for old in open.iter().take((open.len() + 1).saturating_sub(MOST)) {
+        let most = self.policy().sessions_per_user as usize;
+        for old in open.iter().take((open.len() + 1).saturating_sub(most)) {
             Session::remove(&mut tx, old.id).await?;
         }
         let id = Session::insert(&mut tx, &new, now).await?;
         tx.commit().await?;
-        if open.len() >= MOST {
+        if open.len() >= most {
             self.inner.cache.clear();
         }
         Ok((id, expires_at))

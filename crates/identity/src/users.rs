@@ -61,7 +61,7 @@ impl Identity {
         check_text("email", &spec.email, 256)?;
         let hash = match spec.password {
             Some(password) => {
-                password::check(&password, &spec.name)?;
+                password::check(&password, &spec.name, self.policy().shortest_password)?;
                 Some(self.inner.passwords.hash(password).await?)
             }
             None => None,
@@ -159,7 +159,7 @@ impl Identity {
         let user = self.inner.catalog.find_one::<User>(User::by_id(id)).await?;
         let user = user.ok_or(Error::NotFound { what: "user" })?;
         by.require(Right::UserManage, user.organisation_id, "user")?;
-        password::check(&new, &user.name)?;
+        password::check(&new, &user.name, self.policy().shortest_password)?;
         let hash = self.inner.passwords.hash(new).await?;
         let mut change = self.change(Who::from(by)).await?;
         let user = self.managed(&mut change, by, id).await?;
@@ -185,7 +185,7 @@ impl Identity {
     ) -> Result<()> {
         let id = by.require_user()?;
         by.require_whole()?;
-        password::check(&new, &by.name)?;
+        password::check(&new, &by.name, self.policy().shortest_password)?;
         if old.expose() == new.expose() {
             let why = "it is the one you have".into();
             return Err(Error::Invalid { field: "password", why });
@@ -204,7 +204,8 @@ impl Identity {
     pub(crate) async fn check_own_password(&self, by: &Principal, password: Secret) -> Result<()> {
         let id = by.require_user()?;
         let inner = &self.inner;
-        let attempt = inner.backoff.begin(&fold(&by.name), by.address, inner.clock.now());
+        let attempt =
+            inner.backoff.begin(&fold(&by.name), by.address, inner.clock.now(), self.policy());
         let attempt = attempt.map_err(|wait| Error::Invalid {
             field: "password",
             why: AuthError::Blocked { wait }.to_string(),

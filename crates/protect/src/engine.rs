@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use strongroom_catalog::Catalog;
@@ -29,20 +29,12 @@ pub struct Options {
     pub worker: String,
     /// The machine that it runs on: jobs may ask for one.
     pub node: String,
-    /// How many jobs run at once.
-    pub slots: usize,
-    /// How many jobs run at once on one pool, of all engines together.
-    pub per_pool: u32,
-    /// How many jobs run at once on one host, of all engines together.
-    pub per_host: u32,
+    /// What it does at most, until something else is said.
+    pub limits: Limits,
     /// How long this engine is believed to be alive after it was last heard of.
     pub lease: Duration,
     /// How often it looks for something to do, and writes down how far jobs are.
     pub tick: Duration,
-    /// How long after a failure a job is tried again; twice as long after each further one.
-    pub backoff: Duration,
-    /// The longest time between two tries.
-    pub max_backoff: Duration,
     /// How long a pool that another process has is left to that one; twice as long each further
     /// time, up to 32 times as long.
     pub elsewhere: Duration,
@@ -64,20 +56,46 @@ impl Default for Options {
         Self {
             node: host.clone().into_owned(),
             worker: format!("{host}/{}/{since}-{random}", std::process::id()),
-            slots: 8,
-            per_pool: 4,
-            per_host: 4,
+            limits: Limits::default(),
             lease: Duration::from_secs(30),
             tick: Duration::from_millis(400),
-            backoff: Duration::from_secs(30),
-            max_backoff: Duration::from_secs(3600),
             elsewhere: Duration::from_secs(10),
             sole: false,
         }
     }
 }
 
-impl Options {
+/// What an engine does at most. It may change while the engine works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many jobs run at once; with 0 none is begun.
+    pub slots: u32,
+    /// How many jobs run at once on one pool, of all engines together.
+    pub per_pool: u32,
+    /// How many jobs run at once on one host, of all engines together.
+    pub per_host: u32,
+    /// How often a job is tried when its asker doesn't say.
+    pub attempts: u32,
+    /// How long after a failure a job is tried again; twice as long after each further one.
+    pub backoff: Duration,
+    /// The longest time between two tries.
+    pub max_backoff: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            slots: 8,
+            per_pool: 4,
+            per_host: 4,
+            attempts: 1,
+            backoff: Duration::from_secs(30),
+            max_backoff: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl Limits {
     /// How long to wait after this try, counted from 1.
     pub(crate) fn backoff_after(&self, attempt: u32) -> Duration {
         let doubled = self.backoff.saturating_mul(1 << attempt.saturating_sub(1).min(20));
@@ -97,6 +115,7 @@ pub(crate) struct Elsewhere {
 pub(crate) struct Inner {
     pub(crate) catalog: Catalog,
     pub(crate) options: Options,
+    limits: RwLock<Limits>,
     pub(crate) works: BTreeMap<&'static str, Arc<dyn Work>>,
     pub(crate) running: Mutex<HashMap<i64, Arc<Live>>>,
     /// How many jobs run, for those who wait for it to change.
@@ -118,6 +137,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Inner {
     pub(crate) fn live(&self) -> Vec<Arc<Live>> {
         lock(&self.running).values().cloned().collect()
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn changed(&self) {
@@ -173,6 +196,7 @@ impl Engine {
         }
         let inner = Arc::new(Inner {
             catalog,
+            limits: RwLock::new(options.limits),
             options,
             works: works.into_iter().map(|work| (work.kind(), work)).collect(),
             running: Mutex::default(),
@@ -199,6 +223,13 @@ impl Engine {
         &self.inner().catalog
     }
 
+    /// What it does at most, from now on. Jobs that run go on.
+    pub fn set_limits(&self, limits: Limits) {
+        let inner = self.inner();
+        *inner.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+        inner.poke.notify_one();
+    }
+
     /// Queues a job. What else may run beside it is what its work says.
     ///
     /// # Errors
@@ -221,7 +252,12 @@ impl Engine {
             return Err(Error::Invalid(text));
         }
         work.check(&new.parameters).map_err(Error::Invalid)?;
-        let job = jobs::submit(&inner.catalog, NewJob { alone: work.alone(), ..new }).await?;
+        let attempts = match new.attempts {
+            0 => inner.limits().attempts,
+            attempts => attempts,
+        };
+        let new = NewJob { alone: work.alone(), attempts, ..new };
+        let job = jobs::submit(&inner.catalog, new).await?;
         inner.poke.notify_one();
         inner.changed();
         Ok(job)
@@ -354,11 +390,11 @@ mod tests {
 
     #[test]
     fn tries_come_ever_later_up_to_a_bound() {
-        let options = Options::default();
-        let after: Vec<_> = (1..12).map(|n| options.backoff_after(n).as_secs()).collect();
+        let limits = Limits::default();
+        let after: Vec<_> = (1..12).map(|n| limits.backoff_after(n).as_secs()).collect();
         assert_eq!(after[..4], [30, 60, 120, 240]);
         assert_eq!(after[10], 3600);
-        assert_eq!(options.backoff_after(u32::MAX).as_secs(), 3600);
-        assert_ne!(options.worker, Options::default().worker);
+        assert_eq!(limits.backoff_after(u32::MAX).as_secs(), 3600);
+        assert_ne!(Options::default().worker, Options::default().worker);
     }
 }

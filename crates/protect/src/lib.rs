@@ -18,7 +18,7 @@ mod work;
 mod worker;
 pub mod works;
 
-pub use engine::{Engine, Options};
+pub use engine::{Engine, Limits, Options};
 pub use error::{Error, Result};
 pub use run::Run;
 pub use service::{Asker, Protect};

@@ -22,7 +22,7 @@ pub struct Asker {
     pub user_name: String,
     /// Higher ones come first; 0 is usual.
     pub priority: i64,
-    /// How often it is tried; 0 and 1 are once.
+    /// How often it is tried; with 0 as often as jobs usually are ([`crate::Limits`]).
     pub attempts: u32,
 }
 

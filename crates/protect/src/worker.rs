@@ -49,7 +49,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 
 fn has_room(inner: &Inner) -> bool {
     !inner.draining.load(Ordering::Acquire)
-        && lock(&inner.running).len() < inner.options.slots.max(1)
+        && lock(&inner.running).len() < inner.limits().slots as usize
 }
 
 async fn claim(inner: &Inner) -> Result<Option<Claim>> {
@@ -59,15 +59,15 @@ async fn claim(inner: &Inner) -> Result<Option<Claim>> {
         elsewhere.iter().filter(|(_, at)| at.until > now).map(|(pool, _)| *pool).collect()
     };
     let kinds: Vec<&str> = inner.works.keys().copied().collect();
-    let options = &inner.options;
+    let (options, limits) = (&inner.options, inner.limits());
     let worker = Worker {
         name: &options.worker,
         node: &options.node,
         kinds: &kinds,
         not_pools: &not_pools,
         lease: options.lease,
-        per_pool: options.per_pool.max(1),
-        per_host: options.per_host.max(1),
+        per_pool: limits.per_pool.max(1),
+        per_host: limits.per_host.max(1),
     };
     jobs::claim(&inner.catalog, &worker).await
 }
@@ -208,7 +208,7 @@ async fn end(
         tracing::info!("job {} was taken from this worker", live.lease.job);
         return;
     }
-    let again = (attempt < attempts).then(|| inner.options.backoff_after(attempt));
+    let again = (attempt < attempts).then(|| inner.limits().backoff_after(attempt));
     let verdict = verdict(done, why, again);
     let last = live.last();
     while live.silent() < inner.options.lease {

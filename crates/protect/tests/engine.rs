@@ -16,7 +16,7 @@ use strongroom_protect::works::{
     BackupParameters, CheckParameters, GcParameters, RestoreParameters, ScrubParameters,
 };
 use strongroom_protect::{
-    Asker, Engine, Failure, Options, Outcome, Progress, Run, Severity, State, Work,
+    Asker, Engine, Failure, Limits, Options, Outcome, Progress, Run, Severity, State, Work,
 };
 use strongroom_storage::Storage;
 
@@ -102,7 +102,8 @@ async fn a_canceled_job_stops_whoever_asks() {
         organisation(&catalog).await;
         let (work, _, _) = Wait::work(0);
         let here = engine(&catalog, &work, quick()).await;
-        let there = engine(&catalog, &work, Options { slots: 0, ..quick() }).await;
+        let idle = Limits { slots: 0, ..Limits::default() };
+        let there = engine(&catalog, &work, Options { limits: idle, ..quick() }).await;
         for canceler in [&here, &there] {
             let id = here.submit(job("wait", json!({}))).await.unwrap().id;
             comes_to(&here, id, State::Running).await;
@@ -114,6 +115,30 @@ async fn a_canceled_job_stops_whoever_asks() {
         assert_eq!(wrong.to_string(), "that is wrong");
         let unknown = here.submit(job("dance", json!({}))).await.unwrap_err();
         assert_eq!(unknown.to_string(), "no job is called dance; there are: wait");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_hold_from_when_they_are_set() {
+    testing::each(|catalog| async move {
+        organisation(&catalog).await;
+        let (work, _, end) = Wait::work(0);
+        let one = Limits { slots: 1, ..Limits::default() };
+        let engine = engine(&catalog, &work, Options { limits: one, ..quick() }).await;
+        let first = engine.submit(job("wait", json!({}))).await.unwrap();
+        comes_to(&engine, first.id, State::Running).await;
+        let second = engine.submit(job("wait", json!({}))).await.unwrap();
+        assert_eq!((second.state, second.attempts), (State::Queued, 1));
+        engine.set_limits(Limits { slots: 2, attempts: 3, ..one });
+        // While the first still runs.
+        comes_to(&engine, second.id, State::Running).await;
+        let third = engine.submit(job("wait", json!({}))).await.unwrap();
+        assert_eq!(third.attempts, 3);
+        end.store(1, Ordering::SeqCst);
+        for job in [first, second, third] {
+            assert_eq!(engine.wait(job.id).await.unwrap().state, State::Succeeded);
+        }
     })
     .await;
 }

@@ -13,6 +13,7 @@ mod paths;
 mod pools;
 mod roles;
 mod sessions;
+mod settings;
 mod system;
 mod users;
 mod work;
@@ -37,6 +38,7 @@ pub fn routes() -> Routes {
             organisations::group(),
             keys::group(),
             approvals::group(),
+            settings::group(),
             audit::group(),
             system::group(),
         ],

@@ -1,7 +1,5 @@
 //! Sessions: logging in and out.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_catalog::identity as known;
@@ -14,11 +12,6 @@ use crate::access::On;
 use crate::call::Call;
 use crate::problem::{Code, Result};
 use crate::route::{Body, Created, Empty, Group, Items, Json, Listing, Path, delete, get, post};
-
-/// How long an access token of a pair, and a short token, live.
-const SHORT: Duration = Duration::from_secs(15 * 60);
-/// How long a pair can be renewed, and a short token goes on when it is used.
-const LONG: Duration = Duration::from_secs(12 * 60 * 60);
 
 pub(super) fn group() -> Group {
     let refused = [Code::Unauthenticated, Code::SecondFactor, Code::TooMany];
@@ -67,12 +60,12 @@ struct Login {
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum LoginKind {
-    /// One token, which ends after an hour without use.
+    /// One token, which ends when it is not used (an hour, unless set otherwise).
     #[default]
     Session,
-    /// A token for 15 minutes, and one that renews it.
+    /// A short token (15 minutes, unless set otherwise), and one that renews it.
     Pair,
-    /// A JWT for 15 minutes, which goes on while it is used.
+    /// A short JWT (15 minutes, unless set otherwise), which goes on while it is used.
     Jwt,
 }
 
@@ -120,11 +113,18 @@ async fn open(call: Call, Body(body): Body<Login>) -> Result<Created<OpenedSessi
     let code = body.code.map(|code| code.0);
     let credential = Credential::Password { name: body.name, password: body.password.0, code };
     let who = identity.authenticate(credential, origin).await?;
+    let set = call.app().settings().current();
     let item: OpenedSession = match body.kind {
-        LoginKind::Session => identity.open_session(&who, Life::default(), origin).await?.into(),
-        LoginKind::Pair => identity.open_pair(&who, SHORT, LONG, origin).await?.into(),
+        LoginKind::Session => {
+            let life = Life { idle: Some(set.sessions_idle), total: set.sessions_life };
+            identity.open_session(&who, life, origin).await?.into()
+        }
+        LoginKind::Pair => {
+            let (access, refresh) = (set.tokens_access, set.tokens_refresh);
+            identity.open_pair(&who, access, refresh, origin).await?.into()
+        }
         LoginKind::Jwt => {
-            let life = JwtLife::Sliding { idle: SHORT, most: LONG };
+            let life = JwtLife::Sliding { idle: set.tokens_access, most: set.tokens_refresh };
             identity.open_jwt(&who, life, serde_json::Map::new(), origin).await?.into()
         }
     };
@@ -141,7 +141,8 @@ struct Refresh {
 
 async fn refresh(call: Call, Body(body): Body<Refresh>) -> Result<Json<OpenedSession>> {
     let identity = call.app().identity();
-    let pair = identity.refresh(&body.refresh_token.0, SHORT, call.origin()).await?;
+    let access = call.app().settings().current().tokens_access;
+    let pair = identity.refresh(&body.refresh_token.0, access, call.origin()).await?;
     Ok(Json(pair.into()))
 }
 

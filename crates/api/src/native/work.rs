@@ -82,7 +82,7 @@ fn asker(call: &Call, priority: i64) -> Result<Asker> {
         user_id: who.user_id,
         user_name: who.name.clone(),
         priority,
-        attempts: 1,
+        attempts: 0,
     })
 }
 

@@ -24,8 +24,6 @@ use crate::problem::{Code, Problem, Result};
 
 /// The longest key.
 pub(super) const MAX_KEY: usize = 128;
-/// How long an answer is kept.
-const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// After this a request without an answer is thought to be lost: no route may take that long.
 const LOST: Duration = Duration::from_secs(60 * 60);
 /// What answers are sealed for.
@@ -106,7 +104,7 @@ pub(super) async fn begin(app: &App, caller: &Caller, key: &str, request: &[u8])
     let mut tx = app.catalog().begin().await?;
     let old = Sql::new("DELETE FROM idempotency WHERE user_id = ? AND (created_at < ?")
         .bind(user)
-        .bind(before(KEPT))
+        .bind(before(app.settings().current().idempotency_kept))
         .and(" OR (answer IS NULL AND created_at < ?))")
         .bind(before(LOST));
     tx.execute(old).await?;

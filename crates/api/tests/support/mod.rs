@@ -9,6 +9,7 @@ use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use strongroom_api::{App, KeySealer};
+use strongroom_appliance::Settings;
 use strongroom_catalog::{Address, Catalog};
 use strongroom_identity::{ApplianceKey, Identity, Principal};
 use strongroom_protect::{Options, Protect};
@@ -53,7 +54,8 @@ impl Appliance {
         let sealer = Arc::new(KeySealer(identity.clone()));
         let storage = Storage::new(catalog.clone(), sealer, "a test").unwrap();
         let protect = Protect::start(storage, Options::default()).await.unwrap();
-        let app = App::new(catalog, identity, protect);
+        let settings = Settings::open(identity.clone()).await.unwrap();
+        let app = App::new(catalog, identity, protect, settings);
         let router = strongroom_api::router(&app);
         Self { dir, app, router, passphrase: first.passphrase.expose().to_owned() }
     }

@@ -1,4 +1,4 @@
-//! Deeds that wait for a second administrator, and the setting that says which do.
+//! Deeds that wait for a second administrator.
 
 use jiff::Timestamp;
 
@@ -154,42 +154,5 @@ impl Approval {
         let sql =
             Sql::new("UPDATE approvals SET state = 'used' WHERE id = ? AND state = 'approved'");
         Ok(tx.execute(sql.bind(id)).await? == 1)
-    }
-}
-
-/// A setting, in JSON.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// Its value.
-    pub value: String,
-    /// Counts changes.
-    pub version: i64,
-}
-
-impl Record for Setting {
-    const COLUMNS: &'static str = "value, version";
-
-    fn read(row: &mut Row) -> Result<Self> {
-        Ok(Self { value: row.take()?, version: row.take()? })
-    }
-}
-
-impl Setting {
-    /// The setting of this name.
-    pub fn by_name(name: &str) -> Sql {
-        Sql::new("FROM settings WHERE name = ?").bind(name)
-    }
-
-    /// Writes a setting.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn set(tx: &mut Tx, name: &str, value: &str, at: Timestamp) -> Result<()> {
-        let sql = Sql::new(
-            "INSERT INTO settings (name, value, changed_at) VALUES (?, ?, ?) \
-             ON CONFLICT (name) DO UPDATE SET value = excluded.value, \
-             changed_at = excluded.changed_at, version = settings.version + 1",
-        );
-        tx.execute(sql.bind(name).bind(value).bind(at)).await.map(drop)
     }
 }

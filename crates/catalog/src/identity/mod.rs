@@ -15,7 +15,7 @@ mod roles;
 mod sessions;
 mod users;
 
-pub use approvals::{APPROVALS, Approval, Setting};
+pub use approvals::{APPROVALS, Approval};
 pub use audit::{AUDIT, AuditHead, AuditLine};
 pub use keys::{API_KEYS, ApiKey, KeySecrets, NewKey, Nonce};
 pub use organisations::{ORGANISATIONS, Organisation, Parent};

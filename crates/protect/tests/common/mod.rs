@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use strongroom_catalog::{Catalog, Sql};
-use strongroom_protect::{Asker, Job, NewJob, Options, Protect, State};
+use strongroom_protect::{Asker, Job, Limits, NewJob, Options, Protect, State};
 use strongroom_storage::{Encryption, NewPool, Sealer, Storage};
 use zeroize::Zeroizing;
 
@@ -85,7 +85,7 @@ pub(crate) fn quick() -> Options {
     Options {
         tick: Duration::from_millis(50),
         lease: Duration::from_millis(1500),
-        backoff: Duration::from_millis(100),
+        limits: Limits { backoff: Duration::from_millis(100), ..Limits::default() },
         elsewhere: Duration::from_millis(100),
         ..Options::default()
     }

@@ -1,6 +1,7 @@
 //! `strongroom up`: the appliance, until it is told to stop.
 
 mod config;
+mod follow;
 mod lock;
 mod notify;
 mod secrets;

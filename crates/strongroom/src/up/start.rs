@@ -11,13 +11,16 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use strongroom_api::server::{Certificate, Limits, Server, bind_control, listen};
 use strongroom_api::{App, KeySealer, PAGE};
+use strongroom_appliance::Settings;
 use strongroom_catalog::{Address, Catalog, Engine};
 use strongroom_identity::{ApplianceKey, FirstRun, Identity};
 use strongroom_protect::{Options, Protect};
 use strongroom_storage::{NewPool, Storage};
+use tokio::task::JoinHandle;
 
 use super::Args;
 use super::config::{Config, NAME};
+use super::follow::follow;
 use super::lock::Lock;
 use super::secrets::SecretsFile;
 use crate::appliance::SOCKET;
@@ -36,6 +39,8 @@ pub(super) struct Running {
     first: Option<FirstRun>,
     /// The passphrase of a pool that was made.
     passphrase: Option<String>,
+    /// Gives the services what is set.
+    following: JoinHandle<()>,
     _lock: Lock,
 }
 
@@ -94,7 +99,9 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     // The lock keeps all others from a catalogue in a file.
     let options = Options { sole: catalog.engine() == Engine::Sqlite, ..Options::default() };
     let protect = Protect::start(storage, options).await?;
-    let app = App::new(catalog, identity, protect);
+    let settings = Settings::open(identity.clone()).await?;
+    let following = follow(&settings, &identity, protect.engine());
+    let app = App::new(catalog, identity, protect, settings);
 
     let file = |path: Option<PathBuf>, usual: &str| data.join(path.unwrap_or(usual.into()));
     let cert = file(config.certificate, "tls/cert.pem");
@@ -113,7 +120,17 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
         server.redirect(listener, to.port());
     }
     server.control(bind_control(&data.join(SOCKET))?);
-    Ok(Running { data, app, server, certificate, addresses, first, passphrase, _lock: lock })
+    Ok(Running {
+        data,
+        app,
+        server,
+        certificate,
+        addresses,
+        first,
+        passphrase,
+        following,
+        _lock: lock,
+    })
 }
 
 /// Makes a directory for its owner alone, and gives its absolute path.
@@ -201,7 +218,8 @@ impl Running {
 
     /// Ends: no new work, jobs go back to the queue, requests are answered.
     pub(super) async fn stop(self, drain: Duration, grace: Duration) {
-        let Self { app, server, .. } = self;
+        let Self { app, server, following, .. } = self;
+        following.abort();
         app.protect().engine().drain(drain).await;
         server.stop(grace).await;
         app.storage().close_all().await;

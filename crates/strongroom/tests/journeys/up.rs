@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -61,6 +62,49 @@ fn an_appliance_is_started_asked_stopped_and_started_again() {
     stream.read_to_string(&mut events).unwrap();
     assert!(events.contains("\"state\":\"succeeded\""), "{events}");
     again.stop();
+}
+
+#[test]
+fn what_is_set_takes_effect_while_it_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let served = Served::start(&data);
+    let set = |key: &str, value: u64| {
+        let path = format!("/v1/settings/{key}");
+        let (code, told) = ask(&data, "PATCH", &path, Some(json!({ "value": value })));
+        assert_eq!((code, &told["value"]), (200, &json!(value)), "{told}");
+    };
+    let backup = || {
+        let body = json!({"paths": ["/nothing/is/here"], "name": "x"});
+        ask(&data, "POST", "/v1/pools/1/backups", Some(body)).1
+    };
+    assert_eq!(backup()["attempts"], 1);
+    set("jobs.attempts", 2);
+    until("jobs are tried twice", || backup()["attempts"] == 2);
+    set("password.shortest", 20);
+    let user = |name: &str| {
+        let body = json!({"name": name, "password": "fifteen letters"});
+        ask(&data, "POST", "/v1/users", Some(body)).0
+    };
+    until("short passwords are refused", || user("short") == 422);
+    let (code, told) = ask(&data, "DELETE", "/v1/settings/password.shortest", None);
+    assert_eq!((code, &told["value"]), (200, &json!(8)), "{told}");
+    until("they are taken again", || user("fine") == 201);
+    served.stop();
+
+    // It is what it was after a restart.
+    let again = Served::start(&data);
+    assert_eq!(backup()["attempts"], 2);
+    again.stop();
+}
+
+/// Waits until it is so.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < end, "in time, {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

@@ -1,0 +1,10 @@
+//! The box itself: what can be set ([`Settings`]).
+//!
+//! It decides what is set; it does not know what others do with it. Whoever starts the services
+//! gives each what it needs of [`Values`], at the start and after every change.
+
+mod error;
+mod settings;
+
+pub use error::{Error, Result};
+pub use settings::{DEFINITIONS, Definition, Setting, Settings, Source, Unit, Values};

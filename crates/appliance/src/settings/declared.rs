@@ -1,0 +1,167 @@
+//! All settings, declared once each. A new one is a line here, and whoever is given it.
+//!
+//! What must be known before the catalogue opens is in the configuration file instead. All settings
+//! take effect without a restart.
+
+use std::time::Duration;
+
+/// What a setting counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Seconds.
+    Seconds,
+    /// Hours.
+    Hours,
+    /// Days.
+    Days,
+    /// Whatever its meaning says.
+    Things,
+}
+
+impl Unit {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Seconds => "seconds",
+            Self::Hours => "hours",
+            Self::Days => "days",
+            Self::Things => "things",
+        }
+    }
+}
+
+/// What is known of a setting beside its value.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// Its name, in words with a point between.
+    pub key: &'static str,
+    /// What it counts.
+    pub unit: Unit,
+    /// What it is when nobody says.
+    pub default: u64,
+    /// The least that it may be.
+    pub least: u64,
+    /// The most that it may be.
+    pub most: u64,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// What a count of some unit is in the program.
+trait Held {
+    fn held(unit: Unit, count: u64) -> Self;
+}
+
+impl Held for Duration {
+    fn held(unit: Unit, count: u64) -> Self {
+        Self::from_secs(match unit {
+            Unit::Seconds | Unit::Things => count,
+            Unit::Hours => count * 3600,
+            Unit::Days => count * 86_400,
+        })
+    }
+}
+
+impl Held for u32 {
+    fn held(_: Unit, count: u64) -> Self {
+        // The bounds of settings are within it, as a test says.
+        Self::try_from(count).unwrap_or(Self::MAX)
+    }
+}
+
+macro_rules! held {
+    (Things) => {
+        u32
+    };
+    ($time:ident) => {
+        Duration
+    };
+}
+
+macro_rules! settings {
+    ($($field:ident: $unit:ident, $default:literal in $least:literal..=$most:literal,
+        $key:literal, $meaning:literal;)*) => {
+        /// All settings, as they are.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Values {
+            $(#[doc = $meaning] pub $field: held!($unit),)*
+        }
+
+        /// All settings, in the order of their keys.
+        pub static DEFINITIONS: &[Definition] = &[$(Definition {
+            key: $key,
+            unit: Unit::$unit,
+            default: $default,
+            least: $least,
+            most: $most,
+            meaning: $meaning,
+        }),*];
+
+        impl Values {
+            /// Of what each key has.
+            pub(super) fn of(count: impl Fn(&str) -> u64) -> Self {
+                Self { $($field: <held!($unit) as Held>::held(Unit::$unit, count($key)),)* }
+            }
+        }
+    };
+}
+
+settings! {
+    events_kept: Days, 365 in 0..=36_500, "events.kept",
+        "Events are removed after so many days; 0: never.";
+    idempotency_kept: Hours, 24 in 1..=720, "idempotency.kept",
+        "The same request with the same Idempotency-Key has the same answer for so many hours.";
+    jobs_attempts: Things, 1 in 1..=100, "jobs.attempts",
+        "How often a job is tried before it has failed.";
+    jobs_backoff: Seconds, 30 in 1..=86_400, "jobs.backoff",
+        "A job that failed is tried again after so many seconds, twice as many after each further failure.";
+    jobs_backoff_most: Seconds, 3600 in 1..=604_800, "jobs.backoff_most",
+        "The most seconds between two tries of a job.";
+    jobs_kept: Days, 365 in 0..=36_500, "jobs.kept",
+        "Jobs are removed, with their logs, so many days after they were over; 0: never.";
+    jobs_per_host: Things, 4 in 1..=1000, "jobs.per_host",
+        "How many jobs run at once on one host, of all nodes together.";
+    jobs_per_node: Things, 8 in 0..=1000, "jobs.per_node",
+        "How many jobs run at once on each node; with 0 none is begun.";
+    jobs_per_pool: Things, 4 in 1..=1000, "jobs.per_pool",
+        "How many jobs run at once on one pool, of all nodes together.";
+    login_forget: Seconds, 3600 in 60..=604_800, "login.forget",
+        "Failed logins are forgotten after so many seconds without another.";
+    login_free: Things, 3 in 1..=100, "login.free",
+        "So many failed logins of an account cost nothing; then one waits, longer each time.";
+    login_free_address: Things, 20 in 1..=10_000, "login.free_address",
+        "As login.free, of an address, behind which there may be many.";
+    login_wait_most: Seconds, 300 in 1..=86_400, "login.wait_most",
+        "The most seconds that one waits after a failed login.";
+    password_shortest: Things, 8 in 8..=128, "password.shortest",
+        "Characters that a new password has at least.";
+    sessions_idle: Seconds, 3600 in 60..=2_592_000, "sessions.idle",
+        "A session ends after so many seconds without use. Of sessions opened from now on.";
+    sessions_life: Seconds, 43_200 in 60..=31_536_000, "sessions.life",
+        "A session ends after so many seconds whatever happens. Of sessions opened from now on.";
+    sessions_per_user: Things, 100 in 1..=10_000, "sessions.per_user",
+        "Sessions that a user has at once; the one used longest ago makes room for one more.";
+    tokens_access: Seconds, 900 in 60..=86_400, "tokens.access",
+        "An access token lives for so many seconds; a JWT so long without use.";
+    tokens_refresh: Seconds, 43_200 in 60..=31_536_000, "tokens.refresh",
+        "An access token can be renewed for so many seconds; a JWT lives no longer.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_itself_and_within_its_bounds() {
+        for pair in DEFINITIONS.windows(2) {
+            assert!(pair[0].key < pair[1].key, "{} and {}", pair[0].key, pair[1].key);
+        }
+        for one in DEFINITIONS {
+            assert!((one.least..=one.most).contains(&one.default), "{}", one.key);
+            assert!(one.most <= u64::from(u32::MAX), "{}: counts are 32 bits wide", one.key);
+            assert!(one.meaning.ends_with('.'), "{}", one.key);
+            let is_word = |c: char| c.is_ascii_lowercase() || matches!(c, '.' | '_');
+            assert!(one.key.contains('.') && one.key.chars().all(is_word), "{}", one.key);
+        }
+    }
+}
