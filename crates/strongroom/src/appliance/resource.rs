@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{ColumnConstraint, ContentArrangement, Row, Table};
+use comfy_table::{ColumnConstraint, ContentArrangement, Row};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::Value;
@@ -94,10 +94,15 @@ pub(crate) fn has(item: &Value, field: &str) -> bool {
     at(item, field).is_some()
 }
 
-/// A table of rows, no wider than the terminal where there is one: text that is too long ends in
-/// `…` there.
-pub(crate) fn table(titles: &[&str], rows: Vec<Row>) -> Table {
-    let mut table = output::table(titles);
+/// Prints a table of these columns, no wider than the terminal where there is one: text that is
+/// too long ends in `…` there.
+pub(crate) fn print(
+    out: &mut dyn Write,
+    columns: &[(String, String)],
+    rows: Vec<Row>,
+) -> io::Result<()> {
+    let titles: Vec<&str> = columns.iter().map(|(title, _)| title.as_str()).collect();
+    let mut table = output::table(&titles);
     let width = output::width();
     for mut row in rows {
         if width.is_some() {
@@ -109,24 +114,15 @@ pub(crate) fn table(titles: &[&str], rows: Vec<Row>) -> Table {
         table.set_content_arrangement(ContentArrangement::Dynamic);
         table.set_width(width);
         table.set_truncation_indicator("…");
-        for (index, title) in titles.iter().enumerate().filter(|(_, t)| t.starts_with('>')) {
-            let _ = title;
+        // Half a number is none.
+        let numbers = titles.iter().enumerate().filter(|(_, title)| title.starts_with('>'));
+        for (index, _) in numbers {
             if let Some(column) = table.column_mut(index) {
                 column.set_constraint(ColumnConstraint::ContentWidth);
             }
         }
     }
-    table
-}
-
-/// Prints a table of these columns.
-pub(crate) fn print(
-    out: &mut dyn Write,
-    columns: &[(String, String)],
-    rows: Vec<Row>,
-) -> io::Result<()> {
-    let titles: Vec<&str> = columns.iter().map(|(title, _)| title.as_str()).collect();
-    print_table(out, &table(&titles, rows))
+    print_table(out, &table)
 }
 
 impl Resource {

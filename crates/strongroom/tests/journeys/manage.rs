@@ -354,6 +354,60 @@ fn ctrl_c_stops_the_job_that_the_command_began_and_no_other() {
     it.stop();
 }
 
+/// A mounted image that answers only while it is let.
+struct Mounted(Child);
+
+impl Mounted {
+    fn new(it: &Home, line: &str) -> Self {
+        let mut command = of_user(&it.data());
+        command.args(line.split_whitespace()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        assert!(first.starts_with("mounted at"), "{first}");
+        Self(child)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        self.signal(Signal::CONT);
+        self.signal(Signal::INT);
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn ctrl_c_stops_a_backup_in_the_midst_of_it() {
+    let it = Home::new();
+    std::fs::create_dir_all(it.path("source")).unwrap();
+    for n in 0..300 {
+        std::fs::write(it.path(&format!("source/{n}")), noise(n, 1000)).unwrap();
+    }
+    it.ends(0, "pool create own");
+    it.ends(0, "backup source --name s --pool ./own");
+    std::fs::create_dir(it.path("mnt")).unwrap();
+    let mounted = Mounted::new(&it, "mount s mnt --pool ./own");
+
+    // Whoever reads there waits.
+    mounted.signal(Signal::STOP);
+    let (mut backup, job) = running(&it, "backup mnt --name m", "backup");
+    kill_process(Pid::from_child(&backup), Signal::INT).unwrap();
+    let show = || it.json(&format!("jobs show {}", job["id"]));
+    let asked = (0..600).any(|_| show()["cancel"] == true);
+    assert!(asked, "Ctrl-C asks the appliance to stop the job");
+    mounted.signal(Signal::CONT);
+    assert_eq!(backup.wait().unwrap().code(), Some(130));
+    assert_eq!(show()["state"], "canceled");
+    assert_eq!(it.json("images list --count")["count"], 0, "nothing is left of it");
+    drop(mounted);
+    it.stop();
+}
+
 /// A command on a terminal of its own: what it wants typed is typed when it asks.
 fn on_terminal(home: &Path, line: &str, answers: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut script = tool("script");
