@@ -479,6 +479,51 @@ fn secrets_are_asked_for_on_a_terminal_and_nowhere_else() {
     assert!(!String::from_utf8_lossy(&output.stderr).contains("Password"));
 }
 
+/// The code that an authenticator app shows now for a secret in base 32 (RFC 6238).
+fn code_of(secret: &str) -> String {
+    use aws_lc_rs::hmac::{HMAC_SHA1_FOR_LEGACY_USE_ONLY, Key, sign};
+    let secret =
+        data_encoding::BASE32_NOPAD.decode(secret.trim_end_matches('=').as_bytes()).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let step = (now.as_secs() / 30).to_be_bytes();
+    let tag = sign(&Key::new(HMAC_SHA1_FOR_LEGACY_USE_ONLY, &secret), &step);
+    let at = usize::from(tag.as_ref()[19] & 15);
+    let part: [u8; 4] = tag.as_ref()[at..at + 4].try_into().unwrap();
+    format!("{:06}", (u32::from_be_bytes(part) & 0x7fff_ffff) % 1_000_000)
+}
+
+#[test]
+fn a_second_factor_is_asked_for_and_never_stands_on_the_command_line() {
+    let it = Home::new();
+    let served = it.served.as_ref().unwrap();
+    let (url, print) = (&served.told["urls"][0], &served.told["certificate_sha256"]);
+    it.write("pw", served.told["passphrase"].as_str().unwrap());
+    let login = format!(
+        "login {} --fingerprint {} --password-file pw",
+        url.as_str().unwrap(),
+        print.as_str().unwrap()
+    );
+    it.ends(0, &login);
+    let secret = it.json("me second-factor enrol")["secret"].as_str().unwrap().to_owned();
+    it.write("code", &code_of(&secret));
+    let codes = it.json("me second-factor confirm --code-file code")["recovery_codes"].clone();
+    let code = |at: usize| codes[at].as_str().unwrap().to_owned();
+    assert!(it.text("users list").contains("yes"));
+
+    let why = it.refused(6, &login);
+    assert!(why.contains("second factor"), "{why}");
+    let home = it.home.path();
+    let (ended, seen) = on_terminal(home, &login, &[("Code of the second factor: ", &code(0))]);
+    assert!(ended == Some(0) && !seen.contains(&code(0)), "{seen}");
+    it.write("code", &code(1));
+    it.ends(0, &format!("{login} --code-file code"));
+    it.refused(6, &format!("{login} --code-file code"));
+    assert!(it.refused(2, "me second-factor remove --password-file pw").contains("--yes"));
+    it.ends(0, "me second-factor remove --password-file pw --yes");
+    it.ends(0, &login);
+    it.stop();
+}
+
 #[test]
 fn tables_fit_the_terminal() {
     let it = Home::new();
