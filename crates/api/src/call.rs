@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use strongroom_catalog::Record;
+use strongroom_catalog::jobs::Request;
 use strongroom_catalog::list::{Count, Page, Scope};
 use strongroom_identity::{Object, Principal, Right};
 
@@ -21,6 +22,7 @@ pub struct Call {
     operation: &'static str,
     need: Need,
     origin: strongroom_identity::Origin,
+    request: Option<Request>,
 }
 
 impl Call {
@@ -30,9 +32,10 @@ impl Call {
         caller: Caller,
         object: Object,
         parts: &Parts,
+        request: Option<Request>,
     ) -> Self {
         let origin = access::origin(parts);
-        Self { app, caller, object, operation: route.id(), need: route.need(), origin }
+        Self { app, caller, object, operation: route.id(), need: route.need(), origin, request }
     }
 
     /// The services.
@@ -56,6 +59,11 @@ impl Call {
     /// From where they ask.
     pub fn origin(&self) -> &strongroom_identity::Origin {
         &self.origin
+    }
+
+    /// The request itself, if it came with a key because it may be sent again.
+    pub fn request(&self) -> Option<&Request> {
+        self.request.as_ref()
     }
 
     /// The operation's id.

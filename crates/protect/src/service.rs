@@ -1,7 +1,7 @@
 //! What others ask for, each as a job.
 
 use serde::Serialize;
-use strongroom_catalog::jobs::{Job, NewJob};
+use strongroom_catalog::jobs::{Job, NewJob, Request};
 use strongroom_catalog::pools;
 use strongroom_storage::Storage;
 
@@ -24,6 +24,8 @@ pub struct Asker {
     pub priority: i64,
     /// How often it is tried; with 0 as often as jobs usually are ([`crate::Limits`]).
     pub attempts: u32,
+    /// The request, if it may be sent again: that finds the same job.
+    pub request: Option<Request>,
 }
 
 /// The service: jobs over pools and images. Cheap to clone.
@@ -82,6 +84,7 @@ impl Protect {
             object,
             parameters,
             attempts: asker.attempts,
+            request: asker.request,
             ..NewJob::default()
         };
         self.engine.submit(new).await

@@ -37,7 +37,7 @@ pub(super) fn group() -> Group {
 
 /// A job.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Job {
+pub(crate) struct Job {
     /// Its number.
     pub(super) id: i64,
     /// What it does.
@@ -148,7 +148,7 @@ impl From<jobs::Job> for Job {
 }
 
 /// The answer to a request that a job does.
-pub(super) fn accepted(job: jobs::Job) -> Accepted<Job> {
+pub(crate) fn accepted(job: jobs::Job) -> Accepted<Job> {
     Accepted { location: format!("/v1/jobs/{}", job.id), job: job.into() }
 }
 

@@ -18,6 +18,7 @@ mod system;
 mod users;
 mod work;
 
+pub(crate) use self::jobs::accepted;
 use crate::route::Routes;
 
 /// All native routes.

@@ -83,6 +83,7 @@ fn asker(call: &Call, priority: i64) -> Result<Asker> {
         user_name: who.name.clone(),
         priority,
         attempts: 0,
+        request: call.request().cloned(),
     })
 }
 

@@ -188,20 +188,30 @@ async fn answer(
         Some(key) => Some(idempotency::begin(&app, &caller, &key, &digest).await?),
         None => None,
     };
-    if let Some(idempotency::Begun::Before(answer)) = begun {
-        return Ok(answer);
-    }
-    let call =
-        Call::new(app.clone(), route, caller.clone(), permit.object.clone(), &received.parts);
-    let response = route.run.run(call, received).await;
-    let response = response.unwrap_or_else(IntoResponse::into_response);
+    let (entry, before) = match begun {
+        Some(idempotency::Begun::Before(answer)) => return Ok(answer),
+        Some(idempotency::Begun::CutOff(entry, answer)) => (Some(entry), Some(answer)),
+        Some(idempotency::Begun::Now(entry)) => (Some(entry), None),
+        None => (None, None),
+    };
+    let response = match before {
+        Some(answer) => answer,
+        None => {
+            let request = entry.as_ref().map(|entry| entry.request().clone());
+            let object = permit.object.clone();
+            let call =
+                Call::new(app.clone(), route, caller.clone(), object, &received.parts, request);
+            let response = route.run.run(call, received).await;
+            response.unwrap_or_else(IntoResponse::into_response)
+        }
+    };
     if writes && !route.recorded_by_service {
         let why = response.extensions().get::<Code>().map(|code| code.text());
         access::record(&app, route, &caller, &permit.object, &place, why).await;
     }
-    match begun {
-        Some(idempotency::Begun::Now(entry)) => Ok(entry.end(&app, response).await),
-        _ => Ok(response),
+    match entry {
+        Some(entry) => Ok(entry.end(&app, response).await),
+        None => Ok(response),
     }
 }
 

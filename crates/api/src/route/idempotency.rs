@@ -4,6 +4,11 @@
 //! there; the same request sent again is answered from it, another one is refused. An answer that
 //! says the appliance failed is not kept: sent again, the request is tried again. Answers are
 //! sealed, for some hold a secret that is shown once.
+//!
+//! A process may end between what a request does and its answer. What a job does is safe from that:
+//! the job is noted in the row by the transaction that queues it ([`Request`]), and the request
+//! sent again is answered with it. Other requests are then done again, which their names notice;
+//! only a key that nobody got to see may be left over.
 
 use std::time::Duration;
 
@@ -15,11 +20,14 @@ use http::{HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strongroom_catalog::{Error, Record, Row, Sql};
+use strongroom_catalog::jobs::{self, Request};
+use strongroom_catalog::{Catalog, Error, Record, Row, Sql};
 
+use super::answer::Answer;
 use super::part::Received;
 use crate::access::Caller;
 use crate::app::App;
+use crate::native::accepted;
 use crate::problem::{Code, Problem, Result};
 
 /// The longest key.
@@ -35,15 +43,12 @@ pub(super) enum Begun {
     Now(Entry),
     /// This is how it was answered.
     Before(Response),
+    /// It made a job, and was cut off before it was answered: that is still to be told.
+    CutOff(Entry, Response),
 }
 
 /// A request that is being worked on.
-pub(super) struct Entry {
-    user: i64,
-    key: String,
-    /// When it began: another may have taken it over since.
-    began: i64,
-}
+pub(super) struct Entry(Request);
 
 struct Kept {
     request: Vec<u8>,
@@ -118,7 +123,7 @@ pub(super) async fn begin(app: &App, caller: &Caller, key: &str, request: &[u8])
     let kept: Option<Kept> = if new { None } else { tx.find_one(found).await? };
     tx.commit().await?;
     if new {
-        return Ok(Begun::Now(Entry { user, key: key.to_owned(), began: now_us }));
+        return Ok(Begun::Now(Entry::new(user, key, now_us)));
     }
     let kept = kept.ok_or(Error::NotFound { what: "idempotency key" })?;
     if kept.request != request {
@@ -130,10 +135,33 @@ pub(super) async fn begin(app: &App, caller: &Caller, key: &str, request: &[u8])
         let text = format!("the same request is being worked on since {since}: try again later");
         return Err(Problem::new(Code::InProgress, text).retry_after(1));
     };
-    Ok(Begun::Before(open(app, &answer)?))
+    let Some(job) = Request::job(&answer) else {
+        return Ok(Begun::Before(open(app, &answer)?));
+    };
+    let mut response = accepted(jobs::find(app.catalog(), job).await?).respond();
+    replayed(&mut response);
+    Ok(Begun::CutOff(Entry::new(user, key, kept.created_at), response))
+}
+
+/// Forgets requests without an answer, for a process that knows that no other is at work: sent
+/// again, they are done again at once.
+///
+/// # Errors
+/// Those of the database.
+pub async fn forget_cut_off(catalog: &Catalog) -> Result<u64, Error> {
+    catalog.execute(Sql::new("DELETE FROM idempotency WHERE answer IS NULL")).await
 }
 
 impl Entry {
+    fn new(user_id: i64, key: &str, began: i64) -> Self {
+        Self(Request { user_id, key: key.to_owned(), began })
+    }
+
+    /// What it is known by.
+    pub(super) fn request(&self) -> &Request {
+        &self.0
+    }
+
     /// Keeps the answer. Should that fail, the answer is given all the same; only a repetition
     /// would then be told that the request is being worked on.
     pub(super) async fn end(self, app: &App, response: Response) -> Response {
@@ -147,7 +175,7 @@ impl Entry {
         };
         let sql = if parts.status.is_server_error() || parts.status == StatusCode::TOO_MANY_REQUESTS
         {
-            Ok(Sql::new("DELETE FROM idempotency WHERE"))
+            Ok(Sql::new("DELETE FROM idempotency WHERE answer IS NULL AND"))
         } else {
             let header = |name| {
                 let value: Option<&HeaderValue> = parts.headers.get(name);
@@ -168,7 +196,8 @@ impl Entry {
         let kept = match sql {
             Ok(sql) => {
                 let sql = sql.and(" user_id = ? AND key = ? AND created_at = ?");
-                let sql = sql.bind(self.user).bind(self.key).bind(self.began);
+                let Request { user_id, key, began } = self.0;
+                let sql = sql.bind(user_id).bind(key).bind(began);
                 app.catalog().execute(sql).await.map(|_| ()).map_err(Problem::from)
             }
             Err(problem) => Err(problem),
@@ -203,7 +232,10 @@ fn open(app: &App, kept: &str) -> Result<Response> {
             response.headers_mut().insert(name, value);
         }
     }
-    let replayed = HeaderValue::from_static("true");
-    response.headers_mut().insert("idempotency-replayed", replayed);
+    replayed(&mut response);
     Ok(response)
+}
+
+fn replayed(response: &mut Response) {
+    response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
 }

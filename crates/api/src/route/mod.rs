@@ -30,6 +30,7 @@ pub use self::dispatch::LetThrough;
 pub(crate) use self::dispatch::nowhere;
 pub use self::handler::Handler;
 use self::handler::{Run, Typed};
+pub use self::idempotency::forget_cut_off;
 pub(crate) use self::listing::narrowed;
 pub use self::part::{Body, IfMatch, Listed, Listing, Part, Path, Query, RangeHeader, Received};
 pub use self::shape::Shape;

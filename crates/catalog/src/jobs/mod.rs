@@ -20,6 +20,7 @@
 mod claim;
 mod held;
 mod queue;
+mod request;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ pub use self::held::{Beat, End, Lease, asked_to_stop, beat, checkpoint, finish, 
 pub use self::queue::{
     Cancel, cancel, changed_since, find, last_change, log, purge, submit, submit_in,
 };
+pub use self::request::Request;
 
 use crate::db::{Engine, Tx};
 use crate::events::{self, NewEvent, Severity};
@@ -171,6 +173,8 @@ pub struct NewJob {
     pub run_at: Option<Timestamp>,
     /// Not begun after then.
     pub run_until: Option<Timestamp>,
+    /// The request that asks for it, if that may be sent again.
+    pub request: Option<Request>,
 }
 
 /// A job.

@@ -52,6 +52,9 @@ pub async fn submit_in(tx: &mut Tx, new: NewJob) -> Result<Job> {
     let sql = sql.bind(new.object).bind(new.parameters.to_string()).bind(new.attempts.max(1));
     let sql = sql.bind(alone).bind(now).bind(run_at).bind(new.run_until).bind(now);
     let id = tx.insert(sql.bind(search.to_lowercase())).await?;
+    if let Some(request) = &new.request {
+        request.note(tx, id).await?;
+    }
     let job = read(tx, id).await?;
     tell(tx, &job).await?;
     Ok(job)
