@@ -6,14 +6,15 @@ mod common;
 use std::fs;
 use std::time::Duration;
 
-use common::{Bed, asker, assert_same, over, quick};
+use common::{Bed, asker, assert_same, job, over, quick};
+use strongroom_catalog::jobs::{self, Worker};
 use strongroom_catalog::list::Scope;
 use strongroom_catalog::{events, testing};
 use strongroom_protect::works::{
     BackupParameters, CheckParameters, DiskParameters, ForgetParameters, GcParameters,
     ImportParameters, RestoreParameters, ScrubParameters,
 };
-use strongroom_protect::{Asker, State};
+use strongroom_protect::{Asker, NewJob, State};
 use strongroom_storage::{NewPool, PoolSecret, Rules};
 use zeroize::Zeroizing;
 
@@ -167,6 +168,54 @@ async fn files_that_can_not_be_read_are_named_and_the_rest_is_kept() {
         assert_eq!(made.result.unwrap()["files"].as_u64(), Some(3));
         let log = protect.engine().log(job.id, 0, 99).await.unwrap();
         assert!(log.iter().any(|line| line.message.contains("missing")), "{log:?}");
+        protect.engine().drain(Duration::from_secs(5)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_is_decided_once_however_often_the_job_is_taken_up() {
+    testing::each(|catalog| async move {
+        let bed = Bed::new(&catalog).await;
+        let pool = bed.pool("main").await;
+        let protect = bed.protect(quick()).await;
+        bed.files("source", 3, 1000);
+        let mut images = Vec::new();
+        for round in 0..3 {
+            fs::write(bed.path("source/d1/f1"), [round; 3000]).unwrap();
+            let paths = vec![bed.text("source")];
+            let what = BackupParameters { paths, ..BackupParameters::default() };
+            let job = protect.backup(asker(), pool, what).await.unwrap();
+            let made = over(&protect, &job, State::Succeeded).await.result.unwrap();
+            images
+                .push((made["image"].as_i64().unwrap(), made["root"].as_str().unwrap().to_owned()));
+        }
+        protect.engine().drain(Duration::from_secs(5)).await;
+
+        // One decided when there were two images, forgot the first of them, and died.
+        let rules = Rules { last: 1, ..Rules::default() };
+        let what = ForgetParameters { rules, ..ForgetParameters::default() };
+        let new = NewJob {
+            pool_id: Some(pool),
+            node: bed.storage.node().into(),
+            ..job("forget", serde_json::to_value(&what).unwrap())
+        };
+        let queued = jobs::submit(&catalog, new).await.unwrap();
+        let (name, node, kinds) = ("dead", bed.storage.node(), &["forget"][..]);
+        let lease = Duration::ZERO;
+        let (per_pool, per_host) = (1, 1);
+        let dead = Worker { name, node, kinds, not_pools: &[], lease, per_pool, per_host };
+        let claim = jobs::claim(&catalog, &dead).await.unwrap().unwrap();
+        let decided = serde_json::json!({"kept": 1, "going": [images[0]]});
+        assert!(jobs::checkpoint(&catalog, &claim.lease, &decided).await.unwrap());
+        bed.storage.forget_images(&[images[0].0]).await.unwrap();
+
+        let protect = bed.protect(quick()).await;
+        let result = over(&protect, &queued, State::Succeeded).await.result.unwrap();
+        assert_eq!(result["forgotten"], serde_json::json!([images[0].1]));
+        for (id, _) in &images[1..] {
+            bed.storage.image(*id).await.expect("it was to stay");
+        }
         protect.engine().drain(Duration::from_secs(5)).await;
     })
     .await;
