@@ -36,7 +36,7 @@ pub struct Options {
     /// How often it looks for something to do, and writes down how far jobs are.
     pub tick: Duration,
     /// How long a pool that another process has is left to that one; twice as long each further
-    /// time, up to 32 times as long.
+    /// time, up to 32 times as long, and never longer than the lease.
     pub elsewhere: Duration,
     /// Whether no other engine can be alive when this one starts: then what was running is taken
     /// up at once, and not when its lease ends.

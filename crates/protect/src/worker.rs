@@ -244,6 +244,8 @@ fn note_elsewhere(inner: &Inner, pool: i64, is_elsewhere: bool) {
     }
     let times = elsewhere.get(&pool).map_or(1, |before| before.times.saturating_add(1));
     let wait = inner.options.elsewhere.saturating_mul(1 << (times - 1).min(5));
+    // That process may have died since: then its pool is free as soon as its jobs are.
+    let wait = wait.min(inner.options.lease);
     elsewhere.insert(pool, Elsewhere { times, until: Instant::now() + wait });
 }
 

@@ -1,9 +1,10 @@
 //! The server's certificate: read from files, made when there is none, replaced without a restart.
 
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
 use rustls::crypto::aws_lc_rs;
@@ -24,6 +25,17 @@ pub struct Certificate {
     certificate: PathBuf,
     key: PathBuf,
     current: RwLock<Arc<CertifiedKey>>,
+    looked: Mutex<Looked>,
+}
+
+/// By what a file that was replaced is told: when it was changed, its length and its number.
+type Stamp = Option<(SystemTime, u64, u64)>;
+
+/// The files as they were when they were last read, and when they were last looked at.
+#[derive(Debug)]
+struct Looked {
+    read: [Stamp; 2],
+    last: [Stamp; 2],
 }
 
 impl Certificate {
@@ -32,8 +44,10 @@ impl Certificate {
     /// # Errors
     /// [`Error::File`]; [`Error::Certificate`] also when they don't belong together.
     pub fn open(certificate: &Path, key: &Path) -> Result<Self> {
+        let now = [stamp(certificate), stamp(key)];
         let current = RwLock::new(Arc::new(read(certificate, key)?));
-        Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), current })
+        let looked = Mutex::new(Looked { read: now, last: now });
+        Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), current, looked })
     }
 
     /// As [`Certificate::open`]; when there are no such files, they are made: a certificate signed
@@ -54,9 +68,33 @@ impl Certificate {
     /// # Errors
     /// [`Error::File`], [`Error::Certificate`].
     pub fn reload(&self) -> Result<()> {
+        let now = [stamp(&self.certificate), stamp(&self.key)];
+        *self.looked() = Looked { read: now, last: now };
         let new = Arc::new(read(&self.certificate, &self.key)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
+    }
+
+    /// To be called now and then: reads the files again when they were replaced, and are since the
+    /// last call as they are now: there are two, which nobody replaces at once. Whether it did.
+    ///
+    /// # Errors
+    /// As [`Certificate::reload`], once for each change.
+    pub fn refresh(&self) -> Result<bool> {
+        let now = [stamp(&self.certificate), stamp(&self.key)];
+        let settled = {
+            let mut looked = self.looked();
+            let last = std::mem::replace(&mut looked.last, now);
+            now != looked.read && now == last
+        };
+        if settled {
+            self.reload()?;
+        }
+        Ok(settled)
+    }
+
+    fn looked(&self) -> std::sync::MutexGuard<'_, Looked> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The SHA-256 of the certificate, by which a person can tell it.
@@ -67,6 +105,11 @@ impl Certificate {
         });
         digest.unwrap_or_default().join(":")
     }
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let meta = path.metadata().ok()?;
+    Some((meta.modified().ok()?, meta.len(), meta.ino()))
 }
 
 fn aws_lc_rs_digest(bytes: &[u8]) -> Vec<u8> {
@@ -169,6 +212,28 @@ mod tests {
         make(&cert, &key, &["backup.example".into()]).unwrap();
         first.reload().unwrap();
         assert_ne!(first.fingerprint(), before);
+    }
+
+    #[test]
+    fn files_that_were_replaced_are_noticed_when_both_are_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        let shown = Certificate::open_or_make(&cert, &key, &[]).unwrap();
+        assert!(!shown.refresh().unwrap());
+        let (before, new) = (shown.fingerprint(), dir.path().join("new"));
+        make(&new, &dir.path().join("new.key"), &[]).unwrap();
+        std::fs::rename(&new, &cert).unwrap();
+        assert!(!shown.refresh().unwrap(), "the key may be on its way");
+        std::fs::rename(dir.path().join("new.key"), &key).unwrap();
+        assert!(!shown.refresh().unwrap());
+        assert!(shown.refresh().unwrap());
+        assert_ne!(shown.fingerprint(), before);
+        assert!(!shown.refresh().unwrap());
+        // What can't be used is told of once.
+        std::fs::write(&cert, "nothing").unwrap();
+        shown.refresh().unwrap();
+        shown.refresh().unwrap_err();
+        assert!(!shown.refresh().unwrap());
     }
 
     #[test]

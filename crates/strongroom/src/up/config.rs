@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
@@ -31,7 +32,8 @@ const TEMPLATE: &str = "\
 # database = \"catalogue.db\"
 
 # The certificate with its chain, and its private key, as PEM; paths from this directory. They are
-# made when both are missing. SIGHUP reads them again.
+# made when both are missing. When they are replaced, they are read again within seconds, or at
+# SIGHUP.
 # certificate = \"tls/cert.pem\"
 # key = \"tls/key.pem\"
 
@@ -40,6 +42,10 @@ const TEMPLATE: &str = "\
 
 # How many clients may be connected at once. Idle ones give way to new ones.
 # connections = 2048
+
+# With PostgreSQL: how many seconds nothing is heard of another node before this one takes up its
+# jobs, 2 to 3600. The clocks of the machines don't matter.
+# takeover = 30
 ";
 
 /// What can be configured.
@@ -53,9 +59,17 @@ pub(super) struct Config {
     pub(super) key: Option<PathBuf>,
     pub(super) names: Vec<String>,
     pub(super) connections: Option<usize>,
+    takeover: Option<u64>,
 }
 
 impl Config {
+    /// How long another node may be silent.
+    pub(super) fn takeover(&self) -> Result<Option<Duration>> {
+        let Some(seconds) = self.takeover else { return Ok(None) };
+        anyhow::ensure!((2..=3600).contains(&seconds), "takeover: it takes 2 to 3600 seconds");
+        Ok(Some(Duration::from_secs(seconds)))
+    }
+
     /// Reads it; makes it when there is none.
     pub(super) fn open(data: &Path) -> Result<Self> {
         let path = data.join(NAME);
@@ -94,7 +108,8 @@ mod tests {
         let keys: Vec<_> = keys.filter(|line| line.contains(" = ")).collect();
         let config: Config = toml::from_str(&keys.join("\n")).unwrap();
         assert_eq!(config.connections, Some(2048));
-        assert_eq!(keys.len(), 7);
+        assert_eq!(config.takeover().unwrap(), Some(Duration::from_secs(30)));
+        assert_eq!(keys.len(), 8);
     }
 
     #[test]

@@ -25,6 +25,8 @@ use crate::exit::{Context, Done};
 
 /// How long running jobs have to come to a point where they can be taken up again.
 const DRAIN: Duration = Duration::from_secs(20);
+/// How often the certificate's files are looked at.
+const LOOK: Duration = Duration::from_secs(2);
 /// How long requests that are being answered have after that.
 const GRACE: Duration = Duration::from_secs(8);
 
@@ -33,8 +35,8 @@ const GRACE: Duration = Duration::from_secs(8);
 #[command(after_help = "\
 The first run makes all that is missing in the data directory: a configuration file with every key
 explained, the catalogue, a pool `main`, a certificate of its own, and the user `admin`, whose
-passphrase is printed once. SIGTERM stops it: jobs that run go on at the next start. SIGHUP reads the
-certificate again.
+passphrase is printed once. SIGTERM stops it: jobs that run go on at the next start. A certificate
+that is replaced is read again within seconds, or at SIGHUP.
 
 Examples:
   strongroom up
@@ -96,6 +98,7 @@ async fn serve(context: &Context, args: &Args) -> Result<Done> {
         let catalog = catalog.clone();
         async move { catalog.answers().await.is_ok() }
     });
+    let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
             _ = term.recv() => break,
@@ -105,6 +108,7 @@ async fn serve(context: &Context, args: &Args) -> Result<Done> {
                 running.reload();
                 notify::ready(&status);
             }
+            _ = look.tick() => running.refresh(),
         }
     }
     notify::stopping("Stopping: jobs that run come to a point where they can go on");

@@ -48,6 +48,7 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     let data = directory(&args.data)?;
     let lock = Lock::take(&data)?;
     let config = Config::open(&data)?;
+    let takeover = config.takeover()?;
 
     let database = args.database.clone().or(config.database);
     let address = match database {
@@ -97,7 +98,14 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
         file.close()?;
     }
     // The lock keeps all others from a catalogue in a file.
-    let options = Options { sole: catalog.engine() == Engine::Sqlite, ..Options::default() };
+    let sole = catalog.engine() == Engine::Sqlite;
+    if sole {
+        strongroom_api::route::forget_cut_off(&catalog).await?;
+    }
+    let mut options = Options { sole, ..Options::default() };
+    if let Some(lease) = takeover {
+        options.lease = lease;
+    }
     let protect = Protect::start(storage, options).await?;
     let settings = Settings::open(identity.clone()).await?;
     let following = follow(&settings, &identity, protect.engine());
@@ -131,6 +139,15 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
         following,
         _lock: lock,
     })
+}
+
+/// Says what came of reading the certificate again.
+fn told(read: strongroom_api::Result<bool>) {
+    match read {
+        Ok(true) => tracing::info!("the certificate was read again"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(%error, "the certificate stays as it was"),
+    }
 }
 
 /// Makes a directory for its owner alone, and gives its absolute path.
@@ -210,10 +227,12 @@ impl Running {
 
     /// Reads the certificate again.
     pub(super) fn reload(&self) {
-        match self.certificate.reload() {
-            Ok(()) => tracing::info!("the certificate was read again"),
-            Err(error) => tracing::error!(%error, "the certificate stays as it was"),
-        }
+        told(self.certificate.reload().map(|()| true));
+    }
+
+    /// Reads the certificate again if its files were replaced.
+    pub(super) fn refresh(&self) {
+        told(self.certificate.refresh());
     }
 
     /// Ends: no new work, jobs go back to the queue, requests are answered.
