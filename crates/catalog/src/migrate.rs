@@ -126,6 +126,8 @@ async fn copy(catalog: &Catalog, file: &Path, version: i64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use sqlx::Connection;
+
     use super::*;
     use crate::{Address, testing};
 
@@ -218,6 +220,56 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let mode = std::fs::metadata(&copy).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    /// All rows of all tables of a file, and the schema itself.
+    async fn everything(path: &Path) -> Vec<String> {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).read_only(true);
+        let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+        let schema = "SELECT name, type || ' ' || name || ' ' || COALESCE(sql, '') \
+                      FROM sqlite_schema ORDER BY name";
+        let schema: Vec<(String, String)> =
+            sqlx::query_as(schema).fetch_all(&mut connection).await.unwrap();
+        let mut all = Vec::new();
+        for (name, text) in schema {
+            if text.starts_with("table ") && !text.contains("VIRTUAL") {
+                let columns = format!(
+                    "SELECT COALESCE(group_concat('quote(' || name || ')', \
+                                       '||'' ''||'), '1') FROM pragma_table_info('{name}')"
+                );
+                let columns: String = sqlx::query_scalar(sqlx::AssertSqlSafe(columns))
+                    .fetch_one(&mut connection)
+                    .await
+                    .unwrap();
+                let rows = format!("SELECT {columns} FROM \"{name}\" ORDER BY 1");
+                let rows: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(rows))
+                    .fetch_all(&mut connection)
+                    .await
+                    .unwrap();
+                all.extend(rows.into_iter().map(|row| format!("{name}: {row}")));
+            }
+            all.push(text);
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn a_file_of_schema_1_stays_as_it_was_when_a_step_fails() {
+        let golden = "../../tests/golden/catalogue-v1/sqlite/catalogue.db";
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(golden);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalogue.db");
+        std::fs::copy(golden, &path).unwrap();
+        let before = everything(&path).await;
+        assert!(before.iter().any(|line| line.starts_with("jobs: ")), "{before:?}");
+        let bad = "ALTER TABLE jobs ADD COLUMN late BIGINT; UPDATE jobs SET state = 'lost'; \
+                   DELETE FROM images; INSERT INTO nowhere VALUES (1);";
+        let steps_and_bad: Vec<&str> = STEPS.iter().copied().chain([bad]).collect();
+        let catalog = Catalog::connect(&Address::Sqlite(path.clone())).await.unwrap();
+        steps(&catalog, Some(&path), &steps_and_bad).await.unwrap_err();
+        catalog.close().await;
+        assert_eq!(everything(&path).await, before);
+        assert_eq!(everything(&dir.path().join("catalogue.db.schema-1")).await, before);
     }
 
     #[tokio::test]

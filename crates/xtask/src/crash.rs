@@ -8,6 +8,9 @@ use clap::Args;
 
 use crate::{packages, run, workspace};
 
+/// Jobs of all kinds that the appliance does while it is killed.
+const JOBS: u64 = 200;
+
 /// How much to crash.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
@@ -23,9 +26,13 @@ pub(crate) struct Options {
     /// How many times to kill the real binary; 0 leaves this out.
     #[arg(long, default_value_t = 1000)]
     kills: u64,
+    /// How many times to kill the appliance while it does 200 jobs of all kinds; then two of three
+    /// nodes on PostgreSQL that do as many; 0 leaves both out.
+    #[arg(long, default_value_t = 60)]
+    appliance_kills: u64,
 }
 
-/// Runs both proofs, optimised, and prints what came of each.
+/// Runs the proofs, optimised, and prints what came of each.
 pub(crate) fn crash(options: &Options) -> Result<ExitCode> {
     packages::ensure(packages::FOR_TESTS)?;
     let mut simulated = test("strongroom-engine", "crash");
@@ -52,6 +59,20 @@ pub(crate) fn crash(options: &Options) -> Result<ExitCode> {
         let mut kill = test("strongroom", "kill");
         kill.env("STRONGROOM_KILLS", options.kills.to_string());
         proofs.push(("SIGKILL of the real binary", format!("{} kills", options.kills), kill));
+    }
+    if options.appliance_kills > 0 && options.seed.is_none() {
+        let kills = options.appliance_kills;
+        for (proof, name, kills) in [
+            ("SIGKILL of the appliance", "crash::", kills),
+            ("SIGKILL of two of three nodes", "nodes::", 2),
+        ] {
+            let mut appliance = test("strongroom", "appliance");
+            appliance.arg(name);
+            appliance.env("STRONGROOM_APPLIANCE_KILLS", kills.to_string());
+            appliance.env("STRONGROOM_APPLIANCE_JOBS", JOBS.to_string());
+            let amount = format!("{kills} kills, {JOBS} jobs");
+            proofs.push((proof, amount, appliance));
+        }
     }
 
     let mut rows = Vec::new();

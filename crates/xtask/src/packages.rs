@@ -21,6 +21,7 @@ const fn package(name: &'static str, probe: &'static str) -> Package {
 pub(crate) const FOR_TESTS: &[Package] = &[
     package("acl", "setfacl"),
     package("attr", "setfattr"),
+    package("curl", "curl"),
     package("e2fsprogs", "mkfs.ext4"),
     package("fuse3", "fusermount3"),
     package("libcap2-bin", "setcap"),
