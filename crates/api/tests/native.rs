@@ -7,6 +7,7 @@ use std::fs;
 
 use http::Request;
 use serde_json::json;
+use strongroom_catalog::Sql;
 use support::Appliance;
 
 #[tokio::test]
@@ -103,6 +104,42 @@ async fn a_key_makes_a_repeated_request_harmless() {
     // With the secret one is that user.
     let me = appliance.call(&secret, "GET", "/v1/me", None).await.json();
     assert_eq!((&me["name"], &me["via"]), (&json!("admin"), &json!("key")));
+}
+
+#[tokio::test]
+async fn a_job_is_found_again_by_a_request_that_was_cut_off() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let body =
+        json!({"name": "main", "path": appliance.dir.path().join("pool"), "encrypted": false});
+    let made = appliance.call(&token, "POST", "/v1/pools", Some(body)).await;
+    let path = format!("/v1/pools/{}/check", made.json()["pool"]["id"]);
+    let key = [("idempotency-key", "k-1")];
+    let ask = || appliance.call_with(&token, "POST", &path, Some(json!({})), &key);
+    let first = ask().await;
+    assert_eq!(first.status, 202, "{}", String::from_utf8_lossy(&first.body));
+    // As a process leaves it that ends between the job and the answer.
+    let catalog = appliance.app.catalog();
+    let noted = format!("job {}", first.json()["id"]);
+    let cut_off = Sql::new("UPDATE idempotency SET status = NULL, answer = ?").bind(noted);
+    catalog.execute(cut_off).await.unwrap();
+    let again = ask().await;
+    assert_eq!((again.status, &again.json()["id"]), (202, &first.json()["id"]));
+    assert_eq!(again.headers["location"], first.headers["location"]);
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    let jobs = appliance.call(&token, "GET", "/v1/jobs?count=true", None).await.json();
+    assert_eq!(jobs["count"], 1, "{jobs}");
+    // From now on the answer is kept like any other.
+    let kept = catalog.rows(Sql::new("SELECT status FROM idempotency")).await.unwrap().remove(0);
+    assert_eq!({ kept }.take::<i64>().unwrap(), 202);
+    assert_eq!(ask().await.json()["id"], first.json()["id"]);
+
+    // One that was cut off before it did anything is done by the next process that is alone.
+    let nothing = Sql::new("UPDATE idempotency SET status = NULL, answer = NULL");
+    catalog.execute(nothing).await.unwrap();
+    assert_eq!((ask().await.status, ask().await.code()), (409, "in_progress".into()));
+    strongroom_api::route::forget_cut_off(catalog).await.unwrap();
+    assert_ne!(ask().await.json()["id"], first.json()["id"]);
 }
 
 #[tokio::test]

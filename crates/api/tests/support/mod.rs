@@ -1,4 +1,4 @@
-//! An appliance for tests: a catalogue in a file, an administrator, and the router over it.
+//! An appliance for tests: a catalogue, an administrator, and the router over it.
 #![allow(dead_code, clippy::unwrap_used, reason = "shared by tests, each of which uses a part")]
 
 use std::sync::Arc;
@@ -10,11 +10,17 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use strongroom_api::{App, KeySealer};
 use strongroom_appliance::Settings;
-use strongroom_catalog::{Address, Catalog};
+use strongroom_catalog::Engine;
+use strongroom_catalog::testing::Fresh;
 use strongroom_identity::{ApplianceKey, Identity, Principal};
 use strongroom_protect::{Options, Protect};
 use strongroom_storage::Storage;
 use tower::ServiceExt;
+
+/// The database: PostgreSQL for the tests in `postgres.rs`, which are those of the other files.
+fn engine() -> Engine {
+    if module_path!().starts_with("postgres::") { Engine::Postgres } else { Engine::Sqlite }
+}
 
 pub(crate) struct Appliance {
     pub(crate) dir: tempfile::TempDir,
@@ -22,6 +28,22 @@ pub(crate) struct Appliance {
     pub(crate) router: Router,
     /// The passphrase of `admin`.
     pub(crate) passphrase: String,
+    _database: Database,
+}
+
+/// Gone when the test is, whatever came of it.
+struct Database(Option<Fresh>);
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let Some(fresh) = self.0.take() else { return };
+        // Not on the test's runtime, which is at work.
+        let removed = std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(fresh.remove());
+        });
+        let _ = removed.join();
+    }
 }
 
 pub(crate) struct Answer {
@@ -46,8 +68,8 @@ impl Answer {
 impl Appliance {
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let address = Address::Sqlite(dir.path().join("catalogue.db"));
-        let catalog = Catalog::open(&address).await.unwrap();
+        let fresh = Fresh::new(engine()).await;
+        let catalog = fresh.open().await;
         let key = ApplianceKey::from_bytes(&[7; 32]);
         let identity = Identity::open(catalog.clone(), key).await.unwrap();
         let first = identity.first_run().await.unwrap().unwrap();
@@ -57,7 +79,8 @@ impl Appliance {
         let settings = Settings::open(identity.clone()).await.unwrap();
         let app = App::new(catalog, identity, protect, settings);
         let router = strongroom_api::router(&app);
-        Self { dir, app, router, passphrase: first.passphrase.expose().to_owned() }
+        let passphrase = first.passphrase.expose().to_owned();
+        Self { dir, app, router, passphrase, _database: Database(Some(fresh)) }
     }
 
     /// Who may do everything.

@@ -1,0 +1,8 @@
+//! What holds with the catalogue in a file holds on PostgreSQL: the same tests, see
+//! `support::engine`.
+#![allow(clippy::duplicate_mod, reason = "each of the files brings what it needs")]
+
+#[path = "matrix.rs"]
+mod matrix;
+#[path = "native.rs"]
+mod native;
