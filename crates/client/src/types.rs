@@ -217,3 +217,16 @@ pub struct Pool {
     /// Its name.
     pub name: String,
 }
+
+/// A setting.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Setting {
+    /// Its name.
+    pub key: String,
+    /// What it is, a whole number of its unit.
+    pub value: i64,
+    /// What it counts.
+    pub unit: String,
+    /// Counts changes.
+    pub version: i64,
+}

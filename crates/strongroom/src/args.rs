@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::appliance::{
-    approvals, audit, events, jobs, keys, login, me, orgs, roles, sessions, users,
+    approvals, audit, events, jobs, keys, login, me, orgs, roles, sessions, settings, users,
 };
 use crate::{backup, browse, completions, dump, forget, images, mount, pool, restore, up};
 
@@ -110,6 +110,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: approvals::Command,
     },
+    /// Show and change settings, at once and without a restart
+    Settings {
+        #[command(subcommand)]
+        command: settings::Command,
+    },
     /// Show, check and export the audit trail
     Audit {
         #[command(subcommand)]
@@ -149,6 +154,7 @@ impl Command {
             Self::Keys { .. } => "keys",
             Self::Sessions { .. } => "sessions",
             Self::Approvals { .. } => "approvals",
+            Self::Settings { .. } => "settings",
             Self::Audit { .. } => "audit",
             Self::Me { .. } => "me",
             Self::Whoami(_) => "whoami",

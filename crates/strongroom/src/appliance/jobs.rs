@@ -89,7 +89,8 @@ struct OneArgs {
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 On a terminal there is a bar; elsewhere one line for each step, with --json one document for each
-change. The exit code tells how it ended: 0 well, 3 with warnings, 1 not. Ctrl-C leaves the job alone.
+change. The exit code tells how it ended: 0 well, 3 with warnings, 1 not. Ctrl-C leaves the job
+alone.
 
 Example:
   strongroom jobs watch 17")]

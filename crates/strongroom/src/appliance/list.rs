@@ -16,9 +16,9 @@ use crate::output::{self, print_table};
 const PAGE: usize = 1000;
 /// What the help of each list says of filters.
 pub(crate) const LANGUAGE: &str = "\
-Filters are FIELD:OPERATOR VALUE without the space: `==` equal, `!=` not, `=|` contains, `>=` and `<=`
-bounds, `=b` has one of these bits. All must hold; several `==` for one field mean any of them. Times
-are RFC 3339. --fields tells which fields there are, and what they hold.";
+Filters are FIELD:OPERATOR VALUE without the space: `==` equal, `!=` not, `=|` contains, `>=` and
+`<=` bounds, `=b` has one of these bits. All must hold; several `==` for one field mean any of them.
+Times are RFC 3339. --fields tells which fields there are, and what they hold.";
 
 /// Which items of a list, and how they are shown.
 #[derive(clap::Args, Clone, Debug, Default)]

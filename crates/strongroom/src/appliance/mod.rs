@@ -20,6 +20,7 @@ pub(crate) mod pools;
 pub(crate) mod resource;
 pub(crate) mod roles;
 pub(crate) mod sessions;
+pub(crate) mod settings;
 pub(crate) mod users;
 mod work;
 

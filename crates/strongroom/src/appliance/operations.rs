@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::operation::Operation;
 use super::resource::Resource;
 use super::{
-    approvals, audit, events, images, jobs, keys, login, me, orgs, pools, roles, sessions, users,
+    approvals, audit, events, images, jobs, keys, login, me, orgs, pools, roles, sessions,
+    settings, users,
 };
 use crate::args::Cli;
 use crate::up;
@@ -30,6 +31,7 @@ static OPERATIONS: &[&[&Operation]] = &[
     roles::OPERATIONS,
     users::OPERATIONS,
     sessions::OPERATIONS,
+    settings::OPERATIONS,
     up::OPERATIONS,
 ];
 
@@ -61,10 +63,6 @@ static EXEMPT: &[(&str, &str)] = &[
     ("images.download", "how a client reads; `cat` speaks it"),
     ("images.find", "how a client reads; `images find` speaks it"),
     ("images.show", "how a client reads; `images show` speaks it"),
-    ("settings.list", "a command is still to come"),
-    ("settings.show", "a command is still to come"),
-    ("settings.change", "a command is still to come"),
-    ("settings.reset", "a command is still to come"),
     ("stats.", "a command is still to come"),
     ("jobs.stream", "a command is still to come"),
     ("events.stream", "a command is still to come"),

@@ -105,9 +105,9 @@ pub(crate) struct ShowArgs {
 /// Make a user
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-The password is asked for, unless one of the options says otherwise; a generated one is printed once.
-A user may do nothing until roles are granted: --role grants some in the user's own organisation. A
-delegate acts for another user, with no more rights than that one has.
+The password is asked for, unless an option says otherwise; a generated one is printed once. A user
+may do nothing until roles are granted: --role grants some in the user's own organisation. A delegate
+acts for another user, with no more rights than that one has.
 
 Examples:
   strongroom users create ada --full-name 'Ada L.' --role operator

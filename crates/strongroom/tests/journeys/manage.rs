@@ -284,6 +284,24 @@ fn pools_and_images_are_managed_by_jobs_of_the_appliance() {
     assert_eq!(kept["result"]["forgotten"], json!([]), "the older one is immutable");
     assert!(it.refused(2, "forget --keep-last 1 --dry-run").contains("--pool DIR"));
 
+    // Settings: with none allowed at once, a job waits, and Ctrl-C reaches it there, too.
+    assert!(it.text("settings list").contains("jobs.per_node"));
+    assert_eq!(it.json("settings show sessions.idle")["unit"], "seconds");
+    it.ends(0, "settings change sessions.idle 30min");
+    assert_eq!(it.json("settings show sessions.idle")["value"], 1800);
+    assert!(it.text("settings reset sessions.idle").contains("3600 seconds"));
+    assert!(it.refused(2, "settings change jobs.per_node many").contains("whole number"));
+    it.refused(2, "settings change jobs.per_node 100000");
+    it.refused(2, "settings show no.such");
+    it.ends(0, "settings change jobs.per_node 0");
+    for line in ["backup source --name late", "restore one --to back"] {
+        let kind = line.split(' ').next().unwrap();
+        let (mut child, job) = began(&it, line, kind, "queued");
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{line}");
+        assert_eq!(it.json(&format!("jobs show {}", job["id"]))["state"], "canceled");
+    }
+
     let events = it.text("events list --limit 5");
     assert_eq!(header(&events)[..3], ["ID", "AT", "SEVERITY"]);
     assert!(it.json("status")["version"].is_string());
@@ -292,10 +310,15 @@ fn pools_and_images_are_managed_by_jobs_of_the_appliance() {
 
 /// Starts a command and gives it back when the appliance runs its job.
 fn running(it: &Home, line: &str, kind: &str) -> (Child, Value) {
+    began(it, line, kind, "running")
+}
+
+/// Starts a command and gives it back when its job is in this state.
+fn began(it: &Home, line: &str, kind: &str, state: &str) -> (Child, Value) {
     let mut command = of_user(&it.data());
     command.args(line.split_whitespace()).stdin(Stdio::null());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let filter = format!("jobs list --filter kind:=={kind} --filter state:==running");
+    let filter = format!("jobs list --filter kind:=={kind} --filter state:=={state}");
     // Bounded: each round starts a process.
     for _ in 0..600 {
         if let Some(job) = it.lines(&filter).pop() {
@@ -308,7 +331,7 @@ fn running(it: &Home, line: &str, kind: &str) -> (Child, Value) {
         }
     }
     let _ = child.kill();
-    panic!("the job of {line} does not run");
+    panic!("the job of {line} is never {state}");
 }
 
 #[test]
