@@ -1,6 +1,8 @@
 //! What the archive needs of a pool. A pool on this machine is one such; a pool behind an
 //! appliance is another.
 
+use std::ops::Deref;
+
 use strongroom_engine::chunker::Params;
 use strongroom_engine::clock::PoolTime;
 use strongroom_engine::id::{ChunkId, ChunkKind, RootId};
@@ -12,7 +14,7 @@ use strongroom_engine::{Error, Result};
 /// Keeps what a root reaches, until dropped.
 pub trait Hold: Send + Sync {}
 
-impl Hold for Lease<'_> {}
+impl<P: Deref<Target = Pool> + Send + Sync> Hold for Lease<P> {}
 
 /// Takes the bytes of the chunk with this place in the list of wanted ones.
 pub type Sink<'a> = &'a (dyn Fn(usize, &[u8]) -> Result<()> + Sync);
@@ -50,6 +52,10 @@ pub trait Store: NodeStore {
     fn reuse(&self, ids: &[ChunkId]) -> Result<bool>;
     /// Keeps an image while this lasts, so that [`Store::reuse`] may be asked.
     fn lean_on(&self, parent: RootId) -> Result<()>;
+    /// Waits for what is still on its way; what that took and no call has told.
+    fn settle(&self) -> Result<Stored> {
+        Ok(Stored::default())
+    }
     /// Makes everything durable, then the root.
     fn commit(self, root: NewRoot) -> Result<Root>
     where

@@ -44,6 +44,14 @@ pub enum Error {
         /// What was wrong.
         why: String,
     },
+    /// A chunk was handed in under an id that its content doesn't have.
+    #[error(
+        "what was sent as chunk {id} has other content than that id says; nothing of it was taken"
+    )]
+    Forged {
+        /// What it was said to be.
+        id: ChunkId,
+    },
     /// Another process has the pool.
     #[error("the pool is in use: {holder}")]
     InUse {
@@ -119,6 +127,12 @@ pub enum Error {
     )]
     Stopped {
         /// The first error.
+        why: String,
+    },
+    /// The pool is elsewhere, and can't be reached any more.
+    #[error("the pool can't be reached any more: {why}")]
+    Unreachable {
+        /// Why.
         why: String,
     },
     /// The caller asked to stop.

@@ -305,6 +305,18 @@ impl ChunkHasher {
         }
     }
 
+    /// The hasher with these keys: of data, then of nodes.
+    pub fn of_keys(keys: [[u8; KEY_LEN]; 2]) -> Self {
+        let [data, node] = keys;
+        Self { data, node }
+    }
+
+    /// Its keys, of data, then of nodes: with them one can tell which id a content has, and nothing
+    /// else of a pool.
+    pub fn keys(&self) -> Zeroizing<[[u8; KEY_LEN]; 2]> {
+        Zeroizing::new([self.data, self.node])
+    }
+
     /// The id of a chunk of this kind with these bytes.
     pub fn id(&self, kind: ChunkKind, bytes: &[u8]) -> ChunkId {
         let key = match kind {

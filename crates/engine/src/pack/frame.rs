@@ -37,6 +37,12 @@ impl FrameCodec {
         out.extend_from_slice(&(raw.len() as u32).to_le_bytes()[..3]);
     }
 
+    /// How many bytes an opened frame says that its chunks have.
+    pub fn raw_len(frame: &[u8]) -> Option<usize> {
+        let [_, len @ ..] = frame.last_chunk::<FRAME_TAIL>()?;
+        Some(u32::from_le_bytes([len[0], len[1], len[2], 0]) as usize)
+    }
+
     /// Replaces `out` by the chunks of an opened frame.
     ///
     /// # Errors

@@ -30,6 +30,7 @@
 
 mod admin;
 mod core;
+mod foreign;
 mod gc;
 mod meter;
 mod open;
@@ -44,20 +45,22 @@ mod verify;
 mod writer;
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub use self::admin::SlotInfo;
+pub use self::foreign::Kept;
 pub use self::gc::{GcOptions, GcReport};
 pub use self::meter::Meter;
 pub use self::open::{CreateOptions, OpenMode, OpenOptions, Use};
 pub use self::place::Place;
 pub use self::read::ChunkBytes;
-pub use self::session::{NewRoot, Session, Stored};
+pub use self::session::{NewRoot, Session, Stored, effort, frame_limit};
 pub use self::verify::{CheckReport, ScrubOptions, ScrubOutcome};
 
 use self::core::{Core, lock};
-use self::session::Gathering;
+use self::session::{Bench, Gathering};
 use self::writer::Writer;
 use crate::chunker;
 use crate::clock::PoolTime;
@@ -65,6 +68,7 @@ use crate::disk::DiskLock;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, PoolId, RootId};
 use crate::node::Node;
+use crate::seal::ChunkHasher;
 use crate::state::{Op, Root, State};
 
 /// What the writing process locks, on every disk.
@@ -84,6 +88,8 @@ pub struct Pool {
     writer: Option<Writer>,
     /// Nodes of all sessions that wait to become a frame.
     nodes: Mutex<Gathering>,
+    /// What threads need while they store; there are as many as stored at once.
+    benches: Mutex<Vec<Bench>>,
     leases: Mutex<HashMap<RootId, (Root, usize)>>,
     /// Whether some thread is writing waiting index entries to a segment.
     flushing: AtomicBool,
@@ -103,6 +109,21 @@ impl Pool {
     /// The id that a chunk of this kind with these bytes has.
     pub fn id_of(&self, kind: ChunkKind, bytes: &[u8]) -> ChunkId {
         self.core.hasher.id(kind, bytes)
+    }
+
+    /// What names chunks. Its keys are among the pool's secrets.
+    pub fn hasher(&self) -> &ChunkHasher {
+        &self.core.hasher
+    }
+
+    /// The zstd level of new frames.
+    pub fn level(&self) -> i32 {
+        self.core.level
+    }
+
+    /// Whether copies of chunks are known to be bad.
+    pub fn has_bad_chunks(&self) -> bool {
+        !self.core.state().bad.is_empty()
     }
 
     /// The pool's own clock, now.
@@ -153,7 +174,15 @@ impl Pool {
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::Stopped`].
     pub fn session(&self) -> Result<Session<'_>> {
-        Session::new(self)
+        Session::new(Hand::Lent(self))
+    }
+
+    /// Begins a writing session that keeps the pool open for as long as it lives.
+    ///
+    /// # Errors
+    /// As [`Pool::session`].
+    pub fn shared_session(self: &Arc<Self>) -> Result<Session<'static>> {
+        Session::new(Hand::Shared(Arc::clone(self)))
     }
 
     /// Keeps what a root reaches until the lease is dropped, even if it is forgotten meanwhile.
@@ -161,11 +190,8 @@ impl Pool {
     ///
     /// # Errors
     /// [`Error::NoSuchRoot`].
-    pub fn lease(&self, id: RootId) -> Result<Lease<'_>> {
-        let mut leases = lock(&self.leases);
-        let root = self.root(id).ok_or_else(|| Error::NoSuchRoot { id: id.to_string() })?;
-        leases.entry(id).or_insert((root, 0)).1 += 1;
-        Ok(Lease { pool: self, id })
+    pub fn lease(&self, id: RootId) -> Result<Lease<&Self>> {
+        Lease::new(self, id)
     }
 
     /// Removes roots, all or none. What only they reached goes with the next [`Pool::gc`].
@@ -259,14 +285,42 @@ impl Pool {
     }
 }
 
+/// A pool in somebody's hand: lent to them, or shared and open for as long as they have it.
+#[derive(Clone, Debug)]
+pub(crate) enum Hand<'p> {
+    Lent(&'p Pool),
+    Shared(Arc<Pool>),
+}
+
+impl Deref for Hand<'_> {
+    type Target = Pool;
+
+    fn deref(&self) -> &Pool {
+        match self {
+            Self::Lent(pool) => pool,
+            Self::Shared(pool) => pool,
+        }
+    }
+}
+
 /// Keeps what a root reaches: see [`Pool::lease`].
 #[derive(Debug)]
-pub struct Lease<'p> {
-    pool: &'p Pool,
+pub struct Lease<P: Deref<Target = Pool>> {
+    pool: P,
     id: RootId,
 }
 
-impl Drop for Lease<'_> {
+impl<P: Deref<Target = Pool>> Lease<P> {
+    fn new(pool: P, id: RootId) -> Result<Self> {
+        let mut leases = lock(&pool.leases);
+        let root = pool.root(id).ok_or_else(|| Error::NoSuchRoot { id: id.to_string() })?;
+        leases.entry(id).or_insert((root, 0)).1 += 1;
+        drop(leases);
+        Ok(Self { pool, id })
+    }
+}
+
+impl<P: Deref<Target = Pool>> Drop for Lease<P> {
     fn drop(&mut self) {
         let mut leases = lock(&self.pool.leases);
         if let Some((_, count)) = leases.get_mut(&self.id) {

@@ -226,6 +226,7 @@ impl Pool {
             reading: Reading::new(core.level),
             core,
             nodes: Mutex::default(),
+            benches: Mutex::default(),
             leases: Mutex::new(HashMap::new()),
             flushing: AtomicBool::new(false),
             upkeep: Mutex::new(None),

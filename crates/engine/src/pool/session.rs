@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::chunker::Params;
 use crate::compress::Effort;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, Location, RootId};
 use crate::index::Claim;
 use crate::pack::{FrameCodec, NewFrame};
 use crate::pool::core::lock;
-use crate::pool::{Lease, MAX_CHUNK, Pool};
+use crate::pool::{Hand, Lease, MAX_CHUNK, Pool};
 use crate::state::{Op, Root};
 
 /// Chunks are compressed together up to this many bytes.
@@ -19,6 +20,24 @@ const DATA_FRAME: usize = 512 << 10;
 const NODE_FRAME: usize = 128 << 10;
 /// Index entries that may wait in memory before they are written to a segment.
 const ENTRIES_WAITING: usize = 1 << 16;
+
+/// Up to how many bytes chunks of a kind are compressed together; one that is longer is alone.
+pub fn frame_limit(kind: ChunkKind) -> usize {
+    match kind {
+        ChunkKind::Data => DATA_FRAME,
+        ChunkKind::Node => NODE_FRAME,
+    }
+}
+
+/// How hard to try with a frame of that many bytes and chunks. Where chunks are much smaller than
+/// streams are cut, they are small files.
+pub fn effort(chunking: &Params, kind: ChunkKind, bytes: usize, chunks: usize) -> Effort {
+    let small = chunking.avg.min(chunking.fixed) as usize / 2;
+    match kind {
+        ChunkKind::Data if bytes / chunks.max(1) >= small => Effort::Usual,
+        ChunkKind::Data | ChunkKind::Node => Effort::More,
+    }
+}
 
 /// What was stored by a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,9 +95,12 @@ pub(crate) struct Gathering {
 
 /// What one thread needs while it stores.
 #[derive(Debug)]
-struct Bench {
-    codec: FrameCodec,
-    gathering: Gathering,
+pub(crate) struct Bench {
+    pub(crate) codec: FrameCodec,
+    /// Empty between calls.
+    pub(crate) gathering: Gathering,
+    /// Frames of others are opened into this.
+    pub(crate) raw: Vec<u8>,
 }
 
 /// A writing session: what it stores is kept at least as long as it lives, and becomes part of
@@ -86,21 +108,19 @@ struct Bench {
 /// nothing that can be seen. All methods may be called from several threads.
 #[derive(Debug)]
 pub struct Session<'p> {
-    pool: &'p Pool,
-    benches: Mutex<Vec<Bench>>,
-    parents: Mutex<Vec<Lease<'p>>>,
+    pub(crate) pool: Hand<'p>,
+    parents: Mutex<Vec<Lease<Hand<'p>>>>,
     /// Chunks that another thread was about to store when this session wanted them too.
-    awaited: Mutex<Vec<ChunkId>>,
-    failed: AtomicBool,
+    pub(crate) awaited: Mutex<Vec<ChunkId>>,
+    pub(crate) failed: AtomicBool,
 }
 
 impl<'p> Session<'p> {
-    pub(crate) fn new(pool: &'p Pool) -> Result<Self> {
+    pub(crate) fn new(pool: Hand<'p>) -> Result<Self> {
         pool.core.writable()?;
         pool.core.pins.hold();
         Ok(Self {
             pool,
-            benches: Mutex::default(),
             parents: Mutex::default(),
             awaited: Mutex::default(),
             failed: AtomicBool::new(false),
@@ -108,8 +128,8 @@ impl<'p> Session<'p> {
     }
 
     /// The pool that is written.
-    pub fn pool(&self) -> &'p Pool {
-        self.pool
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// Stores pieces of 1 to [`MAX_CHUNK`] bytes: hashes them, and compresses, seals and packs
@@ -125,26 +145,20 @@ impl<'p> Session<'p> {
         pieces: &[&[u8]],
         ids: &mut Vec<ChunkId>,
     ) -> Result<Stored> {
-        let bench = lock(&self.benches).pop();
-        let mut bench = bench.unwrap_or_else(|| Bench {
-            codec: FrameCodec::new(self.pool.core.level),
-            gathering: Gathering::default(),
-        });
+        let mut bench = self.pool.bench();
         let mut stored = Stored::default();
         let result = self.store_all(kind, pieces, ids, &mut bench, &mut stored);
         if result.is_err() {
             self.failed.store(true, Ordering::Relaxed);
             // Other sessions may count on what was claimed here.
-            let Bench { codec, gathering } = &mut bench;
+            let Bench { codec, gathering, .. } = &mut bench;
             if let Err(e) = self.pool.push(kind, gathering, codec, &mut stored) {
                 self.pool.core.stop(&e);
             }
         }
-        lock(&self.benches).push(bench);
+        self.pool.put_bench(bench);
         result?;
-        if self.pool.core.index.memtable().len() > ENTRIES_WAITING {
-            self.pool.flush_if_idle()?;
-        }
+        self.pool.relieve()?;
         Ok(stored)
     }
 
@@ -166,21 +180,7 @@ impl<'p> Session<'p> {
             }
             let id = core.hasher.id(kind, piece);
             ids.push(id);
-            // The place is looked up first and pinned after; when the collector gave the chunk up
-            // in between, the pool doesn't have it.
-            let known = loop {
-                let valid = |id: &ChunkId, at: &Location| core.valid(id, at) && core.pins.keeps(at);
-                match core.index.claim(&id, &valid)? {
-                    Claim::Known(at) if core.pins.pin(&at) => break true,
-                    Claim::Known(_) => {}
-                    Claim::InFlight => {
-                        lock(&self.awaited).push(id);
-                        break true;
-                    }
-                    Claim::New => break false,
-                }
-            };
-            if known {
+            if !self.claim(&id)? {
                 stored.known_chunks += 1;
                 stored.known_bytes += piece.len() as u64;
                 continue;
@@ -190,7 +190,7 @@ impl<'p> Session<'p> {
             stored.healed_chunks += u64::from(core.was_lost(&id));
             match kind {
                 ChunkKind::Data => {
-                    let Bench { codec, gathering } = bench;
+                    let Bench { codec, gathering, .. } = bench;
                     self.pool.gather(kind, gathering, codec, id, piece, stored)?;
                 }
                 ChunkKind::Node => {
@@ -202,12 +202,32 @@ impl<'p> Session<'p> {
         self.pool.push(kind, &mut bench.gathering, &mut bench.codec, stored)
     }
 
+    /// Claims a chunk, so that this session is to store it. `false`: the pool has it, or another
+    /// thread is storing it; it stays as long as the session.
+    pub(crate) fn claim(&self, id: &ChunkId) -> Result<bool> {
+        let core = &self.pool.core;
+        // The place is looked up first and pinned after; when the collector gave the chunk up in
+        // between, the pool doesn't have it.
+        let valid = |id: &ChunkId, at: &Location| core.valid(id, at) && core.pins.keeps(at);
+        loop {
+            match core.index.claim(id, &valid)? {
+                Claim::Known(at) if core.pins.pin(&at) => return Ok(false),
+                Claim::Known(_) => {}
+                Claim::InFlight => {
+                    lock(&self.awaited).push(*id);
+                    return Ok(false);
+                }
+                Claim::New => return Ok(true),
+            }
+        }
+    }
+
     /// Leases a parent for the life of the session: what it reaches stays, whoever forgets it.
     ///
     /// # Errors
     /// [`Error::NoSuchRoot`].
     pub fn lean_on(&self, parent: RootId) -> Result<()> {
-        let lease = self.pool.lease(parent)?;
+        let lease = Lease::new(self.pool.clone(), parent)?;
         lock(&self.parents).push(lease);
         Ok(())
     }
@@ -246,11 +266,23 @@ impl<'p> Session<'p> {
     /// # Errors
     /// Those of the disks; [`Error::Invalid`] when a store failed before. There is no root then.
     pub fn commit(self, root: NewRoot) -> Result<Root> {
+        self.put_root(root)
+    }
+
+    /// As [`Session::commit`], for a session that several hold.
+    ///
+    /// # Errors
+    /// As [`Session::commit`].
+    pub fn put_root(&self, root: NewRoot) -> Result<Root> {
         if self.failed.load(Ordering::Relaxed) {
             return Err(Error::Invalid("a part of the session could not be stored".into()));
         }
-        for id in std::mem::take(&mut *lock(&self.awaited)) {
-            self.pool.await_chunk(&id)?;
+        let awaited = std::mem::take(&mut *lock(&self.awaited));
+        for id in &awaited {
+            if let Err(error) = self.pool.await_chunk(id) {
+                self.failed.store(true, Ordering::Relaxed);
+                return Err(error);
+            }
         }
         let mut committed = None;
         self.pool.flush(|state| {
@@ -293,11 +325,7 @@ impl Pool {
         piece: &[u8],
         stored: &mut Stored,
     ) -> Result<()> {
-        let limit = match kind {
-            ChunkKind::Data => DATA_FRAME,
-            ChunkKind::Node => NODE_FRAME,
-        };
-        if !gathering.raw.is_empty() && gathering.raw.len() + piece.len() > limit {
+        if !gathering.raw.is_empty() && gathering.raw.len() + piece.len() > frame_limit(kind) {
             self.push(kind, gathering, codec, stored)?;
         }
         gathering.raw.extend_from_slice(piece);
@@ -325,14 +353,29 @@ impl Pool {
         self.writer()?.push(kind, frame)
     }
 
-    /// How hard to try with a frame of that many bytes and chunks. Where chunks are much smaller
-    /// than streams are cut, they are small files.
+    /// How hard to try with a frame of that many bytes and chunks.
     pub(crate) fn effort(&self, kind: ChunkKind, bytes: usize, chunks: usize) -> Effort {
-        let chunking = self.chunking();
-        let small = chunking.avg.min(chunking.fixed) as usize / 2;
-        match kind {
-            ChunkKind::Data if bytes / chunks.max(1) >= small => Effort::Usual,
-            ChunkKind::Data | ChunkKind::Node => Effort::More,
+        effort(&self.chunking(), kind, bytes, chunks)
+    }
+
+    /// What a thread needs while it stores.
+    pub(crate) fn bench(&self) -> Bench {
+        lock(&self.benches).pop().unwrap_or_else(|| Bench {
+            codec: FrameCodec::new(self.core.level),
+            gathering: Gathering::default(),
+            raw: Vec::new(),
+        })
+    }
+
+    pub(crate) fn put_bench(&self, bench: Bench) {
+        lock(&self.benches).push(bench);
+    }
+
+    /// Writes index entries to a segment when many wait.
+    pub(crate) fn relieve(&self) -> Result<()> {
+        match self.core.index.memtable().len() > ENTRIES_WAITING {
+            true => self.flush_if_idle(),
+            false => Ok(()),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::keys::{Secret, Stretch};
 
 const DAY: i64 = 86_400_000_000_000;
 
-struct Bed {
+pub(super) struct Bed {
     world: SimWorld,
     disks: Vec<SimDisk>,
     clock: Arc<VirtualClock>,
@@ -19,7 +19,7 @@ struct Bed {
 }
 
 impl Bed {
-    fn new(count: usize, encrypted: bool) -> Self {
+    pub(super) fn new(count: usize, encrypted: bool) -> Self {
         let world = SimWorld::new(7);
         let disks = (0..count).map(|_| world.add_disk()).collect();
         let clock = Arc::new(VirtualClock::new(1_700_000_000_000_000_000));
@@ -36,7 +36,7 @@ impl Bed {
         self.disks.iter().map(|disk| Arc::new(disk.clone()) as Arc<dyn Disk>).collect()
     }
 
-    fn create(&self, parity: u8) -> Pool {
+    pub(super) fn create(&self, parity: u8) -> Pool {
         let options = CreateOptions {
             disks: self.handles(),
             parity,
