@@ -16,6 +16,7 @@ pub mod list;
 mod memory;
 pub mod mount;
 pub mod names;
+pub mod parcel;
 pub mod restore;
 pub mod retention;
 pub mod rules;

@@ -188,6 +188,7 @@ impl Backup {
         let (mut meta, name, immutable_for) = (made.meta, made.name, made.immutable_for);
         let top = store.put_node(&made.top.ok_or(strongroom_engine::Error::Canceled)?)?;
         progress.stored(&top.1);
+        progress.stored(&store.settle()?);
         meta.stats = progress.stats();
         meta.ended = now();
         let root = NewRoot {
