@@ -118,6 +118,8 @@ pub(crate) struct Inner {
     limits: RwLock<Limits>,
     pub(crate) works: BTreeMap<&'static str, Arc<dyn Work>>,
     pub(crate) running: Mutex<HashMap<i64, Arc<Live>>>,
+    /// Jobs that stand for what others do.
+    pub(crate) attended: Mutex<HashMap<i64, Arc<Live>>>,
     /// How many jobs run, for those who wait for it to change.
     pub(crate) count: watch::Sender<usize>,
     /// Pools that another process has.
@@ -136,7 +138,14 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Inner {
     pub(crate) fn live(&self) -> Vec<Arc<Live>> {
-        lock(&self.running).values().cloned().collect()
+        let attended = lock(&self.attended).values().cloned().collect::<Vec<_>>();
+        lock(&self.running).values().cloned().chain(attended).collect()
+    }
+
+    /// Notes how many jobs run.
+    pub(crate) fn recount(&self) {
+        let count = lock(&self.running).len() + lock(&self.attended).len();
+        self.count.send_replace(count);
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -200,6 +209,7 @@ impl Engine {
             options,
             works: works.into_iter().map(|work| (work.kind(), work)).collect(),
             running: Mutex::default(),
+            attended: Mutex::default(),
             count: watch::Sender::new(0),
             elsewhere: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -214,7 +224,7 @@ impl Engine {
         Ok(Self { handle: Arc::new(Handle { inner, tasks: Mutex::new(tasks) }) })
     }
 
-    fn inner(&self) -> &Inner {
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.handle.inner
     }
 
@@ -276,7 +286,7 @@ impl Engine {
         }
         let canceled = canceled?;
         if canceled == Cancel::Asked {
-            let live = lock(&inner.running).get(&id).cloned();
+            let live = inner.live().into_iter().find(|live| live.lease.job == id);
             live.inspect(|live| live.stop(Stop::Canceled));
         }
         inner.changed();

@@ -8,8 +8,10 @@
 //! claims it; when that one dies, by the next. A worker that lost its claim has no effect in the
 //! catalogue, and asks ([`Run::hold`]) before each step that others could see elsewhere.
 
+mod attended;
 mod engine;
 mod error;
+mod ingest;
 mod live;
 mod run;
 mod service;
@@ -18,8 +20,10 @@ mod work;
 mod worker;
 pub mod works;
 
+pub use attended::Attended;
 pub use engine::{Engine, Limits, Options};
 pub use error::{Error, Result};
+pub use ingest::OpenedIngest;
 pub use run::Run;
 pub use service::{Asker, Protect};
 pub use watch::Changes;

@@ -5,6 +5,7 @@ use strongroom_catalog::jobs::{Job, NewJob, Request};
 use strongroom_catalog::pools;
 use strongroom_storage::Storage;
 
+use crate::ingest::IngestJobs;
 use crate::works::{
     self, BackupParameters, CheckParameters, DiskParameters, ForgetParameters, GcParameters,
     ImportParameters, RestoreParameters, ScrubParameters,
@@ -31,8 +32,9 @@ pub struct Asker {
 /// The service: jobs over pools and images. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Protect {
-    engine: Engine,
-    storage: Storage,
+    pub(crate) engine: Engine,
+    pub(crate) storage: Storage,
+    pub(crate) attended: IngestJobs,
 }
 
 impl Protect {
@@ -43,7 +45,7 @@ impl Protect {
     pub async fn start(storage: Storage, options: Options) -> Result<Self> {
         let works = works::all(&storage);
         let engine = Engine::start(storage.catalog().clone(), works, options).await?;
-        Ok(Self { engine, storage })
+        Ok(Self { engine, storage, attended: IngestJobs::default() })
     }
 
     /// The engine: cancel, watch, wait, drain.
@@ -166,7 +168,7 @@ impl Protect {
     }
 
     /// The pool, if its disks are on this machine.
-    async fn here(&self, id: i64) -> Result<pools::Pool> {
+    pub(crate) async fn here(&self, id: i64) -> Result<pools::Pool> {
         let pool = self.storage.pool(id).await?;
         if self.storage.is_here(&pool) {
             return Ok(pool);

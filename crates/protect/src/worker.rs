@@ -130,12 +130,8 @@ fn begin(inner: &Arc<Inner>, claimed: Claim) {
         lease: inner.options.lease,
         handle: Handle::current(),
     };
-    let count = {
-        let mut running = lock(&inner.running);
-        running.insert(id, Arc::clone(&live));
-        running.len()
-    };
-    inner.count.send_replace(count);
+    lock(&inner.running).insert(id, Arc::clone(&live));
+    inner.recount();
     // Between the claim and this, the engine may have been asked to drain.
     if inner.draining.load(Ordering::Acquire) {
         live.stop(Stop::Draining);
@@ -156,12 +152,8 @@ fn begin(inner: &Arc<Inner>, claimed: Claim) {
             Err(Failure::Failed("the system gave no thread to run the job on".into()))
         });
         end(&inner, &live, done, attempt, attempts).await;
-        let count = {
-            let mut running = lock(&inner.running);
-            running.remove(&id);
-            running.len()
-        };
-        inner.count.send_replace(count);
+        lock(&inner.running).remove(&id);
+        inner.recount();
         inner.poke.notify_one();
         inner.changed();
     });
@@ -186,7 +178,7 @@ enum Verdict {
 }
 
 /// Writes down what came of a job; tries for as long as the lease may last.
-async fn end(
+pub(crate) async fn end(
     inner: &Inner,
     live: &Live,
     done: Result<Outcome, Failure>,

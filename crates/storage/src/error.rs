@@ -63,6 +63,15 @@ pub enum Error {
         /// What was asked for.
         what: String,
     },
+    /// A session that a client fills is over.
+    #[error("the session is over: {why}; begin another, what was sent is found again")]
+    IngestOver {
+        /// Why.
+        why: &'static str,
+    },
+    /// There are too many sessions that clients fill.
+    #[error("too many clients send their backups at the moment; try again later")]
+    Crowded,
     /// A file or directory of this machine can't be used.
     #[error("{path}: {source}")]
     Local {

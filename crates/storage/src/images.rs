@@ -17,8 +17,8 @@ use crate::mirror::time;
 use crate::{Error, Result, Storage};
 
 /// The longest label, in bytes, and how many an image may have.
-const MAX_TAG: usize = 256;
-const MAX_TAGS: usize = 100;
+pub(crate) const MAX_TAG: usize = 256;
+pub(crate) const MAX_TAGS: usize = 100;
 
 /// All that is known of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -14,6 +14,7 @@ mod disks;
 mod error;
 mod images;
 mod import;
+pub mod ingest;
 mod layout;
 mod mirror;
 mod opening;
@@ -43,6 +44,7 @@ pub use pools::{Created, Encryption, NewPool};
 pub use retention::{Rules, Selection, Verdict};
 pub use sealer::{PoolSecret, Sealer};
 
+use ingest::Ingests;
 use opening::Openings;
 
 /// How many calls read disks at once; more wait.
@@ -66,6 +68,9 @@ struct Inner {
     openings: Openings,
     readers: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    /// What clients send is checked and stored by so many threads at once.
+    intake: Arc<Semaphore>,
+    ingests: Ingests,
     /// Roots are read, changed and written back by one at a time.
     changing: Semaphore,
 }
@@ -88,12 +93,14 @@ impl Storage {
         let inner = Inner {
             catalog,
             sealer,
-            used,
             node: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             openings: Openings::default(),
             readers: Arc::new(Semaphore::new(READERS)),
             streams: Arc::new(Semaphore::new(STREAMS)),
+            intake: Arc::new(Semaphore::new(used.threads + 2)),
+            ingests: Ingests::default(),
             changing: Semaphore::new(1),
+            used,
         };
         Ok(Self { inner: Arc::new(inner) })
     }

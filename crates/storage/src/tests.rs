@@ -60,20 +60,20 @@ impl Write for Sink {
     }
 }
 
-struct Bed {
-    storage: Storage,
+pub(crate) struct Bed {
+    pub(crate) storage: Storage,
     dir: tempfile::TempDir,
 }
 
 impl Bed {
-    async fn new(catalog: &Catalog) -> Self {
+    pub(crate) async fn new(catalog: &Catalog) -> Self {
         let sql = "INSERT INTO organisations (id, name, created_at) VALUES (1, 'all', 0)";
         catalog.execute(Sql::new(sql)).await.unwrap();
         let storage = Storage::new(catalog.clone(), Arc::new(TestSealer), "the test").unwrap();
         Self { storage, dir: tempfile::tempdir().unwrap() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().canonicalize().unwrap().join(name)
     }
 

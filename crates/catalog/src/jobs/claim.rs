@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Job, Lease, MAX_DEATHS, clock, json, micros, queue, tell};
+use super::{Job, Lease, MAX_DEATHS, NewJob, clock, json, micros, queue, tell};
 use crate::db::{Catalog, Engine, Tx};
 use crate::sql::Sql;
 use crate::{Error, Result};
@@ -63,21 +63,40 @@ pub async fn claim(catalog: &Catalog, worker: &Worker<'_>) -> Result<Option<Clai
         tx.commit().await?;
         return Ok(None);
     };
-    let until = now.saturating_add(micros(worker.lease));
+    let claim = take(&mut tx, id, worker.name, worker.lease, now).await?;
+    tx.commit().await?;
+    Ok(Some(claim))
+}
+
+/// Enters a job that begins at once, for a worker that has begun it already.
+///
+/// # Errors
+/// Those of the database.
+pub async fn begin(catalog: &Catalog, new: NewJob, worker: &str, lease: Duration) -> Result<Claim> {
+    let mut tx = catalog.begin().await?;
+    let job = queue::submit_in(&mut tx, new).await?;
+    let now = clock(&mut tx).await?;
+    let claim = take(&mut tx, job.id, worker, lease, now).await?;
+    tx.commit().await?;
+    Ok(claim)
+}
+
+/// Gives a queued job to a worker.
+async fn take(tx: &mut Tx, id: i64, worker: &str, lease: Duration, now: i64) -> Result<Claim> {
+    let until = now.saturating_add(micros(lease));
     let sql = "UPDATE jobs SET state = 'running', worker = ?, lease_until = ?, fence = fence + 1, \
                started_at = ?, changed_at = ?, phase = '', bytes_done = 0, bytes_total = NULL, \
                items_done = 0, items_total = NULL \
                WHERE id = ? AND state = 'queued' RETURNING fence, checkpoint";
-    let sql = Sql::new(sql).bind(worker.name).bind(until).bind(now).bind(now).bind(id);
+    let sql = Sql::new(sql).bind(worker).bind(until).bind(now).bind(now).bind(id);
     let row = tx.rows(sql).await?.into_iter().next();
     let mut row = row.ok_or(Error::Changed { what: "job" })?;
     let fence = row.take()?;
     let checkpoint = row.take::<Option<String>>()?;
     let checkpoint = checkpoint.map(|text| json("checkpoint", text)).transpose()?;
-    let job = queue::read(&mut tx, id).await?;
-    tell(&mut tx, &job).await?;
-    tx.commit().await?;
-    Ok(Some(Claim { job, checkpoint, lease: Lease { job: id, worker: worker.name.into(), fence } }))
+    let job = queue::read(tx, id).await?;
+    tell(tx, &job).await?;
+    Ok(Claim { job, checkpoint, lease: Lease { job: id, worker: worker.into(), fence } })
 }
 
 /// Ends the leases of all workers, for one that knows that no other can be alive.
@@ -139,7 +158,8 @@ async fn choose(tx: &mut Tx, worker: &Worker<'_>, now: i64) -> Result<Option<i64
     }
     sql.push(
         " AND (pool_id IS NULL OR (\
-         (SELECT COUNT(*) FROM jobs r WHERE r.pool_id = j.pool_id AND r.state = 'running') < ? \
+         (SELECT COUNT(*) FROM jobs r WHERE r.pool_id = j.pool_id AND r.state = 'running' \
+          AND r.alone >= 0) < ? \
          AND NOT EXISTS (SELECT 1 FROM jobs r WHERE r.pool_id = j.pool_id \
            AND r.state = 'running' AND (r.alone = 2 OR j.alone = 2 OR r.alone + j.alone = 2)) \
          AND NOT EXISTS (SELECT 1 FROM jobs q WHERE q.pool_id = j.pool_id \

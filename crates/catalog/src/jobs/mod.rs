@@ -28,7 +28,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 
-pub use self::claim::{Claim, Worker, claim, orphan_all};
+pub use self::claim::{Claim, Worker, begin, claim, orphan_all};
 pub use self::held::{Beat, End, Lease, asked_to_stop, beat, checkpoint, finish, hold, release};
 pub use self::queue::{
     Cancel, cancel, changed_since, find, last_change, log, purge, submit, submit_in,
@@ -125,6 +125,8 @@ pub enum Alone {
     OfItsKind,
     /// Nothing at all: the pool is closed meanwhile.
     Wholly,
+    /// Anything, and it counts for no limit: it is the work of somebody else, who only tells of it.
+    Beside,
 }
 
 /// How far a job has come.

@@ -40,6 +40,7 @@ pub async fn submit_in(tx: &mut Tx, new: NewJob) -> Result<Job> {
         Alone::No => 0,
         Alone::OfItsKind => 1,
         Alone::Wholly => 2,
+        Alone::Beside => -1,
     };
     let run_at = new.run_at.map_or(now, Timestamp::as_microsecond);
     let sql = "INSERT INTO jobs (kind, state, priority, organisation_id, user_id, user_name, \

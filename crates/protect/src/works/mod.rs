@@ -7,6 +7,7 @@ mod fenced;
 mod forget;
 mod gc;
 mod import;
+mod ingest;
 mod restore;
 mod scrub;
 
@@ -25,6 +26,7 @@ pub use disk::DiskParameters;
 pub use forget::ForgetParameters;
 pub use gc::GcParameters;
 pub use import::ImportParameters;
+pub use ingest::IngestParameters;
 pub use restore::{Overwrite, RestoreParameters};
 pub use scrub::ScrubParameters;
 
@@ -46,6 +48,8 @@ pub const FORGET: &str = "forget";
 pub const REPLACE_DISK: &str = "disk_replace";
 /// Entering a pool that is there.
 pub const IMPORT: &str = "import";
+/// A backup that a client elsewhere makes.
+pub const INGEST: &str = "ingest";
 
 /// All works of this crate.
 pub fn all(storage: &Storage) -> Vec<Arc<dyn Work>> {
@@ -58,6 +62,7 @@ pub fn all(storage: &Storage) -> Vec<Arc<dyn Work>> {
         Arc::new(forget::ForgetWork { storage: storage.clone() }),
         Arc::new(disk::DiskWork { storage: storage.clone() }),
         Arc::new(import::ImportWork { storage: storage.clone() }),
+        Arc::new(ingest::IngestWork { storage: storage.clone() }),
     ]
 }
 
