@@ -8,10 +8,14 @@ use strongroom_catalog::Catalog;
 use strongroom_identity::Identity;
 use strongroom_protect::Protect;
 use strongroom_storage::{Sealer, Storage};
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::metrics::Metrics;
 use crate::problem::Result;
+
+/// Memory for large bodies of requests that are being answered, in KiB; more wait.
+pub(crate) const BODIES: u32 = 64 << 10;
 
 /// All services of the appliance. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -26,6 +30,7 @@ struct Inner {
     protect: Protect,
     settings: Settings,
     metrics: Arc<Metrics>,
+    bodies: Arc<Semaphore>,
     started: Timestamp,
 }
 
@@ -38,6 +43,7 @@ impl App {
             protect,
             settings,
             metrics: Arc::default(),
+            bodies: Arc::new(Semaphore::new(BODIES as usize)),
             started: Timestamp::now(),
         };
         Self { inner: Arc::new(inner) }
@@ -71,6 +77,11 @@ impl App {
     /// What is counted.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.inner.metrics
+    }
+
+    /// Room for large bodies, in KiB.
+    pub(crate) fn bodies(&self) -> &Arc<Semaphore> {
+        &self.inner.bodies
     }
 
     /// When the server began.

@@ -56,7 +56,7 @@ codes! {
     InProgress = "in_progress" CONFLICT "The same request is being worked on.";
     Changed = "changed" PRECONDITION_FAILED "It was changed since it was read.";
     TooLarge = "too_large" PAYLOAD_TOO_LARGE "The request is too large.";
-    MediaType = "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body must be JSON.";
+    MediaType = "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body is of another kind than the route takes.";
     Range = "range_not_satisfiable" RANGE_NOT_SATISFIABLE "There are no such bytes.";
     Invalid = "invalid" UNPROCESSABLE_ENTITY "A value is not acceptable.";
     KeyReused = "idempotency_key_reused" UNPROCESSABLE_ENTITY

@@ -74,6 +74,10 @@ impl From<Storage> for Problem {
                 Some(Code::Conflict)
             }
             Storage::Gone { .. } => Some(Code::NotFound),
+            Storage::IngestOver { .. } => Some(Code::Conflict),
+            Storage::Crowded => {
+                return Self::new(Code::Unavailable, error.to_string()).retry_after(10);
+            }
             // A directory that the caller named.
             Storage::Local { .. } => Some(Code::Invalid),
             _ => None,
@@ -113,9 +117,11 @@ fn of_pool(error: &strongroom_engine::Error) -> Option<Code> {
     match error {
         Error::Immutable { .. } => Some(Code::Immutable),
         Error::NoSuchRoot { .. } => Some(Code::NotFound),
-        Error::Invalid(_) | Error::NotAPool { .. } | Error::SecretNeeded | Error::WrongSecret => {
-            Some(Code::Invalid)
-        }
+        Error::Invalid(_)
+        | Error::Forged { .. }
+        | Error::NotAPool { .. }
+        | Error::SecretNeeded
+        | Error::WrongSecret => Some(Code::Invalid),
         Error::InUse { .. } | Error::ReadOnly { .. } | Error::TooFewDisks { .. } => {
             Some(Code::Conflict)
         }

@@ -207,6 +207,8 @@ impl Things {
             ("image", self.image),
             ("job", self.job),
             ("approval", self.approval),
+            // Only its opener has one.
+            ("ingest", 905),
         ] {
             filled = filled.replace(&format!("{{{name}}}"), &id.to_string());
         }

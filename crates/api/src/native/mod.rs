@@ -5,6 +5,7 @@ mod audit;
 mod events;
 mod hidden;
 mod images;
+mod ingests;
 mod jobs;
 mod keys;
 mod me;
@@ -31,6 +32,7 @@ pub fn routes() -> Routes {
             me::group(),
             pools::group(),
             images::group(),
+            ingests::group(),
             work::group(),
             jobs::group(),
             events::group(),

@@ -74,7 +74,7 @@ fn job(route: Route) -> Route {
 }
 
 /// Who asks, for a job.
-fn asker(call: &Call, priority: i64) -> Result<Asker> {
+pub(super) fn asker(call: &Call, priority: i64) -> Result<Asker> {
     let who = call.principal()?;
     let object = call.object();
     Ok(Asker {

@@ -236,6 +236,21 @@ fn plain(
     shape.answers.push(AnswerShape { status, description, media, headers: Vec::new() });
 }
 
+/// 200 and bytes for a program.
+#[derive(Debug)]
+pub struct Raw(pub Vec<u8>);
+
+impl Answer for Raw {
+    fn describe(shape: &mut Shape) {
+        plain(shape, StatusCode::OK, "Done.", "application/octet-stream", "binary");
+    }
+
+    fn respond(self) -> Response {
+        let kind = HeaderValue::from_static("application/octet-stream");
+        (StatusCode::OK, [(header::CONTENT_TYPE, kind)], self.0).into_response()
+    }
+}
+
 /// Server-sent events: each is the JSON of one `T`, under a name.
 pub struct Events<T, S> {
     /// The events: name, id, content.

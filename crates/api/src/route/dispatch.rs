@@ -16,12 +16,13 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use strongroom_catalog::list::Count;
 use strongroom_identity::Object;
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
 use super::part::Received;
 use super::{Route, Routes, idempotency, listing};
 use crate::access;
-use crate::app::App;
+use crate::app::{App, BODIES};
 use crate::call::Call;
 use crate::problem::{Code, Problem, Result};
 use crate::request_id;
@@ -166,6 +167,7 @@ async fn answer(
         }
     }
 
+    let _room = room(route, &app, &parts).await;
     let body = match route.shape.body {
         Some(_) => receive(route, &parts, body).await?,
         None => Bytes::new(),
@@ -175,9 +177,10 @@ async fn answer(
         false => None,
     };
     let received = Received { parts, body };
-    let digest = idempotency::digest(&received);
+    // Of large bodies it would be dear.
+    let digest = || idempotency::digest(&received);
     if permit.approval {
-        let object = &permit.object;
+        let (object, digest) = (&permit.object, digest());
         let admitted = access::admit(&app, route, &caller, object, &place, &digest).await;
         if let Err(problem) = admitted {
             access::record(&app, route, &caller, object, &place, Some(problem.code().text())).await;
@@ -185,7 +188,7 @@ async fn answer(
         }
     }
     let begun = match key {
-        Some(key) => Some(idempotency::begin(&app, &caller, &key, &digest).await?),
+        Some(key) => Some(idempotency::begin(&app, &caller, &key, &digest()).await?),
         None => None,
     };
     let (entry, before) = match begun {
@@ -207,7 +210,9 @@ async fn answer(
     };
     if writes && !route.recorded_by_service {
         let why = response.extensions().get::<Code>().map(|code| code.text());
-        access::record(&app, route, &caller, &permit.object, &place, why).await;
+        if why.is_some() || !route.refusals_recorded {
+            access::record(&app, route, &caller, &permit.object, &place, why).await;
+        }
     }
     match entry {
         Some(entry) => Ok(entry.end(&app, response).await),
@@ -241,14 +246,29 @@ fn known_parameters(route: &Route, parts: &Parts) -> Result<()> {
     Ok(())
 }
 
+/// Waits until there is memory for a large body, and keeps it for the request.
+async fn room(route: &Route, app: &App, parts: &Parts) -> Option<OwnedSemaphorePermit> {
+    if route.shape.body.is_none() || route.body <= super::BODY {
+        return None;
+    }
+    let told = told_length(parts).and_then(|told| usize::try_from(told).ok());
+    let bytes = told.unwrap_or(route.body).min(route.body);
+    let wanted = u32::try_from(bytes >> 10).unwrap_or(u32::MAX) + 1;
+    Arc::clone(app.bodies()).acquire_many_owned(wanted.min(BODIES)).await.ok()
+}
+
+fn told_length(parts: &Parts) -> Option<u64> {
+    let told = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    told.and_then(|length| length.parse().ok())
+}
+
 /// The body, if it is small enough and comes in time.
 async fn receive(route: &Route, parts: &Parts, body: axum::body::Body) -> Result<Bytes> {
     let too_large = || {
         let text = format!("the body may have {} bytes", route.body);
         Problem::new(Code::TooLarge, text)
     };
-    let told = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    if told.and_then(|length| length.parse::<u64>().ok()).is_some_and(|n| n > route.body as u64) {
+    if told_length(parts).is_some_and(|n| n > route.body as u64) {
         return Err(too_large());
     }
     match tokio::time::timeout(ARRIVAL, Limited::new(body, route.body).collect()).await {

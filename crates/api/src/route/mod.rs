@@ -23,7 +23,7 @@ use axum::Router;
 use http::Method;
 
 pub use self::answer::{
-    Accepted, Answer, Archive, ArchiveKind, Created, Download, Empty, Events, Items, Json, Plain,
+    Accepted, Answer, Archive, ArchiveKind, Created, Download, Empty, Events, Items, Json, Plain, Raw,
     Tagged, Text, TextKind,
 };
 pub use self::dispatch::LetThrough;
@@ -32,7 +32,9 @@ pub use self::handler::Handler;
 use self::handler::{Run, Typed};
 pub use self::idempotency::forget_cut_off;
 pub(crate) use self::listing::narrowed;
-pub use self::part::{Body, IfMatch, Listed, Listing, Part, Path, Query, RangeHeader, Received};
+pub use self::part::{
+    Body, IfMatch, Listed, Listing, Octets, Part, Path, Query, RangeHeader, Received,
+};
 pub use self::shape::Shape;
 use strongroom_identity::Right;
 
@@ -63,6 +65,7 @@ pub struct Route {
     idempotent: bool,
     recorded_by_service: bool,
     also_on_appliance: bool,
+    refusals_recorded: bool,
     time: Duration,
     body: usize,
     run: Arc<dyn Run>,
@@ -98,6 +101,7 @@ fn draft<P: 'static, H: Handler<P>>(
         idempotent: false,
         recorded_by_service: false,
         also_on_appliance: false,
+        refusals_recorded: false,
         time: TIME,
         body: BODY,
         run: Arc::new(Typed::new(handler)),
@@ -173,6 +177,14 @@ impl Route {
         self
     }
 
+    /// Only what it refuses is written to the audit trail: one deed of a caller takes it a great
+    /// many times, and is recorded where it begins and ends.
+    #[must_use]
+    pub fn only_refusals_recorded(mut self) -> Self {
+        self.refusals_recorded = true;
+        self
+    }
+
     /// The right is needed on the appliance too: the files of that machine belong to its owner,
     /// whoever has the pool.
     #[must_use]
@@ -190,6 +202,13 @@ impl Route {
     #[must_use]
     pub fn within(mut self, time: Duration) -> Self {
         self.time = time;
+        self
+    }
+
+    /// Its body may have so many bytes.
+    #[must_use]
+    pub fn body(mut self, bytes: usize) -> Self {
+        self.body = bytes;
         self
     }
 

@@ -97,6 +97,29 @@ impl<T: DeserializeOwned + ToSchema + Send + 'static> Part for Body<T> {
     }
 }
 
+/// The body, bytes.
+#[derive(Debug)]
+pub struct Octets(pub Bytes);
+
+const OCTETS: &str = "application/octet-stream";
+
+impl Part for Octets {
+    fn describe(shape: &mut Shape) {
+        let schema = ObjectBuilder::new().schema_type(Type::String);
+        let schema = schema.format(Some(SchemaFormat::Custom("binary".to_owned())));
+        let schema = RefOr::T(Schema::Object(schema.build()));
+        shape.body = Some(Media { kind: OCTETS, schema });
+    }
+
+    async fn take(request: &mut Received) -> Result<Self> {
+        if !kind(&request.parts).eq_ignore_ascii_case(OCTETS) {
+            let text = format!("the body must be bytes: send it with Content-Type: {OCTETS}");
+            return Err(Problem::new(Code::MediaType, text));
+        }
+        Ok(Self(std::mem::take(&mut request.body)))
+    }
+}
+
 /// What serde says, without the values that it quotes.
 fn without_values(error: &serde_json::Error) -> Cow<'static, str> {
     let text = error.to_string();
@@ -110,9 +133,14 @@ fn without_values(error: &serde_json::Error) -> Cow<'static, str> {
     }
 }
 
-fn is_json(parts: &Parts) -> bool {
+/// The media type of the body, without parameters.
+fn kind(parts: &Parts) -> &str {
     let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+    kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim()
+}
+
+fn is_json(parts: &Parts) -> bool {
+    let kind = kind(parts);
     kind.eq_ignore_ascii_case("application/json")
         || (kind.starts_with("application/") && kind.ends_with("+json"))
 }

@@ -4,17 +4,22 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::net::RecvFlags;
+use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Peer;
 use super::connection::Handler;
-use super::gate::Gate;
+use super::gate::{Gate, Place};
 use crate::{Error, Result};
 
+/// What no request of HTTP/1 begins with.
+const PREFACE: &[u8; 4] = b"PRI ";
 /// The longest path that an address of a Unix socket holds, less some bytes.
 const MAX_PATH: usize = 100;
 
@@ -67,6 +72,7 @@ pub(super) async fn accept(
     gate: Arc<Gate>,
     handler: Handler,
     mut stop: watch::Receiver<bool>,
+    patience: Duration,
 ) {
     let mut connections = JoinSet::new();
     loop {
@@ -93,10 +99,40 @@ pub(super) async fn accept(
             _ = stop.wait_for(|stop| *stop) => break,
         };
         let (handler, stop) = (handler.clone(), stop.clone());
-        connections.spawn(async move { handler.serve(stream, false, peer, place, stop).await });
+        connections.spawn(async move {
+            let Some(h2) = speaks_http2(&stream, &place, patience).await else { return };
+            handler.serve(stream, h2, peer, place, stop).await;
+        });
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// Whether a client begins as HTTP/2 does when it knows that the server speaks it (RFC 9113, 3.3);
+/// None when it says nothing for too long, or goes.
+async fn speaks_http2(stream: &UnixStream, place: &Place, patience: Duration) -> Option<bool> {
+    let look = async {
+        loop {
+            stream.readable().await.ok()?;
+            let mut head = [0; PREFACE.len()];
+            let peeked = stream.try_io(Interest::READABLE, || {
+                Ok(rustix::net::recv(stream, &mut head, RecvFlags::PEEK)?.0)
+            });
+            match peeked {
+                Ok(0) => return None,
+                Ok(len) if head[..len] != PREFACE[..len] => return Some(false),
+                Ok(len) if len == PREFACE.len() => return Some(true),
+                // The rest follows at once.
+                Ok(_) => tokio::task::yield_now().await,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return None,
+            }
+        }
+    };
+    tokio::select! {
+        seen = tokio::time::timeout(patience, look) => seen.ok().flatten(),
+        () = place.evicted() => None,
+    }
 }
 
 #[cfg(test)]

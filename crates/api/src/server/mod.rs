@@ -148,7 +148,8 @@ impl Server {
         let handler = connection::Handler::new(self.router.clone(), self.limits);
         // Whoever floods the network must not lock out the administrator who would stop that.
         let gate = Arc::new(Gate::new(self.limits.connections));
-        self.tasks.spawn(control::accept(listener, gate, handler, self.stop.subscribe()));
+        let (stop, patience) = (self.stop.subscribe(), self.limits.idle);
+        self.tasks.spawn(control::accept(listener, gate, handler, stop, patience));
     }
 
     /// Accepts nothing more, lets requests that are being answered end, for so long at most.
