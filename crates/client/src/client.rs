@@ -171,11 +171,11 @@ impl Client {
         Ok(Events { client: self, body, buffer, ready, of: std::marker::PhantomData })
     }
 
-    fn broken(&self, why: impl ToString) -> Error {
+    pub(crate) fn broken(&self, why: impl ToString) -> Error {
         Error::Broken { place: self.place.to_string(), why: why.to_string() }
     }
 
-    fn request(&self, call: &Call<'_>) -> Result<Request<Full<Bytes>>> {
+    pub(crate) fn request(&self, call: &Call<'_>) -> Result<Request<Full<Bytes>>> {
         let mut target = call.path().to_owned();
         for (i, (name, value)) in call.query().iter().enumerate() {
             target.push(if i == 0 { '?' } else { '&' });
@@ -221,7 +221,12 @@ impl Client {
         }
         let status = answer.status();
         let bytes = self.whole(answer).await?;
-        let mut problem: Problem = serde_json::from_slice(&bytes).unwrap_or_default();
+        Err(self.refused(status, &bytes))
+    }
+
+    /// What an answer says that is a refusal.
+    pub(crate) fn refused(&self, status: StatusCode, body: &[u8]) -> Error {
+        let mut problem: Problem = serde_json::from_slice(body).unwrap_or_default();
         problem.status = status.as_u16();
         if problem.title.is_empty() {
             let reason = status.canonical_reason().unwrap_or("no success");
@@ -232,7 +237,7 @@ impl Client {
             let text = problem.detail.as_mut().unwrap_or(&mut problem.title);
             text.push_str(": log in again with `strongroom login`");
         }
-        Err(Error::Refused(problem))
+        Error::Refused(problem)
     }
 }
 

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -18,6 +19,10 @@ use crate::{Error, Fingerprint, Place, Result, Trust};
 
 /// How long an appliance may take to let one in.
 const CONNECT: Duration = Duration::from_secs(20);
+/// How often an HTTP/2 appliance is asked whether it is there, and how long it may take to answer.
+const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
+/// Bytes of one request that wait for the connection.
+const SEND_BUFFER: usize = 1 << 20;
 
 /// Sends a request and gives the head of the answer; its body still comes.
 pub(crate) async fn send(
@@ -30,7 +35,7 @@ pub(crate) async fn send(
             exchange(place, stream, request).await
         }
         Place::Remote { trust, .. } => {
-            let (stream, _) = tls(place, trust).await?;
+            let (stream, _) = tls(place, trust, &[]).await?;
             exchange(place, stream, request).await
         }
     }
@@ -38,7 +43,7 @@ pub(crate) async fn send(
 
 /// The certificate that an appliance shows.
 pub(crate) async fn look(place: &Place) -> Result<Option<Fingerprint>> {
-    Ok(tls(place, &Trust::Look).await?.1)
+    Ok(tls(place, &Trust::Look, &[]).await?.1)
 }
 
 async fn reach<T>(place: &Place, connect: impl Future<Output = io::Result<T>>) -> Result<T> {
@@ -47,15 +52,45 @@ async fn reach<T>(place: &Place, connect: impl Future<Output = io::Result<T>>) -
     connected.map_err(|source| Error::Unreachable { place: place.to_string(), source })
 }
 
+/// An HTTP/2 connection, on which many requests may be under way.
+pub(crate) async fn http2(place: &Place) -> Result<http2::SendRequest<Full<Bytes>>> {
+    match place {
+        Place::Socket(path) => {
+            let stream = reach(place, UnixStream::connect(path)).await?;
+            begin_http2(place, stream).await
+        }
+        Place::Remote { trust, .. } => {
+            let (stream, _) = tls(place, trust, &[b"h2"]).await?;
+            begin_http2(place, stream).await
+        }
+    }
+}
+
+async fn begin_http2(
+    place: &Place,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<http2::SendRequest<Full<Bytes>>> {
+    let broken = |e: hyper::Error| Error::Broken { place: place.to_string(), why: e.to_string() };
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).keep_alive_interval(PING.0).keep_alive_timeout(PING.1);
+    builder.max_send_buf_size(SEND_BUFFER);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    // It ends with the last sender, or answer.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
 async fn tls(
     place: &Place,
     trust: &Trust,
+    protocols: &[&[u8]],
 ) -> Result<(tokio_rustls::client::TlsStream<TcpStream>, Option<Fingerprint>)> {
     let broken = |why: String| Error::Broken { place: place.to_string(), why };
     let Place::Remote { address, .. } = place else {
         return Err(broken("a socket of this machine has no certificate".into()));
     };
-    let (config, seen) = trust.config().map_err(broken)?;
+    let (mut config, seen) = trust.config().map_err(broken)?;
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     let name = ServerName::try_from(address.host.clone());
     let name = name.map_err(|_| Error::Address(address.to_string()))?;
     let host = (address.host.as_str(), address.port);

@@ -9,6 +9,7 @@ mod call;
 mod client;
 mod connection;
 mod error;
+pub mod ingest;
 mod logins;
 mod place;
 mod trust;

@@ -7,10 +7,14 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use strongroom_archive::backup::{Backup, Counts, Input, Outcome, Parent, Progress};
 use strongroom_archive::rules::Rules;
+use strongroom_archive::store::Source;
 use strongroom_archive::{image, show};
+use strongroom_client::Client;
+use strongroom_client::ingest::RemoteStore;
 use strongroom_engine::pool::{OpenMode, Pool};
 
 use crate::access::PoolArgs;
+use crate::appliance::Target;
 use crate::appliance::follow::StartArgs;
 use crate::exit::{Context, Done, usage};
 use crate::output::{count, json_time, local_time, size, troubles};
@@ -26,6 +30,10 @@ that was interrupted leaves nothing that could be seen, and the next one finds m
 
 Rules of --exclude are globs: `*.o` fits a name anywhere, `/home/*/cache` a path from the root,
 `**` any number of directories; a rule that ends in `/` fits directories only.
+
+To an appliance elsewhere this process sends what the pool there lacks, compressed; so it does with
+--stdin, and to the appliance that runs here when that runs as another user. Else the one that runs
+here reads by a job of its own, which goes on without this process; --here reads with this one.
 
 Examples:
   strongroom backup /etc /home --pool /srv/pool --name server --exclude '*.tmp'
@@ -76,6 +84,9 @@ pub(crate) struct Args {
     /// The machine's name, for the image's record
     #[arg(long)]
     host: Option<String>,
+    /// Read with this process, not by a job of the appliance that runs here
+    #[arg(long)]
+    here: bool,
     #[command(flatten)]
     start: StartArgs,
 }
@@ -88,60 +99,77 @@ pub(crate) fn run(context: &Context, mut args: Args) -> Result<Done> {
         excludes.extend(Rules::lines(&text).map(str::to_owned));
     }
     Rules::new(&excludes).map_err(|e| usage(e.to_string()))?;
-    if let Some(name) = args.pool.at_appliance() {
-        return at_appliance(context, name, &args, &excludes);
-    }
-    args.start.must_not_be_given()?;
-    let input = match (args.image, args.stdin) {
-        (Some(path), _) => Input::Block(path),
-        (None, true) => Input::Stream(Box::new(std::io::stdin())),
-        (None, false) => Input::Paths(args.paths),
-    };
     if args.dry_run && args.stdin {
         return Err(usage("what comes in by a pipe can't be looked at without reading it"));
     }
+    let place = args.pool.clone();
+    if let Some(pool) = place.at_appliance() {
+        let client = args.pool.appliance.client()?;
+        return match args.is_for_a_job() && appliance::is_of_this_user(&client) {
+            true => by_job(context, &client, pool, &args, &excludes),
+            false => sent(context, client, pool, args, excludes),
+        };
+    }
+    args.start.must_not_be_given()?;
     let mode = if args.dry_run { OpenMode::Read } else { OpenMode::Write };
     let pool = args.pool.open(context, mode)?;
-    let parent = match (&args.parent, args.read_all) {
-        (Some(text), _) => Parent::Image(image::find(&*pool, text)?.id),
-        (None, true) => Parent::None,
-        (None, false) => Parent::Latest,
-    };
-    let backup = Backup {
-        name: args.name,
-        input,
-        tags: args.tags,
-        excludes,
-        exclude_caches: args.exclude_caches,
-        one_file_system: args.one_file_system,
-        immutable_for: args.immutable,
-        parent,
-        host: args.host,
-        user: None,
-    };
-    let (outcome, counts) = make(context, &pool, backup, args.dry_run)?;
-    context.out.troubles(&outcome.troubles);
-    let document = document(&outcome, &counts);
-    context.out.summary(Some(&pool), document, |out| summary(out, &outcome, &counts))?;
-    Ok(Done::well_if(outcome.troubles.is_empty()))
+    let (dry_run, backup) = (args.dry_run, args.backup(&*pool, excludes)?);
+    let (outcome, counts) = watched(context, |counters| match dry_run {
+        true => backup.trial(&*pool, counters),
+        false => backup.run(pool.session()?, counters),
+    })?;
+    tell(context, Some(&pool), &outcome, &counts)
+}
+
+impl Args {
+    /// Whether the appliance of this machine can read all of it by itself.
+    fn is_for_a_job(&self) -> bool {
+        let other = self.parent.is_some() || self.host.is_some();
+        !(self.here || self.stdin || self.dry_run || other)
+    }
+
+    /// What the archive is to do.
+    fn backup(self, source: &dyn Source, excludes: Vec<String>) -> Result<Backup> {
+        let parent = match (&self.parent, self.read_all) {
+            (Some(text), _) => Parent::Image(image::find(source, text)?.id),
+            (None, true) => Parent::None,
+            (None, false) => Parent::Latest,
+        };
+        let input = match (self.image, self.stdin) {
+            (Some(path), _) => Input::Block(path),
+            (None, true) => Input::Stream(Box::new(std::io::stdin())),
+            (None, false) => Input::Paths(self.paths),
+        };
+        Ok(Backup {
+            name: self.name,
+            input,
+            tags: self.tags,
+            excludes,
+            exclude_caches: self.exclude_caches,
+            one_file_system: self.one_file_system,
+            immutable_for: self.immutable,
+            parent,
+            host: self.host,
+            user: None,
+        })
+    }
+
+    /// What it is about, in a word.
+    fn object(&self) -> String {
+        let first = self.image.as_ref().or(self.paths.first());
+        let path = first.map(|path| path.to_string_lossy().into_owned());
+        self.name.clone().or(path).unwrap_or_default()
+    }
 }
 
 /// Has an appliance on this machine make the backup.
-fn at_appliance(
+fn by_job(
     context: &Context,
+    client: &Client,
     pool: Option<&str>,
     args: &Args,
     excludes: &[String],
 ) -> Result<Done> {
-    let not_there = [
-        ("--stdin", args.stdin),
-        ("--dry-run", args.dry_run),
-        ("--parent", args.parent.is_some()),
-        ("--host", args.host.is_some()),
-    ];
-    if let Some((option, _)) = not_there.iter().find(|(_, given)| *given) {
-        return Err(usage(format!("{option} needs a pool of one's own: give --pool DIR")));
-    }
     let what = json!({
         "name": args.name,
         "tags": args.tags,
@@ -151,30 +179,68 @@ fn at_appliance(
         "immutable_seconds": args.immutable.map(|ns| ns.unsigned_abs().div_ceil(1_000_000_000)),
         "read_all": args.read_all,
     });
-    let client = args.pool.appliance.client()?;
     let paths = (&args.paths[..], args.image.as_ref());
-    appliance::backup(context, &client, pool, paths, what, &args.start)
+    appliance::backup(context, client, pool, paths, what, &args.start)
+}
+
+/// Makes the backup here, and sends an appliance what its pool lacks.
+fn sent(
+    context: &Context,
+    client: Client,
+    pool: Option<&str>,
+    args: Args,
+    excludes: Vec<String>,
+) -> Result<Done> {
+    if args.start.no_wait || args.start.once.idempotency_key.is_some() {
+        let text =
+            "--no-wait and --idempotency-key are for backups that the appliance itself makes";
+        return Err(usage(text));
+    }
+    let Target { client, pool, source } = appliance::target(client, pool)?;
+    let (dry_run, object) = (args.dry_run, args.object());
+    let backup = args.backup(&*source, excludes)?;
+    let counters = Arc::new(Progress::default());
+    if dry_run {
+        let (outcome, counts) =
+            watched_by(context, &counters, || backup.trial(&*source, &counters))?;
+        return tell(context, None, &outcome, &counts);
+    }
+    let store = RemoteStore::open(client, pool, &object, source, Arc::clone(&counters))?;
+    let (outcome, counts) = watched_by(context, &counters, || backup.run(store, &counters))?;
+    tell(context, None, &outcome, &counts)
 }
 
 /// Runs a backup with progress.
-pub(crate) fn make(
+fn watched(
     context: &Context,
-    pool: &Pool,
-    backup: Backup,
-    dry_run: bool,
+    make: impl FnOnce(&Progress) -> strongroom_archive::Result<Outcome>,
 ) -> Result<(Outcome, Counts)> {
     let counters = Arc::new(Progress::default());
-    context.interrupt.stops(&counters);
-    let outcome = progress::status(
-        context.out,
-        || status(&counters.counts()),
-        || match dry_run {
-            true => backup.trial(pool, &counters),
-            false => backup.run(pool.session()?, &counters),
-        },
-    )?;
+    watched_by(context, &counters, || make(&counters))
+}
+
+fn watched_by(
+    context: &Context,
+    counters: &Arc<Progress>,
+    make: impl FnOnce() -> strongroom_archive::Result<Outcome>,
+) -> Result<(Outcome, Counts)> {
+    context.interrupt.stops(counters);
+    let outcome = progress::status(context.out, || status(&counters.counts()), make)?;
     let counts = counters.counts();
     Ok((outcome, counts))
+}
+
+/// Says what came of it.
+fn tell(
+    context: &Context,
+    pool: Option<&Pool>,
+    outcome: &Outcome,
+    counts: &Counts,
+) -> Result<Done> {
+    context.out.troubles(&outcome.troubles);
+    let document = document(outcome, counts);
+    context.out.summary(pool, document, |out| summary(out, outcome, counts))?;
+    Ok(Done::well_if(outcome.troubles.is_empty()))
 }
 
 fn status(counts: &Counts) -> String {

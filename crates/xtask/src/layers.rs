@@ -24,7 +24,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("protect", &["archive", "block", "catalog", "engine", "identity", "storage"]),
     ("api", &["appliance", "archive", "catalog", "engine", "identity", "protect", "storage"]),
     ("web", &["appliance", "identity", "protect", "storage"]),
-    ("client", &[]),
+    ("client", &["archive", "engine"]),
     (
         "strongroom",
         &[

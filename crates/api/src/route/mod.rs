@@ -23,8 +23,8 @@ use axum::Router;
 use http::Method;
 
 pub use self::answer::{
-    Accepted, Answer, Archive, ArchiveKind, Created, Download, Empty, Events, Items, Json, Plain, Raw,
-    Tagged, Text, TextKind,
+    Accepted, Answer, Archive, ArchiveKind, Created, Download, Empty, Events, Items, Json, Plain,
+    Raw, Tagged, Text, TextKind,
 };
 pub use self::dispatch::LetThrough;
 pub(crate) use self::dispatch::nowhere;

@@ -31,7 +31,7 @@ use clap::Args;
 use strongroom_client::{Client, Logins, Place};
 
 pub(crate) use self::operation::OnceArgs;
-pub(crate) use self::work::{Restoring, backup, restore};
+pub(crate) use self::work::{Restoring, Target, backup, restore, target};
 use crate::exit::usage;
 
 /// The control socket's name in a data directory.
@@ -77,6 +77,15 @@ impl ApplianceArgs {
         };
         socket.map(Place::Socket).ok_or_else(nobody)
     }
+}
+
+/// Whether an appliance is on this machine and may do just what this process may.
+pub(crate) fn is_of_this_user(client: &Client) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Place::Socket(path) = client.place() else { return false };
+    // One that is gone is told of by who connects to it.
+    let owner = std::fs::metadata(path).map(|socket| socket.uid());
+    owner.is_ok_and(|owner| owner == rustix::process::geteuid().as_raw())
 }
 
 /// A path of this machine as the appliance takes it, if it is on this machine: from the root.

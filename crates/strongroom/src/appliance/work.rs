@@ -1,10 +1,13 @@
 //! Backups and restores that the appliance carries out.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use strongroom_archive::store::Source;
 use strongroom_client::Client;
+use strongroom_client::ingest::Blind;
 
 use super::follow::StartArgs;
 use super::pools::{Upkeep, start};
@@ -24,6 +27,21 @@ pub(crate) fn backup(
     what["paths"] = paths.into();
     what["block"] = block.map(|path| from_root(client, path)).transpose()?.into();
     start(context, client, pool, Upkeep::Backup, &what, how)
+}
+
+/// A pool of an appliance to which a backup is sent.
+pub(crate) struct Target {
+    pub(crate) client: Arc<Client>,
+    /// The pool's number.
+    pub(crate) pool: i64,
+    /// The same pool, for the image to compare with.
+    pub(crate) source: Arc<dyn Source + Send + Sync>,
+}
+
+/// A pool of an appliance, to send to.
+pub(crate) fn target(client: Client, pool: Option<&str>) -> Result<Target> {
+    let pool = super::pools::pool(&client, pool)?.id;
+    Ok(Target { client: Arc::new(client), pool, source: Arc::new(Blind) })
 }
 
 /// What is restored, and where to.

@@ -8,6 +8,7 @@ mod basics;
 mod damage;
 mod golden;
 mod images;
+mod ingest;
 mod looking;
 mod manage;
 mod pools;

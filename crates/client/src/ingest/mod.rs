@@ -1,0 +1,395 @@
+//! A pool of an appliance, for a backup, as if it were here: content is cut, named and compressed
+//! by this process, and only what the pool lacks is sent.
+//!
+//! Each thread that stores asks for its own chunks and sends those that are new, so as many
+//! requests are under way as there are threads, up to what the appliance allows. Nodes go by a
+//! thread of their own ([`nodes`]). What was sent over a connection that broke is sent again; when
+//! the appliance no longer knows the session the backup fails, and the next one finds stored what
+//! had reached the pool.
+
+mod blind;
+mod channel;
+mod nodes;
+
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::Method;
+use serde::Deserialize;
+use serde_json::json;
+use strongroom_archive::backup::Progress;
+use strongroom_archive::parcel::{self, Frame};
+use strongroom_archive::store::{Source, Store};
+use strongroom_engine::chunker::Params;
+use strongroom_engine::clock::PoolTime;
+use strongroom_engine::id::{ChunkId, ChunkKind, RootId};
+use strongroom_engine::map::NodeStore;
+use strongroom_engine::node::Node;
+use strongroom_engine::pack::FrameCodec;
+use strongroom_engine::pool::{NewRoot, Stored, effort, frame_limit};
+use strongroom_engine::seal::ChunkHasher;
+use strongroom_engine::state::Root;
+use strongroom_engine::{Error, Result};
+use zeroize::Zeroizing;
+
+pub use self::blind::Blind;
+use self::channel::{Channel, lock};
+use self::nodes::Nodes;
+use crate::Client;
+
+/// How often the appliance is told how far it is.
+const TELL: Duration = Duration::from_millis(1000);
+/// Bytes of frames that are sent at once, when no chunk is larger.
+const AT_ONCE: usize = 1 << 20;
+
+#[derive(Deserialize)]
+struct Opened {
+    id: String,
+    job: i64,
+    chunking: Chunking,
+    level: i32,
+    data_key: String,
+    node_key: String,
+    damaged: bool,
+    parallel: usize,
+}
+
+#[derive(Deserialize)]
+struct Chunking {
+    min: u32,
+    avg: u32,
+    max: u32,
+    fixed: u32,
+}
+
+#[derive(Deserialize)]
+struct Taken {
+    new_chunks: u64,
+    new_bytes: u64,
+    stored_bytes: u64,
+    known_chunks: u64,
+    healed_chunks: u64,
+}
+
+#[derive(Deserialize)]
+struct Reuse {
+    may: bool,
+}
+
+#[derive(Deserialize)]
+struct Made {
+    root: String,
+    created: i64,
+    immutable_until: Option<i64>,
+    meta: String,
+}
+
+/// What a thread needs while it stores.
+struct Bench {
+    codec: FrameCodec,
+    raw: Vec<u8>,
+    frame: Vec<u8>,
+}
+
+struct Shared {
+    channel: Channel,
+    /// Where the session is.
+    path: String,
+    job: i64,
+    hasher: ChunkHasher,
+    chunking: Params,
+    level: i32,
+    damaged: bool,
+    benches: Mutex<Vec<Bench>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("channel", &self.channel).finish_non_exhaustive()
+    }
+}
+
+/// A pool of an appliance, for one backup. Made by [`RemoteStore::open`].
+pub struct RemoteStore {
+    shared: Arc<Shared>,
+    source: Arc<dyn Source + Send + Sync>,
+    nodes: Nodes,
+    committed: bool,
+    /// Ends the thread that tells how far it is.
+    _telling: SyncSender<()>,
+}
+
+impl std::fmt::Debug for RemoteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RemoteStore").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+/// What the engine's callers understand.
+fn pool_error(error: crate::Error) -> Error {
+    match error {
+        crate::Error::Refused(problem) if problem.status == 404 => Error::Unreachable {
+            why: "the appliance no longer knows the session: it was started anew, or its job was \
+                  stopped long ago; run the command again, what was sent is found again"
+                .into(),
+        },
+        crate::Error::Refused(problem) if matches!(problem.status, 400..500) => {
+            Error::Invalid(problem.to_string())
+        }
+        error => Error::Unreachable { why: error.to_string() },
+    }
+}
+
+impl RemoteStore {
+    /// Begins a backup to the pool with that number; `object` says of what, for the job that stands
+    /// for it. `source` is the same pool, for reading the parent image ([`Blind`] when that may not
+    /// be), and `progress` is told to the appliance.
+    ///
+    /// # Errors
+    /// Those of the client.
+    pub fn open(
+        client: Arc<Client>,
+        pool: i64,
+        object: &str,
+        source: Arc<dyn Source + Send + Sync>,
+        progress: Arc<Progress>,
+    ) -> crate::Result<Self> {
+        let wrong = {
+            let client = Arc::clone(&client);
+            move |why: String| client.broken(why)
+        };
+        let channel = Channel::new(client)?;
+        let path = format!("/v1/pools/{pool}/ingests");
+        let opened: Opened = channel.json(Method::POST, &path, &json!({ "object": object }))?;
+        let Chunking { min, avg, max, fixed } = opened.chunking;
+        let chunking = Params::new(min, avg, max, fixed).map_err(|e| wrong(e.to_string()))?;
+        let key = |text: &str| {
+            let bytes = Zeroizing::new(data_encoding::HEXLOWER.decode(text.as_bytes()).ok()?);
+            <[u8; 32]>::try_from(&bytes[..]).ok()
+        };
+        let keys = key(&opened.data_key).zip(key(&opened.node_key));
+        let (data, node) = keys.ok_or_else(|| wrong("it gave no keys of the pool".into()))?;
+        channel.widen(opened.parallel.clamp(1, 64));
+        let shared = Arc::new(Shared {
+            channel,
+            path: format!("{path}/{}", opened.id),
+            job: opened.job,
+            hasher: ChunkHasher::of_keys([data, node]),
+            chunking,
+            level: opened.level,
+            damaged: opened.damaged,
+            benches: Mutex::default(),
+        });
+        let nodes = Nodes::start(Arc::clone(&shared));
+        let telling = tell(&shared, progress);
+        Ok(Self { shared, source, nodes, committed: false, _telling: telling })
+    }
+
+    /// The job that stands for it.
+    pub fn job(&self) -> i64 {
+        self.shared.job
+    }
+}
+
+/// Tells the appliance now and then how far it is, and so that this is alive; until the sender is
+/// dropped.
+fn tell(shared: &Arc<Shared>, progress: Arc<Progress>) -> SyncSender<()> {
+    let (telling, ended) = sync_channel::<()>(0);
+    let shared = Arc::downgrade(shared);
+    std::thread::spawn(move || {
+        while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(TELL) {
+            let Some(shared) = shared.upgrade() else { return };
+            let counts = progress.counts();
+            let told = json!({
+                "bytes_done": counts.read,
+                "bytes_total": counts.unread.max(counts.read),
+                "items_done": counts.files + counts.dirs + counts.others,
+            });
+            let path = format!("{}/progress", shared.path);
+            let over = shared.channel.tell(Method::PUT, &path, &told).is_err_and(
+                |error| matches!(&error, crate::Error::Refused(problem) if problem.status == 409),
+            );
+            if over {
+                // Its job was stopped: there is no use in going on.
+                progress.cancel();
+            }
+        }
+    });
+    telling
+}
+
+impl Shared {
+    /// Which of these chunks the pool has.
+    fn known(&self, kind: ChunkKind, ids: &[ChunkId]) -> Result<Vec<bool>> {
+        let mut known = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(parcel::MAX_IDS) {
+            let path = format!("{}/known", self.path);
+            let answer = self.channel.bytes(&path, parcel::put_ids(kind, ids));
+            let answer = answer.map_err(pool_error)?;
+            let bits = parcel::bits(&answer, ids.len());
+            known.extend(bits.map_err(Error::decoding("the appliance's answer"))?);
+        }
+        Ok(known)
+    }
+
+    /// Sends chunks, those that follow each other compressed together.
+    fn send(&self, kind: ChunkKind, chunks: &[(ChunkId, &[u8])]) -> Result<Stored> {
+        let mut stored = Stored::default();
+        if chunks.is_empty() {
+            return Ok(stored);
+        }
+        let mut bench = lock(&self.benches).pop().unwrap_or_else(|| Bench {
+            codec: FrameCodec::new(self.level),
+            raw: Vec::new(),
+            frame: Vec::new(),
+        });
+        let mut body = Vec::new();
+        let mut rest = chunks;
+        let mut sent = Ok(());
+        while !rest.is_empty() && sent.is_ok() {
+            let (frame, after) = rest.split_at(self.fitting(kind, rest));
+            rest = after;
+            bench.raw.clear();
+            frame.iter().for_each(|(_, bytes)| bench.raw.extend_from_slice(bytes));
+            let effort = effort(&self.chunking, kind, bench.raw.len(), frame.len());
+            bench.codec.encode(&bench.raw, effort, &mut bench.frame);
+            let chunks = frame.iter().map(|(id, bytes)| (*id, bytes.len() as u32)).collect();
+            let frame = Frame { kind, chunks, bytes: &bench.frame };
+            if !body.is_empty() && body.len() + frame.len() > AT_ONCE {
+                sent = self.take(std::mem::take(&mut body), &mut stored);
+            }
+            frame.put(&mut body);
+        }
+        if sent.is_ok() {
+            sent = self.take(body, &mut stored);
+        }
+        lock(&self.benches).push(bench);
+        sent.map(|()| stored)
+    }
+
+    /// How many of these chunks go into one frame.
+    fn fitting(&self, kind: ChunkKind, chunks: &[(ChunkId, &[u8])]) -> usize {
+        let mut total = 0;
+        let fits = chunks.iter().position(|(_, bytes)| {
+            total += bytes.len();
+            total > frame_limit(kind)
+        });
+        fits.unwrap_or(chunks.len()).max(1)
+    }
+
+    fn take(&self, body: Vec<u8>, stored: &mut Stored) -> Result<()> {
+        let taken = self.channel.bytes(&format!("{}/frames", self.path), body);
+        let taken: Taken = serde_json::from_slice(&taken.map_err(pool_error)?)
+            .map_err(|e| Error::Unreachable { why: e.to_string() })?;
+        stored.new_chunks += taken.new_chunks;
+        stored.new_bytes += taken.new_bytes;
+        stored.stored_bytes += taken.stored_bytes;
+        stored.known_chunks += taken.known_chunks;
+        stored.healed_chunks += taken.healed_chunks;
+        Ok(())
+    }
+}
+
+impl NodeStore for RemoteStore {
+    fn put_node(&self, node: &Node) -> Result<(ChunkId, Stored)> {
+        let bytes = node.encode();
+        let id = self.shared.hasher.id(ChunkKind::Node, &bytes);
+        Ok((id, self.nodes.put(id, bytes)?))
+    }
+}
+
+impl Store for RemoteStore {
+    fn source(&self) -> &dyn Source {
+        &*self.source
+    }
+
+    fn chunking(&self) -> Params {
+        self.shared.chunking
+    }
+
+    fn store(&self, pieces: &[&[u8]], ids: &mut Vec<ChunkId>) -> Result<Stored> {
+        let kind = ChunkKind::Data;
+        let hasher = &self.shared.hasher;
+        let named: Vec<ChunkId> = pieces.iter().map(|piece| hasher.id(kind, piece)).collect();
+        let known = self.shared.known(kind, &named)?;
+        let mut stored = Stored::default();
+        let mut lacking = Vec::with_capacity(pieces.len());
+        for ((id, piece), known) in named.iter().zip(pieces).zip(known) {
+            if known {
+                stored.known_chunks += 1;
+                stored.known_bytes += piece.len() as u64;
+            } else {
+                lacking.push((*id, *piece));
+            }
+        }
+        stored.add(self.shared.send(kind, &lacking)?);
+        ids.extend(named);
+        Ok(stored)
+    }
+
+    fn reuse(&self, ids: &[ChunkId]) -> Result<bool> {
+        if !self.shared.damaged {
+            return Ok(true);
+        }
+        for ids in ids.chunks(parcel::MAX_IDS) {
+            let body = parcel::put_ids(ChunkKind::Data, ids);
+            let answer = self.shared.channel.bytes(&format!("{}/reuse", self.shared.path), body);
+            let reuse: Reuse = serde_json::from_slice(&answer.map_err(pool_error)?)
+                .map_err(|e| Error::Unreachable { why: e.to_string() })?;
+            if !reuse.may {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn lean_on(&self, parent: RootId) -> Result<()> {
+        let path = format!("{}/parents", self.shared.path);
+        let body = json!({ "root": parent.to_string() });
+        self.shared.channel.tell(Method::POST, &path, &body).map_err(pool_error)
+    }
+
+    fn settle(&self) -> Result<Stored> {
+        self.nodes.settle()
+    }
+
+    fn commit(mut self, root: NewRoot) -> Result<Root> {
+        self.nodes.settle()?;
+        let top = root.nodes.first().map(|top| data_encoding::HEXLOWER.encode(&top.0));
+        let immutable = root.immutable_for.map(|ns| ns.unsigned_abs().div_ceil(1_000_000_000));
+        let body = json!({
+            "name": root.name,
+            "top": top,
+            "meta": data_encoding::HEXLOWER.encode(&root.meta),
+            "immutable_seconds": immutable,
+        });
+        let path = format!("{}/commit", self.shared.path);
+        let made: Made =
+            self.shared.channel.json(Method::POST, &path, &body).map_err(pool_error)?;
+        self.committed = true;
+        let meta = data_encoding::HEXLOWER.decode(made.meta.as_bytes()).ok();
+        let (Some(id), Some(meta)) = (RootId::parse(&made.root), meta) else {
+            return Err(Error::Unreachable { why: "the appliance's answer is not one".into() });
+        };
+        Ok(Root {
+            id,
+            created: PoolTime(made.created),
+            immutable_until: made.immutable_until.map(PoolTime),
+            meta,
+            kind: root.kind,
+            name: root.name,
+            nodes: root.nodes,
+        })
+    }
+}
+
+impl Drop for RemoteStore {
+    fn drop(&mut self) {
+        if !self.committed {
+            self.shared.channel.give_up();
+            // It ends by itself otherwise.
+            let _ = self.shared.channel.tell(Method::DELETE, &self.shared.path, &());
+        }
+    }
+}
