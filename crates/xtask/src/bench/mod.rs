@@ -2,6 +2,7 @@
 
 mod catalog;
 mod corpora;
+mod ingest;
 mod install;
 mod measure;
 mod peers;
@@ -34,6 +35,10 @@ pub(crate) enum Bench {
     /// Makes its databases in the temporary directory (5 GB) and removes them. PostgreSQL is a
     /// server of its own, as for the tests.
     Catalog(catalog::Options),
+    /// A backup through an appliance beside one to a pool of one's own, and many clients at once.
+    ///
+    /// The table is also written to target/bench/ingest.md.
+    Ingest(ingest::Options),
     /// The index: memory per chunk, lookups, opening, with many millions of chunks.
     Index(Arguments),
 }
@@ -51,6 +56,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Peers(options) => peers::peers(options),
         Bench::Catalog(options) => catalog::catalog(options),
+        Bench::Ingest(options) => ingest::ingest(options),
         Bench::Chunkers(arguments) => example("chunkers", arguments),
         Bench::ChunkSizes(arguments) => example("chunk_sizes", arguments),
         Bench::Index(arguments) => example("index_scale", arguments),
