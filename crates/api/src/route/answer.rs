@@ -242,7 +242,7 @@ pub struct Raw(pub Vec<u8>);
 
 impl Answer for Raw {
     fn describe(shape: &mut Shape) {
-        plain(shape, StatusCode::OK, "Done.", "application/octet-stream", "binary");
+        plain(shape, StatusCode::OK, "Done.", &["application/octet-stream"], "binary");
     }
 
     fn respond(self) -> Response {

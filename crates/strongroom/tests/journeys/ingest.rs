@@ -191,7 +191,7 @@ fn a_killed_appliance_has_nothing_half_made_and_begins_anew() {
     let _ = client.stdin.as_mut().unwrap().write_all(&content);
     drop(client.stdin.take());
     let (code, err) = ended(client);
-    assert!(code == 1 && err.contains("run the command again"), "{code} {err}");
+    assert!(code == 7 && err.contains("run the command again"), "{code} {err}");
     let job = eventually("the end of the job", || {
         let (_, job) = ask(&data, "GET", &format!("/v1/jobs/{}", job["id"]), None);
         (job["state"] == "failed").then_some(job)

@@ -71,6 +71,14 @@ impl Way {
     }
 }
 
+/// Two backups, one after the other.
+struct Run {
+    way: Way,
+    client: [Measured; 2],
+    /// Seconds of all cores that the appliance took.
+    server: [f64; 2],
+}
+
 struct Bench {
     program: PathBuf,
     dir: PathBuf,
@@ -157,12 +165,11 @@ pub(crate) fn ingest(options: &Options) -> Result<()> {
     let dir = dir.canonicalize().context("can't resolve the work directory")?;
     let source = corpora::make(Corpus::Images, &dir, scale)?;
     let bench = Bench { program, dir, source };
-    let mut runs: Vec<(Way, [Measured; 2], [f64; 2])> = Vec::new();
+    let mut runs = Vec::new();
     for round in 0..options.rounds {
         for way in WAYS {
             println!("round {}: {}", round + 1, way.name());
-            let (measured, server) = bench.twice(way)?;
-            runs.push((way, measured, server));
+            runs.push(bench.twice(way)?);
         }
     }
     let mut text = table(&runs);
@@ -176,8 +183,8 @@ pub(crate) fn ingest(options: &Options) -> Result<()> {
 }
 
 impl Bench {
-    /// Backs the corpus up twice: what the client took, and the server's seconds of all cores.
-    fn twice(&self, way: Way) -> Result<([Measured; 2], [f64; 2])> {
+    /// Backs the corpus up twice.
+    fn twice(&self, way: Way) -> Result<Run> {
         let home = self.dir.join("ingest");
         corpora::remove(&home)?;
         corpora::create_dir(&home)?;
@@ -204,9 +211,9 @@ impl Bench {
             Way::Tls => &[],
         };
         words.extend(options.iter().map(OsString::from));
-        let mut measured = [Measured::default(); 2];
+        let mut client = [Measured::default(); 2];
         let mut server = [0.0; 2];
-        for (this, server) in measured.iter_mut().zip(&mut server) {
+        for (this, server) in client.iter_mut().zip(&mut server) {
             measure::cool_down();
             let cpu = |a: &Option<Appliance>| a.as_ref().map_or(Ok(0.0), |a| Ok(a.usage()?.0));
             let before: Result<f64> = cpu(&appliance);
@@ -222,7 +229,7 @@ impl Bench {
         }
         drop(appliance);
         corpora::remove(&home)?;
-        Ok((measured, server))
+        Ok(Run { way, client, server })
     }
 
     /// Many clients at once, each with a file of its own of which half is everybody's.
@@ -277,19 +284,20 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-fn table(runs: &[(Way, [Measured; 2], [f64; 2])]) -> String {
-    let of = |way: Way, value: &dyn Fn(&(Way, [Measured; 2], [f64; 2])) -> f64| {
-        median(runs.iter().filter(|run| run.0 == way).map(value).collect())
+fn table(runs: &[Run]) -> String {
+    let of = |way: Way, value: &dyn Fn(&Run) -> f64| {
+        median(runs.iter().filter(|run| run.way == way).map(value).collect())
     };
     let mut text = String::from(
         "| way | backup | wall, s | beside the pool | client's processors, s | appliance's, s | aim |\n\
          |---|---|---|---|---|---|---|\n",
     );
     for (which, name) in ["first", "second, unchanged"].into_iter().enumerate() {
-        let own = of(Way::Direct, &|run| run.1[which].wall);
+        let own = of(Way::Direct, &|run| run.client[which].wall);
         for way in WAYS {
-            let wall = of(way, &|run| run.1[which].wall);
-            let (cpu, server) = (of(way, &|run| run.1[which].cpu), of(way, &|run| run.2[which]));
+            let wall = of(way, &|run| run.client[which].wall);
+            let (cpu, server) =
+                (of(way, &|run| run.client[which].cpu), of(way, &|run| run.server[which]));
             let ratio = wall / own;
             let aim = match way {
                 Way::Direct => "",
@@ -313,7 +321,7 @@ mod tests {
     fn medians_are_compared_with_the_pool() {
         let run = |way, wall| {
             let measured = Measured { wall, ..Measured::default() };
-            (way, [measured; 2], [0.5; 2])
+            Run { way, client: [measured; 2], server: [0.5; 2] }
         };
         let text = table(&[
             run(Way::Direct, 2.0),
