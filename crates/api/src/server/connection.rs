@@ -27,6 +27,11 @@ const LOOK: Duration = Duration::from_secs(5);
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// Bytes that may be on their way to us, of one request and of a connection.
 const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
+/// Requests that an HTTP/2 client takes back before we came to them, and those that we refuse: more
+/// of them end its connection.
+const RESETS: (usize, usize) = (32, 256);
+/// Bytes of headers that an HTTP/2 client may refer to later.
+const TABLE: u32 = 4096;
 
 /// Serves connections with one router.
 #[derive(Clone)]
@@ -85,13 +90,14 @@ impl Handler {
         let io = TokioIo::new(Patient::new(stream, limits.write));
         let (router, of_service) = (self.router.clone(), Arc::clone(&place));
         let service = service_fn(move |request: Request<Incoming>| {
-            let busy = of_service.begin();
-            let mut request = request.map(Body::new);
+            let busy = Arc::new(of_service.begin());
+            let of_body = Arc::clone(&busy);
+            let mut request = request.map(|body| Body::new(Arriving { body, busy: of_body }));
             request.extensions_mut().insert(peer);
             let answer = router.clone().oneshot(request);
             async move {
                 let response: Response<Body> = answer.await?;
-                Ok::<_, Infallible>(response.map(|body| Body::new(Counted { body, _busy: busy })))
+                Ok::<_, Infallible>(response.map(|body| Body::new(Counted { body, busy })))
             }
         });
         if h2 {
@@ -99,10 +105,14 @@ impl Handler {
             builder
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(limits.streams)
+                .max_pending_accept_reset_streams(RESETS.0)
+                .max_local_error_reset_streams(RESETS.1)
+                .header_table_size(TABLE)
+                .max_frame_size(16 << 10)
                 .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
                 .initial_stream_window_size(WINDOWS.0)
                 .initial_connection_window_size(WINDOWS.1)
-                .max_send_buf_size(1 << 20)
+                .max_send_buf_size(256 << 10)
                 .keep_alive_interval(PING.0)
                 .keep_alive_timeout(PING.1);
             self.drive(builder.serve_connection(io, service), &place, stop).await;
@@ -124,7 +134,7 @@ impl Handler {
         mut stop: watch::Receiver<bool>,
     ) {
         let mut connection = std::pin::pin!(connection);
-        let mut look = tokio::time::interval(LOOK.min(self.limits.idle));
+        let mut look = tokio::time::interval(LOOK.min(self.limits.idle).min(self.limits.write));
         let mut ending = false;
         loop {
             tokio::select! {
@@ -134,18 +144,20 @@ impl Handler {
                     }
                     return;
                 }
-                // Without a request there is nothing to wait for.
                 () = place.evicted() => {
-                    if place.idle().is_some() {
+                    if place.idle().is_some() || place.awaited().is_some() {
                         return;
                     }
+                    place.stays();
                 }
                 _ = stop.wait_for(|stop| *stop), if !ending => {
                     ending = true;
                     connection.as_mut().end();
                 }
                 _ = look.tick() => {
-                    if place.idle().is_some_and(|idle| idle >= self.limits.idle) {
+                    let idle = place.idle().is_some_and(|idle| idle >= self.limits.idle);
+                    let stalled = place.awaited().is_some_and(|wait| wait >= self.limits.write);
+                    if idle || stalled {
                         return;
                     }
                 }
@@ -154,10 +166,45 @@ impl Handler {
     }
 }
 
-/// The body of an answer; its request lasts as long.
+/// The body of a request: while somebody wants more of it, the client is waited for.
+struct Arriving {
+    body: Incoming,
+    busy: Arc<Busy>,
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let poll = Pin::new(&mut self.body).poll_frame(cx);
+        self.busy.awaits(poll.is_pending());
+        poll
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.busy.awaits(false);
+    }
+}
+
+/// The body of an answer; its request lasts as long. What there is of it is for the client to take
+/// until more is wanted.
 struct Counted {
     body: Body,
-    _busy: Busy,
+    busy: Arc<Busy>,
 }
 
 impl HttpBody for Counted {
@@ -168,7 +215,9 @@ impl HttpBody for Counted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let poll = Pin::new(&mut self.body).poll_frame(cx);
+        self.busy.awaits(poll.is_ready());
+        poll
     }
 
     fn is_end_stream(&self) -> bool {

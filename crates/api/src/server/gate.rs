@@ -1,8 +1,10 @@
 //! How many connections there may be, and which gives way when there are more.
 //!
 //! When all places are taken, the connection that has no request and was without one the longest is
-//! closed; one that never had a request goes before one that had. So thousands of silent clients
-//! can't keep others out, and nobody who is being served is cut off.
+//! closed; one that never had a request goes before one that had. When all have requests, one whose
+//! requests all wait for their client gives way: it sends no more of a body, or takes no more of an
+//! answer, for the longest time. So thousands of silent or slow clients can't keep others out, and
+//! nobody who is being served is cut off.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -27,8 +29,11 @@ pub(super) struct Gate {
 struct Entry {
     /// Requests that are being answered.
     busy: AtomicUsize,
+    /// Those of them that wait for the client.
+    awaited: AtomicUsize,
     served: AtomicBool,
-    /// Milliseconds after the gate's beginning when it last had a request.
+    /// Milliseconds after the gate's beginning when it last had a request, or anything of one went
+    /// on.
     last: AtomicU64,
     told: AtomicBool,
     go: Notify,
@@ -47,6 +52,14 @@ pub(super) struct Place {
 pub(super) struct Busy {
     gate: Arc<Gate>,
     entry: Arc<Entry>,
+    awaited: AtomicBool,
+}
+
+impl Entry {
+    /// Whether there is nothing to do but to wait for the client.
+    fn waits(&self) -> bool {
+        self.busy.load(Ordering::Acquire) == self.awaited.load(Ordering::Acquire)
+    }
 }
 
 impl Gate {
@@ -84,11 +97,10 @@ impl Gate {
             places.insert(id, Arc::clone(&entry));
             return Some(Place { gate: Arc::clone(self), id, entry });
         }
-        let idle = |entry: &&Arc<Entry>| {
-            entry.busy.load(Ordering::Acquire) == 0 && !entry.told.load(Ordering::Relaxed)
-        };
+        let idle = |entry: &&Arc<Entry>| entry.waits() && !entry.told.load(Ordering::Relaxed);
         let rank = |entry: &&Arc<Entry>| {
-            (entry.served.load(Ordering::Relaxed), entry.last.load(Ordering::Relaxed))
+            let busy = entry.busy.load(Ordering::Acquire) > 0;
+            (busy, entry.served.load(Ordering::Relaxed), entry.last.load(Ordering::Relaxed))
         };
         if let Some(entry) = places.values().filter(idle).min_by_key(rank) {
             entry.told.store(true, Ordering::Relaxed);
@@ -107,7 +119,8 @@ impl Place {
     pub(super) fn begin(&self) -> Busy {
         self.entry.busy.fetch_add(1, Ordering::AcqRel);
         self.entry.served.store(true, Ordering::Relaxed);
-        Busy { gate: Arc::clone(&self.gate), entry: Arc::clone(&self.entry) }
+        let (gate, entry) = (Arc::clone(&self.gate), Arc::clone(&self.entry));
+        Busy { gate, entry, awaited: AtomicBool::new(false) }
     }
 
     /// How long there was no request; none while there is one.
@@ -117,9 +130,21 @@ impl Place {
         idle.then(|| Duration::from_millis(self.gate.now().saturating_sub(last)))
     }
 
-    /// Ends when the connection must give way.
+    /// How long all requests wait for the client; none while there is none, or one doesn't.
+    pub(super) fn awaited(&self) -> Option<Duration> {
+        let last = self.entry.last.load(Ordering::Relaxed);
+        let waits = self.entry.waits() && self.entry.busy.load(Ordering::Acquire) > 0;
+        waits.then(|| Duration::from_millis(self.gate.now().saturating_sub(last)))
+    }
+
+    /// Ends when the connection should give way.
     pub(super) async fn evicted(&self) {
         self.entry.go.notified().await;
+    }
+
+    /// Says that it does not give way, for it has something to do again.
+    pub(super) fn stays(&self) {
+        self.entry.told.store(false, Ordering::Relaxed);
     }
 }
 
@@ -130,8 +155,24 @@ impl Drop for Place {
     }
 }
 
+impl Busy {
+    /// Whether the request waits for the client from now on: for more of its body, or until it has
+    /// taken what there is of the answer.
+    pub(super) fn awaits(&self, awaits: bool) {
+        if self.awaited.swap(awaits, Ordering::AcqRel) == awaits {
+            return;
+        }
+        self.entry.last.store(self.gate.now(), Ordering::Relaxed);
+        match awaits {
+            true => self.entry.awaited.fetch_add(1, Ordering::AcqRel),
+            false => self.entry.awaited.fetch_sub(1, Ordering::AcqRel),
+        };
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
+        self.awaits(false);
         self.entry.last.store(self.gate.now(), Ordering::Relaxed);
         self.entry.busy.fetch_sub(1, Ordering::AcqRel);
     }
@@ -162,5 +203,25 @@ mod tests {
         let _third = gate.try_enter().expect("there is a place");
         assert!(gate.try_enter().is_none());
         assert!(!busy.entry.told.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn those_who_let_the_server_wait_give_way_last() {
+        let gate = Arc::new(Gate::new(2));
+        let (working, slow) = (gate.enter().await, gate.enter().await);
+        let (_first, second) = (working.begin(), slow.begin());
+        assert!(gate.try_enter().is_none() && !slow.entry.told.load(Ordering::Relaxed));
+        second.awaits(true);
+        assert!(slow.awaited().is_some() && slow.idle().is_none());
+        assert!(gate.try_enter().is_none());
+        slow.evicted().await;
+        // It went on at that moment.
+        second.awaits(false);
+        assert!(slow.awaited().is_none());
+        slow.stays();
+        second.awaits(true);
+        assert!(gate.try_enter().is_none());
+        slow.evicted().await;
+        assert!(!working.entry.told.load(Ordering::Relaxed));
     }
 }

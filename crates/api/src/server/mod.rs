@@ -42,7 +42,7 @@ pub struct Limits {
     pub header: Duration,
     /// How long a connection may be without a request.
     pub idle: Duration,
-    /// How long a client may take nothing of an answer.
+    /// How long a client may take nothing of an answer, or send nothing of a body.
     pub write: Duration,
 }
 
