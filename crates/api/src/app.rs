@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::metrics::Metrics;
 use crate::problem::Result;
+use crate::route::Kept;
 
 /// Memory for large bodies of requests that are being answered, in KiB; more wait.
 pub(crate) const BODIES: u32 = 64 << 10;
@@ -31,6 +32,7 @@ struct Inner {
     settings: Settings,
     metrics: Arc<Metrics>,
     bodies: Arc<Semaphore>,
+    kept: Kept,
     started: Timestamp,
 }
 
@@ -44,6 +46,7 @@ impl App {
             settings,
             metrics: Arc::default(),
             bodies: Arc::new(Semaphore::new(BODIES as usize)),
+            kept: Kept::default(),
             started: Timestamp::now(),
         };
         Self { inner: Arc::new(inner) }
@@ -82,6 +85,10 @@ impl App {
     /// Room for large bodies, in KiB.
     pub(crate) fn bodies(&self) -> &Arc<Semaphore> {
         &self.inner.bodies
+    }
+
+    pub(crate) fn kept(&self) -> &Kept {
+        &self.inner.kept
     }
 
     /// When the server began.

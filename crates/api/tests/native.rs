@@ -143,6 +143,79 @@ async fn a_job_is_found_again_by_a_request_that_was_cut_off() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_kept_is_never_old_and_never_another_s() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let body =
+        json!({"name": "main", "path": appliance.dir.path().join("pool"), "encrypted": false});
+    let made = appliance.call(&token, "POST", "/v1/pools", Some(body)).await;
+    let check = format!("/v1/pools/{}/check", made.json()["pool"]["id"]);
+    let list = async |token: &str| appliance.call(token, "GET", "/v1/jobs?limit=20", None).await;
+    for jobs in 0..3 {
+        for _ in 0..3 {
+            // A change is in the very next answer.
+            assert_eq!(list(&token).await.json()["items"].as_array().unwrap().len(), jobs);
+        }
+        let job = appliance.call(&token, "POST", &check, Some(json!({}))).await;
+        assert_eq!(job.status, 202);
+    }
+    let last = list(&token).await.json()["items"][0]["id"].as_i64().unwrap();
+    appliance.app.protect().engine().wait(last).await.unwrap();
+    let before = list(&token).await;
+    assert_eq!(before.json()["items"][0]["state"], "succeeded");
+    assert_eq!(list(&token).await.body, before.body);
+
+    // Who sees no jobs of others is shown none, by whatever means they come.
+    let body = json!({"name": "Sales"});
+    let sales = appliance.call(&token, "POST", "/v1/organisations", Some(body)).await.json();
+    let body = json!({"name": "viewer", "password": "correct horse battery",
+                      "organisation_id": sales["id"]});
+    let user = appliance.call(&token, "POST", "/v1/users", Some(body)).await.json();
+    let roles = appliance.call(&token, "GET", "/v1/roles?filter=name:==viewer", None).await;
+    let grant = json!({"role_id": roles.json()["items"][0]["id"], "organisation_id": sales["id"]});
+    let path = format!("/v1/users/{}/grants", user["id"]);
+    assert_eq!(appliance.call(&token, "POST", &path, Some(grant.clone())).await.status, 204);
+    let body = json!({"name": "viewer", "password": "correct horse battery"});
+    let opened = appliance.call("", "POST", "/v1/sessions", Some(body)).await.json();
+    let other = opened["token"].as_str().unwrap();
+    for _ in 0..2 {
+        assert_eq!(list(&token).await.json()["items"].as_array().unwrap().len(), 3);
+        assert_eq!(list(other).await.json()["items"], json!([]));
+    }
+    // Rights that are taken away, and sessions that are ended, let nobody in one request longer.
+    let (role, organisation) = (&grant["role_id"], &grant["organisation_id"]);
+    let gone = format!("{path}?role_id={role}&organisation_id={organisation}");
+    let gone = appliance.call(&token, "DELETE", &gone, None).await;
+    assert_eq!(gone.status, 204, "{}", String::from_utf8_lossy(&gone.body));
+    assert_eq!(list(other).await.status, 404);
+    let path = format!("/v1/sessions/{}", opened["id"]);
+    assert_eq!(list(&token).await.status, 200);
+    assert_eq!(appliance.call(&token, "DELETE", &path, None).await.status, 204);
+    assert_eq!(list(other).await.status, 401);
+    let me = appliance.call(&token, "DELETE", "/v1/sessions/current", None).await;
+    assert_eq!(me.status, 204, "{}", String::from_utf8_lossy(&me.body));
+    assert_eq!(list(&token).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_body_without_an_end_is_refused() {
+    use axum::body::{Body, Bytes};
+    use futures_util::stream;
+    let appliance = Appliance::new().await;
+    let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let taken = std::sync::Arc::clone(&count);
+    let endless = stream::repeat_with(move || {
+        taken.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b' '; 1 << 16]))
+    });
+    let request = Request::post("/v1/sessions").header("content-type", "application/json");
+    let answer = appliance.ask(request.body(Body::from_stream(endless)).unwrap()).await;
+    assert_eq!((answer.status, answer.code()), (413, "too_large".into()));
+    let taken = count.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(taken < 64, "{taken} pieces of 64 KiB were read");
+}
+
+#[tokio::test]
 async fn changes_ask_for_the_version_that_was_read() {
     let appliance = Appliance::new().await;
     let token = appliance.admin().await;

@@ -16,7 +16,7 @@ pub(super) fn group() -> Group {
     Group::new(
         "Events",
         "What happened, for people and for those who watch.",
-        [get("/v1/events", "events.list", "Events", list).needs(Right::EventView, On::Any)],
+        [get("/v1/events", "events.list", "Events", list).needs(Right::EventView, On::Any).kept()],
     )
 }
 

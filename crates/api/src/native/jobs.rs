@@ -21,7 +21,7 @@ pub(super) fn group() -> Group {
         "Jobs",
         "What takes long: backups, restores, upkeep of pools.",
         [
-            get("/v1/jobs", "jobs.list", "Jobs", list).needs(Right::JobView, On::Any),
+            get("/v1/jobs", "jobs.list", "Jobs", list).needs(Right::JobView, On::Any).kept(),
             get("/v1/jobs/{job}", "jobs.show", "A job", show).needs(Right::JobView, On::Job("job")),
             get("/v1/jobs/{job}/log", "jobs.log", "What a job wrote", log)
                 .needs(Right::JobView, On::Job("job")),

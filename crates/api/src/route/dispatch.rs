@@ -19,6 +19,7 @@ use strongroom_identity::Object;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
+use super::kept::Question;
 use super::part::Received;
 use super::{Route, Routes, idempotency, listing};
 use crate::access;
@@ -167,6 +168,14 @@ async fn answer(
         }
     }
 
+    let question = match route.kept && parts.method == Method::GET {
+        true => Question::of(&app, route, &caller, &parts)?,
+        false => None,
+    };
+    if let Some(answer) = question.as_ref().and_then(|question| app.kept().find(question)) {
+        return Ok(answer);
+    }
+
     let _room = room(route, &app, &parts).await;
     let body = match route.shape.body {
         Some(_) => receive(route, &parts, body).await?,
@@ -214,10 +223,11 @@ async fn answer(
             access::record(&app, route, &caller, &permit.object, &place, why).await;
         }
     }
-    match entry {
-        Some(entry) => Ok(entry.end(&app, response).await),
-        None => Ok(response),
-    }
+    Ok(match (entry, question) {
+        (Some(entry), _) => entry.end(&app, response).await,
+        (None, Some(question)) => app.kept().keep(question, response).await,
+        (None, None) => response,
+    })
 }
 
 /// A parameter that is misspelt must not be as good as none.

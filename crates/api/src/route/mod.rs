@@ -10,6 +10,7 @@ mod answer;
 mod dispatch;
 mod handler;
 mod idempotency;
+mod kept;
 mod listing;
 mod openapi;
 mod part;
@@ -31,6 +32,7 @@ pub(crate) use self::dispatch::nowhere;
 pub use self::handler::Handler;
 use self::handler::{Run, Typed};
 pub use self::idempotency::forget_cut_off;
+pub(crate) use self::kept::Kept;
 pub(crate) use self::listing::narrowed;
 pub use self::part::{
     Body, IfMatch, Listed, Listing, Octets, Part, Path, Query, RangeHeader, Received,
@@ -64,6 +66,7 @@ pub struct Route {
     shape: Shape,
     idempotent: bool,
     recorded_by_service: bool,
+    kept: bool,
     also_on_appliance: bool,
     refusals_recorded: bool,
     time: Duration,
@@ -100,6 +103,7 @@ fn draft<P: 'static, H: Handler<P>>(
         shape: H::shape(),
         idempotent: false,
         recorded_by_service: false,
+        kept: false,
         also_on_appliance: false,
         refusals_recorded: false,
         time: TIME,
@@ -182,6 +186,13 @@ impl Route {
     #[must_use]
     pub fn only_refusals_recorded(mut self) -> Self {
         self.refusals_recorded = true;
+        self
+    }
+
+    /// Its answer follows from the catalogue alone: it may be kept until that changes.
+    #[must_use]
+    pub fn kept(mut self) -> Self {
+        self.kept = true;
         self
     }
 

@@ -98,7 +98,7 @@ pub struct Tx {
 }
 
 enum TxInner {
-    Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
+    Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>, sqlite::Changes),
     Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
 }
 
@@ -186,13 +186,22 @@ impl Catalog {
         Ok(self.find(rest).await?.into_iter().next())
     }
 
+    /// Counts the changes that were made through this; the same number means that nothing was
+    /// changed. None where others change it too.
+    pub fn changes(&self) -> Option<u64> {
+        match &self.db {
+            Db::Sqlite(db) => Some(db.changes()),
+            Db::Postgres(_) => None,
+        }
+    }
+
     /// Begins a transaction that may write. On SQLite there is one at a time; others wait.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn begin(&self) -> Result<Tx> {
         let inner = match &self.db {
-            Db::Sqlite(db) => TxInner::Sqlite(db.begin().await?),
+            Db::Sqlite(db) => TxInner::Sqlite(db.begin().await?, db.counter()),
             Db::Postgres(db) => TxInner::Postgres(db.begin().await?),
         };
         Ok(Tx { inner })
@@ -236,7 +245,7 @@ impl Tx {
     /// Which database it is.
     pub fn engine(&self) -> Engine {
         match &self.inner {
-            TxInner::Sqlite(_) => Engine::Sqlite,
+            TxInner::Sqlite(..) => Engine::Sqlite,
             TxInner::Postgres(_) => Engine::Postgres,
         }
     }
@@ -247,7 +256,7 @@ impl Tx {
     /// Those of the database.
     pub async fn execute(&mut self, sql: Sql) -> Result<u64> {
         match &mut self.inner {
-            TxInner::Sqlite(tx) => sqlite::execute(tx, sql).await,
+            TxInner::Sqlite(tx, _) => sqlite::execute(tx, sql).await,
             TxInner::Postgres(tx) => postgres::execute(tx, sql).await,
         }
     }
@@ -258,7 +267,7 @@ impl Tx {
     /// Those of the database.
     pub async fn rows(&mut self, sql: Sql) -> Result<Vec<Row>> {
         match &mut self.inner {
-            TxInner::Sqlite(tx) => sqlite::rows(tx, sql).await,
+            TxInner::Sqlite(tx, _) => sqlite::rows(tx, sql).await,
             TxInner::Postgres(tx) => postgres::rows(tx, sql).await,
         }
     }
@@ -290,7 +299,7 @@ impl Tx {
 
     pub(crate) async fn script(&mut self, text: String) -> Result<()> {
         match &mut self.inner {
-            TxInner::Sqlite(tx) => sqlite::script(tx, text).await,
+            TxInner::Sqlite(tx, _) => sqlite::script(tx, text).await,
             TxInner::Postgres(tx) => postgres::script(tx, text).await,
         }
     }
@@ -301,7 +310,15 @@ impl Tx {
     /// Those of the database.
     pub async fn commit(self) -> Result<()> {
         match self.inner {
-            TxInner::Sqlite(tx) => tx.commit().await?,
+            TxInner::Sqlite(tx, changes) => {
+                // Not to be stopped half way: whatever comes of it must be counted after it.
+                let done = tokio::spawn(async move {
+                    let done = tx.commit().await;
+                    changes.count();
+                    done
+                });
+                done.await.map_err(|_| sqlx::Error::WorkerCrashed)??;
+            }
             TxInner::Postgres(tx) => tx.commit().await?,
         }
         Ok(())

@@ -1,6 +1,8 @@
 //! SQLite: one connection writes, several read; all changes are synced before they are told.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::query::Query;
@@ -23,6 +25,17 @@ const BUSY: Duration = Duration::from_secs(10);
 pub(super) struct Sqlite {
     read: SqlitePool,
     write: SqlitePool,
+    changes: Changes,
+}
+
+/// Counts what was changed.
+#[derive(Clone, Default)]
+pub(super) struct Changes(Arc<AtomicU64>);
+
+impl Changes {
+    pub(super) fn count(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 impl Sqlite {
@@ -43,7 +56,17 @@ impl Sqlite {
         private(path)?;
         let read = SqlitePoolOptions::new().max_connections(READERS).max_lifetime(None);
         let read = read.connect_with(options.pragma("query_only", "on")).await?;
-        Ok(Self { read, write })
+        Ok(Self { read, write, changes: Changes::default() })
+    }
+
+    /// How many changes there were.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.0.load(Ordering::Acquire)
+    }
+
+    /// What counts them.
+    pub(super) fn counter(&self) -> Changes {
+        self.changes.clone()
     }
 
     pub(super) async fn rows(&self, sql: Sql) -> Result<Vec<Row>> {

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`.
 
+mod api;
 mod catalog;
 mod corpora;
 mod ingest;
@@ -39,6 +40,8 @@ pub(crate) enum Bench {
     ///
     /// The table is also written to target/bench/ingest.md.
     Ingest(ingest::Options),
+    /// The API: a list of jobs, with a login, beside a bare handler that gives the same bytes.
+    Api(api::Options),
     /// The index: memory per chunk, lookups, opening, with many millions of chunks.
     Index(Arguments),
 }
@@ -55,6 +58,7 @@ pub(crate) struct Arguments {
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Peers(options) => peers::peers(options),
+        Bench::Api(options) => api::api(options),
         Bench::Catalog(options) => catalog::catalog(options),
         Bench::Ingest(options) => ingest::ingest(options),
         Bench::Chunkers(arguments) => example("chunkers", arguments),

@@ -27,7 +27,9 @@ pub(super) fn group() -> Group {
         "Images",
         "What was backed up, as it was then.",
         [
-            get("/v1/images", "images.list", "Images", list).needs(Right::ImageView, On::Any),
+            get("/v1/images", "images.list", "Images", list)
+                .needs(Right::ImageView, On::Any)
+                .kept(),
             get("/v1/images/{image}", "images.show", "An image", show)
                 .needs(Right::ImageView, image)
                 .fails(refused),
