@@ -33,6 +33,7 @@ mod core;
 mod foreign;
 mod gc;
 mod meter;
+mod nodes;
 mod open;
 mod pins;
 mod place;
@@ -60,7 +61,8 @@ pub use self::session::{NewRoot, Session, Stored, effort, frame_limit};
 pub use self::verify::{CheckReport, ScrubOptions, ScrubOutcome};
 
 use self::core::{Core, lock};
-use self::session::{Bench, Gathering};
+use self::nodes::Nodes;
+use self::session::Bench;
 use self::writer::Writer;
 use crate::chunker;
 use crate::clock::PoolTime;
@@ -87,7 +89,7 @@ pub struct Pool {
     core: Arc<Core>,
     writer: Option<Writer>,
     /// Nodes of all sessions that wait to become a frame.
-    nodes: Mutex<Gathering>,
+    nodes: Nodes,
     /// What threads need while they store; there are as many as stored at once.
     benches: Mutex<Vec<Bench>>,
     leases: Mutex<HashMap<RootId, (Root, usize)>>,

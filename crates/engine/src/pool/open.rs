@@ -14,6 +14,7 @@ use crate::index::{self, Index};
 use crate::journal::{self, Journal, Settings};
 use crate::keys::{Keyring, Protection, Secret, Stretch};
 use crate::pool::core::{Core, Parts};
+use crate::pool::nodes::Nodes;
 use crate::pool::read::Reading;
 use crate::pool::writer::Writer;
 use crate::pool::{HOLDER, Pool, READERS_LOCK, WRITER_LOCK};
@@ -225,7 +226,7 @@ impl Pool {
             writer: writes.then(|| Writer::start(Arc::clone(&core), inline)),
             reading: Reading::new(core.level),
             core,
-            nodes: Mutex::default(),
+            nodes: Nodes::default(),
             benches: Mutex::default(),
             leases: Mutex::new(HashMap::new()),
             flushing: AtomicBool::new(false),

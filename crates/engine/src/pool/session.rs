@@ -93,6 +93,22 @@ pub(crate) struct Gathering {
     chunks: Vec<(ChunkId, u32)>,
 }
 
+impl Gathering {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// How many bytes it has.
+    pub(crate) fn len(&self) -> usize {
+        self.raw.len()
+    }
+
+    pub(crate) fn add(&mut self, id: ChunkId, piece: &[u8]) {
+        self.raw.extend_from_slice(piece);
+        self.chunks.push((id, piece.len() as u32));
+    }
+}
+
 /// What one thread needs while it stores.
 #[derive(Debug)]
 pub(crate) struct Bench {
@@ -188,14 +204,13 @@ impl<'p> Session<'p> {
             stored.new_chunks += 1;
             stored.new_bytes += piece.len() as u64;
             stored.healed_chunks += u64::from(core.was_lost(&id));
+            let Bench { codec, gathering, .. } = &mut *bench;
             match kind {
-                ChunkKind::Data => {
-                    let Bench { codec, gathering, .. } = bench;
-                    self.pool.gather(kind, gathering, codec, id, piece, stored)?;
-                }
+                ChunkKind::Data => self.pool.gather(kind, gathering, codec, id, piece, stored)?,
                 ChunkKind::Node => {
-                    let mut nodes = lock(&self.pool.nodes);
-                    self.pool.gather(kind, &mut nodes, &mut bench.codec, id, piece, stored)?;
+                    if let Some(_under_way) = self.pool.nodes.add(id, piece, gathering) {
+                        self.pool.push_shared(gathering, codec, stored)?;
+                    }
                 }
             }
         }
@@ -325,11 +340,10 @@ impl Pool {
         piece: &[u8],
         stored: &mut Stored,
     ) -> Result<()> {
-        if !gathering.raw.is_empty() && gathering.raw.len() + piece.len() > frame_limit(kind) {
+        if gathering.len() + piece.len() > frame_limit(kind) {
             self.push(kind, gathering, codec, stored)?;
         }
-        gathering.raw.extend_from_slice(piece);
-        gathering.chunks.push((id, piece.len() as u32));
+        gathering.add(id, piece);
         Ok(())
     }
 
@@ -341,7 +355,7 @@ impl Pool {
         codec: &mut FrameCodec,
         stored: &mut Stored,
     ) -> Result<()> {
-        if gathering.chunks.is_empty() {
+        if gathering.is_empty() {
             return Ok(());
         }
         let mut frame: NewFrame = self.writer()?.frame();
@@ -379,12 +393,25 @@ impl Pool {
         }
     }
 
-    /// Makes a frame of the nodes that wait.
+    /// Hands over a frame of nodes of several sessions, all of which count on it.
+    fn push_shared(
+        &self,
+        nodes: &mut Gathering,
+        codec: &mut FrameCodec,
+        stored: &mut Stored,
+    ) -> Result<()> {
+        self.push(ChunkKind::Node, nodes, codec, stored).inspect_err(|e| self.core.stop(e))
+    }
+
+    /// Hands over all nodes that were stored before.
     pub(crate) fn push_nodes(&self) -> Result<()> {
-        let level = self.core.level;
-        let mut nodes = lock(&self.nodes);
-        let mut codec = FrameCodec::new(level);
-        self.push(ChunkKind::Node, &mut nodes, &mut codec, &mut Stored::default())
+        let mut nodes = Gathering::default();
+        if let Some(_under_way) = self.nodes.take(&mut nodes) {
+            let mut codec = FrameCodec::new(self.core.level);
+            self.push_shared(&mut nodes, &mut codec, &mut Stored::default())?;
+        }
+        self.nodes.settle();
+        Ok(())
     }
 
     /// Waits until another thread has handed over a chunk that it claimed.
