@@ -48,14 +48,34 @@ impl FrameCodec {
     /// # Errors
     /// [`Error::Damaged`] when `frame` isn't one.
     pub fn decode(&mut self, frame: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        let what = "a frame";
-        let (body, tail) = frame
-            .split_last_chunk::<FRAME_TAIL>()
-            .ok_or_else(|| Error::damaged(what, "it is shorter than its tail"))?;
-        let method = Method::from_code(tail[0]).map_err(Error::decoding(what))?;
-        let raw_len = u32::from_le_bytes([tail[1], tail[2], tail[3], 0]) as usize;
+        let (method, body, raw_len) = split(frame)?;
         self.decompressor.decompress(method, body, raw_len, out)
     }
+
+    /// The chunks of an opened frame: where they are if they were not compressed, else in `out`.
+    ///
+    /// # Errors
+    /// As [`FrameCodec::decode`].
+    pub fn view<'a>(&mut self, frame: &'a [u8], out: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+        match split(frame)? {
+            (Method::Raw, body, raw_len) if body.len() == raw_len => Ok(body),
+            (method, body, raw_len) => {
+                self.decompressor.decompress(method, body, raw_len, out)?;
+                Ok(out)
+            }
+        }
+    }
+}
+
+/// Takes a frame apart: how it is stored, what is stored, and the length it has uncompressed.
+fn split(frame: &[u8]) -> Result<(Method, &[u8], usize)> {
+    let what = "a frame";
+    let (body, tail) = frame
+        .split_last_chunk::<FRAME_TAIL>()
+        .ok_or_else(|| Error::damaged(what, "it is shorter than its tail"))?;
+    let method = Method::from_code(tail[0]).map_err(Error::decoding(what))?;
+    let raw_len = u32::from_le_bytes([tail[1], tail[2], tail[3], 0]) as usize;
+    Ok((method, body, raw_len))
 }
 
 #[cfg(test)]
@@ -73,7 +93,9 @@ mod tests {
             assert_eq!(frame.len() < raw.len(), shrinks);
             assert!(codec.decode(&frame, &mut back).is_ok());
             assert_eq!(back, raw);
+            assert!(codec.view(&frame, &mut back).is_ok_and(|view| view == raw));
         }
+        assert!(codec.view(&[0, 200, 0, 0], &mut Vec::new()).is_err());
         assert!(codec.decode(&[0, 1], &mut Vec::new()).is_err());
         assert!(codec.decode(&[0, 9, 1, 0, 0], &mut Vec::new()).is_err());
         assert!(codec.decode(&[0, 0, 200, 0, 0], &mut Vec::new()).is_err());

@@ -9,7 +9,7 @@ use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::buf::AlignedBuf;
+use crate::buf::{AlignedBuf, PAGE};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, Location, PackId};
 use crate::pack::{Directory, FOOTER_LEN, Footer, FrameCodec, MAX_FRAME};
@@ -23,8 +23,9 @@ use crate::state::PackInfo;
 const OPEN_PACKS: usize = 64;
 /// Opened frames that are kept, in bytes.
 const KEPT_FRAMES: usize = 12 << 20;
-/// Neighbouring frames are read together up to this many bytes.
-const RUN: usize = 2 << 20;
+/// Neighbouring frames are read together up to this many bytes: with the rest of the pages at both
+/// ends, what fits one huge page.
+pub(crate) const RUN: usize = (2 << 20) - 2 * PAGE;
 /// Chunks that [`Pool::fetch`] places at a time.
 const FETCH_BATCH: usize = 1 << 17;
 
@@ -438,16 +439,15 @@ impl Pool {
         let mut result = Ok(());
         for frame in run.chunk_by(|a, b| a.0.frame_offset == b.0.frame_offset) {
             let at = &frame[0].0;
-            let opened = pack.as_ref().zip(read.clone()).is_some_and(|(pack, range)| {
+            let opened = pack.as_ref().zip(read.clone()).and_then(|(pack, range)| {
                 let begin = range.start + (at.frame_offset - start) as usize;
                 let sealed = &mut buf[begin..begin + at.frame_len as usize];
-                let frame = pack.unseal(at.frame_offset, sealed);
-                frame.and_then(|frame| lens.codec.decode(frame, &mut lens.raw)).is_ok()
+                let frame = pack.unseal(at.frame_offset, sealed).ok()?;
+                lens.codec.view(frame, &mut lens.raw).ok()
             });
             for (at, i) in frame {
                 let id = &wanted[*i];
-                let chunk =
-                    if opened { chunk_in(&self.core, &lens.raw, at, id).ok() } else { None };
+                let chunk = opened.and_then(|raw| chunk_in(&self.core, raw, at, id).ok());
                 result = match chunk {
                     Some(chunk) => sink(*i, chunk),
                     // The slow way mends what it can, and follows a chunk that was moved.

@@ -12,13 +12,11 @@ use crate::id::{ChunkId, ChunkKind, Location, PackId};
 use crate::pack::{Directory, FrameEntry};
 use crate::pool::core::lock;
 use crate::pool::pins::ChunkSet;
-use crate::pool::read::{Lens, OpenPack, unreadable};
+use crate::pool::read::{Lens, OpenPack, RUN, unreadable};
 use crate::pool::{Meter, Pool};
 use crate::shard::{self, Geometry, ScrubBuffers, Shape};
 use crate::state::{Op, PackInfo, ScrubMark};
 
-/// Frames that are checked are read together up to this many bytes.
-const READ: usize = 2 << 20;
 /// Packs between two records of how far a scrub has come.
 const SCRUB_STEP: usize = 64;
 /// The longest that a slowed scrub is deaf to a cancel.
@@ -201,7 +199,7 @@ impl Pool {
         let mut bad = Vec::new();
         let mut rest = &directory.frames[..];
         while let Some(first) = rest.first() {
-            let end = rest.iter().position(|f| (f.offset + f.len - first.offset) as usize > READ);
+            let end = rest.iter().position(|f| (f.offset + f.len - first.offset) as usize > RUN);
             let (run, after) = rest.split_at(end.unwrap_or(rest.len()).max(1));
             rest = after;
             let last = &run[run.len() - 1];
@@ -231,8 +229,9 @@ impl Pool {
         lens: &mut Lens,
     ) -> bool {
         let opened = pack.unseal(frame.offset, sealed);
-        opened.and_then(|opened| lens.codec.decode(opened, &mut lens.raw)).is_ok()
-            && self.wrong_chunks(pack.info.kind, frame, &lens.raw).is_empty()
+        opened
+            .and_then(|opened| lens.codec.view(opened, &mut lens.raw))
+            .is_ok_and(|raw| self.wrong_chunks(pack.info.kind, frame, raw).is_empty())
     }
 
     /// Reads a frame with its sums checked and its bad units worked out anew; which chunks are
