@@ -24,6 +24,8 @@ pub(crate) struct Memory {
     roots: Mutex<Vec<Root>>,
     /// Chunks that are lost.
     pub(crate) lost: Mutex<HashSet<ChunkId>>,
+    /// How many chunks were asked for in lists.
+    pub(crate) fetched: Mutex<usize>,
 }
 
 struct Kept;
@@ -103,6 +105,7 @@ impl Source for Memory {
     }
 
     fn fetch(&self, wanted: &[ChunkId], sink: Sink<'_>, failed: Failed<'_>) -> Result<()> {
+        *self.fetched.lock().unwrap() += wanted.len();
         // Backwards and on two threads: callers must not count on any order.
         let half = |odd: usize| -> Result<()> {
             for (i, id) in wanted.iter().enumerate().rev().filter(|(i, _)| i % 2 == odd) {

@@ -35,7 +35,12 @@ struct Handles {
     fd: OwnedFd,
     /// Past the page cache.
     direct: Option<OwnedFd>,
+    /// It has all its room, which reads as zeros: zeros need not be written.
+    zeroed: AtomicBool,
 }
+
+/// Zeros are left out where this many come together, in bytes.
+const ZEROS: usize = 64 << 10;
 
 impl OutFile {
     pub(super) fn new(folder: Arc<Folder>, entry: Entry, path: Vec<u8>) -> Arc<Self> {
@@ -66,10 +71,13 @@ impl OutFile {
             && MapReader::new(shared.source, map, 0)
                 .all(|step| step.is_ok_and(|(_, extent)| matches!(extent, Extent::Data { .. })));
         if dense {
-            let done = rustix::fs::fallocate(&handles.fd, FallocateFlags::empty(), 0, size);
-            // Not every filesystem can do so; the file then grows as it is written.
-            if let Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) = done {
-                self.fail(shared, format!("making room for {size} bytes: {e}"));
+            match rustix::fs::fallocate(&handles.fd, FallocateFlags::empty(), 0, size) {
+                Ok(()) => handles.zeroed.store(true, Ordering::Relaxed),
+                Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => {
+                    self.fail(shared, format!("making room for {size} bytes: {e}"));
+                }
+                // Not every filesystem can do so; the file then grows as it is written.
+                Err(_) => {}
             }
         }
     }
@@ -98,7 +106,7 @@ impl OutFile {
                 }),
             false => None,
         };
-        Ok(Handles { fd, direct })
+        Ok(Handles { fd, direct, zeroed: AtomicBool::new(false) })
     }
 
     /// The first trouble that leaves it incomplete is told, and nothing more is written.
@@ -176,7 +184,31 @@ impl OutFile {
 }
 
 impl Handles {
-    fn write(&self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if !self.zeroed.load(Ordering::Relaxed) {
+            return self.write_all(bytes, offset);
+        }
+        // Blocks of zeros between blocks of something else, which are written together.
+        static ZERO: [u8; ZEROS] = [0; ZEROS];
+        let mut blocks = bytes.chunks(ZEROS).peekable();
+        let (mut start, mut end) = (0, 0);
+        while let Some(block) = blocks.next() {
+            let zero = *block == ZERO[..block.len()];
+            if !zero {
+                end += block.len();
+            }
+            if start < end && (zero || blocks.peek().is_none()) {
+                self.write_all(&bytes[start..end], offset + start as u64)?;
+            }
+            if zero {
+                end += block.len();
+                start = end;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_all(&self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
         if let Some(direct) = &self.direct
             && offset.is_multiple_of(PAGE as u64)
             && (bytes.as_ptr() as usize).is_multiple_of(PAGE)

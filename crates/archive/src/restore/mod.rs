@@ -12,6 +12,7 @@
 mod area;
 mod attributes;
 mod file;
+mod layout;
 mod progress;
 mod verify;
 
@@ -20,7 +21,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode, makedev};
@@ -38,12 +39,15 @@ use crate::rules::Rules;
 use crate::store::Source;
 use crate::tree::{Dir, Entries};
 use crate::{Error, Result, Troubles};
-use area::{Layout, WINDOW, WINDOWS};
+use area::{WINDOW, WINDOWS};
 use attributes::Attributes;
 use file::OutFile;
+use layout::Layout;
 
-/// How many areas are at work at once: while one is waiting for its last chunks, the other reads.
-const AREAS: usize = 4;
+/// How many areas are at work at once: while one is waiting for its last chunks, the others read.
+const AREAS: usize = 3;
+/// How many windows are written at once.
+const WRITERS: usize = 4;
 
 /// What happens to files that are there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -180,28 +184,38 @@ impl Restore {
         target: &Arc<Folder>,
         top: &Entry,
     ) -> Result<Skipped> {
-        let buffers = BufPool::new(AREAS * WINDOWS, WINDOW);
+        let buffers = BufPool::new(AREAS * WINDOWS + WRITERS + 1, WINDOW);
         let (pass_on, areas) = sync_channel::<area::Area>(0);
         let areas = Mutex::new(areas);
+        let (full, to_write) = sync_channel::<area::Full>(WRITERS);
+        let to_write = Mutex::new(to_write);
         let stopped = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            for _ in 0..WRITERS {
+                scope.spawn(|| {
+                    while let Some(full) = next(&to_write) {
+                        full.write(shared);
+                    }
+                });
+            }
             let runners: Vec<_> = (0..AREAS)
                 .map(|_| {
+                    let full = full.clone();
                     scope.spawn(|| {
+                        let full = full;
                         let mut done = Ok(());
-                        loop {
-                            // Only one waits for the next area, the others for their turn.
-                            let next = areas.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                            let Ok(area) = next else { return done };
+                        while let Some(area) = next(&areas) {
                             // After an error the areas that still come are let go.
                             if done.is_ok() {
-                                done = area.run(shared, &buffers);
+                                done = Arc::new(area).run(shared, &buffers, &full);
                                 stopped.fetch_or(done.is_err(), Ordering::Relaxed);
                             }
                         }
+                        done
                     })
                 })
                 .collect();
+            drop(full);
             let layout = Layout::new(shared, |area| match stopped.load(Ordering::Relaxed) {
                 true => Err(strongroom_engine::Error::Canceled),
                 false => pass_on.send(area).map_err(|_| strongroom_engine::Error::Canceled),
@@ -504,6 +518,11 @@ impl Restore {
         }
         Ok(rustix::fs::linkat(&*from, old, folder, name, AtFlags::empty())?)
     }
+}
+
+/// What comes next from a channel whose receivers take turns: one waits, the others for their turn.
+fn next<T>(channel: &Mutex<Receiver<T>>) -> Option<T> {
+    channel.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 
 /// Files with several names that were left as they were.

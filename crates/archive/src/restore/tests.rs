@@ -209,6 +209,49 @@ fn a_lost_chunk_costs_its_bytes_alone() {
 }
 
 #[test]
+fn what_large_files_have_in_common_is_read_once() {
+    let (from, to) = (tempdir().unwrap(), tempdir().unwrap());
+    let one = trees::Dice(7).bytes(6 << 20);
+    let page = 4096;
+    let parts: [&[u8]; 4] =
+        [&[0; 1 << 20], &one[25 * page..5 << 20], &[7; 5000], &one[page + 17..3 << 20]];
+    let mut files = vec![one.clone(), parts.concat(), one.repeat(2)];
+    // More of them than are kept back at a time.
+    files.extend((1..40).map(|n| one[n * page..][..600 << 10].to_vec()));
+    for (n, content) in files.iter().enumerate() {
+        fs::write(from.path().join(n.to_string()), content).unwrap();
+    }
+    let pool = Memory::default();
+    let image = keep(&pool, from.path());
+    let request = Restore { verify: false, ..restore(&image, from.path(), to.path()) };
+    run(&pool, &request);
+    trees::assert_same(from.path(), to.path());
+    let (fetched, all) = (*pool.fetched.lock().unwrap(), pool.chunks());
+    assert!(fetched < 3 * all, "{fetched} chunks were read of {all}");
+
+    // What is lost is lost in all of them, and nothing else.
+    let path = from.path().join("0");
+    let entry = image.entry(&pool, path.as_os_str().as_bytes()).unwrap();
+    let Body::File(map) = &entry.body else { panic!("no file") };
+    let mut extents = strongroom_engine::map::MapReader::new(&pool, map, 2 << 20);
+    let (_, extent) = extents.next().unwrap().unwrap();
+    let strongroom_engine::map::Extent::Data { id, len } = extent else { panic!("a hole") };
+    pool.lost.lock().unwrap().insert(id);
+    let to = tempdir().unwrap();
+    let outcome = Restore { to: to.path().into(), ..request }.run(&pool, &Progress::default());
+    assert!(outcome.unwrap().troubles.count >= 3);
+    for (n, times) in [(0, 1), (1, 2), (2, 2), (3, 0)] {
+        let back = fs::read(to.path().join(n.to_string())).unwrap();
+        assert_eq!(back.len(), files[n].len());
+        let wrong = back.iter().zip(&files[n]).filter(|(a, b)| a != b);
+        let zeros = wrong.inspect(|(a, _)| assert_eq!(**a, 0)).count();
+        // A few of the lost bytes were zeros before.
+        let most = times * len as usize;
+        assert!(zeros <= most && zeros >= most * 9 / 10, "{zeros} of {most} in file {n}");
+    }
+}
+
+#[test]
 fn paths_longer_than_the_system_takes_come_back() {
     let (from, to) = (tempdir().unwrap(), tempdir().unwrap());
     let name = "n".repeat(200);
