@@ -58,10 +58,13 @@ struct Inner {
     found: BTreeMap<Order, Found>,
     /// Entries that are known of the directories in `found`.
     known: usize,
+    /// Whether the scouts rest, until the walk has come half of the way to where they are: else
+    /// they would be woken for every directory.
+    resting: bool,
     /// Scouts with nothing to do.
     idle: usize,
-    /// Whether the walk waits for a scout.
-    awaited: bool,
+    /// What the walk waits for.
+    awaited: Option<Order>,
     ended: bool,
 }
 
@@ -75,6 +78,18 @@ impl Found {
 }
 
 impl Inner {
+    /// Whether scouts may go further ahead.
+    fn has_room(&mut self) -> bool {
+        let part = if self.resting { 2 } else { 1 };
+        self.resting = self.found.len() >= AHEAD / part || self.known >= KNOWN / part;
+        !self.resting
+    }
+
+    /// Whether scouts that rested have something to do again.
+    fn may_wake(&mut self) -> bool {
+        self.resting && self.has_room() && self.idle > 0 && !self.tasks.is_empty()
+    }
+
     fn forget(&mut self, order: &[u32]) -> Option<Found> {
         let found = self.found.remove(order)?;
         self.known -= found.known();
@@ -140,10 +155,10 @@ impl<'s> Scouts<'s> {
             if inner.ended {
                 return;
             }
-            let next = match inner.found.len() < AHEAD && inner.known < KNOWN {
-                true => inner.tasks.pop_first(),
-                false => None,
-            };
+            if inner.may_wake() {
+                self.todo.notify_all();
+            }
+            let next = if inner.has_room() { inner.tasks.pop_first() } else { None };
             let Some((order, task)) = next else {
                 inner.idle += 1;
                 inner = self.todo.wait(inner).unwrap_or_else(PoisonError::into_inner);
@@ -165,7 +180,7 @@ impl<'s> Scouts<'s> {
                 *place = found;
                 inner.known += known;
             }
-            if inner.awaited {
+            if inner.awaited.as_ref() == Some(&order) {
                 self.done.notify_one();
             }
         }
@@ -201,7 +216,7 @@ impl<'s> Scouts<'s> {
         let count = tasks.len();
         let mut inner = self.lock();
         inner.tasks.extend(tasks);
-        let wake = count.min(inner.idle);
+        let wake = if inner.resting { 0 } else { count.min(inner.idle) };
         drop(inner);
         for _ in 0..wake {
             self.todo.notify_one();
@@ -213,16 +228,16 @@ impl<'s> Scouts<'s> {
         let mut inner = self.lock();
         inner.tasks.remove(order);
         while matches!(inner.found.get(order), Some(Found::Busy)) {
-            inner.awaited = true;
+            inner.awaited = Some(order.to_vec());
             inner = self.done.wait(inner).unwrap_or_else(PoisonError::into_inner);
-            inner.awaited = false;
+            inner.awaited = None;
         }
         let found = inner.forget(order);
-        if inner.idle > 0 && !inner.tasks.is_empty() {
-            // There is room for one more.
-            self.todo.notify_one();
-        }
+        let wake = inner.may_wake();
         drop(inner);
+        if wake {
+            self.todo.notify_all();
+        }
         match found {
             Some(Found::Listed(listing)) => Some(listing),
             Some(Found::Busy) | None => None,
@@ -244,8 +259,8 @@ impl<'s> Scouts<'s> {
         for order in found {
             inner.forget(&order);
         }
-        if inner.idle > 0 && !inner.tasks.is_empty() {
-            self.todo.notify_one();
+        if inner.may_wake() {
+            self.todo.notify_all();
         }
     }
 
