@@ -91,17 +91,23 @@ impl Scene {
         }
         let outcome = pool.scrub(ScrubOptions::default(), &Meter::new()).unwrap();
         assert!(outcome.complete && outcome.lost.is_empty(), "{what}: {outcome:?}");
-        // A disk whose superblock is gone is out until it is replaced.
+        // A disk whose superblock is gone is out until that is written anew.
         let all = pool.disks().iter().all(Option::is_some);
         assert!(all || path.starts_with("pool."), "{what}: {:?}", pool.take_notices());
         drop(pool);
-        if all {
-            // What was damaged is as good as new: another disk may go.
-            let other = (disk + 1) % self.bed.layout.disks;
-            self.bed.world.disks()[other].remove_all();
-            let pool = self.bed.open(OpenMode::Read).unwrap_or_else(|e| panic!("{what}: {e}"));
-            self.read_all(&pool, true, what);
+        let mended =
+            Pool::mend_superblocks(&self.bed.options(OpenMode::Write, 0), &self.bed.used(0));
+        assert_eq!(mended.unwrap(), if all { Vec::new() } else { vec![disk] }, "{what}");
+        if !all {
+            let pool = self.bed.write();
+            let outcome = pool.scrub(ScrubOptions::default(), &Meter::new()).unwrap();
+            assert!(outcome.complete && outcome.lost.is_empty(), "{what}: {outcome:?}");
         }
+        // What was damaged is as good as new: another disk may go.
+        let other = (disk + 1) % self.bed.layout.disks;
+        self.bed.world.disks()[other].remove_all();
+        let pool = self.bed.open(OpenMode::Read).unwrap_or_else(|e| panic!("{what}: {e}"));
+        self.read_all(&pool, true, what);
     }
 
     /// An index that is beyond use comes back from the packs.
@@ -246,6 +252,23 @@ fn the_disks_that_the_layout_can_spare_may_go() {
             }
         }
     }
+}
+
+#[test]
+fn a_disk_that_is_alone_says_that_the_other_may_be_ahead() {
+    let scene = Scene::new(Layout::new(2, 1, false), &small());
+    let pool = open_rest(&scene.bed, &[1], OpenMode::Write).unwrap();
+    back_up(&pool, 9, &[1, 2, 3], None).unwrap();
+    drop(pool);
+    let pool = open_rest(&scene.bed, &[0], OpenMode::Read).unwrap();
+    assert!(pool.root(root_id(9)).is_none());
+    let notices = pool.take_notices().join("; ");
+    assert!(notices.contains("the newest images are only there"), "{notices}");
+    drop(pool);
+    let pool = scene.bed.open(OpenMode::Read).unwrap();
+    assert!(pool.root(root_id(9)).is_some());
+    let notices = pool.take_notices().join("; ");
+    assert!(notices.contains("is behind") && !notices.contains("only there"), "{notices}");
 }
 
 #[test]

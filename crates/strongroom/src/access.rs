@@ -65,26 +65,35 @@ impl PoolArgs {
 
     /// Opens the pool.
     pub(crate) fn open(&self, context: &Context, mode: OpenMode) -> Result<Arc<Pool>> {
-        self.open_with(context, mode, false)
-    }
-
-    /// Opens the pool, without its index if it is to be built anew.
-    pub(crate) fn open_with(
-        &self,
-        context: &Context,
-        mode: OpenMode,
-        without_index: bool,
-    ) -> Result<Arc<Pool>> {
-        let place = Place::find(self.dir()?)?;
-        let disks = disks(&place);
+        let disks = disks(&Place::find(self.dir()?)?);
         let used = used(context)?;
         let pool = self.opened(|secret| {
+            let without_index = false;
             let options = OpenOptions { disks: disks.clone(), mode, secret, without_index };
             Pool::open(options, used.clone())
         })?;
         let pool = Arc::new(pool);
         context.interrupt.stops(&pool);
         Ok(pool)
+    }
+
+    /// Opens the pool to write, without its index if it is to be built anew; first writes
+    /// superblocks anew that can't be read, and says of which disks.
+    pub(crate) fn open_to_repair(
+        &self,
+        context: &Context,
+        without_index: bool,
+    ) -> Result<(Arc<Pool>, Vec<usize>)> {
+        let disks = disks(&Place::find(self.dir()?)?);
+        let (mode, used) = (OpenMode::Write, used(context)?);
+        let (pool, mended) = self.opened(|secret| {
+            let options = OpenOptions { disks: disks.clone(), mode, secret, without_index };
+            let mended = Pool::mend_superblocks(&options, &used)?;
+            Ok((Pool::open(options, used.clone())?, mended))
+        })?;
+        let pool = Arc::new(pool);
+        context.interrupt.stops(&pool);
+        Ok((pool, mended))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::id::{DiskId, PackId, SegmentId};
+use crate::id::{DiskId, PackId, PoolId, SegmentId};
 use crate::index;
 use crate::journal::{Journal, Settings};
 use crate::keys::{Kdf, Protection, Secret, Stretch};
@@ -14,12 +14,15 @@ use crate::pool::open::{
 };
 use crate::pool::read::OpenPack;
 use crate::pool::{Meter, Pool};
-use crate::shard::{self, Stage};
+use crate::shard::{self, Stage, disk_of};
 use crate::state::Op;
 use crate::superblock::Superblock;
 
 /// Index entries that are gathered before they are written to a segment.
 const ENTRIES: usize = 1 << 16;
+
+/// How many shards are asked which place their disk has.
+const WITNESSES: usize = 8;
 
 /// A key slot, as shown to the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,6 +177,31 @@ impl Pool {
         Self::open(options, used)
     }
 
+    /// Writes superblocks anew that can't be read though their disks are there; the places of those
+    /// disks. A disk is known by its shards, which say what pool they belong to and, with their
+    /// numbers, to which of its places. Opening the pool then finds what else the disk lacks.
+    ///
+    /// # Errors
+    /// As [`Pool::open`], before anything is changed; those of the disks.
+    pub fn mend_superblocks(options: &OpenOptions<'_>, used: &Use) -> Result<Vec<usize>> {
+        let _locks = lock_all(&options.disks, OpenMode::Write, &used.holder)?;
+        let Found { superblock, mut disks, .. } = find(&options.disks)?;
+        superblock.protection.unlock(superblock.pool, options.secret)?;
+        let mut mended = Vec::new();
+        for disk in options.disks.iter().flatten() {
+            let unreadable = Superblock::read(&**disk);
+            if !matches!(unreadable, Err(Error::Damaged { .. } | Error::NotAPool { .. })) {
+                continue;
+            }
+            let place = place_of(&**disk, superblock.pool, disks.len());
+            let Some(place) = place.filter(|place| disks[*place].is_none()) else { continue };
+            superblock.for_disk(place).write(&**disk)?;
+            disks[place] = Some(Arc::clone(disk));
+            mended.push(place);
+        }
+        Ok(mended)
+    }
+
     /// Builds the index again from the packs alone, and puts it in the place of the old one. How
     /// many entries it has. Packs whose directory can't be read are named in
     /// [`Pool::take_notices`]; what is in them is missing from the index.
@@ -217,6 +245,18 @@ impl Pool {
         self.tidy_index()?;
         Ok(entries)
     }
+}
+
+/// Which place of a pool of `disks` disks a disk has, by the shards on it, of which a few are looked
+/// at; none when there are none of this pool, or they disagree.
+fn place_of(disk: &dyn Disk, pool: PoolId, disks: usize) -> Option<usize> {
+    let found = shard::list_packs(disk).ok()?;
+    let sealed = found.iter().filter(|shard| shard.stage == Stage::Sealed);
+    let ours = sealed
+        .filter(|shard| shard::read_header(disk, shard).is_ok_and(|header| header.pool == pool));
+    let mut places = ours.take(WITNESSES).map(|shard| disk_of(shard.pack, shard.shard, disks));
+    let first = places.next()?;
+    places.all(|place| place == first).then_some(first)
 }
 
 /// Fails when a disk that is there, and is to be replaced, has shards that the others need.

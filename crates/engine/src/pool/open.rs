@@ -322,8 +322,18 @@ pub(crate) fn find(disks: &[Option<Arc<dyn Disk>>]) -> Result<Found> {
             _ => notices.push(format!("{name} belongs to another pool and is not used")),
         }
     }
-    for (place, _) in members.iter().enumerate().filter(|(_, disk)| disk.is_none()) {
-        notices.push(format!("disk {place} is missing"));
+    let missing = members.iter().enumerate().filter(|(_, disk)| disk.is_none());
+    let missing: Vec<String> =
+        missing.map(|(place, _)| format!("disk {place} is missing")).collect();
+    // So many can be written without the others, which can't know of it.
+    let could_be_ahead = missing.len() >= usize::from(newest.data_shards);
+    notices.extend(missing);
+    if could_be_ahead {
+        notices.push(
+            "if what is missing was written while the rest was away, the newest images are only \
+             there: then connect it before anything is written"
+                .into(),
+        );
     }
     Ok(Found { superblock: newest, disks: members, outdated, notices })
 }

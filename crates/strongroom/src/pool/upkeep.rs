@@ -317,8 +317,9 @@ fn check_text(
 /// Mend what can be mended, and forget bad copies so that backups store them again
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Scrubs all disks, then checks all data. Chunks that are lost leave the index; the next backup whose
-source still has them stores them again, and with that every image that needs them is whole again.
+Writes superblocks anew that can't be read, scrubs all disks, then checks all data. Chunks that are
+lost leave the index; the next backup whose source still has them stores them again, and with that
+every image that needs them is whole again.
 
 Examples:
   strongroom pool repair --pool /srv/pool
@@ -332,7 +333,12 @@ pub(crate) struct RepairArgs {
 }
 
 pub(crate) fn repair(context: &Context, args: &RepairArgs) -> Result<Done> {
-    let pool = args.pool.open_with(context, OpenMode::Write, args.rebuild_index)?;
+    let (pool, superblocks) = args.pool.open_to_repair(context, args.rebuild_index)?;
+    if !context.out.json && !context.out.quiet {
+        for disk in &superblocks {
+            writeln!(std::io::stdout(), "the superblock of disk {disk} was written anew")?;
+        }
+    }
     let mut entries = None;
     if args.rebuild_index {
         let meter = Meter::new();
@@ -354,6 +360,7 @@ pub(crate) fn repair(context: &Context, args: &RepairArgs) -> Result<Done> {
     if !context.out.json && !context.out.quiet {
         scrub_text(&mut std::io::stdout(), &outcome)?;
     }
-    let document = json!({ "index_entries": entries, "scrub": scrub_json(&outcome) });
+    let scrub = scrub_json(&outcome);
+    let document = json!({ "superblocks": superblocks, "index_entries": entries, "scrub": scrub });
     checked(context, &pool, true, document)
 }
