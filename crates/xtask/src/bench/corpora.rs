@@ -39,6 +39,15 @@ impl Corpus {
             Self::Million => "million",
         }
     }
+
+    /// How much room it takes at full size, with all that programs make of it, in bytes.
+    pub(crate) fn room(self) -> f64 {
+        match self {
+            Self::Images => 20e9,
+            Self::Small | Self::Versions | Self::Million => 8e9,
+            Self::Random => 15e9,
+        }
+    }
 }
 
 /// How many versions there are of the tree in versions.

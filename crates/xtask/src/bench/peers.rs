@@ -42,7 +42,7 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with = "scale")]
     quick: bool,
     /// Where corpora, repositories and restored files go [default: target/bench/work]. The full
-    /// size needs 40 GB there at a time.
+    /// size needs 20 GB there at a time, and more with --keep.
     #[arg(long, value_name = "D")]
     dir: Option<PathBuf>,
     /// Take no command that runs longer than this, in seconds.
@@ -76,9 +76,16 @@ pub(crate) fn peers(options: &Options) -> Result<()> {
     corpora::create_dir(&dir.join("logs"))?;
     corpora::create_dir(&bench_dir)?;
     let dir = dir.canonicalize().context("can't resolve the work directory")?;
-    let room = rustix::fs::statvfs(&dir).context("can't ask for the room on the disk")?;
-    let (free, need) = (room.f_bavail * room.f_frsize, 40e9 * scale);
-    anyhow::ensure!(free as f64 > need, "{:.0} GB must be free in {}", need / 1e9, dir.display());
+    let all = [Corpus::Small, Corpus::Versions, Corpus::Million, Corpus::Images, Corpus::Random];
+    let corpora: Vec<Corpus> = all
+        .into_iter()
+        .filter(|corpus| options.corpus.is_empty() || options.corpus.contains(corpus))
+        .collect();
+    let room = corpora.iter().map(|corpus| corpus.room());
+    let need = scale * if options.keep { room.sum() } else { room.fold(0.0, f64::max) };
+    let disk = rustix::fs::statvfs(&dir).context("can't ask for the room on the disk")?;
+    let free = (disk.f_bavail * disk.f_frsize) as f64;
+    anyhow::ensure!(free > need, "{:.0} GB must be free in {}", need / 1e9, dir.display());
 
     packages::ensure(packages::FOR_PEERS)?;
     let mut bench = Bench {
@@ -103,12 +110,7 @@ pub(crate) fn peers(options: &Options) -> Result<()> {
             Err(error) => bench.remark(format!("{} is not to be had: {error:#}", tool.name())),
         }
     }
-    let corpora =
-        [Corpus::Small, Corpus::Versions, Corpus::Million, Corpus::Images, Corpus::Random];
     for corpus in corpora {
-        if !options.corpus.is_empty() && !options.corpus.contains(&corpus) {
-            continue;
-        }
         bench.corpus(corpus, &programs)?;
         if !options.keep {
             corpora::remove(&bench.dir.join(corpus.name()))?;
