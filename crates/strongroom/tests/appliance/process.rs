@@ -25,7 +25,8 @@ pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
             return answer;
         }
         assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        std::thread::yield_now();
+        // So that what is waited for has the processor.
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
