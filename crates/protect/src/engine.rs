@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use strongroom_catalog::Catalog;
 use strongroom_catalog::events::Severity;
-use strongroom_catalog::jobs::{self, Cancel, Job, Line, NewJob};
+use strongroom_catalog::jobs::{self, Cancel, Job, Line, NewJob, State};
 use strongroom_catalog::list::{Count, List, Page, Scope};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -103,6 +104,17 @@ impl Limits {
     }
 }
 
+/// Jobs that were over here and are alike, since the engine began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// How many.
+    pub count: u64,
+    /// How long they took together.
+    pub time: Duration,
+    /// What they did, in bytes.
+    pub bytes: u64,
+}
+
 /// A pool that another process has.
 pub(crate) struct Elsewhere {
     /// How often it was found so, one after the other.
@@ -116,6 +128,7 @@ pub(crate) struct Inner {
     pub(crate) catalog: Catalog,
     pub(crate) options: Options,
     limits: RwLock<Limits>,
+    ended: Mutex<BTreeMap<(&'static str, State), Ended>>,
     pub(crate) works: BTreeMap<&'static str, Arc<dyn Work>>,
     pub(crate) running: Mutex<HashMap<i64, Arc<Live>>>,
     /// Jobs that stand for what others do.
@@ -150,6 +163,17 @@ impl Inner {
 
     pub(crate) fn limits(&self) -> Limits {
         *self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a job that was over.
+    pub(crate) fn tally(&self, kind: &str, state: State, time: Duration, bytes: u64) {
+        // Only what is known here, so that the table is bounded.
+        let Some((kind, _)) = self.works.get_key_value(kind) else { return };
+        let mut ended = lock(&self.ended);
+        let all = ended.entry((*kind, state)).or_default();
+        all.count += 1;
+        all.time = all.time.saturating_add(time);
+        all.bytes = all.bytes.saturating_add(bytes);
     }
 
     pub(crate) fn changed(&self) {
@@ -206,6 +230,7 @@ impl Engine {
         let inner = Arc::new(Inner {
             catalog,
             limits: RwLock::new(options.limits),
+            ended: Mutex::default(),
             options,
             works: works.into_iter().map(|work| (work.kind(), work)).collect(),
             running: Mutex::default(),
@@ -330,15 +355,16 @@ impl Engine {
     /// # Errors
     /// [`strongroom_catalog::Error::NotFound`]; those of the database.
     pub async fn watch(&self, id: i64) -> Result<Changes> {
-        Ok(self.inner().hub.listen(&self.inner().catalog, Some(id)).await?)
+        Ok(self.inner().hub.listen(&self.inner().catalog, id).await?)
     }
 
-    /// What changes of all jobs, from now on.
+    /// What changes of all jobs, from now on; for one who was away, from that time on. What changed
+    /// shortly before it may be told again.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn watch_all(&self) -> Result<Changes> {
-        Ok(self.inner().hub.listen(&self.inner().catalog, None).await?)
+    pub async fn watch_all(&self, since: Option<Timestamp>) -> Result<Changes> {
+        Ok(self.inner().hub.listen_all(&self.inner().catalog, since).await?)
     }
 
     /// Waits until a job is over, and gives it. One that is tried again is over when that is; then
@@ -362,6 +388,11 @@ impl Engine {
                 None => return Ok(over),
             }
         }
+    }
+
+    /// Jobs that were over here since it began, by what they did and how they ended.
+    pub fn ended(&self) -> BTreeMap<(&'static str, State), Ended> {
+        lock(&self.inner().ended).clone()
     }
 
     /// How many jobs run here.

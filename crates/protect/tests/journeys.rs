@@ -32,7 +32,7 @@ async fn what_was_backed_up_comes_back() {
             excludes: vec!["f39".into()],
             ..BackupParameters::default()
         };
-        let mut changes = protect.engine().watch_all().await.unwrap();
+        let mut changes = protect.engine().watch_all(None).await.unwrap();
         let job = protect.backup(asker(), pool, what.clone()).await.unwrap();
         let made = over(&protect, &job, State::Succeeded).await;
         let result = made.result.clone().unwrap();

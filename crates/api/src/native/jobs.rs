@@ -1,9 +1,13 @@
 //! Jobs: what is done, how far it is, what came of it.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use futures_util::Stream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_catalog::jobs::{self, Line};
+use strongroom_catalog::list::Scope;
 use strongroom_identity::Right;
 use utoipa::{IntoParams, ToSchema};
 
@@ -11,8 +15,12 @@ use super::paths::{JobPath, Jobs};
 use crate::access::On;
 use crate::call::Call;
 use crate::problem::{Code, Problem, Result};
-use crate::route::{Accepted, Events, Group, Items, Json, Listing, Path, Query, get, post};
+use crate::route::{
+    Accepted, Events, Group, Items, Json, LastEventId, Listing, Path, Query, Sent, get, post,
+};
 
+/// How long one is told of jobs; then one asks again, with what one had last.
+const WATCHED: Duration = Duration::from_secs(600);
 /// The most lines of a log in one answer.
 const MAX_LINES: u32 = 10_000;
 
@@ -22,6 +30,9 @@ pub(super) fn group() -> Group {
         "What takes long: backups, restores, upkeep of pools.",
         [
             get("/v1/jobs", "jobs.list", "Jobs", list).needs(Right::JobView, On::Any).kept(),
+            get("/v1/jobs/events", "jobs.watch_all", "All jobs, whenever they change", watch_all)
+                .needs(Right::JobView, On::Any)
+                .fails([Code::Unavailable]),
             get("/v1/jobs/{job}", "jobs.show", "A job", show).needs(Right::JobView, On::Job("job")),
             get("/v1/jobs/{job}/log", "jobs.log", "What a job wrote", log)
                 .needs(Right::JobView, On::Job("job")),
@@ -209,6 +220,68 @@ async fn watch(
     Ok(Events::new(async_stream::stream! {
         while let Some(job) = changes.next().await {
             yield ("job", Job::from(job));
+        }
+    }))
+}
+
+/// A job that changed, or that changes were missed.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+enum JobEvent {
+    /// `job`: a job, as it is now.
+    Job(Box<Job>),
+    /// `resync`: changes were missed; read what there is anew.
+    Resync {
+        /// Why.
+        resync: &'static str,
+    },
+}
+
+async fn watch_all(
+    call: Call,
+    LastEventId(last): LastEventId,
+) -> Result<Events<JobEvent, impl Stream<Item = Sent<JobEvent>>>> {
+    let since = last.as_deref().map(|id| {
+        let time = id.parse().ok().and_then(|micros| Timestamp::from_microsecond(micros).ok());
+        let text = "a Last-Event-ID is one that this stream gave";
+        time.ok_or_else(|| Problem::new(Code::BadRequest, text))
+    });
+    let since = since.transpose()?;
+    let scope = call.scope()?;
+    let pools = call.principal()?.pools().cloned();
+    let is_seen = move |job: &jobs::Job| {
+        let is_theirs = match &scope {
+            Scope::All => true,
+            Scope::Organisations(ids) => ids.contains(&job.organisation_id),
+        };
+        let is_there = |pools: &BTreeSet<i64>| job.pool_id.is_some_and(|id| pools.contains(&id));
+        is_theirs && pools.as_ref().is_none_or(is_there)
+    };
+    let engine = call.app().protect().engine().clone();
+    let mut changes = engine.watch_all(since).await?;
+    let mut newest = Timestamp::UNIX_EPOCH;
+    // Who may see what is asked again when the client comes again.
+    let end = tokio::time::Instant::now() + WATCHED;
+    Ok(Events::new(async_stream::stream! {
+        let mut missed = changes.take_missed();
+        loop {
+            if std::mem::take(&mut missed) {
+                let content = JobEvent::Resync { resync: "more changed than was kept" };
+                yield Sent { name: "resync", id: None, content };
+            }
+            match tokio::time::timeout_at(end, changes.next()).await {
+                Ok(Some(job)) if is_seen(&job) => {
+                    newest = newest.max(job.changed_at);
+                    let id = Some(newest.as_microsecond().to_string());
+                    yield Sent { name: "job", id, content: JobEvent::Job(Box::new(job.into())) };
+                }
+                Ok(Some(_)) => {}
+                Ok(None) if changes.take_missed() => match engine.watch_all(None).await {
+                    Ok(again) => (changes, missed) = (again, true),
+                    Err(_) => break,
+                },
+                Ok(None) | Err(_) => break,
+            }
         }
     }))
 }

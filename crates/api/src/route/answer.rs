@@ -251,6 +251,23 @@ impl Answer for Raw {
     }
 }
 
+/// A server-sent event: the JSON of one `T`.
+#[derive(Debug)]
+pub struct Sent<T> {
+    /// Its name.
+    pub name: &'static str,
+    /// By which one who was away says what it had last.
+    pub id: Option<String>,
+    /// What it says.
+    pub content: T,
+}
+
+impl<T> From<(&'static str, T)> for Sent<T> {
+    fn from((name, content): (&'static str, T)) -> Self {
+        Self { name, id: None, content }
+    }
+}
+
 /// Server-sent events: each is the JSON of one `T`, under a name.
 pub struct Events<T, S> {
     /// The events: name, id, content.
@@ -274,7 +291,7 @@ impl<T, S> Events<T, S> {
 impl<T, S> Answer for Events<T, S>
 where
     T: Serialize + ToSchema + Send + 'static,
-    S: Stream<Item = (&'static str, T)> + Send + 'static,
+    S: Stream<Item: Into<Sent<T>>> + Send + 'static,
 {
     fn describe(shape: &mut Shape) {
         shape.schema::<T>();
@@ -297,9 +314,14 @@ where
     fn respond(self) -> Response {
         use axum::response::sse::{Event, KeepAlive, Sse};
         use futures_util::StreamExt;
-        let events = self.events.map(|(name, content)| {
+        let events = self.events.map(|sent| {
+            let Sent { name, id, content }: Sent<T> = sent.into();
             let data = serde_json::to_string(&content).map_err(axum::Error::new)?;
-            Ok::<_, axum::Error>(Event::default().event(name).data(data))
+            let event = Event::default().event(name).data(data);
+            Ok::<_, axum::Error>(match id {
+                Some(id) => event.id(id),
+                None => event,
+            })
         });
         Sse::new(events).keep_alive(KeepAlive::default()).into_response()
     }

@@ -25,7 +25,7 @@ use http::Method;
 
 pub use self::answer::{
     Accepted, Answer, Archive, ArchiveKind, Created, Download, Empty, Events, Items, Json, Plain,
-    Raw, Tagged, Text, TextKind,
+    Raw, Sent, Tagged, Text, TextKind,
 };
 pub use self::dispatch::LetThrough;
 pub(crate) use self::dispatch::nowhere;
@@ -35,7 +35,7 @@ pub use self::idempotency::forget_cut_off;
 pub(crate) use self::kept::Kept;
 pub(crate) use self::listing::narrowed;
 pub use self::part::{
-    Body, IfMatch, Listed, Listing, Octets, Part, Path, Query, RangeHeader, Received,
+    Body, IfMatch, LastEventId, Listed, Listing, Octets, Part, Path, Query, RangeHeader, Received,
 };
 pub use self::shape::Shape;
 use strongroom_identity::Right;

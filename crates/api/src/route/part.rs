@@ -313,6 +313,31 @@ impl Part for RangeHeader {
     }
 }
 
+/// What one had last of a stream of events that broke off: `Last-Event-ID`.
+#[derive(Clone, Debug)]
+pub struct LastEventId(pub Option<String>);
+
+impl Part for LastEventId {
+    fn describe(shape: &mut Shape) {
+        shape.parameters.push(
+            ParameterBuilder::new()
+                .name("Last-Event-ID")
+                .parameter_in(ParameterIn::Header)
+                .required(Required::False)
+                .description(Some(
+                    "The id of the event that one had last: what came after follows.",
+                ))
+                .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+                .build(),
+        );
+    }
+
+    async fn take(request: &mut Received) -> Result<Self> {
+        let value = request.parts.headers.get("last-event-id");
+        Ok(Self(value.and_then(|value| value.to_str().ok()).map(str::to_owned)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]

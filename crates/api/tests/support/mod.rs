@@ -88,9 +88,13 @@ impl Appliance {
         self.app.identity().appliance().await.unwrap()
     }
 
+    /// Asks, and leaves what is answered to be read: it may have no end.
+    pub(crate) async fn begin(&self, request: Request<Body>) -> Response<Body> {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
     pub(crate) async fn ask(&self, request: Request<Body>) -> Answer {
-        let response: Response<Body> = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
+        let (parts, body) = self.begin(request).await.into_parts();
         let body = body.collect().await.unwrap().to_bytes().to_vec();
         let (status, headers) = (parts.status.as_u16(), parts.headers);
         Answer { status, headers, extensions: parts.extensions, body }
@@ -115,22 +119,7 @@ impl Appliance {
         body: Option<Value>,
         headers: &[(&str, &str)],
     ) -> Answer {
-        let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let mut request = Request::builder().method(method).uri(path);
-        if !token.is_empty() {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let body = match body {
-            Some(body) => {
-                request = request.header("content-type", "application/json");
-                Body::from(body.to_string())
-            }
-            None => Body::empty(),
-        };
-        self.ask(request.body(body).unwrap()).await
+        self.ask(request(token, method, path, body, headers)).await
     }
 
     /// Logs the administrator in.
@@ -140,4 +129,30 @@ impl Appliance {
         assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
         answer.json()["token"].as_str().unwrap().to_owned()
     }
+}
+
+/// A request of the holder of a token, with a body if there is one.
+pub(crate) fn request(
+    token: &str,
+    method: &str,
+    path: &str,
+    body: Option<Value>,
+    headers: &[(&str, &str)],
+) -> Request<Body> {
+    let method = Method::from_bytes(method.as_bytes()).unwrap();
+    let mut request = Request::builder().method(method).uri(path);
+    if !token.is_empty() {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let body = match body {
+        Some(body) => {
+            request = request.header("content-type", "application/json");
+            Body::from(body.to_string())
+        }
+        None => Body::empty(),
+    };
+    request.body(body).unwrap()
 }
