@@ -18,7 +18,7 @@ const AGAIN: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub(super) struct Gate {
-    max: usize,
+    max: AtomicUsize,
     began: Instant,
     next: AtomicU64,
     places: Mutex<BTreeMap<u64, Arc<Entry>>>,
@@ -65,12 +65,17 @@ impl Entry {
 impl Gate {
     pub(super) fn new(max: usize) -> Self {
         Self {
-            max: max.max(1),
+            max: AtomicUsize::new(max.max(1)),
             began: Instant::now(),
             next: AtomicU64::new(0),
             places: Mutex::default(),
             freed: Notify::new(),
         }
+    }
+
+    /// How many places there are, from now on. Who has one keeps it.
+    pub(super) fn set_max(&self, max: usize) {
+        self.max.store(max.max(1), Ordering::Relaxed);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -90,7 +95,7 @@ impl Gate {
 
     fn try_enter(self: &Arc<Self>) -> Option<Place> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.len() < self.max {
+        if places.len() < self.max.load(Ordering::Relaxed) {
             let id = self.next.fetch_add(1, Ordering::Relaxed);
             let entry = Arc::new(Entry::default());
             entry.last.store(self.now(), Ordering::Relaxed);
@@ -203,6 +208,8 @@ mod tests {
         let _third = gate.try_enter().expect("there is a place");
         assert!(gate.try_enter().is_none());
         assert!(!busy.entry.told.load(Ordering::Relaxed));
+        gate.set_max(4);
+        let _fourth = gate.try_enter().expect("there is one more place");
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ mod gate;
 mod io;
 mod redirect;
 mod tls;
+mod validity;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -101,6 +102,11 @@ impl Server {
     /// How many connections there are.
     pub fn connections(&self) -> usize {
         self.gate.len()
+    }
+
+    /// How many connections there may be, from now on.
+    pub fn set_connections(&self, most: usize) {
+        self.gate.set_max(most);
     }
 
     /// Serves TLS on this listener.

@@ -18,7 +18,8 @@ const MAX: u64 = 1 << 20;
 /// What is written when there is none.
 const TEMPLATE: &str = "\
 # Strongroom's configuration. Every key is optional; what stands behind `#` is what it is without
-# it. Options of the command line win. Read at start.
+# it. Options of the command line win. Read at start, and again at SIGHUP; what then takes effect only at the
+# next start is said in the log.
 
 # Where to listen for HTTPS, one or more of ADDRESS:PORT. Use \"0.0.0.0:8443\" to be reached from
 # other machines.
@@ -49,7 +50,7 @@ const TEMPLATE: &str = "\
 ";
 
 /// What can be configured.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Config {
     pub(super) listen: Vec<SocketAddr>,
@@ -79,6 +80,12 @@ impl Config {
             file.and_then(|mut file| file.write_all(TEMPLATE.as_bytes()))
                 .with_context(|| format!("writing {}", path.display()))?;
         }
+        Self::read(data)
+    }
+
+    /// Reads it.
+    pub(super) fn read(data: &Path) -> Result<Self> {
+        let path = data.join(NAME);
         let reading = || format!("reading {}", path.display());
         anyhow::ensure!(
             fs::metadata(&path).with_context(reading)?.len() <= MAX,
@@ -91,6 +98,20 @@ impl Config {
             let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
             anyhow::anyhow!("{}, line {line}: {}", path.display(), error.message())
         })
+    }
+
+    /// The keys that differ, of those that take effect only at a start.
+    pub(super) fn only_at_start(&self, other: &Self) -> Vec<&'static str> {
+        let keys = [
+            ("listen", self.listen == other.listen),
+            ("redirect", self.redirect == other.redirect),
+            ("database", self.database == other.database),
+            ("certificate", self.certificate == other.certificate),
+            ("key", self.key == other.key),
+            ("names", self.names == other.names),
+            ("takeover", self.takeover == other.takeover),
+        ];
+        keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }
 }
 
@@ -110,6 +131,16 @@ mod tests {
         assert_eq!(config.connections, Some(2048));
         assert_eq!(config.takeover().unwrap(), Some(Duration::from_secs(30)));
         assert_eq!(keys.len(), 8);
+    }
+
+    #[test]
+    fn what_waits_for_a_start_is_named() {
+        let of = |text| toml::from_str::<Config>(text).unwrap();
+        let (old, new) = (of("connections = 5"), of("connections = 6"));
+        assert!(old.only_at_start(&new).is_empty());
+        let new = of("listen = [\"127.0.0.1:1\"]\ndatabase = \"x\"\nnames = [\"y\"]");
+        assert_eq!(old.only_at_start(&new), ["listen", "database", "names"]);
+        assert!(new.only_at_start(&new.clone()).is_empty());
     }
 
     #[test]

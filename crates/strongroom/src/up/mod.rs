@@ -1,5 +1,6 @@
 //! `strongroom up`: the appliance, until it is told to stop.
 
+mod chores;
 mod config;
 mod follow;
 mod lock;
@@ -35,8 +36,8 @@ const GRACE: Duration = Duration::from_secs(8);
 #[command(after_help = "\
 The first run makes all that is missing in the data directory: a configuration file with every key
 explained, the catalogue, a pool `main`, a certificate of its own, and the user `admin`, whose
-passphrase is printed once. SIGTERM stops it: jobs that run go on at the next start. A certificate
-that is replaced is read again within seconds, or at SIGHUP.
+passphrase is printed once. SIGTERM stops it: jobs that run go on at the next start. SIGHUP reads the
+configuration again; a certificate that is replaced is read again within seconds, or at SIGHUP.
 
 Examples:
   strongroom up
@@ -45,6 +46,9 @@ pub(crate) struct Args {
     /// The data directory; it is made when it is not there
     #[arg(long, value_name = "DIR", default_value = "strongroom-data")]
     data: PathBuf,
+    /// Only say whether the configuration file can be understood
+    #[arg(long)]
+    check_config: bool,
     /// Where to listen for HTTPS; may be repeated [default: as configured, else 127.0.0.1:8443]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Vec<SocketAddr>,
@@ -61,6 +65,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
+    if args.check_config {
+        config::Config::read(&args.data)?;
+        return Ok(Done::Well);
+    }
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -85,7 +93,7 @@ async fn serve(context: &Context, args: &Args) -> Result<Done> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let mut hup = signal(SignalKind::hangup())?;
-    let running = start::start(args).await?;
+    let mut running = start::start(args).await?;
     running.tell(context)?;
     // Commands of the same user find it then; that they can't ends nothing.
     if let Err(error) = known::note(running.data()) {

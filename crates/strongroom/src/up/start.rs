@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use strongroom_api::server::{Certificate, Limits, Server, bind_control, listen};
 use strongroom_api::{App, KeySealer, PAGE};
-use strongroom_appliance::Settings;
+use strongroom_appliance::{Settings, Upkeep};
 use strongroom_catalog::{Address, Catalog, Engine};
 use strongroom_identity::{ApplianceKey, FirstRun, Identity};
 use strongroom_protect::{Options, Protect};
@@ -19,8 +19,9 @@ use strongroom_storage::{NewPool, Storage};
 use tokio::task::JoinHandle;
 
 use super::Args;
+use super::chores::chores;
 use super::config::{Config, NAME};
-use super::follow::follow;
+use super::follow::{follow, limits};
 use super::lock::Lock;
 use super::secrets::SecretsFile;
 use crate::appliance::SOCKET;
@@ -39,8 +40,10 @@ pub(super) struct Running {
     first: Option<FirstRun>,
     /// The passphrase of a pool that was made.
     passphrase: Option<String>,
-    /// Gives the services what is set.
-    following: JoinHandle<()>,
+    /// The configuration that is in force.
+    config: Config,
+    /// What goes on beside: giving the services what is set, and chores.
+    tasks: [JoinHandle<()>; 2],
     _lock: Lock,
 }
 
@@ -48,7 +51,7 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     let data = directory(&args.data)?;
     let lock = Lock::take(&data)?;
     let config = Config::open(&data)?;
-    let takeover = config.takeover()?;
+    let (takeover, configured) = (config.takeover()?, config.clone());
 
     let database = args.database.clone().or(config.database);
     let address = match database {
@@ -102,13 +105,17 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     if sole {
         strongroom_api::route::forget_cut_off(&catalog).await?;
     }
-    let mut options = Options { sole, ..Options::default() };
+    let settings = Settings::open(identity.clone()).await?;
+    let limits = limits(&settings.current());
+    let mut options = Options { sole, limits, ..Options::default() };
     if let Some(lease) = takeover {
         options.lease = lease;
     }
+    let worker = options.worker.clone();
     let protect = Protect::start(storage, options).await?;
-    let settings = Settings::open(identity.clone()).await?;
     let following = follow(&settings, &identity, protect.engine());
+    let upkeep = Upkeep::new(catalog.clone(), settings.clone(), worker);
+    let tasks = [following, chores(upkeep, protect.storage().clone())];
     let app = App::new(catalog, identity, protect, settings);
 
     let file = |path: Option<PathBuf>, usual: &str| data.join(path.unwrap_or(usual.into()));
@@ -116,6 +123,7 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     let key = file(config.key, "tls/key.pem");
     directory(&data.join("tls"))?;
     let certificate = Arc::new(Certificate::open_or_make(&cert, &key, &config.names)?);
+    app.metrics().certificate(certificate.not_after());
     let usual = Limits::default();
     let connections = config.connections.unwrap_or(usual.connections);
     let mut server = Server::new(strongroom_api::router(&app), Limits { connections, ..usual });
@@ -136,18 +144,10 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
         addresses,
         first,
         passphrase,
-        following,
+        config: configured,
+        tasks,
         _lock: lock,
     })
-}
-
-/// Says what came of reading the certificate again.
-fn told(read: strongroom_api::Result<bool>) {
-    match read {
-        Ok(true) => tracing::info!("the certificate was read again"),
-        Ok(false) => {}
-        Err(error) => tracing::error!(%error, "the certificate stays as it was"),
-    }
 }
 
 /// Makes a directory for its owner alone, and gives its absolute path.
@@ -225,20 +225,50 @@ impl Running {
         Ok(out.flush()?)
     }
 
-    /// Reads the certificate again.
-    pub(super) fn reload(&self) {
-        told(self.certificate.reload().map(|()| true));
+    /// Reads the configuration and the certificate again.
+    pub(super) fn reload(&mut self) {
+        match Config::read(&self.data) {
+            Ok(config) => self.configure(config),
+            Err(error) => tracing::error!("the configuration stays as it was: {error:#}"),
+        }
+        self.told(self.certificate.reload().map(|()| true));
+    }
+
+    /// What can change while it runs, changes; the rest is said.
+    fn configure(&mut self, config: Config) {
+        for key in self.config.only_at_start(&config) {
+            tracing::warn!("`{key}` was changed: it takes effect at the next start");
+        }
+        if self.config.connections != config.connections {
+            let most = config.connections.unwrap_or(Limits::default().connections);
+            self.server.set_connections(most);
+            tracing::info!("{most} clients may be connected at once");
+            self.config.connections = config.connections;
+        }
+        tracing::info!("the configuration was read again");
     }
 
     /// Reads the certificate again if its files were replaced.
     pub(super) fn refresh(&self) {
-        told(self.certificate.refresh());
+        self.told(self.certificate.refresh());
+    }
+
+    /// Says what came of reading the certificate again.
+    fn told(&self, read: strongroom_api::Result<bool>) {
+        match read {
+            Ok(true) => {
+                self.app.metrics().certificate(self.certificate.not_after());
+                tracing::info!("the certificate was read again");
+            }
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the certificate stays as it was"),
+        }
     }
 
     /// Ends: no new work, jobs go back to the queue, requests are answered.
     pub(super) async fn stop(self, drain: Duration, grace: Duration) {
-        let Self { app, server, following, .. } = self;
-        following.abort();
+        let Self { app, server, tasks, .. } = self;
+        tasks.iter().for_each(JoinHandle::abort);
         app.protect().engine().drain(drain).await;
         server.stop(grace).await;
         app.storage().close_all().await;

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::served::{Served, ask, of_user};
@@ -96,6 +97,31 @@ fn what_is_set_takes_effect_while_it_runs() {
     let again = Served::start(&data);
     assert_eq!(backup()["attempts"], 2);
     again.stop();
+}
+
+#[test]
+fn the_configuration_is_read_again_and_a_broken_one_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let served = Served::start(&data);
+    let write = |text: &str| std::fs::write(data.join("strongroom.toml"), text).unwrap();
+    let check = || of_user(&data).args(["up", "--check-config", "--data"]).arg(&data).output();
+    assert!(check().unwrap().status.success());
+
+    write("connections = \"many\"\n");
+    let checked = check().unwrap();
+    let why = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(!checked.status.success() && why.contains("line 1"), "{why}");
+    served.signal(Signal::HUP);
+    served.logs("the configuration stays as it was");
+    served.logs("the certificate was read again");
+
+    write("connections = 7\nlisten = [\"127.0.0.1:1\"]\n");
+    served.signal(Signal::HUP);
+    served.logs("7 clients may be connected at once");
+    served.logs("`listen` was changed: it takes effect at the next start");
+    assert_eq!(ask(&data, "GET", "/v1/me", None).0, 200);
+    served.stop();
 }
 
 /// Waits until it is so.

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -13,6 +15,8 @@ use super::BINARY;
 /// It ends with this.
 pub(crate) struct Served {
     child: Child,
+    /// What it logs.
+    log: Arc<Mutex<String>>,
     /// What it said of itself, which is one object.
     pub(crate) told: Value,
 }
@@ -33,7 +37,27 @@ impl Served {
             child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
             panic!("it did not start: {error}");
         }
-        Self { child, told: serde_json::from_str(&line).unwrap() }
+        // It must not wait for somebody to read what it logs.
+        let log = Arc::<Mutex<String>>::default();
+        let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                let mut log = kept.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        Self { child, log, told: serde_json::from_str(&line).unwrap() }
+    }
+
+    /// Waits until it has logged this.
+    pub(crate) fn logs(&self, text: &str) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !self.log.lock().unwrap().contains(text) {
+            let log = self.log.lock().unwrap().clone();
+            assert!(Instant::now() < end, "it does not log {text:?}:\n{log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The number of its process.
