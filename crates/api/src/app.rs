@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use strongroom_appliance::Settings;
-use strongroom_catalog::Catalog;
+use strongroom_catalog::{Catalog, Engine};
 use strongroom_identity::Identity;
 use strongroom_protect::Protect;
 use strongroom_storage::{Sealer, Storage};
@@ -89,6 +89,14 @@ impl App {
 
     pub(crate) fn kept(&self) -> &Kept {
         &self.inner.kept
+    }
+
+    /// Which database holds the catalogue.
+    pub(crate) fn database(&self) -> &'static str {
+        match self.catalog().engine() {
+            Engine::Sqlite => "sqlite",
+            Engine::Postgres => "postgresql",
+        }
     }
 
     /// When the server began.

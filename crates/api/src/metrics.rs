@@ -1,8 +1,14 @@
 //! What is counted, as Prometheus reads it.
 
+mod fixed;
+mod gather;
+mod process;
+
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use jiff::Timestamp;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,6 +16,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::fixed::Declared;
+use crate::app::App;
 use crate::route::TextKind;
 
 /// Bounds of the time of requests, in seconds.
@@ -35,32 +43,38 @@ struct Operation {
     operation: &'static str,
 }
 
-/// A number that belongs to something with a name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Named {
-    name: String,
-}
-
 /// The process's counters.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     requests: Family<Request, Counter>,
     times: Family<Operation, Histogram>,
-    jobs: Family<Named, Gauge>,
+    /// When the certificate ends, in seconds since 1970; 0: nobody knows.
+    certificate: AtomicI64,
+    last: gather::Last,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("strongroom");
         let requests = Family::<Request, Counter>::default();
-        registry.register("http_requests", "Requests that were answered", requests.clone());
+        let help = "Requests that were answered";
+        registry.register("http_requests", help, Declared(requests.clone()));
         let times = Family::<Operation, Histogram>::new_with_constructor(|| Histogram::new(BOUNDS));
         let help = "How long requests took until their answers began";
-        registry.register_with_unit("http_request_time", help, Unit::Seconds, times.clone());
-        let jobs = Family::<Named, Gauge>::default();
-        registry.register("jobs", "Jobs by state", jobs.clone());
-        Self { registry, requests, times, jobs }
+        let times_told = Declared(times.clone());
+        registry.register_with_unit("http_request_time", help, Unit::Seconds, times_told);
+        let started = Gauge::<i64>::default();
+        started.set(Timestamp::now().as_second());
+        let help = "When the process began to serve";
+        registry.register("started_timestamp_seconds", help, started);
+        Self {
+            registry,
+            requests,
+            times,
+            certificate: AtomicI64::new(0),
+            last: gather::Last::default(),
+        }
     }
 }
 
@@ -78,23 +92,36 @@ impl Metrics {
         self.times.get_or_create(&Operation { operation }).observe(time.as_secs_f64());
     }
 
-    /// So many jobs are in this state.
-    pub fn jobs(&self, state: &str, count: u64) {
-        let gauge = self.jobs.get_or_create(&Named { name: state.to_owned() });
-        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// The certificate that is shown ends then; None: nobody knows.
+    pub fn certificate(&self, until: Option<Timestamp>) {
+        self.certificate.store(until.map_or(0, Timestamp::as_second), Ordering::Relaxed);
     }
 
-    /// All of them, as text.
-    pub fn text(&self) -> String {
+    /// All of them, and all that is measured now, as text.
+    pub async fn text(&self, app: &App) -> String {
         let mut out = String::new();
-        // Writing to a string can't fail.
-        let _ = text::encode(&mut out, &self.registry);
+        let measured = gather::gather(app, &self.last).await;
+        for registry in measured.iter().chain([&self.registry]) {
+            // Writing to a string can't fail.
+            let _ = text::encode_registry(&mut out, registry);
+        }
+        let until = self.certificate.load(Ordering::Relaxed);
+        if until != 0 {
+            let mut registry = Registry::with_prefix("strongroom");
+            let gauge = Gauge::<i64>::default();
+            gauge.set(until);
+            let help = "When the certificate that is shown ends";
+            registry.register("certificate_end_timestamp_seconds", help, gauge);
+            let _ = text::encode_registry(&mut out, &registry);
+        }
+        let _ = text::encode_eof(&mut out);
         out
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
@@ -102,7 +129,8 @@ mod tests {
         let metrics = Metrics::default();
         metrics.request("pools.list", &Method::GET, StatusCode::OK, Duration::from_millis(2));
         metrics.request("pools.list", &Method::GET, StatusCode::OK, Duration::from_millis(200));
-        let text = metrics.text();
+        let mut text = String::new();
+        text::encode_registry(&mut text, &metrics.registry).unwrap();
         let line = "strongroom_http_requests_total{operation=\"pools.list\",method=\"GET\",status=\"200\"} 2";
         assert!(text.contains(line), "{text}");
         let line =

@@ -391,3 +391,72 @@ async fn settings_are_listed_changed_and_put_back() {
     let told: Vec<_> = items.iter().map(|line| (&line["operation"], &line["result"])).collect();
     assert!(told.contains(&(&json!("settings.change"), &json!("ok"))), "{told:?}");
 }
+
+#[tokio::test]
+async fn stats_are_measured_and_kept() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let source = appliance.dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("one"), vec![7u8; 100_000]).unwrap();
+    let body = json!({"name": "main", "path": appliance.dir.path().join("pool")});
+    let pool = appliance.call(&token, "POST", "/v1/pools", Some(body)).await.json();
+    let pool = pool["pool"]["id"].as_i64().unwrap();
+    let engine = appliance.app.protect().engine();
+    for _ in 0..2 {
+        let path = format!("/v1/pools/{pool}/backups");
+        let body = json!({"paths": [source], "name": "x"});
+        let job = appliance.call(&token, "POST", &path, Some(body)).await.json();
+        let job = engine.wait(job["id"].as_i64().unwrap()).await.unwrap();
+        assert_eq!(job.state.word(), "succeeded");
+    }
+    let gc = appliance.call(&token, "POST", &format!("/v1/pools/{pool}/gc"), Some(json!({}))).await;
+    engine.wait(gc.json()["id"].as_i64().unwrap()).await.unwrap();
+
+    let stats = appliance.call(&token, "GET", "/v1/stats", None).await.json();
+    let one = &stats["pools"][0];
+    assert_eq!(one["figures"]["images"], 2, "{stats}");
+    assert_eq!(one["figures"]["logical_bytes"], 200_000);
+    // What describes the files is stored too.
+    assert!(one["figures"]["unique_bytes"].as_u64().unwrap() < 150_000, "{stats}");
+    assert!(one["deduplication"].as_f64().unwrap() > 1.3, "{stats}");
+    assert!(one["figures"]["capacity_bytes"].as_u64() > one["figures"]["free_bytes"].as_u64());
+    assert!(one["garbage_bytes"].is_u64() && one["last_backup_at"].is_string(), "{stats}");
+    assert_eq!(one["growth_bytes_per_day"], json!(null), "nobody watched for a day");
+    assert_eq!(stats["total"]["images"], 2);
+    let jobs = stats["jobs"].as_array().unwrap();
+    let backups = jobs.iter().find(|jobs| jobs["kind"] == "backup").unwrap();
+    assert_eq!((&backups["state"], &backups["count"]), (&json!("succeeded"), &json!(2)));
+    assert!(backups["seconds"].as_f64().unwrap() > 0.0, "{stats}");
+
+    // What was measured is kept, and listed.
+    assert_eq!(appliance.app.storage().sample_pools().await.unwrap(), 1);
+    let path = format!("/v1/stats/samples?filter=pool_id:=={pool}&filter=grain:==hour&count=true");
+    let samples = appliance.call(&token, "GET", &path, None).await.json();
+    assert_eq!(
+        (&samples["count"], &samples["items"][0]["figures"]["images"]),
+        (&json!(1), &json!(2))
+    );
+    let path = format!("/v1/pools/{pool}/stats");
+    let alone = appliance.call(&token, "GET", &path, None).await.json();
+    assert_eq!(alone["figures"]["images"], 2);
+    let path = "/v1/stats?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z";
+    assert_eq!(appliance.call(&token, "GET", path, None).await.code(), "bad_request");
+
+    // Prometheus reads the same.
+    let metrics = appliance.call(&token, "GET", "/metrics", None).await;
+    let text = String::from_utf8(metrics.body).unwrap();
+    for line in [
+        "strongroom_pool_images{pool=\"main\"} 2",
+        "strongroom_pool_missing_disks{pool=\"main\"} 0",
+        "strongroom_disk_ok{pool=\"main\",disk=\"0\"} 1",
+        "strongroom_jobs_ended_total{kind=\"backup\",state=\"succeeded\"} 2",
+        "strongroom_logins_total{result=\"passed\"} 1",
+        "strongroom_sessions 1",
+    ] {
+        assert!(text.lines().any(|there| there.starts_with(line)), "{line}:\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1);
+    assert!(text.contains("strongroom_catalogue_write_seconds_bucket{le=\"+Inf\"}"), "{text}");
+    assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
+}

@@ -11,17 +11,20 @@ pub mod events;
 pub mod identity;
 pub mod images;
 pub mod jobs;
+pub mod leases;
 pub mod list;
 mod migrate;
+pub mod old;
 pub mod pools;
 pub mod resources;
+pub mod samples;
 pub mod settings;
 mod sql;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod value;
 
-pub use db::{Address, Catalog, Engine, Tx};
+pub use db::{Address, Catalog, Engine, Tx, latency};
 pub use error::{Error, Result};
 pub use migrate::SCHEMA;
 pub use sql::Sql;

@@ -53,7 +53,9 @@ impl Identity {
     ) -> Result<Principal, AuthError> {
         match credential {
             Credential::Password { name, password, code } => {
-                self.log_in(&name, password, code, origin).await
+                let outcome = self.log_in(&name, password, code, origin).await;
+                self.inner.logins.count(&outcome);
+                outcome
             }
             Credential::Bearer(token) => self.bearer(token, origin).await,
             Credential::Signed(request) => self.signed(request, origin).await,

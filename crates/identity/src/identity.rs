@@ -13,6 +13,7 @@ use crate::backoff::Backoff;
 use crate::builtin;
 use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::logins::{Counters, Logins};
 use crate::password::Passwords;
 use crate::policy::Policy;
 use crate::principal::Via;
@@ -41,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) backoff: Backoff,
     pub(crate) cache: Cache,
     policy: RwLock<Policy>,
+    pub(crate) logins: Counters,
 }
 
 impl fmt::Debug for Identity {
@@ -76,7 +78,8 @@ impl Identity {
         let passwords = Passwords::new().await?;
         let backoff = Backoff::default();
         let policy = RwLock::default();
-        let inner = Inner { catalog, key, clock, passwords, backoff, cache, policy };
+        let logins = Counters::default();
+        let inner = Inner { catalog, key, clock, passwords, backoff, cache, policy, logins };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -184,6 +187,11 @@ impl Identity {
 
     pub(crate) fn policy(&self) -> Policy {
         *self.inner.policy.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How logins went since the process began.
+    pub fn logins(&self) -> Logins {
+        self.inner.logins.read()
     }
 
     /// The appliance's key, to seal secrets that must be had again.

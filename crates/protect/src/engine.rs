@@ -166,14 +166,16 @@ impl Inner {
     }
 
     /// Counts a job that was over.
-    pub(crate) fn tally(&self, kind: &str, state: State, time: Duration, bytes: u64) {
+    pub(crate) fn tally(&self, job: &Job) {
         // Only what is known here, so that the table is bounded.
-        let Some((kind, _)) = self.works.get_key_value(kind) else { return };
+        let Some((kind, _)) = self.works.get_key_value(job.kind.as_str()) else { return };
+        let time = job.started_at.zip(job.ended_at).map(|(from, to)| to.duration_since(from));
+        let time = time.and_then(|time| Duration::try_from(time).ok()).unwrap_or_default();
         let mut ended = lock(&self.ended);
-        let all = ended.entry((*kind, state)).or_default();
+        let all = ended.entry((*kind, job.state)).or_default();
         all.count += 1;
         all.time = all.time.saturating_add(time);
-        all.bytes = all.bytes.saturating_add(bytes);
+        all.bytes = all.bytes.saturating_add(job.progress.bytes_done);
     }
 
     pub(crate) fn changed(&self) {

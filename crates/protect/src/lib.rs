@@ -15,17 +15,19 @@ mod ingest;
 mod live;
 mod run;
 mod service;
+mod stats;
 mod watch;
 mod work;
 mod worker;
 pub mod works;
 
 pub use attended::Attended;
-pub use engine::{Engine, Limits, Options};
+pub use engine::{Ended, Engine, Limits, Options};
 pub use error::{Error, Result};
 pub use ingest::OpenedIngest;
 pub use run::Run;
 pub use service::{Asker, Protect};
+pub use stats::{Garbage, PoolFigures, Stats, StatsOf};
 pub use watch::Changes;
 pub use work::{Failure, Outcome, Work};
 

@@ -206,7 +206,11 @@ pub(crate) async fn end(
     while live.silent() < inner.options.lease {
         let written = match &verdict {
             Verdict::End(end) => {
-                jobs::finish(&inner.catalog, &last, end.clone()).await.map(|job| job.is_some())
+                let finished = jobs::finish(&inner.catalog, &last, end.clone()).await;
+                if let Ok(Some((job, _))) = &finished {
+                    inner.tally(job);
+                }
+                finished.map(|job| job.is_some())
             }
             Verdict::GiveBack => {
                 let given = jobs::release(&inner.catalog, &last, Duration::ZERO).await;

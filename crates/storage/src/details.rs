@@ -37,6 +37,17 @@ pub struct Ratios {
     pub compression: Option<f64>,
 }
 
+impl Ratios {
+    /// Of these bytes: of all images; those that were new; what those take; what all packs take.
+    pub fn of(logical: u64, unique: u64, unique_stored: u64, stored: u64) -> Self {
+        Self {
+            reduction: ratio(logical, stored),
+            deduplication: ratio(logical, unique),
+            compression: ratio(unique, unique_stored),
+        }
+    }
+}
+
 /// All that a pool tells of itself.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PoolDetails {
@@ -67,6 +78,10 @@ pub struct PoolDetails {
     pub files: u64,
     /// Their bytes, as if each were restored.
     pub logical_bytes: u64,
+    /// Those of them that were new to the pool when they came.
+    pub unique_bytes: u64,
+    /// What those take, compressed.
+    pub unique_stored_bytes: u64,
     /// Bytes in packs, before redundancy.
     pub stored_bytes: u64,
     /// Bytes in packs, with redundancy.
@@ -99,6 +114,16 @@ impl Storage {
         let pool = self.open(id).await?;
         self.blocking(move || Ok(details(known, &pool))).await
     }
+
+    /// As [`Storage::show_pool`], of a pool that is open here; None of others.
+    ///
+    /// # Errors
+    /// None that are the pool's.
+    pub(crate) async fn details_if_open(&self, known: &pools::Pool) -> Result<Option<PoolDetails>> {
+        let Some(pool) = self.if_open(known.id) else { return Ok(None) };
+        let known = known.clone();
+        self.blocking(move || Ok(Some(details(known, &pool)))).await
+    }
 }
 
 fn details(known: pools::Pool, pool: &Pool) -> PoolDetails {
@@ -129,6 +154,8 @@ fn details(known: pools::Pool, pool: &Pool) -> PoolDetails {
         images: sums.images,
         files: sums.files,
         logical_bytes: sums.logical,
+        unique_bytes: sums.new,
+        unique_stored_bytes: sums.new_stored,
         stored_bytes: sums.stored,
         disk_bytes: sums.on_disk,
         packs: state.packs.len() as u64,
@@ -136,11 +163,7 @@ fn details(known: pools::Pool, pool: &Pool) -> PoolDetails {
         chunks: state.packs.values().map(|pack| u64::from(pack.chunks)).sum(),
         index_bytes: state.segments.values().map(|segment| segment.len).sum(),
         bad_copies,
-        ratios: Ratios {
-            reduction: ratio(sums.logical, sums.stored),
-            deduplication: ratio(sums.logical, sums.new),
-            compression: ratio(sums.new, sums.new_stored),
-        },
+        ratios: Ratios::of(sums.logical, sums.new, sums.new_stored, sums.stored),
         scrubbed_at: state.scrubbed.map(time),
         scrub_since: state.scrub.map(|mark| time(mark.started)),
     }

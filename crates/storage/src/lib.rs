@@ -21,6 +21,7 @@ mod opening;
 mod pools;
 mod retention;
 mod sealer;
+mod stats;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +44,7 @@ pub use opening::Bar;
 pub use pools::{Created, Encryption, NewPool};
 pub use retention::{Rules, Selection, Verdict};
 pub use sealer::{PoolSecret, Sealer};
+pub use stats::{Growth, PoolStats};
 
 use ingest::Ingests;
 use opening::Openings;

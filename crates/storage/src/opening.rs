@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use strongroom_catalog::pools;
 use strongroom_engine::disk::{Disk, FsDisk};
@@ -13,6 +14,10 @@ use strongroom_engine::pool::{OpenMode, OpenOptions, Place, Pool};
 use tokio::sync::OnceCell;
 
 use crate::{Error, PoolSecret, Result, Storage};
+
+/// How often, and how long each time, it is waited for who uses a pool that is to be closed.
+const PASSING: u32 = 20;
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// A pool that is open, or being opened by the first who asked for it.
 type Cell = Arc<OnceCell<Arc<Pool>>>;
@@ -94,6 +99,14 @@ impl Storage {
         Err(strongroom_engine::Error::Stopped { why }.into())
     }
 
+    /// The pool, if it is open.
+    pub(crate) fn if_open(&self, id: i64) -> Option<Arc<Pool>> {
+        self.inner.openings.with(|all| match all.get(&id) {
+            Some(Opening::Cell(cell)) => cell.get().cloned(),
+            _ => None,
+        })
+    }
+
     /// Whether the disks of a pool are on this machine.
     pub fn is_here(&self, known: &pools::Pool) -> bool {
         known.node.is_empty() || known.node == self.inner.node
@@ -146,6 +159,18 @@ impl Storage {
     /// [`Error::Used`] when somebody is; [`Error::Closed`] when it is kept closed already.
     pub async fn close(&self, id: i64, why: &'static str) -> Result<Bar> {
         let known = pools::find(&self.inner.catalog, id).await?;
+        // Who only measures it is done in a moment.
+        for _ in 0..PASSING {
+            match self.close_now(&known, why) {
+                Err(Error::Used { .. }) => tokio::time::sleep(MOMENT).await,
+                closed => return closed,
+            }
+        }
+        self.close_now(&known, why)
+    }
+
+    fn close_now(&self, known: &pools::Pool, why: &'static str) -> Result<Bar> {
+        let id = known.id;
         // Closing may wait for a disk: the pool is let go of outside.
         let _old = self.inner.openings.with(|all| {
             let barred = match all.get(&id) {

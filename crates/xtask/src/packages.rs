@@ -28,6 +28,7 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("mount", "losetup"),
     package("postgresql", "/usr/lib/postgresql"),
     package("python3", "python3"),
+    package("prometheus", "promtool"),
     package("qemu-utils", "qemu-img"),
     package("rsync", "rsync"),
     package("tar", "tar"),

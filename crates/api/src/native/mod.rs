@@ -15,6 +15,7 @@ mod pools;
 mod roles;
 mod sessions;
 mod settings;
+mod stats;
 mod system;
 mod users;
 mod work;
@@ -42,6 +43,7 @@ pub fn routes() -> Routes {
             keys::group(),
             approvals::group(),
             settings::group(),
+            stats::group(),
             audit::group(),
             system::group(),
         ],

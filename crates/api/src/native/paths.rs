@@ -47,6 +47,7 @@ lists! {
     Images resources::IMAGES;
     Jobs resources::JOBS;
     Events resources::EVENTS;
+    Samples strongroom_catalog::samples::SAMPLES;
     Users known::USERS;
     Roles known::ROLES;
     Organisations known::ORGANISATIONS;

@@ -41,7 +41,7 @@ async fn ready(call: Call) -> Result<Text> {
 }
 
 async fn metrics(call: Call) -> Result<Text<OpenMetrics>> {
-    Ok(Text::new(call.app().metrics().text()))
+    Ok(Text::new(call.app().metrics().text(call.app()).await))
 }
 
 /// How the appliance fares.
@@ -58,10 +58,6 @@ struct Status {
 
 async fn status(call: Call) -> Result<Json<Status>> {
     let app = call.app();
-    let database = match app.catalog().engine() {
-        strongroom_catalog::Engine::Sqlite => "sqlite",
-        strongroom_catalog::Engine::Postgres => "postgresql",
-    };
     let version = env!("CARGO_PKG_VERSION");
-    Ok(Json(Status { version, started_at: app.started(), database }))
+    Ok(Json(Status { version, started_at: app.started(), database: app.database() }))
 }

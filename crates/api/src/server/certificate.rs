@@ -13,7 +13,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::addresses;
+use super::{addresses, validity};
 use crate::{Error, Result};
 
 /// Bytes of a file with certificates or a key, at most.
@@ -95,6 +95,12 @@ impl Certificate {
 
     fn looked(&self) -> std::sync::MutexGuard<'_, Looked> {
         self.looked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until when the certificate is valid; None: it doesn't say so in a way that is understood.
+    pub fn not_after(&self) -> Option<jiff::Timestamp> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.cert.first().and_then(|der| validity::not_after(der))
     }
 
     /// The SHA-256 of the certificate, by which a person can tell it.

@@ -107,6 +107,8 @@ macro_rules! settings {
 }
 
 settings! {
+    approvals_kept: Days, 365 in 1..=36_500, "approvals.kept",
+        "What needed approval is removed so many days after it lapsed; the audit trail keeps it.";
     events_kept: Days, 365 in 0..=36_500, "events.kept",
         "Events are removed after so many days; 0: never.";
     idempotency_kept: Hours, 24 in 1..=720, "idempotency.kept",
@@ -141,6 +143,10 @@ settings! {
         "A session ends after so many seconds whatever happens. Of sessions opened from now on.";
     sessions_per_user: Things, 100 in 1..=10_000, "sessions.per_user",
         "Sessions that a user has at once; the one used longest ago makes room for one more.";
+    stats_days_kept: Days, 1826 in 30..=36_500, "stats.days_kept",
+        "How pools were on each day is kept for so many days.";
+    stats_hours_kept: Days, 90 in 1..=3660, "stats.hours_kept",
+        "How pools were in each hour is kept for so many days.";
     tokens_access: Seconds, 900 in 60..=86_400, "tokens.access",
         "An access token lives for so many seconds; a JWT so long without use.";
     tokens_refresh: Seconds, 43_200 in 60..=31_536_000, "tokens.refresh",

@@ -1,6 +1,7 @@
 //! The database under the catalogue: SQLite in a file, or PostgreSQL.
 
 mod indexes;
+pub mod latency;
 mod postgres;
 mod sizes;
 mod sqlite;
@@ -9,12 +10,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub(crate) use self::indexes::Indexes;
+use self::latency::Latencies;
 pub(crate) use self::sizes::Sizes;
 use crate::migrate;
 use crate::sql::Sql;
-use crate::value::{Record, Row};
+use crate::value::{Record, Row, single};
 use crate::{Error, Result};
 
 /// Where the catalogue is kept.
@@ -84,6 +87,7 @@ pub struct Catalog {
     db: Db,
     indexes: Arc<Indexes>,
     sizes: Arc<Sizes>,
+    latencies: Arc<Latencies>,
 }
 
 impl fmt::Debug for Catalog {
@@ -95,6 +99,8 @@ impl fmt::Debug for Catalog {
 /// A transaction that may write. Dropped without [`Tx::commit`] it leaves nothing.
 pub struct Tx {
     inner: TxInner,
+    began: Instant,
+    latencies: Arc<Latencies>,
 }
 
 enum TxInner {
@@ -132,7 +138,8 @@ impl Catalog {
             Address::Sqlite(path) => Db::Sqlite(sqlite::Sqlite::open(path).await?),
             Address::Postgres(url) => Db::Postgres(postgres::Postgres::open(url).await?),
         };
-        Ok(Self { db, indexes: Arc::default(), sizes: Arc::default() })
+        let (indexes, sizes, latencies) = (Arc::default(), Arc::default(), Arc::default());
+        Ok(Self { db, indexes, sizes, latencies })
     }
 
     /// Which database it is.
@@ -156,10 +163,18 @@ impl Catalog {
     /// # Errors
     /// Those of the database.
     pub async fn rows(&self, sql: Sql) -> Result<Vec<Row>> {
-        match &self.db {
+        let began = Instant::now();
+        let rows = match &self.db {
             Db::Sqlite(db) => db.rows(sql).await,
             Db::Postgres(db) => db.rows(sql).await,
-        }
+        };
+        self.latencies.reads.took(began.elapsed());
+        rows
+    }
+
+    /// How long it took so far.
+    pub fn latencies(&self) -> &Latencies {
+        &self.latencies
     }
 
     /// Reads something that is always stored: the database answers, and its files can be read.
@@ -200,11 +215,12 @@ impl Catalog {
     /// # Errors
     /// Those of the database.
     pub async fn begin(&self) -> Result<Tx> {
+        let began = Instant::now();
         let inner = match &self.db {
             Db::Sqlite(db) => TxInner::Sqlite(db.begin().await?, db.counter()),
             Db::Postgres(db) => TxInner::Postgres(db.begin().await?),
         };
-        Ok(Tx { inner })
+        Ok(Tx { inner, began, latencies: Arc::clone(&self.latencies) })
     }
 
     /// Runs one statement that writes, in a transaction of its own; gives the number of rows.
@@ -321,7 +337,19 @@ impl Tx {
             }
             TxInner::Postgres(tx) => tx.commit().await?,
         }
+        self.latencies.writes.took(self.began.elapsed());
         Ok(())
+    }
+}
+
+/// The time that nodes share, in microseconds since 1970: the database's, where it has one.
+pub(crate) async fn clock(tx: &mut Tx) -> Result<i64> {
+    match tx.engine() {
+        Engine::Sqlite => Ok(jiff::Timestamp::now().as_microsecond()),
+        Engine::Postgres => {
+            let sql = "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT";
+            single(tx.rows(Sql::new(sql)).await?)
+        }
     }
 }
 

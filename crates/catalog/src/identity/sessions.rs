@@ -6,7 +6,8 @@ use jiff::Timestamp;
 
 use super::there;
 use crate::list::{Field, Kind, Resource};
-use crate::{Record, Result, Row, Sql, Tx};
+use crate::value::single;
+use crate::{Catalog, Record, Result, Row, Sql, Tx};
 
 /// Sessions, as a list.
 pub static SESSIONS: Resource = Resource {
@@ -218,15 +219,14 @@ impl Session {
         tx.execute(sql.bind(user).bind(but.unwrap_or(0))).await
     }
 
-    /// Forgets those that can't be used any more; gives how many.
+    /// How many can be used still, but for those that were not used for too long.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn remove_ended(tx: &mut Tx, now: Timestamp) -> Result<u64> {
-        let sql = Sql::new(
-            "DELETE FROM sessions WHERE COALESCE(refresh_expires_at, expires_at) < ? \
-             OR (idle IS NOT NULL AND used_at + idle < ?)",
-        );
-        tx.execute(sql.bind(now).bind(now)).await
+    pub async fn count_open(catalog: &Catalog, now: Timestamp) -> Result<u64> {
+        let sql = "SELECT COUNT(*) FROM sessions \
+                   WHERE COALESCE(refresh_expires_at, expires_at) >= ? \
+                   AND (idle IS NULL OR used_at + idle >= ?)";
+        single(catalog.rows(Sql::new(sql).bind(now).bind(now)).await?)
     }
 }

@@ -21,6 +21,7 @@ mod claim;
 mod held;
 mod queue;
 mod request;
+mod stats;
 #[cfg(test)]
 mod tests;
 
@@ -34,10 +35,10 @@ pub use self::queue::{
     Cancel, cancel, changed_since, find, last_change, log, purge, submit, submit_in,
 };
 pub use self::request::Request;
+pub use self::stats::{Counted, Tally, ended, last_good, open};
 
-use crate::db::{Engine, Tx};
+use crate::db::{Tx, clock};
 use crate::events::{self, NewEvent, Severity};
-use crate::sql::Sql;
 use crate::value::{Record, Row};
 use crate::{Error, Result};
 
@@ -46,7 +47,7 @@ use crate::{Error, Result};
 pub const MAX_DEATHS: i64 = 16;
 
 /// How a job is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// It waits.
@@ -353,18 +354,6 @@ fn int(value: u64) -> i64 {
 
 fn micros(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}
-
-/// The time that leases are counted by, in microseconds since 1970.
-async fn clock(tx: &mut Tx) -> Result<i64> {
-    match tx.engine() {
-        Engine::Sqlite => Ok(Timestamp::now().as_microsecond()),
-        Engine::Postgres => {
-            let sql = "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT";
-            let row = tx.rows(Sql::new(sql)).await?.into_iter().next();
-            row.ok_or(Error::NotFound { what: "clock" })?.take()
-        }
-    }
 }
 
 /// Writes the event that a job came to this state.

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
+use crate::Sql;
 use crate::db::Catalog;
 use crate::testing;
 

@@ -12,6 +12,7 @@ pub use self::jobs::JOBS;
 pub use self::pools::POOLS;
 use crate::identity::{API_KEYS, APPROVALS, AUDIT, ORGANISATIONS, ROLES, SESSIONS, USERS};
 use crate::list::Resource;
+use crate::samples::SAMPLES;
 
 /// All resources that can be listed.
 pub static ALL: &[&Resource] = &[
@@ -19,6 +20,7 @@ pub static ALL: &[&Resource] = &[
     &IMAGES,
     &JOBS,
     &EVENTS,
+    &SAMPLES,
     &ORGANISATIONS,
     &USERS,
     &ROLES,

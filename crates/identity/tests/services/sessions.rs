@@ -3,6 +3,7 @@
 use crate::world::{HOUR, MINUTE, PASSWORD, SECOND, World, origin};
 use data_encoding::BASE64URL_NOPAD;
 use strongroom_catalog::identity::Session;
+use strongroom_catalog::old::{self, Old};
 use strongroom_catalog::{Sql, testing};
 use strongroom_identity::{
     AuthError, Credential, Error, JwtLife, KeySpec, Life, Origin, Right, RightSet, Secret,
@@ -29,7 +30,8 @@ async fn a_session_ends_without_use_and_in_any_case() {
         let open = world.identity.open_session(&world.admin, life, &origin()).await.unwrap();
         world.clock.advance(20 * MINUTE + SECOND);
         assert!(matches!(world.bearer(&open.token).await, Err(AuthError::Ended)));
-        assert_eq!(world.identity.forget_ended_sessions().await.unwrap(), 2);
+        let (catalog, now) = (world.identity.catalog(), world.clock.now());
+        assert_eq!(old::remove(catalog, Old::Sessions, now, 10).await.unwrap(), 2);
         assert!(matches!(world.bearer(&open.token).await, Err(AuthError::Credentials)));
     })
     .await;

@@ -38,7 +38,8 @@ fn policy(values: &Values) -> Policy {
     }
 }
 
-fn limits(values: &Values) -> Limits {
+/// What the engine of jobs does at most.
+pub(super) fn limits(values: &Values) -> Limits {
     Limits {
         slots: values.jobs_per_node,
         per_pool: values.jobs_per_pool,

@@ -11,6 +11,7 @@ mod images;
 mod ingest;
 mod looking;
 mod manage;
+mod metrics;
 mod pools;
 mod service;
 mod streams;
