@@ -165,10 +165,27 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub fn events<T: DeserializeOwned>(&self, path: &str) -> Result<Events<'_, T>> {
-        let request = self.request(&Call::new(Method::GET, path))?;
+        self.events_after(path, None)
+    }
+
+    /// As [`Client::events`], but for what came up to the event with this id.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn events_after<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        last: Option<&str>,
+    ) -> Result<Events<'_, T>> {
+        let mut request = self.request(&Call::new(Method::GET, path))?;
+        if let Some(last) = last {
+            let id = HeaderValue::from_str(last).map_err(|e| self.broken(e))?;
+            request.headers_mut().insert("last-event-id", id);
+        }
         let body = self.runtime.block_on(self.answer(request))?.into_body();
         let (buffer, ready) = (Vec::new(), VecDeque::new());
-        Ok(Events { client: self, body, buffer, ready, of: std::marker::PhantomData })
+        let last = last.map(str::to_owned);
+        Ok(Events { client: self, body, buffer, ready, last, of: std::marker::PhantomData })
     }
 
     pub(crate) fn broken(&self, why: impl ToString) -> Error {
@@ -248,6 +265,7 @@ pub struct Events<'c, T> {
     body: Incoming,
     buffer: Vec<u8>,
     ready: VecDeque<String>,
+    last: Option<String>,
     of: std::marker::PhantomData<fn() -> T>,
 }
 
@@ -259,6 +277,8 @@ impl<T> Events<'_, T> {
             let line = String::from_utf8_lossy(&self.buffer[from..from + at]);
             if let Some(data) = line.strip_prefix("data:") {
                 self.ready.push_back(data.trim().to_owned());
+            } else if let Some(id) = line.strip_prefix("id:") {
+                self.last = Some(id.trim().to_owned());
             }
             from += at + 1;
         }
@@ -271,6 +291,11 @@ impl<T> Events<'_, T> {
 }
 
 impl<T: DeserializeOwned> Events<'_, T> {
+    /// The id of the event that arrived last, where they have ids.
+    pub fn last_id(&self) -> Option<&str> {
+        self.last.as_deref()
+    }
+
     /// The next event, or `Ok(None)` when there is none for so long; none at all: it ended.
     pub fn wait(&mut self, limit: Duration) -> Option<Result<Option<T>>> {
         loop {

@@ -58,6 +58,19 @@ impl Job {
     }
 }
 
+/// What is told of all jobs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum JobEvent {
+    /// A job that changed.
+    Job(Box<Job>),
+    /// Changes were missed: what there is must be read anew.
+    Resync {
+        /// Why.
+        resync: String,
+    },
+}
+
 /// How far a job is.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Progress {

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::appliance::{
-    approvals, audit, events, jobs, keys, login, me, orgs, roles, sessions, settings, users,
+    approvals, audit, events, jobs, keys, login, me, orgs, roles, sessions, settings, stats, users,
 };
 use crate::{backup, browse, completions, dump, forget, images, mount, pool, restore, up};
 
@@ -110,6 +110,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: approvals::Command,
     },
+    /// Show what is stored and what was done, and how that grows
+    Stats {
+        #[command(subcommand)]
+        command: stats::Command,
+    },
     /// Show and change settings, at once and without a restart
     Settings {
         #[command(subcommand)]
@@ -154,6 +159,7 @@ impl Command {
             Self::Keys { .. } => "keys",
             Self::Sessions { .. } => "sessions",
             Self::Approvals { .. } => "approvals",
+            Self::Stats { .. } => "stats",
             Self::Settings { .. } => "settings",
             Self::Audit { .. } => "audit",
             Self::Me { .. } => "me",

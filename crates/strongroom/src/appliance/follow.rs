@@ -17,7 +17,7 @@ use crate::output::size;
 use crate::progress::style;
 
 /// How long a change is waited for before Ctrl-C is looked for.
-const LOOK: Duration = Duration::from_millis(150);
+pub(super) const LOOK: Duration = Duration::from_millis(150);
 /// How many lines of a job that had trouble are told.
 const TOLD: usize = 20;
 
@@ -96,7 +96,7 @@ impl Shown {
     /// Shows that somebody waits still.
     fn tick(&self) {
         if let Self::Bar(bar) = self {
-            bar.bar.tick();
+            bar.tick();
         }
     }
 
@@ -241,6 +241,11 @@ impl Bar {
             self.bar.set_position((percent.clamp(0.0, 100.0) * 10.0) as u64);
         }
         self.bar.set_message(line(job));
+        self.bar.tick();
+    }
+
+    /// Shows that somebody waits still.
+    pub(crate) fn tick(&self) {
         self.bar.tick();
     }
 

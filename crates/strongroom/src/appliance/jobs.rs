@@ -9,15 +9,16 @@ use serde_json::Value;
 use strongroom_client::Client;
 use strongroom_client::types::{Items, Job, Line};
 
-use super::ApplianceArgs;
 pub(crate) use super::follow::{Waiting, follow};
 use super::list::{LANGUAGE, SearchArgs};
 use super::operation::operations;
 use super::resource::{Resource, local};
+use super::{ApplianceArgs, watch};
 use crate::exit::{Context, Done};
 
 operations! {
     SHOW = "jobs.show", GET "/v1/jobs/{job}", by "jobs show";
+    WATCH_ALL = "jobs.watch_all", GET "/v1/jobs/events", by "jobs watch";
     WATCH = "jobs.watch", GET "/v1/jobs/{job}/events", by "jobs watch";
     LOG = "jobs.log", GET "/v1/jobs/{job}/log", by "jobs log";
     CANCEL = "jobs.cancel", POST "/v1/jobs/{job}/cancel", by "jobs cancel";
@@ -85,18 +86,21 @@ struct OneArgs {
     appliance: ApplianceArgs,
 }
 
-/// Wait for a job and show how far it is
+/// Wait for a job and show how far it is; without a number all jobs, until Ctrl-C
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-On a terminal there is a bar; elsewhere one line for each step, with --json one document for each
-change. The exit code tells how it ended: 0 well, 3 with warnings, 1 not. Ctrl-C leaves the job
-alone.
+On a terminal there are bars; elsewhere one line for each step, with --json one document for each
+change. For one job the exit code tells how it ended: 0 well, 3 with warnings, 1 not. Ctrl-C leaves
+jobs alone.
 
-Example:
+Examples:
+  strongroom jobs watch
   strongroom jobs watch 17")]
 pub(crate) struct WatchArgs {
+    /// Its number
+    job: Option<i64>,
     #[command(flatten)]
-    one: OneArgs,
+    appliance: ApplianceArgs,
 }
 
 /// Show what a job wrote
@@ -133,9 +137,10 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
             context.out.report(None, job.clone(), |out| JOBS.describe(out, &job))?;
             Ok(Done::Well)
         }
-        Command::Watch(WatchArgs { one }) => {
-            let client = one.appliance.client()?;
-            let job = SHOW.ask(&client, &[&one.job.to_string()])?;
+        Command::Watch(WatchArgs { job, appliance }) => {
+            let client = appliance.client()?;
+            let Some(job) = job else { return watch::all(context, &client) };
+            let job = SHOW.ask(&client, &[&job.to_string()])?;
             follow(context, &client, job, Waiting::ToSee)
         }
         Command::Log(args) => log(context, args),

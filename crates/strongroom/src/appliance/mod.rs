@@ -21,7 +21,9 @@ pub(crate) mod resource;
 pub(crate) mod roles;
 pub(crate) mod sessions;
 pub(crate) mod settings;
+pub(crate) mod stats;
 pub(crate) mod users;
+mod watch;
 mod work;
 
 use std::path::{Path, PathBuf};

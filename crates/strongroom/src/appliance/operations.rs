@@ -10,7 +10,7 @@ use super::operation::Operation;
 use super::resource::Resource;
 use super::{
     approvals, audit, events, images, jobs, keys, login, me, orgs, pools, roles, sessions,
-    settings, users,
+    settings, stats, users,
 };
 use crate::args::Cli;
 use crate::up;
@@ -32,6 +32,7 @@ static OPERATIONS: &[&[&Operation]] = &[
     users::OPERATIONS,
     sessions::OPERATIONS,
     settings::OPERATIONS,
+    stats::OPERATIONS,
     up::OPERATIONS,
 ];
 
@@ -47,6 +48,7 @@ static LISTS: &[&Resource] = &[
     &pools::POOLS,
     &roles::ROLES,
     &sessions::SESSIONS,
+    &stats::SAMPLES,
     &users::USERS,
 ];
 
@@ -63,9 +65,6 @@ static EXEMPT: &[(&str, &str)] = &[
     ("images.download", "how a client reads; `cat` speaks it"),
     ("images.find", "how a client reads; `images find` speaks it"),
     ("images.show", "how a client reads; `images show` speaks it"),
-    ("stats.", "a command is still to come"),
-    ("jobs.watch_all", "a command is still to come"),
-    ("events.stream", "a command is still to come"),
 ];
 
 /// What is declared: method, path and command by id.

@@ -42,7 +42,8 @@ fn at<'v>(item: &'v Value, field: &str) -> Option<&'v Value> {
 /// Whether a field of this name holds a time.
 fn is_time(field: &str) -> bool {
     let name = field.rsplit('.').next().unwrap_or(field);
-    name == "at" || ["_at", "_until", "_since", "_end", "_time"].iter().any(|e| name.ends_with(e))
+    let ends = ["_at", "_until", "_since", "_end", "_time"];
+    ["at", "from", "to", "oldest"].contains(&name) || ends.iter().any(|end| name.ends_with(end))
 }
 
 /// Whether a field of this name holds bytes.
@@ -67,11 +68,14 @@ pub(crate) fn text(field: &str, value: &Value) -> String {
         Value::Bool(yes) => if *yes { "yes" } else { "no" }.into(),
         Value::String(at) if is_time(field) => local(at),
         Value::String(text) => show(text.as_bytes()),
-        Value::Number(number) => match (number.as_u64(), number.as_f64()) {
-            (Some(bytes), _) if is_size(field) => size(bytes),
-            (None, Some(part)) if field.ends_with("percent") => format!("{part:.0} %"),
-            (None, Some(rate)) if is_size(field) => format!("{}/s", size(rate as u64)),
-            (None, Some(part)) if number.is_f64() => format!("{part:.2}"),
+        Value::Number(number) => match number.as_f64() {
+            Some(bytes) if is_size(field) => {
+                let sign = if bytes < 0.0 { "-" } else { "" };
+                let each = if field.ends_with("rate") { "/s" } else { "" };
+                format!("{sign}{}{each}", size(bytes.abs() as u64))
+            }
+            Some(part) if field.ends_with("percent") => format!("{part:.0} %"),
+            Some(part) if number.is_f64() => format!("{part:.2}"),
             _ => number.to_string(),
         },
         Value::Array(all) if !all.iter().any(Value::is_object) => {
@@ -92,6 +96,11 @@ pub(crate) fn row(columns: &[(String, String)], item: &Value) -> Row {
 /// Whether an item has this field.
 pub(crate) fn has(item: &Value, field: &str) -> bool {
     at(item, field).is_some()
+}
+
+/// Columns as they are printed.
+pub(crate) fn owned(columns: &[Column]) -> Vec<(String, String)> {
+    columns.iter().map(|(title, field)| ((*title).to_owned(), (*field).to_owned())).collect()
 }
 
 /// Prints a table of these columns, no wider than the terminal where there is one: text that is
@@ -128,12 +137,11 @@ pub(crate) fn print(
 impl Resource {
     /// Its columns, or those that were asked for by the names of their fields.
     pub(crate) fn columns(&self, asked: &[String]) -> Vec<(String, String)> {
-        let own = |(title, field): &Column| ((*title).to_owned(), (*field).to_owned());
         if asked.is_empty() {
-            return self.columns.iter().map(own).collect();
+            return owned(self.columns);
         }
         let column = |field: &String| match self.columns.iter().find(|(_, own)| own == field) {
-            Some(column) => own(column),
+            Some((title, field)) => ((*title).to_owned(), (*field).to_owned()),
             None => (field.to_uppercase().replace(['_', '.'], " "), field.clone()),
         };
         asked.iter().map(column).collect()
@@ -208,7 +216,8 @@ mod tests {
             ("files", json!(1024), "1024"),
             ("progress.percent", json!(66.6), "67 %"),
             ("rate", json!(2048.0), "2.00 KiB/s"),
-            ("rate", json!(2048), "2.00 KiB"),
+            ("growth_bytes_per_day", json!(-2048.0), "-2.00 KiB"),
+            ("deduplication", json!(1.5), "1.50"),
             ("enabled", json!(false), "no"),
             ("tags", json!(["a", "b"]), "a, b"),
             ("name", json!("a\u{1b}[2J"), "a\\u{1b}[2J"),

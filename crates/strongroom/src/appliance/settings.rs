@@ -116,7 +116,7 @@ fn list(context: &Context, args: &ListArgs) -> Result<()> {
     if context.out.json {
         return Ok(settings.items.iter().try_for_each(|one| context.out.document(one))?);
     }
-    let columns = FIELDS.map(|(title, field)| (title.to_owned(), field.to_owned()));
+    let columns = resource::owned(&FIELDS);
     let rows = settings.items.iter().map(|setting| resource::row(&columns, setting)).collect();
     Ok(resource::print(&mut std::io::stdout().lock(), &columns, rows)?)
 }

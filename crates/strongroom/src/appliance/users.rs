@@ -504,13 +504,12 @@ fn grants(context: &Context, args: &GrantsArgs) -> Result<()> {
         }
         return Ok(());
     }
-    let columns = [
+    let columns = resource::owned(&[
         ("ROLE", "role"),
         (">ID", "role_id"),
         ("ORGANISATION", "organisation"),
         (">ID", "organisation_id"),
-    ];
-    let columns = columns.map(|(title, field)| (title.to_owned(), field.to_owned()));
+    ]);
     let rows = grants.iter().map(|grant| resource::row(&columns, grant)).collect();
     resource::print(&mut std::io::stdout().lock(), &columns, rows)?;
     Ok(())

@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -302,6 +304,14 @@ fn pools_and_images_are_managed_by_jobs_of_the_appliance() {
         assert_eq!(it.json(&format!("jobs show {}", job["id"]))["state"], "canceled");
     }
 
+    // What is stored, and what was done.
+    let stats = it.json("stats show --last 1d");
+    assert!(stats["jobs"].as_array().unwrap().iter().any(|jobs| jobs["kind"] == "scrub"));
+    let told = it.text("stats show");
+    assert!(told.contains("main") && told.contains("backup"), "{told}");
+    assert_eq!(it.json("stats pool again")["name"], "again");
+    it.ends(0, "stats samples --filter grain:==hour");
+
     let events = it.text("events list --limit 5");
     assert_eq!(header(&events)[..3], ["ID", "AT", "SEVERITY"]);
     assert!(it.json("status")["version"].is_string());
@@ -334,6 +344,14 @@ fn began(it: &Home, line: &str, kind: &str, state: &str) -> (Child, Value) {
     panic!("the job of {line} is never {state}");
 }
 
+/// What a command prints, as it prints it.
+fn lines_of(child: &mut Child) -> Receiver<String> {
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let (give, take) = channel();
+    std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|l| give.send(l)));
+    take
+}
+
 #[test]
 fn ctrl_c_stops_the_job_that_the_command_began_and_no_other() {
     let it = Home::new();
@@ -353,9 +371,21 @@ fn ctrl_c_stops_the_job_that_the_command_began_and_no_other() {
     let state = || it.json(&format!("jobs show {}", job["id"]))["state"].clone();
     assert_eq!(end(watch).0, Some(130));
     assert_eq!(state(), "running", "who only watches stops nothing");
+    // All jobs, live: what is open, then what changes.
+    let (mut all, _) = running(&it, "jobs watch", "scrub");
+    let told = lines_of(&mut all);
+    let tells = |text: &str| loop {
+        let line = told.recv_timeout(Duration::from_secs(60)).unwrap();
+        if line.starts_with(&format!("job {}: scrub main: {text}", job["id"])) {
+            break;
+        }
+    };
+    tells("running");
     let (code, err) = end(scrub);
     assert_eq!(code, Some(130), "{err}");
     assert_eq!(state(), "canceled");
+    tells("canceled");
+    assert_eq!(end(all).0, Some(130));
 
     // A job that waits for its turn is stopped, too.
     let (first, _) = running(&it, "pool scrub --rate 1", "scrub");
