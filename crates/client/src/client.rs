@@ -318,3 +318,78 @@ impl<T: DeserializeOwned> Events<'_, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// Answers requests with these texts, one after the other; nothing: it hangs up. Gives the
+    /// heads of the requests.
+    fn answers(listener: UnixListener, texts: &'static [&'static str]) -> Vec<String> {
+        let answer = |text: &&str| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            stream.write_all(text.as_bytes()).unwrap();
+            head.join("\n").to_lowercase()
+        };
+        texts.iter().map(answer).collect()
+    }
+
+    const MADE: &str = "HTTP/1.1 201 Created\r\ncontent-length: 1\r\n\r\n7";
+    const BUSY: &str =
+        "HTTP/1.1 409 Conflict\r\ncontent-length: 22\r\n\r\n{\"code\":\"in_progress\"}";
+
+    #[test]
+    fn what_is_made_once_is_sent_again_under_the_same_key_and_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let client = Client::new(Place::Socket(socket)).unwrap();
+        let seen = std::thread::spawn(|| answers(listener, &["", BUSY, MADE, ""]));
+
+        let once = Call::new(Method::POST, "/").with(&1).unwrap().only_once().unwrap();
+        assert_eq!(client.call::<i64>(&once).unwrap(), 7);
+        let plain = Call::new(Method::POST, "/").with(&1).unwrap();
+        assert!(matches!(client.call::<i64>(&plain), Err(Error::Broken { .. })));
+
+        let heads = seen.join().unwrap();
+        let key = |head: &String| {
+            head.lines().find_map(|line| line.strip_prefix("idempotency-key: ").map(str::to_owned))
+        };
+        assert!(key(&heads[0]).is_some_and(|key| key.len() == 32));
+        assert_eq!((key(&heads[1]), key(&heads[2])), (key(&heads[0]), key(&heads[0])));
+        assert_eq!(key(&heads[3]), None);
+    }
+
+    #[test]
+    fn events_have_ids_and_waiting_for_them_has_an_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let client = Client::new(Place::Socket(socket)).unwrap();
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let serve = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(b"event: x\nid: 41\ndata: 1\n\n").unwrap();
+            wait.recv().unwrap();
+            stream.write_all(b": still here\n\nid: 42\ndata: 2\n\n").unwrap();
+        });
+        let mut events = client.events_after::<i64>("/", Some("40")).unwrap();
+        let long = Duration::from_secs(60);
+        assert_eq!(events.wait(long).unwrap().unwrap(), Some(1));
+        assert_eq!(events.last_id(), Some("41"));
+        assert_eq!(events.wait(Duration::from_millis(1)).unwrap().unwrap(), None);
+        go_on.send(()).unwrap();
+        assert_eq!(events.wait(long).unwrap().unwrap(), Some(2));
+        assert_eq!(events.last_id(), Some("42"));
+        assert!(!matches!(events.wait(long), Some(Ok(_))), "it has ended");
+        serve.join().unwrap();
+    }
+}
