@@ -44,10 +44,19 @@ pub(crate) fn router(document: Bytes) -> Router {
         )
 }
 
+/// The first page, under a name by which one finds it among others.
+fn titled(page: &str) -> String {
+    page.replace("<title>Swagger UI</title>", "<title>Strongroom API</title>")
+}
+
 fn page(path: &str, config: &Arc<Config<'static>>) -> Response {
     match utoipa_swagger_ui::serve(path, Arc::clone(config)) {
         Ok(Some(file)) => {
-            let mut response = file.bytes.into_owned().into_response();
+            let mut bytes = file.bytes.into_owned();
+            if path == "index.html" && !file.gzpipped {
+                bytes = titled(&String::from_utf8_lossy(&bytes)).into_bytes();
+            }
+            let mut response = bytes.into_response();
             let headers = response.headers_mut();
             if let Ok(kind) = HeaderValue::from_str(&file.content_type) {
                 headers.insert(header::CONTENT_TYPE, kind);

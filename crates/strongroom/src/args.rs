@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::appliance::{
     approvals, audit, events, jobs, keys, login, me, orgs, roles, sessions, settings, stats, users,
 };
-use crate::{backup, browse, completions, dump, forget, images, mount, pool, restore, up};
+use crate::{backup, browse, completions, dump, forget, images, manual, mount, pool, restore, up};
 
 /// What `--help` says at its end.
 const AFTER_HELP: &str = "\
@@ -134,6 +134,7 @@ pub(crate) enum Command {
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
     Completions(completions::Args),
+    Manual(manual::Args),
 }
 
 impl Command {
@@ -167,6 +168,7 @@ impl Command {
             Self::Login(_) => "login",
             Self::Logout(_) => "logout",
             Self::Completions(_) => "completions",
+            Self::Manual(_) => "manual",
         }
     }
 }

@@ -14,6 +14,7 @@ mod exit;
 mod forget;
 mod images;
 mod interrupt;
+mod manual;
 mod mount;
 mod output;
 mod parse;
@@ -72,5 +73,6 @@ fn run(context: &Context, command: Command) -> anyhow::Result<Done> {
         Command::Login(args) => appliance::login::login(context, &args),
         Command::Logout(args) => appliance::login::logout(context, &args),
         Command::Completions(args) => completions::run(&args),
+        Command::Manual(args) => manual::run(&args),
     }
 }

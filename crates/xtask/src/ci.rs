@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::{docs, fuzz, layers, run, testing, workspace};
+use crate::{advisories, docs, fuzz, layers, run, testing, workspace};
 
 /// Seconds for each fuzz target: enough to notice a parser that trusts its input.
 const FUZZ_SECONDS: u64 = 5;
@@ -22,6 +22,9 @@ pub(crate) fn ci() -> Result<ExitCode> {
         run::run(workspace::cargo().args(clippy))
     })?;
     run::timed("layers", layers::layers)?;
+    run::timed("what the program is made of", || {
+        advisories::advisories(&advisories::Options::default())
+    })?;
     run::timed("pages made from the source", || docs::docs(docs::Options { check: true }))?;
     run::timed("short fuzz run", || fuzz::fuzz(&fuzz::Options::all(FUZZ_SECONDS)))?;
     testing::test(&testing::Options::default())

@@ -3,15 +3,20 @@
 //! Nothing here is part of the product, and no other crate may depend on it.
 #![allow(clippy::print_stdout, reason = "a command line tool talks on standard output")]
 
+mod advisories;
 mod bench;
 mod ci;
 mod crash;
+mod deb;
 mod docs;
 mod fuzz;
 mod layers;
+mod licences;
 mod packages;
+mod parts;
 mod postgres;
 mod run;
+mod schemathesis;
 mod testing;
 mod workspace;
 
@@ -49,6 +54,10 @@ enum Habit {
     Fuzz(fuzz::Options),
     /// Cut the power of simulated disks at every operation, then kill the real binary.
     Crash(crash::Options),
+    /// Make the Debian package, in target/deb/.
+    Deb(deb::Options),
+    /// Check what the program is made of: licences, bans, sources, and known holes.
+    Advisories(advisories::Options),
     /// Measure: against other backup programs, or one part of the engine.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -62,6 +71,8 @@ fn main() -> ExitCode {
         Habit::Docs(options) => docs::docs(options).map(|()| ExitCode::SUCCESS),
         Habit::Fuzz(options) => fuzz::fuzz(&options).map(|()| ExitCode::SUCCESS),
         Habit::Crash(options) => crash::crash(&options),
+        Habit::Deb(options) => deb::deb(&options).map(|()| ExitCode::SUCCESS),
+        Habit::Advisories(options) => advisories::advisories(&options).map(|()| ExitCode::SUCCESS),
         Habit::Bench(bench) => bench::bench(&bench).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

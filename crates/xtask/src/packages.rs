@@ -21,19 +21,32 @@ const fn package(name: &'static str, probe: &'static str) -> Package {
 pub(crate) const FOR_TESTS: &[Package] = &[
     package("acl", "setfacl"),
     package("attr", "setfattr"),
+    package("binutils", "strip"),
+    package("chromium", "chromium"),
+    package("chromium-driver", "chromedriver"),
     package("curl", "curl"),
+    package("dpkg-dev", "dpkg-shlibdeps"),
     package("e2fsprogs", "mkfs.ext4"),
     package("fuse3", "fusermount3"),
+    package("iproute2", "ip"),
     package("libcap2-bin", "setcap"),
+    package("lintian", "lintian"),
     package("mount", "losetup"),
+    package("openssl", "openssl"),
     package("postgresql", "/usr/lib/postgresql"),
     package("python3", "python3"),
     package("prometheus", "promtool"),
+    package("python3-venv", "/usr/share/doc/python3-venv"),
     package("qemu-utils", "qemu-img"),
     package("rsync", "rsync"),
+    package("systemd", "systemd-analyze"),
     package("tar", "tar"),
     package("unzip", "unzip"),
 ];
+
+/// What making the Debian package needs.
+pub(crate) const FOR_DEB: &[Package] =
+    &[package("binutils", "strip"), package("dpkg-dev", "dpkg-shlibdeps"), package("gzip", "gzip")];
 
 /// What the catalogue needs to be measured on PostgreSQL.
 pub(crate) const POSTGRES: &[Package] = &[package("postgresql", "/usr/lib/postgresql")];

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::postgres::{self, Postgres};
-use crate::{packages, run, workspace};
+use crate::{packages, run, schemathesis, workspace};
 
 /// How to test.
 #[derive(Clone, Debug, Default, Args)]
@@ -20,6 +20,7 @@ pub(crate) struct Options {
 /// failed or something could not be built.
 pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     packages::ensure(packages::FOR_TESTS)?;
+    let schemathesis = schemathesis::ensure()?;
     let nextest = !options.no_nextest && run::is_installed("cargo-nextest");
     let mut sum = Sum::default();
 
@@ -31,7 +32,7 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
         let postgres = Postgres::start()?;
         run::heading("tests");
         let mut cargo = workspace::cargo();
-        cargo.env(postgres::SERVER, postgres.url());
+        cargo.env(postgres::SERVER, postgres.url()).env(schemathesis::PROGRAM, &schemathesis);
         if nextest {
             cargo.args(["nextest", "run", "--workspace", "--no-fail-fast", "--no-tests=pass"]);
         } else {

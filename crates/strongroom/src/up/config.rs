@@ -16,38 +16,7 @@ pub(super) const NAME: &str = "strongroom.toml";
 const MAX: u64 = 1 << 20;
 
 /// What is written when there is none.
-const TEMPLATE: &str = "\
-# Strongroom's configuration. Every key is optional; what stands behind `#` is what it is without
-# it. Options of the command line win. Read at start, and again at SIGHUP; what then takes effect only at the
-# next start is said in the log.
-
-# Where to listen for HTTPS, one or more of ADDRESS:PORT. Use \"0.0.0.0:8443\" to be reached from
-# other machines.
-# listen = [\"127.0.0.1:8443\"]
-
-# Where to listen for HTTP, which is only redirected to HTTPS. Nowhere when it isn't said.
-# redirect = \"127.0.0.1:8080\"
-
-# The catalogue's database. A file in this directory when it isn't said; else PostgreSQL, as
-# \"postgres://USER:PASSWORD@HOST/DATABASE\". This file may be read by its owner alone.
-# database = \"catalogue.db\"
-
-# The certificate with its chain, and its private key, as PEM; paths from this directory. They are
-# made when both are missing. When they are replaced, they are read again within seconds, or at
-# SIGHUP.
-# certificate = \"tls/cert.pem\"
-# key = \"tls/key.pem\"
-
-# Names and addresses beside this machine's own for a certificate that is made.
-# names = []
-
-# How many clients may be connected at once. Idle ones give way to new ones.
-# connections = 2048
-
-# With PostgreSQL: how many seconds nothing is heard of another node before this one takes up its
-# jobs, 2 to 3600. The clocks of the machines don't matter.
-# takeover = 30
-";
+const TEMPLATE: &str = include_str!("strongroom.toml");
 
 /// What can be configured.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

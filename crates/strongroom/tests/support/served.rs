@@ -50,6 +50,11 @@ impl Served {
         Self { child, log, told: serde_json::from_str(&line).unwrap() }
     }
 
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
     /// Waits until it has logged this.
     pub(crate) fn logs(&self, text: &str) {
         let end = Instant::now() + Duration::from_secs(30);
