@@ -15,6 +15,9 @@ use strongroom_engine::node::Node;
 use strongroom_engine::pool::{Kept, Session, Stored};
 use strongroom_engine::{Error, Result};
 
+/// How many nodes are remembered; what was forgotten is read and checked again.
+const REMEMBERED: usize = 1 << 20;
+
 /// What a session knows to be whole.
 #[derive(Debug, Default)]
 pub(super) struct Whole {
@@ -31,6 +34,16 @@ struct Known {
 impl Whole {
     fn with<R>(&self, look: impl FnOnce(&mut Known) -> R) -> R {
         look(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn remember(&self, found: Known) {
+        self.with(|known| {
+            if known.nodes.len() + found.nodes.len() > REMEMBERED {
+                *known = Known::default();
+            }
+            known.nodes.extend(found.nodes);
+            known.tops.extend(found.tops);
+        });
     }
 
     fn is_known(&self, id: &ChunkId) -> bool {
@@ -86,10 +99,7 @@ impl Whole {
             Ok(())
         };
         let stored = session.store_frame(ChunkKind::Node, frame, chunks, &mut look)?;
-        self.with(|known| {
-            known.nodes.extend(fresh.nodes);
-            known.tops.extend(fresh.tops);
-        });
+        self.remember(fresh);
         Ok(stored)
     }
 
@@ -143,7 +153,7 @@ impl Whole {
                 }
             }
         }
-        self.with(|known| known.nodes.extend(seen));
+        self.remember(Known { nodes: seen, ..Known::default() });
         Ok(None)
     }
 }
