@@ -9,6 +9,7 @@ mod app;
 mod call;
 mod docs;
 mod error;
+mod fetch;
 mod layers;
 pub mod metrics;
 pub mod native;
@@ -24,6 +25,7 @@ pub use app::{App, KeySealer};
 pub use call::Call;
 pub use docs::{DOCUMENT, PAGE};
 pub use error::{Error, Result};
+pub use fetch::Https;
 pub use problem::Problem;
 
 /// Everything that the appliance serves.

@@ -15,6 +15,9 @@ impl From<AuthError> for Problem {
                 let seconds = wait.as_secs().max(1);
                 return Self::new(Code::TooMany, error.to_string()).retry_after(seconds);
             }
+            AuthError::Unreachable => {
+                return Self::new(Code::Unavailable, error.to_string()).retry_after(30);
+            }
             AuthError::Internal(_) => {
                 let AuthError::Internal(error) = error else { unreachable!("it was matched") };
                 return error.into();

@@ -51,6 +51,8 @@ struct Things {
     image: i64,
     job: i64,
     approval: i64,
+    directory: i64,
+    issuer: i64,
 }
 
 async fn organisation(appliance: &Appliance, by: &Principal, name: &str) -> Organisation {
@@ -131,6 +133,8 @@ impl Things {
             image: 902,
             job: 903,
             approval: 904,
+            directory: 905,
+            issuer: 906,
         };
         things.put_back(appliance).await;
         things
@@ -209,6 +213,8 @@ impl Things {
             ("approval", self.approval),
             // Only its opener has one.
             ("ingest", 905),
+            ("directory", self.directory),
+            ("issuer", self.issuer),
         ] {
             filled = filled.replace(&format!("{{{name}}}"), &id.to_string());
         }

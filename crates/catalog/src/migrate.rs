@@ -11,8 +11,12 @@ use crate::sql::Sql;
 use crate::value::single;
 use crate::{Error, Result};
 
-const STEPS: &[&str] =
-    &[include_str!("../migrations/0001.sql"), include_str!("../migrations/0002.sql")];
+const STEPS: &[&str] = &[
+    include_str!("../migrations/0001.sql"),
+    include_str!("../migrations/0002.sql"),
+    include_str!("../migrations/0003.sql"),
+    include_str!("../migrations/0004.sql"),
+];
 
 /// The newest schema.
 pub const SCHEMA: i64 = STEPS.len() as i64;

@@ -80,6 +80,8 @@ async fn records_fit_their_resources() {
         none::<identity::ApiKey>(&catalog, &identity::API_KEYS).await;
         none::<identity::Session>(&catalog, &identity::SESSIONS).await;
         none::<identity::AuditLine>(&catalog, &identity::AUDIT).await;
+        none::<identity::Source>(&catalog, &identity::DIRECTORIES).await;
+        none::<identity::Source>(&catalog, &identity::ISSUERS).await;
         none::<identity::Approval>(&catalog, &identity::APPROVALS).await;
     })
     .await;

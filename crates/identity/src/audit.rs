@@ -9,6 +9,7 @@
 //! were both put back to an earlier state; for that, export the lines elsewhere.
 
 mod export;
+mod sender;
 mod verify;
 
 use aws_lc_rs::{digest, hmac};
@@ -17,6 +18,7 @@ use strongroom_catalog::Tx;
 use strongroom_catalog::identity::{AuditHead, AuditLine};
 
 pub use export::{to_json, to_syslog};
+pub use sender::{Protocol, SenderSettings, Sending};
 pub use verify::{Fault, FaultKind, Verdict};
 
 use crate::Result;

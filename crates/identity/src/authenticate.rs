@@ -3,19 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use strongroom_catalog::identity::{ApiKey, GrantedRights, KeySecrets, Organisation, Parent, User};
+use strongroom_catalog::identity::{
+    ApiKey, GrantedRights, KeySecrets, Organisation, Parent, Source, User,
+};
 
 use crate::change::granted;
 use crate::identity::Identity;
+use crate::issuers::issuer_of;
 use crate::origin::Origin;
 use crate::principal::{Narrowing, Principal, Rights, Via, effective, spread};
 use crate::rights::RightSet;
 use crate::secret::{Secret, same};
 use crate::signed::SignedRequest;
-use crate::{AuthError, Error, Result, keys, sessions};
+use crate::{AuthError, Error, Result, keys, sessions, tokens};
 
 /// The longest token or key.
 const LONGEST: usize = 4096;
+/// The longest token of an issuer: those may list many groups.
+const LONGEST_ISSUED: usize = 16 << 10;
 
 /// What a request shows.
 #[derive(Clone, Debug)]
@@ -28,6 +33,8 @@ pub enum Credential {
         password: Secret,
         /// The code, or a recovery code.
         code: Option<Secret>,
+        /// The directory that knows it; none: whichever does.
+        directory: Option<String>,
     },
     /// An API key, a session's token, an access token or a short signed token: they are told apart
     /// by their form.
@@ -52,8 +59,9 @@ impl Identity {
         origin: &Origin,
     ) -> Result<Principal, AuthError> {
         match credential {
-            Credential::Password { name, password, code } => {
-                let outcome = self.log_in(&name, password, code, origin).await;
+            Credential::Password { name, password, code, directory } => {
+                let directory = directory.as_deref();
+                let outcome = self.log_in(&name, password, code, directory, origin).await;
                 self.inner.logins.count(&outcome);
                 outcome
             }
@@ -64,7 +72,8 @@ impl Identity {
     }
 
     async fn bearer(&self, token: Secret, origin: &Origin) -> Result<Principal, AuthError> {
-        if token.expose().len() > LONGEST {
+        let signed = token.expose().bytes().filter(|byte| *byte == b'.').count() == 2;
+        if token.expose().len() > if signed { LONGEST_ISSUED } else { LONGEST } {
             return Err(AuthError::Credentials);
         }
         let (hash, now) = (token.hash(), self.inner.clock.now());
@@ -82,9 +91,13 @@ impl Identity {
         } else if text.starts_with(sessions::SESSION) || text.starts_with(sessions::ACCESS) {
             let (principal, until) = self.by_session(&hash, origin).await?;
             (principal, Some(until))
-        } else if text.split('.').count() == 3 {
-            let (principal, until) = self.by_jwt(&token, origin).await?;
-            (principal, Some(until))
+        } else if signed {
+            let issuer = issuer_of(text).ok_or(AuthError::Credentials)?;
+            let known = match issuer.as_str() {
+                tokens::ISSUER => self.by_jwt(&token, origin).await?,
+                issuer => self.by_issuer(issuer, &token, origin).await?,
+            };
+            (known.0, Some(known.1))
         } else {
             return Err(AuthError::Credentials);
         };
@@ -196,7 +209,7 @@ impl Identity {
         via: Via,
         origin: &Origin,
     ) -> Result<Principal, AuthError> {
-        if !user.enabled {
+        if !self.is_on(&user).await? {
             return Err(AuthError::Disabled);
         }
         let (tree, root) = self.tree().await?;
@@ -204,7 +217,10 @@ impl Identity {
         let acted_for = match user.delegate_of {
             Some(id) => {
                 let other = self.inner.catalog.find_one::<User>(User::by_id(id)).await?;
-                let other = other.filter(|other| other.enabled).ok_or(AuthError::Disabled)?;
+                let other = other.ok_or(AuthError::Disabled)?;
+                if !self.is_on(&other).await? {
+                    return Err(AuthError::Disabled);
+                }
                 Some(self.rights_of(other.id, &tree).await?)
             }
             None => None,
@@ -226,6 +242,13 @@ impl Identity {
             narrowing: Arc::new(narrowing),
             four_eyes: Arc::new(self.four_eyes().await?.operations),
         })
+    }
+
+    /// Whether neither a user nor where it came from is switched off.
+    async fn is_on(&self, user: &User) -> Result<bool> {
+        let Some(id) = user.source_id else { return Ok(user.enabled) };
+        let source = self.inner.catalog.find_one::<Source>(Source::of_any_kind(id)).await?;
+        Ok(user.enabled && source.is_some_and(|source| source.enabled))
     }
 
     /// All organisations, each with the one it is part of, and the topmost.

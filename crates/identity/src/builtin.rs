@@ -49,6 +49,7 @@ pub const ROLES: &[Builtin] = &[
             SessionView,
             AuditView,
             ApprovalView,
+            DirectoryView,
         ])),
     },
     Builtin {
@@ -74,6 +75,7 @@ pub const ROLES: &[Builtin] = &[
             SessionManage,
             AuditView,
             ApprovalView,
+            DirectoryView,
             ApprovalDecide,
         ])),
     },
@@ -87,7 +89,7 @@ mod tests {
     fn only_the_administrator_has_every_right() {
         for role in ROLES {
             assert_eq!(role.rights == RightSet::ALL, role.name == ADMINISTRATOR, "{}", role.name);
-            let changes = [SettingsManage, SystemManage, RoleManage, PoolManage];
+            let changes = [SettingsManage, SystemManage, RoleManage, PoolManage, DirectoryManage];
             let rules = changes.iter().any(|right| role.rights.has(*right));
             assert_eq!(rules, role.name == ADMINISTRATOR, "{}", role.name);
         }

@@ -117,6 +117,15 @@ pub enum AuthError {
     /// The signed request is too old, from the future, or was seen before.
     #[error("this signed request can't be taken: {0}")]
     Stale(&'static str),
+    /// It is known who it is, by a directory or issuer, and that this one has no role here.
+    #[error("you have no role here: have a group of yours given one by an administrator")]
+    NoRole,
+    /// Another has the name.
+    #[error("another user has your name already, who didn't come from there: ask an administrator")]
+    NameTaken,
+    /// The directory or issuer can't be asked.
+    #[error("who knows you can't be asked at the moment: try again, or as a user of the appliance")]
+    Unreachable,
     /// Something else failed.
     #[error(transparent)]
     Internal(#[from] Error),
@@ -139,6 +148,9 @@ impl AuthError {
             Self::Disabled => "disabled",
             Self::Reused => "reused token",
             Self::Stale(_) => "stale",
+            Self::NoRole => "no role",
+            Self::NameTaken => "name taken",
+            Self::Unreachable => "directory can't be asked",
             Self::Internal(_) => "error",
         }
     }

@@ -13,6 +13,8 @@ use crate::backoff::Backoff;
 use crate::builtin;
 use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::fetch::Fetch;
+use crate::issuers::KeyRing;
 use crate::logins::{Counters, Logins};
 use crate::password::Passwords;
 use crate::policy::Policy;
@@ -43,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) cache: Cache,
     policy: RwLock<Policy>,
     pub(crate) logins: Counters,
+    pub(crate) issuers: Arc<KeyRing>,
 }
 
 impl fmt::Debug for Identity {
@@ -79,7 +82,9 @@ impl Identity {
         let backoff = Backoff::default();
         let policy = RwLock::default();
         let logins = Counters::default();
-        let inner = Inner { catalog, key, clock, passwords, backoff, cache, policy, logins };
+        let issuers = Arc::default();
+        let inner =
+            Inner { catalog, key, clock, passwords, backoff, cache, policy, logins, issuers };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -121,6 +126,7 @@ impl Identity {
             full_name: "Administrator".into(),
             email: String::new(),
             source: "local",
+            source_id: None,
             external_id: None,
             must_change: false,
             delegate_of: None,
@@ -173,6 +179,11 @@ impl Identity {
             }
         }
         Ok(outdated)
+    }
+
+    /// Says who fetches the keys of issuers, once; without one, their tokens are not good.
+    pub fn fetch_with(&self, fetch: Arc<dyn Fetch>) {
+        self.inner.issuers.fetch_with(fetch);
     }
 
     /// The catalogue.

@@ -19,10 +19,12 @@
 //! | an approval | its second use | one statement that marks it used |
 //! | hashing a password | other hashing | two at once, 64 wait, more are turned away |
 //!
-//! It knows no HTTP. Users of directories (LDAP, OIDC) have a place in the catalogue (`source`,
-//! `external_id`); their logins are not here yet.
+//! Users may come from elsewhere: [`DirectorySettings`] tells of LDAP servers, [`IssuerSettings`] of
+//! issuers of tokens. It knows no HTTP: what issuers publish is fetched by whoever can, see
+//! [`Fetch`].
 
 mod approvals;
+mod arrival;
 mod audit;
 mod authenticate;
 mod backoff;
@@ -31,8 +33,11 @@ mod cache;
 mod change;
 mod clock;
 mod decide;
+mod directories;
 mod error;
+mod fetch;
 mod identity;
+mod issuers;
 mod keys;
 mod login;
 mod logins;
@@ -49,18 +54,26 @@ mod second_factor;
 mod secret;
 mod sessions;
 mod signed;
+mod sources;
+mod tls;
 mod tokens;
 mod totp;
+mod trial;
 mod users;
 
 pub use approvals::{Admission, FourEyes};
-pub use audit::{Deed, Fault, FaultKind, Verdict, Who, to_json, to_syslog};
+pub use audit::{
+    Deed, Fault, FaultKind, Protocol, SenderSettings, Sending, Verdict, Who, to_json, to_syslog,
+};
 pub use authenticate::Credential;
 pub use builtin::{ADMINISTRATOR, Builtin, ROLES};
 pub use clock::Clock;
 pub use decide::{Decision, FOUR_EYES, OWN_PASSWORD, Object, decide};
+pub use directories::DirectorySettings;
 pub use error::{AuthError, Error, Result};
+pub use fetch::{Fetch, Fetching, Wanted};
 pub use identity::{FirstRun, Identity};
+pub use issuers::IssuerSettings;
 pub use keys::{KeyChange, KeySpec};
 pub use logins::Logins;
 pub use organisations::OrganisationChange;
@@ -74,6 +87,9 @@ pub use seal::ApplianceKey;
 pub use second_factor::Enrolment;
 pub use secret::Secret;
 pub use sessions::{Life, Opened, Pair};
-pub use signed::{SignedRequest, canonical};
+pub use signed::SignedRequest;
+pub use sources::{GroupRole, SourceSpec, Sourced};
+pub use tls::client_config;
 pub use tokens::JwtLife;
+pub use trial::{Trial, TrialStep};
 pub use users::{UserChange, UserSpec};

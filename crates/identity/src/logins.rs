@@ -24,12 +24,12 @@ pub(crate) struct Counters {
 
 impl Counters {
     /// Counts how a login went. One that lacks a code is not over, and one that found the catalogue
-    /// gone is no login.
+    /// or the directory gone is no login.
     pub(crate) fn count<T>(&self, outcome: &Result<T, AuthError>) {
         let counter = match outcome {
             Ok(_) => &self.passed,
             Err(AuthError::Blocked { .. }) => &self.blocked,
-            Err(AuthError::SecondFactor | AuthError::Internal(_)) => return,
+            Err(AuthError::SecondFactor | AuthError::Internal(_) | AuthError::Unreachable) => return,
             Err(_) => &self.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);

@@ -23,6 +23,10 @@ pub enum Via {
     Key,
     /// By a request signed with an API key.
     Signed,
+    /// By a name and password that a directory knows.
+    Directory,
+    /// By a token of an issuer.
+    Oidc,
     /// By the Unix user at the control socket.
     Local,
     /// It is the appliance itself: a scheduler, a job.
@@ -39,6 +43,8 @@ impl Via {
             Self::Jwt => "jwt",
             Self::Key => "key",
             Self::Signed => "signed",
+            Self::Directory => "directory",
+            Self::Oidc => "oidc",
             Self::Local => "local",
             Self::System => "system",
         }

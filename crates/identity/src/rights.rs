@@ -54,6 +54,8 @@ rights! {
     AuditView "audit.view" "Read and check the audit trail.";
     ApprovalView "approval.view" "See what waits for a second administrator.";
     ApprovalDecide "approval.decide" "Approve or refuse what another asks for.";
+    DirectoryView "directory.view" "See directories and issuers of tokens.";
+    DirectoryManage "directory.manage" "Make, change, try and remove directories and issuers of tokens.";
     SettingsView "settings.view" "See the appliance's settings.";
     SettingsManage "settings.manage" "Change the appliance's settings.";
     StatsView "stats.view" "See statistics and metrics.";

@@ -125,6 +125,10 @@ async fn granting(
 ) -> Result<Deed> {
     by.require_whole()?;
     let user = change.user(grant.user_id).await?;
+    if user.source_id.is_some() {
+        let why = "this user's roles follow its groups: map a group of its directory or issuer";
+        return Err(Error::State(why));
+    }
     by.require(Right::UserManage, user.organisation_id, "user")?;
     by.require(Right::UserManage, grant.organisation_id, "organisation")?;
     let organisation = change.organisation(grant.organisation_id).await?;
@@ -147,7 +151,7 @@ fn check(by: &Principal, spec: &RoleSpec) -> Result<()> {
 }
 
 /// Refuses one who gives away what it hasn't.
-fn holds(by: &Principal, rights: RightSet, organisation: i64) -> Result<()> {
+pub(crate) fn holds(by: &Principal, rights: RightSet, organisation: i64) -> Result<()> {
     let more = rights.without(by.rights_in(organisation));
     if more.is_empty() {
         return Ok(());
@@ -157,7 +161,7 @@ fn holds(by: &Principal, rights: RightSet, organisation: i64) -> Result<()> {
     Err(Error::Forbidden { why })
 }
 
-async fn find(change: &mut Change<'_>, id: i64) -> Result<Role> {
+pub(crate) async fn find(change: &mut Change<'_>, id: i64) -> Result<Role> {
     let role = change.tx().find_one(Role::by_id(id)).await?;
     role.ok_or(Error::NotFound { what: "role" })
 }

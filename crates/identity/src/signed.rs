@@ -1,25 +1,14 @@
 //! Requests that are signed with an API key: HMAC-SHA-256, each of which passes once.
 //!
 //! The key itself is not sent. It must be one that the appliance can show again, for a signature
-//! can't be checked with a hash. What is signed is, with a line feed after each line but the last:
-//!
-//! ```text
-//! STRONGROOM-HMAC-SHA256
-//! <method, in capitals>
-//! <path, as sent>
-//! <query, as sent, without the question mark>
-//! <SHA-256 of the body, in small hexadecimal digits>
-//! <time, in seconds since 1970>
-//! <nonce: 16 to 128 letters, digits, hyphens or underscores>
-//! ```
-//!
-//! The HMAC's key is the text of the API key, its result 64 hexadecimal digits. A time more than
-//! five minutes off is refused, and so is a nonce that the key used within that time, on any node.
+//! can't be checked with a hash. What is signed is a text that tells all of a request, its time and
+//! its nonce among it; whoever takes requests says how it is made (over HTTP: RFC 9421). The HMAC's
+//! key is the text of the API key. A time more than five minutes off is refused, and so is a nonce
+//! that the key used within that time, on any node.
 
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use strongroom_catalog::identity::Nonce;
 
 use crate::clock::after;
@@ -37,27 +26,14 @@ const WINDOW: Duration = Duration::from_secs(300);
 pub struct SignedRequest {
     /// The prefix of the API key: what stands between its first two underscores.
     pub prefix: String,
-    /// The method.
-    pub method: String,
-    /// The path, as sent.
-    pub path: String,
-    /// The query, as sent, without the question mark.
-    pub query: String,
-    /// The SHA-256 of the body, as it was received: not what a header says.
-    pub body: [u8; 32],
+    /// What is signed; the time and the nonce are in it.
+    pub text: String,
     /// The time of the request, in seconds since 1970.
     pub time: i64,
-    /// What no other request has.
+    /// What no other request has: 16 to 128 letters, digits, hyphens or underscores.
     pub nonce: String,
-    /// The signature, in hexadecimal digits.
-    pub signature: String,
-}
-
-/// What is signed.
-pub fn canonical(request: &SignedRequest) -> String {
-    let SignedRequest { method, path, query, body, time, nonce, .. } = request;
-    let (method, body) = (method.to_ascii_uppercase(), HEXLOWER.encode(body));
-    format!("STRONGROOM-HMAC-SHA256\n{method}\n{path}\n{query}\n{body}\n{time}\n{nonce}")
+    /// The HMAC-SHA-256 of the text.
+    pub signature: Vec<u8>,
 }
 
 impl Identity {
@@ -82,10 +58,8 @@ impl Identity {
             return Err(AuthError::Credentials);
         };
         let text = self.inner.key.unseal(&keys::purpose(&key.prefix), sealed)?;
-        let signature = HEXLOWER_PERMISSIVE.decode(request.signature.as_bytes());
-        let signature = signature.map_err(|_| AuthError::Credentials)?;
         let signing = hmac::Key::new(hmac::HMAC_SHA256, &text);
-        hmac::verify(&signing, canonical(&request).as_bytes(), &signature)
+        hmac::verify(&signing, request.text.as_bytes(), &request.signature)
             .map_err(|_| AuthError::Credentials)?;
         // After the signature: nobody else can fill the table.
         let mut tx = self.inner.catalog.begin().await?;

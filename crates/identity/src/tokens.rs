@@ -17,7 +17,7 @@ use crate::secret::{Secret, random_text, sha256};
 use crate::sessions::{Life, Opened};
 use crate::{AuthError, Error, Result};
 
-const ISSUER: &str = "strongroom";
+pub(crate) const ISSUER: &str = "strongroom";
 
 /// How long a token lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

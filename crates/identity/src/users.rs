@@ -77,6 +77,7 @@ impl Identity {
             full_name: spec.full_name,
             email: spec.email,
             source: "local",
+            source_id: None,
             external_id: None,
             must_change: spec.must_change,
             delegate_of: spec.delegate_of,

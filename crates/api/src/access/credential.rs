@@ -6,11 +6,20 @@ use http::header;
 use http::request::Parts;
 use strongroom_identity::{Credential, Origin, Secret};
 
+use super::signature;
 use crate::problem::{Code, Problem, Result};
 use crate::server::Peer;
 
-/// The credentials that came with a request; none: it came with none.
-pub(super) fn of(parts: &Parts) -> Result<Option<Credential>> {
+/// The credentials that came with a request, whose route takes a body or not; none: it came with
+/// none.
+pub(super) fn of(parts: &Parts, has_body: bool) -> Result<Option<Credential>> {
+    if signature::is_there(parts) {
+        if parts.headers.contains_key(header::AUTHORIZATION) {
+            let text = "the request has both Authorization and Signature: send one of both";
+            return Err(Problem::new(Code::Unauthenticated, text));
+        }
+        return Ok(Some(Credential::Signed(signature::of(parts, has_body)?)));
+    }
     let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
         // Whoever may open the control socket is known to the kernel.
         return Ok(match parts.extensions.get::<Peer>() {

@@ -2,13 +2,14 @@
 
 mod credential;
 mod object;
+mod signature;
 
 use std::sync::Arc;
 
 use http::request::Parts;
 use strongroom_catalog::list::Scope;
 use strongroom_identity::{
-    Admission, Decision, Deed, OWN_PASSWORD, Object, Principal, Right, decide,
+    Admission, Decision, Deed, OWN_PASSWORD, Object, Principal, Right, Via, decide,
 };
 
 pub(crate) use self::credential::origin;
@@ -94,9 +95,19 @@ pub(crate) async fn authenticate(app: &App, route: &Route, parts: &Parts) -> Res
     if matches!(route.need(), Need::Open(_)) {
         return Ok(Caller::Nobody);
     }
-    let credential = credential::of(parts)?.ok_or_else(must_log_in)?;
+    let credential = credential::of(parts, route.takes_body())?.ok_or_else(must_log_in)?;
     let principal = app.identity().authenticate(credential, &origin(parts)).await?;
     Ok(Caller::Known(Arc::new(principal)))
+}
+
+/// Refuses a body that is another than the one that was signed, where one was.
+pub(crate) fn check_body(caller: &Caller, parts: &Parts, body: &[u8]) -> Result<()> {
+    match caller {
+        Caller::Known(principal) if principal.via == Via::Signed => {
+            signature::check_body(parts, body)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// That a request may go on, and how.

@@ -3,14 +3,14 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_catalog::identity::AuditLine;
-use strongroom_identity::{FaultKind, Right, to_json, to_syslog};
+use strongroom_identity::{FaultKind, Protocol, Right, SenderSettings, to_json, to_syslog};
 use utoipa::{IntoParams, ToSchema};
 
 use super::paths::Audit;
 use crate::access::On;
 use crate::call::Call;
-use crate::problem::Result;
-use crate::route::{Group, Items, Json, Listing, Query, Text, get, post};
+use crate::problem::{Code, Problem, Result};
+use crate::route::{Body, Empty, Group, Items, Json, Listing, Query, Text, delete, get, post, put};
 
 /// The most lines of one export.
 const MAX_LINES: u32 = 10_000;
@@ -28,6 +28,21 @@ pub(super) fn group() -> Group {
             post("/v1/audit/verify", "audit.verify", "Check the whole trail", verify)
                 .needs(Right::AuditView, On::Appliance)
                 .within(std::time::Duration::from_secs(30 * 60)),
+            get("/v1/audit/sender", "audit.sender.show", "Where lines are sent", sender)
+                .needs(Right::AuditView, On::Appliance)
+                .fails([Code::NotFound]),
+            put(
+                "/v1/audit/sender",
+                "audit.sender.set",
+                "Send lines to a collector as they are written",
+                set_sender,
+            )
+            .needs(Right::SettingsManage, On::Appliance)
+            .recorded_by_service(),
+            delete("/v1/audit/sender", "audit.sender.remove", "Send lines nowhere", remove_sender)
+                .needs(Right::SettingsManage, On::Appliance)
+                .fails([Code::NotFound])
+                .recorded_by_service(),
         ],
     )
 }
@@ -154,4 +169,103 @@ async fn verify(call: Call) -> Result<Json<Verdict>> {
         faults: verdict.count,
         first: verdict.faults.into_iter().map(fault).collect(),
     }))
+}
+
+/// How lines travel, as syslog messages (RFC 5424).
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum SenderProtocol {
+    /// Each in a datagram (RFC 5426).
+    Udp,
+    /// Each with its length before it (RFC 6587).
+    Tcp,
+    /// The same in TLS (RFC 5425).
+    Tls,
+}
+
+impl From<Protocol> for SenderProtocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Udp => Self::Udp,
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Tls => Self::Tls,
+        }
+    }
+}
+
+impl From<SenderProtocol> for Protocol {
+    fn from(protocol: SenderProtocol) -> Self {
+        match protocol {
+            SenderProtocol::Udp => Self::Udp,
+            SenderProtocol::Tcp => Self::Tcp,
+            SenderProtocol::Tls => Self::Tls,
+        }
+    }
+}
+
+/// A collector of syslog messages.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Collector {
+    /// How lines travel to it.
+    protocol: SenderProtocol,
+    /// Its name or address.
+    host: String,
+    /// Its port.
+    port: u16,
+    /// The certificates, in PEM, of who vouches for it; without them, whom the appliance's machine
+    /// trusts.
+    ca_certificate: Option<String>,
+}
+
+/// Where lines are sent, and how far that is.
+#[derive(Debug, Serialize, ToSchema)]
+struct AuditSender {
+    /// Where.
+    collector: Collector,
+    /// The last line that was sent.
+    last: i64,
+    /// When.
+    sent_at: Option<Timestamp>,
+    /// How many lines wait. None is left out: a collector that was down gets what it missed.
+    behind: i64,
+    /// Why they can't be sent at the moment.
+    trouble: Option<String>,
+}
+
+async fn sender(call: Call) -> Result<Json<AuditSender>> {
+    let found = call.app().identity().audit_sender().await?;
+    let found = found.ok_or_else(|| Problem::not_found("audit sender"))?;
+    let SenderSettings { protocol, host, port, ca_certificate } = found.settings;
+    Ok(Json(AuditSender {
+        collector: Collector { protocol: protocol.into(), host, port, ca_certificate },
+        last: found.row.last,
+        sent_at: found.row.sent_at,
+        behind: found.behind,
+        trouble: found.row.trouble,
+    }))
+}
+
+/// Where lines are to be sent.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SetAuditSender {
+    /// Where.
+    collector: Collector,
+    /// From behind this line: 0 sends all that there are. Left out, it goes on where it was, or
+    /// begins with what is written from now on.
+    after: Option<i64>,
+}
+
+async fn set_sender(call: Call, Body(body): Body<SetAuditSender>) -> Result<Json<AuditSender>> {
+    let Collector { protocol, host, port, ca_certificate } = body.collector;
+    let settings = SenderSettings { protocol: protocol.into(), host, port, ca_certificate };
+    let identity = call.app().identity();
+    identity.set_audit_sender(call.principal()?, settings, body.after).await?;
+    sender(call).await
+}
+
+async fn remove_sender(call: Call) -> Result<Empty> {
+    call.app().identity().remove_audit_sender(call.principal()?).await?;
+    Ok(Empty)
 }

@@ -122,6 +122,10 @@ struct CreateKey {
     pools: Option<Vec<i64>>,
     /// Only these operations, by id.
     operations: Option<Vec<String>>,
+    /// Whether requests can be signed with it (RFC 9421): it is kept sealed with the appliance's
+    /// key, not as a hash alone.
+    #[serde(default)]
+    signing: bool,
 }
 
 /// A key that was made.
@@ -146,7 +150,7 @@ async fn create(call: Call, Body(body): Body<CreateKey>) -> Result<Created<Creat
         rights: body.rights.map(|names| right_set(&names)).transpose()?,
         pools: body.pools.map(|pools| pools.into_iter().collect()),
         operations: body.operations.map(|operations| operations.into_iter().collect()),
-        shown_again: false,
+        shown_again: body.signing,
     };
     let (key, secret) = call.app().identity().create_key(by, spec).await?;
     let location = format!("/v1/keys/{}", key.id);

@@ -2,10 +2,12 @@
 
 mod approvals;
 mod audit;
+mod directories;
 mod events;
 mod hidden;
 mod images;
 mod ingests;
+mod issuers;
 mod jobs;
 mod keys;
 mod me;
@@ -15,6 +17,7 @@ mod pools;
 mod roles;
 mod sessions;
 mod settings;
+mod sources;
 mod stats;
 mod system;
 mod users;
@@ -41,6 +44,8 @@ pub fn routes() -> Routes {
             roles::group(),
             organisations::group(),
             keys::group(),
+            directories::group(),
+            issuers::group(),
             approvals::group(),
             settings::group(),
             stats::group(),
@@ -52,7 +57,7 @@ pub fn routes() -> Routes {
 
 const TEXT: &str = "\
 Everything the appliance can do. Who asks is told by `Authorization: Bearer` with the token of a \
-session or an API key; on the appliance itself the control socket needs neither.
+session, an API key, or a token of an issuer that was set up; on the appliance itself the control socket needs neither.
 
 Errors are problem details (RFC 9457); their `code` never changes its meaning. Lists take `filter`, \
 `sort`, `offset`, `limit` and, where there is something to look for, `keyword`; OPTIONS tells their \

@@ -28,6 +28,8 @@ paths! {
     OrganisationPath organisation "The organisation's number.";
     KeyPath key "The key's number.";
     SessionPath session "The session's number.";
+    DirectoryPath directory "The directory's number.";
+    IssuerPath issuer "The issuer's number.";
 }
 
 macro_rules! lists {
@@ -53,6 +55,8 @@ lists! {
     Organisations known::ORGANISATIONS;
     Keys known::API_KEYS;
     Sessions known::SESSIONS;
+    Directories known::DIRECTORIES;
+    Issuers known::ISSUERS;
     Audit known::AUDIT;
     Approvals known::APPROVALS;
 }

@@ -51,6 +51,9 @@ struct Login {
     password: Hidden,
     /// The code of the second factor, or a recovery code, where one is asked for.
     code: Option<Hidden>,
+    /// The name of the directory that knows the user, when several do; without it, users of the
+    /// appliance come first, then all directories are asked.
+    directory: Option<String>,
     /// What is wanted.
     #[serde(default)]
     kind: LoginKind,
@@ -111,7 +114,8 @@ impl From<Pair> for OpenedSession {
 async fn open(call: Call, Body(body): Body<Login>) -> Result<Created<OpenedSession>> {
     let (identity, origin) = (call.app().identity(), call.origin());
     let code = body.code.map(|code| code.0);
-    let credential = Credential::Password { name: body.name, password: body.password.0, code };
+    let (name, password, directory) = (body.name, body.password.0, body.directory);
+    let credential = Credential::Password { name, password, code, directory };
     let who = identity.authenticate(credential, origin).await?;
     let set = call.app().settings().current();
     let item: OpenedSession = match body.kind {

@@ -178,7 +178,11 @@ async fn answer(
 
     let _room = room(route, &app, &parts).await;
     let body = match route.shape.body {
-        Some(_) => receive(route, &parts, body).await?,
+        Some(_) => {
+            let body = receive(route, &parts, body).await?;
+            access::check_body(&caller, &parts, &body)?;
+            body
+        }
         None => Bytes::new(),
     };
     let key = match route.idempotent {

@@ -223,6 +223,11 @@ impl Route {
         self
     }
 
+    /// Whether a body comes with it.
+    pub fn takes_body(&self) -> bool {
+        self.shape.body.is_some()
+    }
+
     /// Its method.
     pub fn method(&self) -> &Method {
         &self.method

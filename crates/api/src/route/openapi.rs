@@ -41,7 +41,9 @@ pub(super) fn document(routes: &Routes) -> OpenApi {
     }
     let scheme = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("The token of a session, or an API key."))
+        .description(Some(
+            "The token of a session, an API key, or a token of an issuer that was set up.",
+        ))
         .build();
     let components = ComponentsBuilder::new()
         .schemas_from_iter(all.schemas)

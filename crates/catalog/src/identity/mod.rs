@@ -12,7 +12,9 @@ mod audit;
 mod keys;
 mod organisations;
 mod roles;
+mod sender;
 mod sessions;
+mod sources;
 mod users;
 
 pub use approvals::{APPROVALS, Approval};
@@ -20,7 +22,9 @@ pub use audit::{AUDIT, AuditHead, AuditLine};
 pub use keys::{API_KEYS, ApiKey, KeySecrets, NewKey, Nonce};
 pub use organisations::{ORGANISATIONS, Organisation, Parent};
 pub use roles::{Grant, GrantedRights, ROLES, Role};
+pub use sender::AuditSender;
 pub use sessions::{NewSession, SESSIONS, Session, SessionTokens};
+pub use sources::{DIRECTORIES, ISSUERS, Source, SourceGrant, SourceSecret, UserGroup};
 pub use users::{NewUser, RecoveryCode, USERS, User, UserSecrets, fold};
 
 use crate::{Error, Result};

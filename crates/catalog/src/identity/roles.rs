@@ -133,12 +133,12 @@ impl Record for Grant {
 }
 
 impl Grant {
-    /// What a user has.
+    /// What a user has, also by its groups.
     pub fn of_user(user: i64) -> Sql {
-        Sql::new("FROM grants WHERE user_id = ? ORDER BY organisation_id, role_id").bind(user)
+        Sql::new("FROM all_grants WHERE user_id = ? ORDER BY organisation_id, role_id").bind(user)
     }
 
-    /// Who has a role.
+    /// Who was granted a role here.
     pub fn of_role(role: i64) -> Sql {
         Sql::new("FROM grants WHERE role_id = ? ORDER BY user_id, organisation_id").bind(role)
     }
@@ -190,6 +190,7 @@ impl Record for GrantedRights {
 impl GrantedRights {
     /// Those of a user.
     pub fn of_user(user: i64) -> Sql {
-        Sql::new("FROM grants g JOIN roles r ON r.id = g.role_id WHERE g.user_id = ?").bind(user)
+        Sql::new("FROM all_grants g JOIN roles r ON r.id = g.role_id WHERE g.user_id = ?")
+            .bind(user)
     }
 }

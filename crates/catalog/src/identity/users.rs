@@ -49,7 +49,9 @@ pub struct User {
     pub email: String,
     /// `local`, or the directory that knows it.
     pub source: String,
-    /// Its name in that directory.
+    /// The directory or issuer that it came from.
+    pub source_id: Option<i64>,
+    /// Its name there, which never changes.
     pub external_id: Option<String>,
     /// It must choose another password first.
     pub must_change: bool,
@@ -69,7 +71,7 @@ pub struct User {
 
 impl Record for User {
     const COLUMNS: &'static str = "id, organisation_id, name, full_name, email, source, \
-        external_id, must_change, totp_confirmed, delegate_of, enabled, created_at, last_login_at, \
+        source_id, external_id, must_change, totp_confirmed, delegate_of, enabled, created_at, last_login_at, \
         version";
 
     fn read(row: &mut Row) -> Result<Self> {
@@ -80,6 +82,7 @@ impl Record for User {
             full_name: row.take()?,
             email: row.take()?,
             source: row.take()?,
+            source_id: row.take()?,
             external_id: row.take()?,
             must_change: row.take()?,
             second_factor: row.take()?,
@@ -106,6 +109,8 @@ pub struct NewUser {
     /// See [`User`].
     pub source: &'static str,
     /// See [`User`].
+    pub source_id: Option<i64>,
+    /// See [`User`].
     pub external_id: Option<String>,
     /// See [`User`].
     pub must_change: bool,
@@ -131,15 +136,22 @@ impl User {
         Sql::new("FROM users WHERE folded = ?").bind(fold(name))
     }
 
+    /// The user that a source knows by this name.
+    pub fn by_external(source: i64, external_id: &str) -> Sql {
+        let sql = Sql::new("FROM users WHERE source_id = ? AND external_id = ?");
+        sql.bind(source).bind(external_id)
+    }
+
     /// Those who act for a user.
     pub fn delegates_of(id: i64) -> Sql {
         Sql::new("FROM users WHERE delegate_of = ? ORDER BY id").bind(id)
     }
 
-    /// Those who are administrators of everything, and may log in with no one else's rights.
+    /// Those who are administrators of everything, and may log in with no one else's rights nor
+    /// anybody's help: no directory need be up for it.
     pub fn administrators() -> Sql {
         Sql::new(
-            "FROM users WHERE enabled = 1 AND delegate_of IS NULL AND id IN (\
+            "FROM users WHERE enabled = 1 AND delegate_of IS NULL AND source = 'local' AND id IN (\
              SELECT g.user_id FROM grants g JOIN roles r ON r.id = g.role_id \
              JOIN organisations o ON o.id = g.organisation_id \
              WHERE r.builtin = 1 AND r.name = 'administrator' AND o.parent_id IS NULL) ORDER BY id",
@@ -158,12 +170,16 @@ impl User {
     ) -> Result<i64> {
         let sql = Sql::new(
             "INSERT INTO users (organisation_id, name, folded, full_name, email, source, \
-             external_id, password, must_change, delegate_of, enabled, created_at) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+             source_id, external_id, password, must_change, delegate_of, enabled, created_at) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
         );
         let sql = sql.bind(new.organisation_id).bind(&new.name).bind(fold(&new.name));
         let sql = sql.bind(&new.full_name).bind(&new.email).bind(new.source);
-        let sql = sql.bind(new.external_id.clone()).bind(password).bind(new.must_change);
+        let sql = sql
+            .bind(new.source_id)
+            .bind(new.external_id.clone())
+            .bind(password)
+            .bind(new.must_change);
         tx.insert(sql.bind(new.delegate_of).bind(new.enabled).bind(at)).await
     }
 
@@ -179,6 +195,25 @@ impl User {
         let sql = sql.bind(self.organisation_id).bind(&self.full_name).bind(&self.email);
         let sql = sql.bind(self.must_change).bind(self.delegate_of).bind(self.enabled);
         changed(tx.execute(sql.bind(self.id).bind(self.version)).await?, "user")
+    }
+
+    /// Writes what a directory or issuer says of a user now.
+    ///
+    /// # Errors
+    /// [`Error::Exists`](crate::Error::Exists) for a name that is taken; those of the database.
+    pub async fn follow(
+        tx: &mut Tx,
+        id: i64,
+        name: &str,
+        full_name: &str,
+        email: &str,
+    ) -> Result<()> {
+        let sql = Sql::new(
+            "UPDATE users SET name = ?, folded = ?, full_name = ?, email = ?, \
+             version = version + 1 WHERE id = ?",
+        );
+        let sql = sql.bind(name).bind(fold(name)).bind(full_name).bind(email);
+        there(tx.execute(sql.bind(id)).await?, "user")
     }
 
     /// Removes a user with its grants, keys and sessions.

@@ -165,6 +165,7 @@ async fn a_second_factor_is_enrolled_by_a_code_and_each_code_passes_once() {
                 name: "jo".into(),
                 password: PASSWORD.into(),
                 code: Some(code.into()),
+                directory: None,
             };
             identity.authenticate(credential, &origin()).await
         };

@@ -3,9 +3,13 @@
 
 mod approvals;
 mod audit;
+mod directories;
 mod first_run;
+mod issuers;
 mod keys;
 mod logins;
+mod sender;
 mod sessions;
+mod slapd;
 mod users;
 mod world;

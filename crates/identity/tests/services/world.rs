@@ -86,5 +86,5 @@ impl World {
 }
 
 pub(crate) fn password(name: &str, text: &str) -> Credential {
-    Credential::Password { name: name.into(), password: text.into(), code: None }
+    Credential::Password { name: name.into(), password: text.into(), code: None, directory: None }
 }

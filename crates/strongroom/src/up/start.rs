@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use strongroom_api::server::{Certificate, Limits, Server, bind_control, listen};
-use strongroom_api::{App, KeySealer, PAGE};
+use strongroom_api::{App, Https, KeySealer, PAGE};
 use strongroom_appliance::{Settings, Upkeep};
 use strongroom_catalog::{Address, Catalog, Engine};
 use strongroom_identity::{ApplianceKey, FirstRun, Identity};
@@ -42,8 +42,9 @@ pub(super) struct Running {
     passphrase: Option<String>,
     /// The configuration that is in force.
     config: Config,
-    /// What goes on beside: giving the services what is set, and chores.
-    tasks: [JoinHandle<()>; 2],
+    /// What goes on beside: giving the services what is set, chores, and sending the
+    /// audit trail to a collector.
+    tasks: [JoinHandle<()>; 3],
     _lock: Lock,
 }
 
@@ -64,6 +65,7 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
         .with_context(|| format!("opening the catalogue {address}"))?;
     let key = ApplianceKey::open_or_create(&data.join("appliance.key"))?;
     let identity = Identity::open(catalog.clone(), key).await?;
+    identity.fetch_with(Arc::new(Https));
 
     // What can be in the way is met before anything is made that is shown only once.
     let mut wanted = if args.listen.is_empty() { config.listen } else { args.listen.clone() };
@@ -115,7 +117,10 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     let protect = Protect::start(storage, options).await?;
     let following = follow(&settings, &identity, protect.engine());
     let upkeep = Upkeep::new(catalog.clone(), settings.clone(), worker);
-    let tasks = [following, chores(upkeep, protect.storage().clone())];
+    let sending = identity.clone();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let sender = tokio::spawn(async move { sending.send_audit(&host).await });
+    let tasks = [following, chores(upkeep, protect.storage().clone()), sender];
     let app = App::new(catalog, identity, protect, settings);
 
     let file = |path: Option<PathBuf>, usual: &str| data.join(path.unwrap_or(usual.into()));
