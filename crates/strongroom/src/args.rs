@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::appliance::{
-    approvals, audit, events, jobs, keys, login, me, orgs, roles, sessions, settings, stats, users,
+    approvals, audit, directories, events, issuers, jobs, keys, login, me, orgs, roles, sessions,
+    settings, stats, users,
 };
 use crate::{backup, browse, completions, dump, forget, images, manual, mount, pool, restore, up};
 
@@ -89,6 +90,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: roles::Command,
     },
+    /// Set up, try and remove directories (LDAP, Active Directory)
+    Directories {
+        #[command(subcommand)]
+        command: directories::Command,
+    },
+    /// Set up, try and remove issuers of tokens (OpenID Connect)
+    Issuers {
+        #[command(subcommand)]
+        command: issuers::Command,
+    },
     /// Make, change and remove organisations
     #[command(visible_alias = "organisations")]
     Orgs {
@@ -156,6 +167,8 @@ impl Command {
             Self::Events { .. } => "events",
             Self::Users { .. } => "users",
             Self::Roles { .. } => "roles",
+            Self::Directories { .. } => "directories",
+            Self::Issuers { .. } => "issuers",
             Self::Orgs { .. } => "orgs",
             Self::Keys { .. } => "keys",
             Self::Sessions { .. } => "sessions",

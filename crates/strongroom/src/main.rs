@@ -61,6 +61,8 @@ fn run(context: &Context, command: Command) -> anyhow::Result<Done> {
         Command::Events { command } => appliance::events::run(context, &command),
         Command::Users { command } => appliance::users::run(context, &command),
         Command::Roles { command } => appliance::roles::run(context, &command),
+        Command::Directories { command } => appliance::directories::run(context, &command),
+        Command::Issuers { command } => appliance::issuers::run(context, &command),
         Command::Orgs { command } => appliance::orgs::run(context, &command),
         Command::Keys { command } => appliance::keys::run(context, &command),
         Command::Sessions { command } => appliance::sessions::run(context, &command),

@@ -1,16 +1,18 @@
 //! `strongroom audit`: who did what, and whether that was tampered with.
 
 use std::io::Write;
+use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Subcommand, ValueEnum};
-use serde_json::Value;
+use serde_json::{Value, json};
 use strongroom_client::types::Verdict;
 
 use super::ApplianceArgs;
 use super::list::{self, LANGUAGE};
 use super::operation::operations;
-use super::resource::Resource;
+use super::resource::{Resource, describe};
+use crate::ask::YesArgs;
 use crate::exit::{Context, Done, usage};
 use crate::output::count;
 
@@ -20,6 +22,9 @@ const PAGE: usize = 5000;
 operations! {
     EXPORT = "audit.export", GET "/v1/audit/export", by "audit export";
     VERIFY = "audit.verify", POST "/v1/audit/verify", by "audit verify";
+    SENDER = "audit.sender.show", GET "/v1/audit/sender", by "audit sending";
+    SEND = "audit.sender.set", PUT "/v1/audit/sender", by "audit send";
+    STOP = "audit.sender.remove", DELETE "/v1/audit/sender", by "audit stop-sending";
 }
 
 /// Lines of the audit trail.
@@ -47,6 +52,9 @@ pub(crate) enum Command {
     List(ListArgs),
     Verify(VerifyArgs),
     Export(ExportArgs),
+    Send(SendArgs),
+    Sending(SendingArgs),
+    StopSending(StopArgs),
 }
 
 /// List who did what, the newest first
@@ -96,6 +104,52 @@ pub(crate) struct ExportArgs {
     after: i64,
 }
 
+/// Send lines to a syslog collector as they are written
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Messages are those of RFC 5424; over TCP and TLS each has its length before it. A collector that was
+down gets what it missed.
+
+Examples:
+  strongroom audit send tls://collector.example:6514 --ca-cert /etc/ssl/our-ca.pem
+  strongroom audit send udp://192.0.2.9:514 --after 0")]
+pub(crate) struct SendArgs {
+    /// Where to: `udp`, `tcp` or `tls`, and its name or address with the port
+    #[arg(value_name = "PROTOCOL://HOST:PORT")]
+    to: String,
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+    /// Authorities that may sign its certificate, in PEM [default: whom the appliance's machine
+    /// trusts]
+    #[arg(long, value_name = "FILE")]
+    ca_cert: Option<PathBuf>,
+    /// From behind this line; 0 sends all that there are [default: where it was, else from now on]
+    #[arg(long, value_name = "LINE")]
+    after: Option<i64>,
+}
+
+/// Show where lines are sent, and how far that is
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  strongroom audit sending")]
+pub(crate) struct SendingArgs {
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+}
+
+/// Send lines nowhere any more
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  strongroom audit stop-sending --yes")]
+pub(crate) struct StopArgs {
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+    #[command(flatten)]
+    yes: YesArgs,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// JSON, one object a line
@@ -109,7 +163,44 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         Command::List(args) => args.list.run(context, &args.appliance.client()?, &AUDIT),
         Command::Verify(args) => verify(context, args),
         Command::Export(args) => export(context, args),
+        Command::Send(args) => send(context, args),
+        Command::Sending(args) => {
+            let sender: Value = SENDER.ask(&args.appliance.client()?, &[])?;
+            context.out.report(None, sender.clone(), |out| describe(out, &FIRST, &sender))?;
+            Ok(Done::Well)
+        }
+        Command::StopSending(args) => {
+            let client = args.appliance.client()?;
+            args.yes.confirm("Send the audit trail nowhere any more")?;
+            STOP.ask::<()>(&client, &[])?;
+            context.out.done(json!({ "sending": false }), "lines are sent nowhere")?;
+            Ok(Done::Well)
+        }
     }
+}
+
+/// What is told first of where lines are sent.
+const FIRST: [&str; 5] = ["collector", "behind", "last", "sent_at", "trouble"];
+
+fn send(context: &Context, args: &SendArgs) -> Result<Done> {
+    let wrong = || usage("it takes PROTOCOL://HOST:PORT, as tls://collector.example:6514");
+    let (protocol, place) = args.to.split_once("://").ok_or_else(wrong)?;
+    let (host, port) = place.rsplit_once(':').ok_or_else(wrong)?;
+    let port: u16 = port.parse().map_err(|_| wrong())?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let ca_certificate = match &args.ca_cert {
+        Some(path) => Some(
+            std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?,
+        ),
+        None => None,
+    };
+    let collector = json!({
+        "protocol": protocol, "host": host, "port": port, "ca_certificate": ca_certificate,
+    });
+    let body = json!({ "collector": collector, "after": args.after });
+    let sender: Value = SEND.send(&args.appliance.client()?, &[], &body)?;
+    context.out.done(sender, &format!("lines are sent to {}", args.to))?;
+    Ok(Done::Well)
 }
 
 fn verify(context: &Context, args: &VerifyArgs) -> Result<Done> {

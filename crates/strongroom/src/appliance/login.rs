@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 use strongroom_client::types::OpenedSession;
 use strongroom_client::{Address, Client, Error, Login, Logins, Place, Token, Trust};
 
-use super::known;
 use super::operation::operations;
+use super::{known, me};
 use crate::ask::{self, PasswordArgs};
 use crate::exit::{Context, Done, usage};
 
@@ -26,7 +26,8 @@ same one when it was first started. The session is kept in a file that only you 
 
 Examples:
   strongroom login https://backup.example.org:8443
-  strongroom login https://backup.example.org:8443 --user ada --ca-cert /etc/ssl/our-ca.pem")]
+  strongroom login https://backup.example.org:8443 --user ada --ca-cert /etc/ssl/our-ca.pem
+  strongroom login https://backup.example.org:8443 --token-file token.txt")]
 pub(crate) struct LoginArgs {
     /// Where it is
     #[arg(value_name = "URL")]
@@ -40,6 +41,13 @@ pub(crate) struct LoginArgs {
     /// standard input [default: it is asked for when the appliance wants one]
     #[arg(long, value_name = "FILE")]
     code_file: Option<PathBuf>,
+    /// The directory that knows the user, when several do
+    #[arg(long)]
+    directory: Option<String>,
+    /// Instead of name and password: a token of an issuer, or an API key, is the first line of this
+    /// file, `-` of standard input; it is kept as a session is
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["user", "password_file", "code_file", "directory"])]
+    token_file: Option<PathBuf>,
     /// Authorities that may sign its certificate, in PEM
     #[arg(long, value_name = "FILE")]
     ca_cert: Option<PathBuf>,
@@ -62,34 +70,51 @@ pub(crate) struct LogoutArgs {
 pub(crate) fn login(context: &Context, args: &LoginArgs) -> Result<Done> {
     let trust = trust(args)?;
     let place = |token| Place::Remote { address: args.url.clone(), trust: trust.clone(), token };
-    let password = args.password.read(&format!("Password of {}", args.user))?;
-    let client = Client::new(place(None))?;
-    let code = ask::from_file(args.code_file.as_deref())?;
-    let mut wanted = json!({ "name": args.user, "password": password, "code": code });
-    let opened: OpenedSession = match client.call(&OPEN.call(&[]).with(&wanted)?) {
-        Err(Error::Refused(problem))
-            if problem.code == "second_factor_needed" && code.is_none() && ask::somebody() =>
-        {
-            wanted["code"] = ask::secret(None, "Code of the second factor")?.into();
-            OPEN.send(&client, &[], &wanted)?
+    let (user, token, expires_at) = match ask::from_file(args.token_file.as_deref())? {
+        Some(text) => {
+            let token = Token::new(text);
+            let me: Value = me::SHOW.ask(&Client::new(place(Some(token.clone())))?, &[])?;
+            (me["name"].as_str().unwrap_or_default().to_owned(), token, Value::Null)
         }
-        opened => opened?,
+        None => {
+            let opened = open(args, &Client::new(place(None))?)?;
+            let expires_at = json!(opened.expires_at);
+            (args.user.clone(), Token::new(opened.token), expires_at)
+        }
     };
-    let token = Token::new(opened.token.clone());
     let login = match (&trust, &args.ca_cert) {
-        (Trust::Pinned(fingerprint), _) => Login::pinned(&args.user, &token, *fingerprint),
+        (Trust::Pinned(fingerprint), _) => Login::pinned(&user, &token, *fingerprint),
         (_, Some(path)) => {
             let path = std::path::absolute(path).context("finding the authorities")?;
-            Login::vouched(&args.user, &token, &path)
+            Login::vouched(&user, &token, &path)
         }
         (_, None) => return Err(usage("nobody vouches for the appliance's certificate")),
     };
     Logins::read(&known::logins()?)?.add(&args.url, login)?;
-    let document = json!({ "appliance": args.url.to_string(), "user": args.user, "expires_at": opened.expires_at });
-    context.out.summary(None, document, |out| {
-        writeln!(out, "logged in at {} as {}", args.url, args.user)
-    })?;
+    let document =
+        json!({ "appliance": args.url.to_string(), "user": user, "expires_at": expires_at });
+    context
+        .out
+        .summary(None, document, |out| writeln!(out, "logged in at {} as {user}", args.url))?;
     Ok(Done::Well)
+}
+
+/// Opens a session with a name and a password, and a code where one is wanted.
+fn open(args: &LoginArgs, client: &Client) -> Result<OpenedSession> {
+    let password = args.password.read(&format!("Password of {}", args.user))?;
+    let code = ask::from_file(args.code_file.as_deref())?;
+    let mut wanted = json!({
+        "name": args.user, "password": password, "code": code, "directory": args.directory,
+    });
+    match client.call(&OPEN.call(&[]).with(&wanted)?) {
+        Err(Error::Refused(problem))
+            if problem.code == "second_factor_needed" && code.is_none() && ask::somebody() =>
+        {
+            wanted["code"] = ask::secret(None, "Code of the second factor")?.into();
+            OPEN.send(client, &[], &wanted)
+        }
+        opened => Ok(opened?),
+    }
 }
 
 /// Whose certificate is trusted, before any secret is sent.

@@ -2,9 +2,11 @@
 
 pub(crate) mod approvals;
 pub(crate) mod audit;
+pub(crate) mod directories;
 pub(crate) mod events;
 pub(crate) mod follow;
 pub(crate) mod images;
+pub(crate) mod issuers;
 pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod known;
@@ -21,6 +23,7 @@ pub(crate) mod resource;
 pub(crate) mod roles;
 pub(crate) mod sessions;
 pub(crate) mod settings;
+mod sources;
 pub(crate) mod stats;
 pub(crate) mod users;
 mod watch;

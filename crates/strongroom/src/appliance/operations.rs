@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::operation::Operation;
 use super::resource::Resource;
 use super::{
-    approvals, audit, events, images, jobs, keys, login, me, orgs, pools, roles, sessions,
-    settings, stats, users,
+    approvals, audit, directories, events, images, issuers, jobs, keys, login, me, orgs, pools,
+    roles, sessions, settings, stats, users,
 };
 use crate::args::Cli;
 use crate::up;
@@ -21,7 +21,9 @@ const DOCUMENT: &str = include_str!("../../../../openapi/strongroom-v1.json");
 static OPERATIONS: &[&[&Operation]] = &[
     approvals::OPERATIONS,
     audit::OPERATIONS,
+    directories::OPERATIONS,
     images::OPERATIONS,
+    issuers::OPERATIONS,
     jobs::OPERATIONS,
     keys::OPERATIONS,
     login::OPERATIONS,
@@ -40,8 +42,10 @@ static OPERATIONS: &[&[&Operation]] = &[
 static LISTS: &[&Resource] = &[
     &approvals::APPROVALS,
     &audit::AUDIT,
+    &directories::DIRECTORIES,
     &events::EVENTS,
     &images::IMAGES,
+    &issuers::ISSUERS,
     &jobs::JOBS,
     &keys::KEYS,
     &orgs::ORGANISATIONS,

@@ -201,3 +201,59 @@ fn one_logs_in_from_elsewhere_with_a_certificate_that_is_trusted() {
     assert_eq!(run(&data, "jobs list").0, 0);
     served.stop();
 }
+
+#[test]
+fn directories_and_issuers_are_set_up_from_files_and_lines_are_sent_as_they_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let served = Served::start(&data);
+    let file = |name: &str, content: Value| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content.to_string()).unwrap();
+        path.display().to_string()
+    };
+    // Nobody listens there.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = closed.local_addr().unwrap();
+    drop(closed);
+    let connection = json!({"url": format!("ldap://{place}"), "base_dn": "dc=corp",
+        "bind_dn": "cn=reader"});
+    let corp = file("corp.json", json!({"name": "corp", "connection": connection}));
+    std::fs::write(dir.path().join("secret"), "hunter2\n").unwrap();
+    let secret = dir.path().join("secret").display().to_string();
+    let (code, text, why) =
+        run(&data, &format!("directories create {corp} --secret-file {secret}"));
+    assert_eq!((code, text.contains("made the directory corp")), (0, true), "{why}");
+    let (code, text, _) = run(&data, "directories show corp --json");
+    let shown: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &shown["has_secret"]), (0, &json!(true)));
+    assert!(!text.contains("hunter2"));
+    let (code, text, why) = run(&data, "directories test corp --user jo --no-password");
+    assert_eq!((code, text.contains("connect")), (3, true), "{text}{why}");
+    assert_eq!(run(&data, &format!("directories change corp {corp}")).0, 0);
+    assert_eq!(run(&data, "directories list").0, 0);
+    assert_eq!(run(&data, "directories delete corp --yes").0, 0);
+
+    let checks = json!({"issuer": format!("http://{place}"), "audiences": ["strongroom"]});
+    let login = file("login.json", json!({"name": "login", "checks": checks}));
+    assert_eq!(run(&data, &format!("issuers create {login}")).0, 0);
+    let (code, text, why) = run(&data, "issuers test login");
+    assert_eq!((code, text.contains("keys")), (3, true), "{text}{why}");
+    assert_eq!(run(&data, "issuers delete login --yes").0, 0);
+
+    let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = collector.local_addr().unwrap();
+    let (code, _, why) = run(&data, &format!("audit send tcp://{to} --after 0"));
+    assert_eq!(code, 0, "{why}");
+    let (mut stream, _) = collector.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut first = [0; 64];
+    stream.read_exact(&mut first).unwrap();
+    let first = String::from_utf8_lossy(&first).into_owned();
+    assert!(first.contains(" <109>1 "), "{first}");
+    let (_, text, _) = run(&data, "audit sending --json");
+    let sending: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(sending["collector"]["port"], to.port());
+    assert_eq!(run(&data, "audit stop-sending --yes").0, 0);
+    served.stop();
+}
