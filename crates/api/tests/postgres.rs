@@ -2,6 +2,8 @@
 //! `support::engine`.
 #![allow(clippy::duplicate_mod, reason = "each of the files brings what it needs")]
 
+#[path = "identity.rs"]
+mod identity;
 #[path = "matrix.rs"]
 mod matrix;
 #[path = "native.rs"]
