@@ -88,14 +88,12 @@ async fn lines_come_in_order_and_what_was_missed_comes_later() {
         let _nodes = [sending(identity), sending(&other)];
         let (stream, _) = listener.accept().await.unwrap();
         let reading = tokio::spawn(collect(stream, sender.clone()));
-        let mut expected = 1;
-        while expected <= 3 {
+        // The first run, the login, and that it is sent.
+        for expected in 1..=3 {
             assert_eq!(next(&mut lines).await, expected);
-            expected += 1;
-            if expected == 3 {
-                write(&world, "image 3").await;
-            }
         }
+        write(&world, "image 4").await;
+        assert_eq!(next(&mut lines).await, 4);
         let state = async || identity.audit_sender().await.unwrap().unwrap();
         let end = tokio::time::Instant::now() + LONG;
         while state().await.behind > 0 {
@@ -106,18 +104,18 @@ async fn lines_come_in_order_and_what_was_missed_comes_later() {
         reading.abort();
         let _ = reading.await;
         drop(listener);
-        write(&world, "image 4").await;
+        write(&world, "image 5").await;
         let end = tokio::time::Instant::now() + LONG;
         while state().await.row.trouble.is_none() {
             assert!(tokio::time::Instant::now() < end, "{:?}", state().await);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        write(&world, "image 5").await;
+        write(&world, "image 6").await;
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let _reading = Task(tokio::spawn(collect(stream, sender)));
-        assert_eq!(next(&mut lines).await, 4);
         assert_eq!(next(&mut lines).await, 5);
+        assert_eq!(next(&mut lines).await, 6);
     })
     .await;
 }
@@ -181,7 +179,8 @@ async fn in_tls_and_in_datagrams_and_to_nobody_else() {
         let received = tokio::time::timeout(LONG, socket.recv(&mut datagram)).await;
         let length = received.expect("a line comes").unwrap();
         let message = String::from_utf8(datagram[..length].to_vec()).unwrap();
-        assert!(number(&message) >= 4 && message.contains("audit_sender.set"), "{message}");
+        // One or two that the other had may come again.
+        assert!(number(&message) >= 3 && message.contains("audit_sender.set"), "{message}");
 
         identity.remove_audit_sender(admin).await.unwrap();
         assert_eq!(identity.audit_sender().await.unwrap(), None);
