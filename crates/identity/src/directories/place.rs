@@ -59,7 +59,7 @@ pub(super) fn fold_dn(dn: &str) -> String {
             _ => {}
         }
         let after = out.chars().next_back().is_none_or(|last| matches!(last, ',' | '=' | '+'));
-        if !(after && !ends_escaped(&out)) {
+        if !after || ends_escaped(&out) {
             out.extend(std::iter::repeat_n(' ', spaces));
         }
         spaces = 0;
