@@ -1,6 +1,6 @@
 //! What `directories` and `issuers` have in common: they are written as files, and tried.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -8,9 +8,9 @@ use serde_json::Value;
 use strongroom_client::Client;
 
 use super::operation::Operation;
-use super::resource::{Column, table};
+use super::resource::Column;
 use crate::exit::{Context, Done, usage};
-use crate::output::print_table;
+use crate::output::{print_table, table};
 
 /// Bytes of a description.
 const MOST: u64 = 1 << 20;
@@ -74,7 +74,7 @@ pub(super) fn tell(context: &Context, trial: Value) -> Result<Done> {
     let ok = trial["ok"] == true;
     context.out.report(None, trial.clone(), |out| {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let mut steps = table(&["STEP", "", "DETAIL"], Vec::new());
+        let mut steps = table(&["STEP", "", "DETAIL"]);
         for step in trial["steps"].as_array().into_iter().flatten() {
             let went = if step["ok"] == true { "ok" } else { "failed" };
             steps.add_row([text(&step["name"]), went.to_owned(), text(&step["detail"])]);
