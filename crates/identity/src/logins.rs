@@ -29,7 +29,9 @@ impl Counters {
         let counter = match outcome {
             Ok(_) => &self.passed,
             Err(AuthError::Blocked { .. }) => &self.blocked,
-            Err(AuthError::SecondFactor | AuthError::Internal(_) | AuthError::Unreachable) => return,
+            Err(AuthError::SecondFactor | AuthError::Internal(_) | AuthError::Unreachable) => {
+                return;
+            }
             Err(_) => &self.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
