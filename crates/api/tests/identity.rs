@@ -12,7 +12,6 @@ use axum::Router;
 use axum::body::Body;
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use http::Request;
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
