@@ -76,10 +76,13 @@ impl From<Storage> for Problem {
             Storage::Closed { .. } | Storage::Used { .. } | Storage::OtherNode { .. } => {
                 Some(Code::Conflict)
             }
-            Storage::Gone { .. } => Some(Code::NotFound),
+            Storage::Gone { .. } | Storage::NoReader | Storage::NotShown => Some(Code::NotFound),
             Storage::IngestOver { .. } => Some(Code::Conflict),
             Storage::Crowded => {
                 return Self::new(Code::Unavailable, error.to_string()).retry_after(10);
+            }
+            Storage::TooManyReaders => {
+                return Self::new(Code::TooMany, error.to_string()).retry_after(60);
             }
             // A directory that the caller named.
             Storage::Local { .. } => Some(Code::Invalid),

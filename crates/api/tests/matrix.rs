@@ -219,6 +219,9 @@ impl Things {
             filled = filled.replace(&format!("{{{name}}}"), &id.to_string());
         }
         filled = filled.replace("{setting}", "sessions.idle");
+        for name in ["reader", "root"] {
+            filled = filled.replace(&format!("{{{name}}}"), "00112233445566778899aabbccddeeff");
+        }
         assert!(!filled.contains('{'), "{path}: the test knows no such thing");
         filled
     }

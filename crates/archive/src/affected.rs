@@ -199,7 +199,7 @@ impl Search<'_> {
     fn image(&mut self, image: &Image, tell: Tell<'_>) -> Result<()> {
         let top = match image.top(self.source) {
             Ok(top) => top,
-            Err(error) if error.is_canceled() => return Err(error),
+            Err(error) if error.ends_all() => return Err(error),
             Err(error) => return tell(b"", Loss::Image { why: error.to_string() }),
         };
         if let Some(names) = top.names

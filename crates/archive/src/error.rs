@@ -56,6 +56,11 @@ impl Error {
     pub fn is_canceled(&self) -> bool {
         matches!(self, Self::Pool(strongroom_engine::Error::Canceled))
     }
+
+    /// Whether all further work is in vain, and not only that on one file.
+    pub fn ends_all(&self) -> bool {
+        matches!(self, Self::Pool(error) if error.ends_all())
+    }
 }
 
 /// Something that went wrong with one file or directory; the rest went on.

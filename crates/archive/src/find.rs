@@ -7,6 +7,7 @@ use crate::entry::{Body, Entry, Time};
 use crate::image::Image;
 use crate::list::List;
 use crate::rules::Rules;
+use crate::scan::passing;
 
 /// What is looked for; everything that is given must fit.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +51,7 @@ pub fn find_in(
     let mut list = List::new(source, &top, b"", usize::MAX);
     while let Some(step) = list.next() {
         match step {
-            Err(e) => failed(list.path(), e),
+            Err(e) => failed(list.path(), passing(e)?),
             Ok(entry) if query.fits(&rules, list.path(), &entry) => tell(list.path(), &entry)?,
             Ok(_) => {}
         }

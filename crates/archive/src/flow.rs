@@ -192,7 +192,7 @@ impl<T> Giver<'_, T> {
             Ok(())
         };
         let failed = |i: usize, error: PoolError| {
-            if matches!(error, PoolError::Canceled) {
+            if error.ends_all() {
                 *canceled.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             } else {
                 lose(i, error.to_string());

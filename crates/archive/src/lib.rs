@@ -25,6 +25,7 @@ pub mod store;
 pub mod tree;
 #[cfg(test)]
 mod trees;
+pub mod wire;
 mod xattrs;
 
 pub use cat::cat;

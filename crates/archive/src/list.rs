@@ -93,7 +93,7 @@ impl Legend {
     pub fn of(source: &dyn Source, image: &Image, troubles: &mut Troubles) -> Result<Self> {
         let devices = image.top(source)?.devices;
         let names = image.names(source).or_else(|error| {
-            if error.is_canceled() {
+            if error.ends_all() {
                 return Err(error);
             }
             troubles.add(b"/", format!("the names of owners can't be read: {error}"));

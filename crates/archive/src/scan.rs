@@ -83,9 +83,9 @@ pub(crate) struct Lost {
 }
 
 impl Lost {
-    /// What to tell the user; an error when the caller asked to stop.
+    /// What to tell the user; an error when it is one to end with.
     pub(crate) fn tell(self) -> Result<String> {
-        if matches!(self.error, strongroom_engine::Error::Canceled) {
+        if self.error.ends_all() {
             return Err(self.error.into());
         }
         let which = match (&self.gap.first[..], self.gap.entries) {
@@ -194,10 +194,7 @@ pub(crate) fn dir(entry: &Entry) -> Option<ChunkId> {
 
 /// An error to end with unless it is only about one file.
 pub(crate) fn passing(error: strongroom_engine::Error) -> Result<strongroom_engine::Error> {
-    match error {
-        strongroom_engine::Error::Canceled => Err(Error::Pool(error)),
-        error => Ok(error),
-    }
+    if error.ends_all() { Err(Error::Pool(error)) } else { Ok(error) }
 }
 
 /// For tests: trees in memory.

@@ -8,6 +8,8 @@ use serde::Serialize;
 use crate::client::PLAIN;
 use crate::{Error, Result};
 
+const JSON: &str = "application/json";
+
 /// One request to the native API.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
@@ -15,6 +17,8 @@ pub struct Call<'a> {
     path: String,
     query: Vec<(&'a str, &'a str)>,
     body: Option<Bytes>,
+    /// The body's media type.
+    kind: &'static str,
     key: Option<HeaderValue>,
     version: Option<i64>,
 }
@@ -22,8 +26,8 @@ pub struct Call<'a> {
 impl<'a> Call<'a> {
     /// A request without query and body.
     pub fn new(method: Method, path: impl Into<String>) -> Self {
-        let (query, body, key, version) = (Vec::new(), None, None, None);
-        Self { method, path: path.into(), query, body, key, version }
+        let (query, body, kind, key, version) = (Vec::new(), None, JSON, None, None);
+        Self { method, path: path.into(), query, body, kind, key, version }
     }
 
     /// A request for a path whose parts in braces stand for these, in this order.
@@ -55,6 +59,13 @@ impl<'a> Call<'a> {
         let body = serde_json::to_vec(body).map_err(|e| Error::Unsendable(e.to_string()))?;
         self.body = Some(body.into());
         Ok(self)
+    }
+
+    /// With these bytes.
+    #[must_use]
+    pub fn bytes(mut self, body: Vec<u8>) -> Self {
+        (self.body, self.kind) = (Some(body.into()), "application/octet-stream");
+        self
     }
 
     /// Under this key (`Idempotency-Key`): however often it is sent, it is done once.
@@ -108,8 +119,8 @@ impl<'a> Call<'a> {
 
     /// The headers that only this request has.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-        let json = HeaderValue::from_static("application/json");
-        let kind = self.body.is_some().then_some((header::CONTENT_TYPE, json));
+        let kind = HeaderValue::from_static(self.kind);
+        let kind = self.body.is_some().then_some((header::CONTENT_TYPE, kind));
         let key = self.key.clone().map(|key| (HeaderName::from_static("idempotency-key"), key));
         let version = self.version.and_then(|version| {
             let tag = HeaderValue::from_str(&format!("\"v{version}\"")).ok()?;

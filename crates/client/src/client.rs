@@ -13,9 +13,16 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
 
+use crate::connection::{self, Connections, Sender};
 use crate::types::Count;
-use crate::{Call, Error, Fingerprint, Place, Problem, Result, connection};
+use crate::{Call, Error, Fingerprint, Place, Problem, Result};
+
+/// Threads that open what came over TLS.
+const THREADS: usize = 2;
+/// How long an answer that has begun may make no progress.
+const SILENCE: Duration = Duration::from_secs(120);
 
 /// The longest answer that is taken whole, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
@@ -33,6 +40,7 @@ pub(crate) const PLAIN: &AsciiSet =
 #[derive(Debug)]
 pub struct Client {
     place: Place,
+    connections: Connections,
     runtime: Runtime,
 }
 
@@ -42,10 +50,11 @@ impl Client {
     /// # Errors
     /// [`Error::Unreachable`] when the system gives this process no event loop.
     pub fn new(place: Place) -> Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build();
+        // Several threads may ask at once, and what is encrypted is opened beside them.
+        let runtime = Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
         let runtime =
             runtime.map_err(|source| Error::Unreachable { place: place.to_string(), source })?;
-        Ok(Self { place, runtime })
+        Ok(Self { place, connections: Connections::default(), runtime })
     }
 
     /// Where the appliance is.
@@ -111,7 +120,7 @@ impl Client {
     /// As [`Client::get`].
     pub fn count(&self, path: &str, query: &[(&str, &str)]) -> Result<Count> {
         let request = self.request(&Call::new(Method::HEAD, path).queried(query))?;
-        let answer = self.runtime.block_on(self.answer(request))?;
+        let answer = self.runtime.block_on(self.answer(request))?.0;
         let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
         let count = header("x-total-count").and_then(|text| text.parse().ok());
         let count = count.ok_or_else(|| self.broken("it did not count"))?;
@@ -123,8 +132,8 @@ impl Client {
         loop {
             let request = self.request(call)?;
             let taken = self.runtime.block_on(async {
-                let answer = self.answer(request).await?;
-                self.whole(answer).await
+                let (answer, sender) = self.answer(request).await?;
+                self.whole(answer, sender).await
             });
             let again = match &taken {
                 Err(Error::Broken { .. }) => true,
@@ -147,7 +156,7 @@ impl Client {
     pub fn download(&self, path: &str, query: &[(&str, &str)], out: &mut dyn Write) -> Result<u64> {
         let request = self.request(&Call::new(Method::GET, path).queried(query))?;
         self.runtime.block_on(async {
-            let mut body = self.answer(request).await?.into_body();
+            let mut body = self.answer(request).await?.0.into_body();
             let mut total = 0;
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|e| self.broken(e))?;
@@ -157,6 +166,38 @@ impl Client {
                 total += bytes.len() as u64;
             }
             Ok(total)
+        })
+    }
+
+    /// Sends a request and hands out the answer as it comes, until `stop` is true.
+    pub(crate) fn stream<E: From<Error>>(
+        &self,
+        call: &Call<'_>,
+        mut stop: watch::Receiver<bool>,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let request = self.request(call)?;
+        let stopped = || self.broken("it was asked to stop");
+        self.runtime.block_on(async {
+            let answer = tokio::select! {
+                answer = self.answer(request) => answer?,
+                _ = stop.wait_for(|stop| *stop) => return Err(stopped().into()),
+            };
+            let (mut body, sender) = (answer.0.into_body(), answer.1);
+            loop {
+                let frame = tokio::select! {
+                    frame = tokio::time::timeout(SILENCE, body.frame()) => frame,
+                    _ = stop.wait_for(|stop| *stop) => return Err(stopped().into()),
+                };
+                let silent = |_| self.broken("nothing came for too long");
+                let Some(frame) = frame.map_err(silent)? else { break };
+                let frame = frame.map_err(|e| self.broken(e))?;
+                if let Some(bytes) = frame.data_ref() {
+                    take(bytes)?;
+                }
+            }
+            self.connections.keep(sender).await;
+            Ok(())
         })
     }
 
@@ -182,7 +223,7 @@ impl Client {
             let id = HeaderValue::from_str(last).map_err(|e| self.broken(e))?;
             request.headers_mut().insert("last-event-id", id);
         }
-        let body = self.runtime.block_on(self.answer(request))?.into_body();
+        let body = self.runtime.block_on(self.answer(request))?.0.into_body();
         let (buffer, ready) = (Vec::new(), VecDeque::new());
         let last = last.map(str::to_owned);
         Ok(Events { client: self, body, buffer, ready, last, of: std::marker::PhantomData })
@@ -225,19 +266,21 @@ impl Client {
         request.body(body).map_err(|e| self.broken(e))
     }
 
-    async fn whole(&self, answer: Response<Incoming>) -> Result<Bytes> {
+    async fn whole(&self, answer: Response<Incoming>, sender: Sender) -> Result<Bytes> {
         let body = Limited::new(answer.into_body(), MAX_ANSWER);
-        Ok(body.collect().await.map_err(|e| self.broken(e))?.to_bytes())
+        let bytes = body.collect().await.map_err(|e| self.broken(e))?.to_bytes();
+        self.connections.keep(sender).await;
+        Ok(bytes)
     }
 
     /// The answer, if it isn't a refusal.
-    async fn answer(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {
-        let answer = connection::send(&self.place, request).await?;
+    async fn answer(&self, request: Request<Full<Bytes>>) -> Result<(Response<Incoming>, Sender)> {
+        let (answer, sender) = self.connections.send(&self.place, request).await?;
         if answer.status().is_success() {
-            return Ok(answer);
+            return Ok((answer, sender));
         }
         let status = answer.status();
-        let bytes = self.whole(answer).await?;
+        let bytes = self.whole(answer, sender).await?;
         Err(self.refused(status, &bytes))
     }
 

@@ -1,14 +1,14 @@
-//! One connection to an appliance, for one request.
+//! Connections to an appliance: one request after the other on each.
 
 use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::client::conn::http2;
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,19 +24,68 @@ const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs
 /// Bytes of one request that wait for the connection.
 const SEND_BUFFER: usize = 1 << 20;
 
-/// Sends a request and gives the head of the answer; its body still comes.
-pub(crate) async fn send(
-    place: &Place,
-    request: Request<Full<Bytes>>,
-) -> Result<Response<Incoming>> {
+/// How many connections are kept for the next requests.
+const KEPT: usize = 8;
+/// How long they are: appliances keep theirs longer.
+const KEEP: Duration = Duration::from_secs(30);
+
+/// A connection on which one request was sent.
+pub(crate) type Sender = http1::SendRequest<Full<Bytes>>;
+
+/// Connections that wait for the next request.
+#[derive(Debug, Default)]
+pub(crate) struct Connections(Mutex<Vec<(Sender, Instant)>>);
+
+impl Connections {
+    fn take(&self) -> Option<Sender> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(sender, since)| sender.is_ready() && since.elapsed() < KEEP);
+        kept.pop().map(|(sender, _)| sender)
+    }
+
+    /// Keeps a connection whose answer was read to its end.
+    pub(crate) async fn keep(&self, mut sender: Sender) {
+        // It is ready once the end of the answer was seen on the other side of a channel too.
+        let ready = tokio::time::timeout(Duration::from_secs(1), sender.ready()).await;
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(ready, Ok(Ok(()))) && kept.len() < KEPT {
+            kept.push((sender, Instant::now()));
+        }
+    }
+
+    /// Sends a request and gives the head of the answer; its body still comes.
+    pub(crate) async fn send(
+        &self,
+        place: &Place,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, Sender)> {
+        let broken =
+            |e: hyper::Error| Error::Broken { place: place.to_string(), why: e.to_string() };
+        while let Some(mut sender) = self.take() {
+            match sender.try_send_request(request).await {
+                Ok(answer) => return Ok((answer, sender)),
+                // It was closed meanwhile, before the request was sent.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(broken(error.into_error())),
+                },
+            }
+        }
+        let mut sender = connect(place).await?;
+        let answer = sender.send_request(request).await.map_err(broken)?;
+        Ok((answer, sender))
+    }
+}
+
+async fn connect(place: &Place) -> Result<Sender> {
     match place {
         Place::Socket(path) => {
             let stream = reach(place, UnixStream::connect(path)).await?;
-            exchange(place, stream, request).await
+            begin(place, stream).await
         }
         Place::Remote { trust, .. } => {
             let (stream, _) = tls(place, trust, &[]).await?;
-            exchange(place, stream, request).await
+            begin(place, stream).await
         }
     }
 }
@@ -109,15 +158,13 @@ async fn tls(
     }
 }
 
-async fn exchange(
+async fn begin(
     place: &Place,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<Full<Bytes>>,
-) -> Result<Response<Incoming>> {
+) -> Result<Sender> {
     let broken = |e: hyper::Error| Error::Broken { place: place.to_string(), why: e.to_string() };
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
-    let (mut sender, connection) = handshake.await.map_err(broken)?;
-    // It ends with the answer's body.
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    // It ends with the last sender, or answer.
     tokio::spawn(connection);
-    sender.send_request(request).await.map_err(broken)
+    Ok(sender)
 }

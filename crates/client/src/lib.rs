@@ -3,7 +3,8 @@
 //! A [`Client`] talks to an appliance through its control socket, or over TLS with the token of a
 //! session or a key. The certificate of an appliance is either signed by somebody who is trusted,
 //! or the very one that was seen when logging in ([`Trust`]); there is no way to skip the check.
-//! Calls block; [`Client::events`] and [`Client::download`] take what comes as it comes.
+//! Calls block, from any thread; [`Client::events`] and [`Client::download`] take what comes as it
+//! comes. [`source::RemoteSource`] reads images in a pool of the appliance as if the pool were here.
 
 mod call;
 mod client;
@@ -12,6 +13,7 @@ mod error;
 pub mod ingest;
 mod logins;
 mod place;
+pub mod source;
 mod trust;
 pub mod types;
 

@@ -32,6 +32,11 @@ impl Writer {
         Self::default()
     }
 
+    /// An empty record with room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes) }
+    }
+
     /// Appends an unsigned varint.
     pub fn uint(&mut self, mut value: u64) {
         while value >= 0x80 {

@@ -151,6 +151,11 @@ impl Error {
         Self::Damaged { what: what.into(), why: why.to_string() }
     }
 
+    /// Whether all further work is in vain, and not only that on one file.
+    pub fn ends_all(&self) -> bool {
+        matches!(self, Self::Canceled | Self::Unreachable { .. })
+    }
+
     /// For `map_err`: a record that can't be decoded.
     pub fn decoding(what: &str) -> impl FnOnce(DecodeError) -> Self + '_ {
         move |why| Self::damaged(what, why)

@@ -325,6 +325,16 @@ impl ChunkHasher {
         };
         ChunkId(*blake3::keyed_hash(key, bytes).as_bytes())
     }
+
+    /// The key of the ids of data chunks alone, see [`data_id`].
+    pub fn data_key(&self) -> Zeroizing<[u8; KEY_LEN]> {
+        Zeroizing::new(self.data)
+    }
+}
+
+/// The id of a data chunk with these bytes in the pool with this [`ChunkHasher::data_key`].
+pub fn data_id(data_key: &[u8; KEY_LEN], bytes: &[u8]) -> ChunkId {
+    ChunkId(*blake3::keyed_hash(data_key, bytes).as_bytes())
 }
 
 impl fmt::Debug for ChunkHasher {
@@ -403,6 +413,7 @@ mod tests {
         let hasher = ChunkHasher::new(&[7; 32]);
         let id = hasher.id(ChunkKind::Data, b"x");
         assert_ne!(id, hasher.id(ChunkKind::Node, b"x"));
+        assert_eq!(id, data_id(&hasher.data_key(), b"x"));
         assert_ne!(id, ChunkHasher::new(&[8; 32]).id(ChunkKind::Data, b"x"));
     }
 

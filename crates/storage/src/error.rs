@@ -57,6 +57,17 @@ pub enum Error {
         /// Which.
         root: String,
     },
+    /// There is no such reader.
+    #[error(
+        "there is no such reader of the pool: it was closed, or idle for too long; open another"
+    )]
+    NoReader,
+    /// Too many are open.
+    #[error("too many readers are open: close some, or try again later")]
+    TooManyReaders,
+    /// A chunk was asked for that this reader was not shown.
+    #[error("there is no such chunk for this reader: it was shown no reference to it")]
+    NotShown,
     /// Several images fit what was asked for.
     #[error("{what} fits several images; give more digits of the id")]
     Ambiguous {

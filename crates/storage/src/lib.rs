@@ -19,6 +19,7 @@ mod layout;
 mod mirror;
 mod opening;
 mod pools;
+mod readers;
 mod retention;
 mod sealer;
 mod stats;
@@ -42,12 +43,14 @@ pub use layout::Layout;
 pub use mirror::Mirrored;
 pub use opening::Bar;
 pub use pools::{Created, Encryption, NewPool};
+pub use readers::{OpenedReader, ReaderRef, Reading};
 pub use retention::{Rules, Selection, Verdict};
 pub use sealer::{PoolSecret, Sealer};
 pub use stats::{Growth, PoolStats};
 
 use ingest::Ingests;
 use opening::Openings;
+use readers::Readers;
 
 /// How many calls read disks at once; more wait.
 const READERS: usize = 16;
@@ -68,11 +71,14 @@ struct Inner {
     /// The machine that this is.
     node: String,
     openings: Openings,
+    remote: Readers,
     readers: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     /// What clients send is checked and stored by so many threads at once.
     intake: Arc<Semaphore>,
     ingests: Ingests,
+    /// Images are looked through for a reference by one reader at a time.
+    searching: Arc<Semaphore>,
     /// Roots are read, changed and written back by one at a time.
     changing: Semaphore,
 }
@@ -97,10 +103,12 @@ impl Storage {
             sealer,
             node: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             openings: Openings::default(),
+            remote: Readers::new(readers::IDLE),
             readers: Arc::new(Semaphore::new(READERS)),
             streams: Arc::new(Semaphore::new(STREAMS)),
             intake: Arc::new(Semaphore::new(used.threads + 2)),
             ingests: Ingests::default(),
+            searching: Arc::new(Semaphore::new(1)),
             changing: Semaphore::new(1),
             used,
         };

@@ -195,6 +195,7 @@ impl Storage {
     /// Lets go of all pools. Those that somebody still uses close when that is over.
     pub async fn close_all(&self) {
         self.end_ingests().await;
+        self.inner.remote.close_all();
         let all = self.inner.openings.with(std::mem::take);
         // Closing may wait for a disk.
         let _ = tokio::task::spawn_blocking(move || drop(all)).await;

@@ -77,7 +77,7 @@ impl Bed {
         self.dir.path().canonicalize().unwrap().join(name)
     }
 
-    fn files(&self, name: &str, files: &[(&str, &[u8])]) -> PathBuf {
+    pub(crate) fn files(&self, name: &str, files: &[(&str, &[u8])]) -> PathBuf {
         let dir = self.path(name);
         for (name, content) in files {
             let path = dir.join(name);
@@ -87,7 +87,12 @@ impl Bed {
         dir
     }
 
-    async fn back_up(&self, pool: i64, dir: &Path, immutable_for: Option<i64>) -> RootId {
+    pub(crate) async fn back_up(
+        &self,
+        pool: i64,
+        dir: &Path,
+        immutable_for: Option<i64>,
+    ) -> RootId {
         let pool = self.storage.open(pool).await.unwrap();
         let backup = Backup {
             name: Some("data".into()),

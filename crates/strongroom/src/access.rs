@@ -1,17 +1,20 @@
 //! Opening the pool that a command is about.
 
 use std::io::{ErrorKind, Write};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
+use strongroom_archive::store::Source;
+use strongroom_client::source::RemoteSource;
 use strongroom_engine::clock::SystemClock;
 use strongroom_engine::disk::{Disk, FsDisk};
 use strongroom_engine::keys::Secret;
 use strongroom_engine::pool::{OpenMode, OpenOptions, Place, Pool, Use};
 
-use crate::appliance::ApplianceArgs;
+use crate::appliance::{self, ApplianceArgs};
 use crate::exit::{Context, usage};
 use crate::secret::SecretArgs;
 use crate::{ask, secret};
@@ -44,6 +47,18 @@ impl PoolArgs {
             Some(path) => {
                 let name = path.to_str().filter(|name| !name.contains('/') && !path.exists());
                 name.map(Some)
+            }
+        }
+    }
+
+    /// Opens the pool for reading, wherever it is.
+    pub(crate) fn read(&self, context: &Context) -> Result<Readable> {
+        match self.at_appliance() {
+            None => self.open(context, OpenMode::Read).map(Readable::Own),
+            Some(name) => {
+                let source = Arc::new(appliance::read(self.appliance.client()?, name)?);
+                context.interrupt.stops(&source);
+                Ok(Readable::Remote(source))
             }
         }
     }
@@ -94,6 +109,42 @@ impl PoolArgs {
         let pool = Arc::new(pool);
         context.interrupt.stops(&pool);
         Ok((pool, mended))
+    }
+}
+
+/// A pool whose images are read: one's own, or one of an appliance.
+#[derive(Debug)]
+pub(crate) enum Readable {
+    Own(Arc<Pool>),
+    Remote(Arc<RemoteSource>),
+}
+
+impl Readable {
+    /// The pool, if this process has it open: it has notices to tell.
+    pub(crate) fn own(&self) -> Option<&Pool> {
+        match self {
+            Self::Own(pool) => Some(pool),
+            Self::Remote(_) => None,
+        }
+    }
+
+    /// For who keeps it.
+    pub(crate) fn shared(&self) -> Arc<dyn Source + Send + Sync> {
+        match self {
+            Self::Own(pool) => pool.clone(),
+            Self::Remote(source) => source.clone(),
+        }
+    }
+}
+
+impl Deref for Readable {
+    type Target = dyn Source + Send + Sync;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Own(pool) => &**pool,
+            Self::Remote(source) => &**source,
+        }
     }
 }
 

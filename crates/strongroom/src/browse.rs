@@ -11,7 +11,6 @@ use strongroom_archive::names::Names;
 use strongroom_archive::store::Source;
 use strongroom_archive::{Troubles, show};
 use strongroom_engine::clock::PoolTime;
-use strongroom_engine::pool::OpenMode;
 
 use crate::access::PoolArgs;
 use crate::exit::{Context, Done};
@@ -148,7 +147,7 @@ pub(crate) fn entry_line(
 }
 
 pub(crate) fn ls(context: &Context, args: &LsArgs) -> Result<Done> {
-    let pool = args.pool.open(context, OpenMode::Read)?;
+    let pool = args.pool.read(context)?;
     let (image, path) = locate(&*pool, &args.what)?;
     let names = image.names(&*pool)?;
     let top = image.entry(&*pool, path)?;
@@ -176,13 +175,13 @@ pub(crate) fn ls(context: &Context, args: &LsArgs) -> Result<Done> {
             Ok(entry) => {
                 print(list.path(), if args.recursive { list.path() } else { &entry.name }, &entry)?;
             }
-            Err(e @ strongroom_engine::Error::Canceled) => return Err(e.into()),
+            Err(e) if e.ends_all() => return Err(e.into()),
             Err(e) => troubles.add(list.path(), e),
         }
     }
     out.flush()?;
     drop(out);
-    context.out.stream_ended(&pool, &troubles);
+    context.out.stream_ended(pool.own(), &troubles);
     Ok(Done::well_if(troubles.is_empty()))
 }
 
@@ -208,7 +207,7 @@ pub(crate) struct CatArgs {
 }
 
 pub(crate) fn cat(context: &Context, args: &CatArgs) -> Result<Done> {
-    let pool = args.pool.open(context, OpenMode::Read)?;
+    let pool = args.pool.read(context)?;
     let (image, path) = locate(&*pool, &args.what)?;
     let entry = image.entry(&*pool, path)?;
     let Body::File(map) = &entry.body else {
@@ -219,6 +218,6 @@ pub(crate) fn cat(context: &Context, args: &CatArgs) -> Result<Done> {
     let mut out = io::stdout().lock();
     strongroom_archive::cat(&*pool, map, args.offset, length, &mut out)?;
     out.flush()?;
-    context.out.notes(&pool);
+    context.out.notes(pool.own());
     Ok(Done::Well)
 }

@@ -10,7 +10,6 @@ use strongroom_archive::find::{Query, find_in};
 use strongroom_archive::image::{self, Image, parse_time};
 use strongroom_archive::names::Names;
 use strongroom_archive::{Error, Troubles, show};
-use strongroom_engine::pool::OpenMode;
 
 use crate::access::PoolArgs;
 use crate::browse::{entry_json, entry_line, locate, path_json};
@@ -45,7 +44,7 @@ fn unwritten(error: io::Error) -> Error {
 }
 
 pub(crate) fn run_diff(context: &Context, args: &DiffArgs) -> Result<Done> {
-    let pool = args.pool.open(context, OpenMode::Read)?;
+    let pool = args.pool.read(context)?;
     let (left, left_path) = locate(&*pool, &args.left)?;
     let (right, right_path) = locate(&*pool, &args.right)?;
     let left = left.entry(&*pool, left_path)?;
@@ -94,7 +93,7 @@ pub(crate) fn run_diff(context: &Context, args: &DiffArgs) -> Result<Done> {
         writeln!(out, "{added} added, {removed} removed, {changed} changed")?;
     }
     out.flush()?;
-    context.out.notes(&pool);
+    context.out.notes(pool.own());
     Ok(Done::Well)
 }
 
@@ -154,7 +153,7 @@ pub(crate) fn run_find(context: &Context, args: &FindArgs) -> Result<Done> {
             other => other.chars().next(),
         }),
     };
-    let pool = args.pool.open(context, OpenMode::Read)?;
+    let pool = args.pool.read(context)?;
     let (all, _) = image::images(&*pool)?;
     let mut images: Vec<&Image> = match args.images.is_empty() {
         true => all.iter().collect(),
@@ -191,6 +190,6 @@ pub(crate) fn run_find(context: &Context, args: &FindArgs) -> Result<Done> {
     }
     out.flush()?;
     drop(out);
-    context.out.stream_ended(&pool, &troubles);
+    context.out.stream_ended(pool.own(), &troubles);
     Ok(Done::well_if(troubles.is_empty()))
 }

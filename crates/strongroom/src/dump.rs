@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use strongroom_archive::dump::{Format, dump};
-use strongroom_engine::pool::OpenMode;
 
 use crate::access::PoolArgs;
 use crate::browse::locate;
@@ -47,7 +46,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
     if args.output.is_none() && io::stdout().is_terminal() {
         return Err(usage("an archive is not for a terminal: give --output FILE, or use a pipe"));
     }
-    let pool = args.pool.open(context, OpenMode::Read)?;
+    let pool = args.pool.read(context)?;
     let (image, path) = locate(&*pool, &args.what)?;
     let format = match args.format {
         Kind::Tar => Format::Tar,
@@ -67,6 +66,6 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
             write(&mut file)?
         }
     };
-    context.out.stream_ended(&pool, &troubles);
+    context.out.stream_ended(pool.own(), &troubles);
     Ok(Done::well_if(troubles.is_empty()))
 }

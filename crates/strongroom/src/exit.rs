@@ -129,6 +129,7 @@ fn code(error: &anyhow::Error) -> u8 {
     match engine(error) {
         Some(Engine::InUse { .. }) => 4,
         Some(Engine::SecretNeeded | Engine::WrongSecret) => 5,
+        Some(Engine::Unreachable { .. }) => 7,
         Some(Engine::Canceled) => 130,
         Some(Engine::Unreachable { .. }) => 7,
         _ => 1,

@@ -250,9 +250,9 @@ pub(crate) fn print_images(out: &mut dyn Write, images: &[Image]) -> std::io::Re
 }
 
 fn show_one(context: &Context, args: &ShowArgs) -> Result<Done> {
-    let pool = args.pool.open(context, OpenMode::Read)?;
+    let pool = args.pool.read(context)?;
     let image = image::find(&*pool, &args.image)?;
-    context.out.report(Some(&pool), image_json(&image), |out| describe(out, &image))?;
+    context.out.report(pool.own(), image_json(&image), |out| describe(out, &image))?;
     Ok(Done::Well)
 }
 

@@ -21,6 +21,12 @@ impl Stop for strongroom_engine::pool::Pool {
     }
 }
 
+impl Stop for strongroom_client::source::RemoteSource {
+    fn stop(&self) {
+        self.cancel();
+    }
+}
+
 impl Stop for strongroom_archive::backup::Progress {
     fn stop(&self) {
         self.cancel();

@@ -9,7 +9,6 @@ use anyhow::Result;
 use serde_json::json;
 use strongroom_archive::image;
 use strongroom_archive::mount::{Options, Unmounter, What, mount};
-use strongroom_engine::pool::{OpenMode, Pool};
 
 use crate::access::PoolArgs;
 use crate::exit::{Context, Done};
@@ -52,7 +51,7 @@ impl Stop for Unmounter {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
-    let pool: Arc<Pool> = args.pool.open(context, OpenMode::Read)?;
+    let pool = args.pool.read(context)?;
     let what = match &args.image {
         Some(text) => What::Image(Box::new(image::find(&*pool, text)?)),
         None => What::Pool,
@@ -70,15 +69,15 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
         ignore_permissions: args.ignore_permissions,
         report,
     };
-    let mounted = mount(pool.clone(), what, &args.dir, options)?;
+    let mounted = mount(pool.shared(), what, &args.dir, options)?;
     let unmounter = Arc::new(mounted.unmounter());
     context.interrupt.stops(&unmounter);
     let dir = args.dir.display();
     let document = json!({ "mounted": args.dir.to_string_lossy() });
-    context.out.summary(Some(&pool), document, |out| {
+    context.out.summary(pool.own(), document, |out| {
         writeln!(out, "mounted at {dir}; Ctrl-C or `umount {dir}` ends it")
     })?;
     mounted.run()?;
-    context.out.notes(&pool);
+    context.out.notes(pool.own());
     Ok(Done::well_if(well.load(Ordering::Relaxed)))
 }

@@ -65,13 +65,13 @@ impl Output {
     }
 
     /// Prints the pool's notices on standard error: for commands whose output is a stream.
-    pub(crate) fn notes(self, pool: &Pool) {
-        say_notes(&pool.take_notices());
+    pub(crate) fn notes(self, pool: Option<&Pool>) {
+        say_notes(&pool.map(Pool::take_notices).unwrap_or_default());
     }
 
     /// What is told after a stream of output: the pool's notices and what went wrong, on standard
     /// error; so also with JSON.
-    pub(crate) fn stream_ended(self, pool: &Pool, troubles: &Troubles) {
+    pub(crate) fn stream_ended(self, pool: Option<&Pool>, troubles: &Troubles) {
         self.notes(pool);
         Self { json: false, ..self }.troubles(troubles);
     }

@@ -10,7 +10,8 @@ use clap::ValueEnum;
 use serde_json::json;
 use strongroom_archive::restore::{Outcome, Overwrite, Progress, Restore};
 use strongroom_archive::rules::Rules;
-use strongroom_engine::pool::{OpenMode, Pool};
+use strongroom_archive::store::Source;
+use strongroom_client::Client;
 
 use crate::access::PoolArgs;
 use crate::appliance::follow::StartArgs;
@@ -29,6 +30,10 @@ times, modes, owners, extended attributes, ACLs and capabilities come back as fa
 set them. A restore that was interrupted goes on when it is run again.
 
 An image is called by its name (its latest image), NAME@TIME, `latest`, or digits of its id.
+
+An image of an appliance elsewhere comes to this machine. The appliance that runs here, as this user,
+restores by a job of its own, which goes on without this process; with --here, or when it runs as
+another user, this process does it, with its own rights.
 
 Examples:
   strongroom restore latest --to /tmp/back --pool /srv/pool
@@ -64,6 +69,9 @@ pub(crate) struct Args {
     /// Do not set owners
     #[arg(long)]
     no_owner: bool,
+    /// Restore with this process, not by a job of the appliance that runs here
+    #[arg(long)]
+    here: bool,
     #[command(flatten)]
     start: StartArgs,
 }
@@ -83,11 +91,16 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Done> {
         Rules::new(rules).map_err(|e| usage(e.to_string()))?;
     }
     let pool = args.pool.clone();
-    if let Some(pool) = pool.at_appliance() {
-        return at_appliance(context, pool, args);
+    if let Some(pool) = pool.at_appliance()
+        && !args.here
+    {
+        let client = args.pool.appliance.client()?;
+        if appliance::is_of_this_user(&client) {
+            return at_appliance(context, &client, pool, args);
+        }
     }
     args.start.must_not_be_given()?;
-    let pool = args.pool.open(context, OpenMode::Read)?;
+    let pool = args.pool.read(context)?;
     let (image, from) = locate(&*pool, &args.what)?;
     let restore = Restore {
         image,
@@ -105,7 +118,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Done> {
         numeric_owner: args.numeric_owner,
         no_owner: args.no_owner,
     };
-    let outcome = make(context, &pool, &restore)?;
+    let outcome = make(context, &*pool, &restore)?;
     context.out.troubles(&outcome.troubles);
     let counts = &outcome.counts;
     let document = json!({
@@ -121,12 +134,17 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Done> {
         "troubles": outcome.troubles.count,
         "first_troubles": troubles(&outcome.troubles),
     });
-    context.out.summary(Some(&pool), document, |out| summary(out, &restore, &outcome))?;
+    context.out.summary(pool.own(), document, |out| summary(out, &restore, &outcome))?;
     Ok(Done::well_if(outcome.troubles.is_empty()))
 }
 
 /// Has an appliance on this machine restore.
-fn at_appliance(context: &Context, pool: Option<&str>, args: Args) -> Result<Done> {
+fn at_appliance(
+    context: &Context,
+    client: &Client,
+    pool: Option<&str>,
+    args: Args,
+) -> Result<Done> {
     let text = |path: OsString| {
         path.into_string().map_err(|path| usage(format!("{} is not UTF-8", path.display())))
     };
@@ -141,13 +159,12 @@ fn at_appliance(context: &Context, pool: Option<&str>, args: Args) -> Result<Don
         "numeric_owner": args.numeric_owner,
         "no_owner": args.no_owner,
     });
-    let client = args.pool.appliance.client()?;
     let restoring = Restoring { pool, what: &args.what, to: args.to, rest };
-    appliance::restore(context, &client, restoring, &args.start)
+    appliance::restore(context, client, restoring, &args.start)
 }
 
 /// Runs a restore with progress.
-pub(crate) fn make(context: &Context, pool: &Pool, restore: &Restore) -> Result<Outcome> {
+fn make(context: &Context, pool: &dyn Source, restore: &Restore) -> Result<Outcome> {
     let counters = Arc::new(Progress::default());
     context.interrupt.stops(&counters);
     let status = || {

@@ -14,6 +14,7 @@ mod me;
 mod organisations;
 mod paths;
 mod pools;
+mod readers;
 mod roles;
 mod sessions;
 mod settings;
@@ -37,6 +38,7 @@ pub fn routes() -> Routes {
             pools::group(),
             images::group(),
             ingests::group(),
+            readers::group(),
             work::group(),
             jobs::group(),
             events::group(),

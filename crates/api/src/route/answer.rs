@@ -413,6 +413,31 @@ where
 /// The media type of a file's bytes.
 const BYTES: &str = "application/octet-stream";
 
+/// 200 and bytes for a program, as they come.
+pub struct Pieces<S>(pub S);
+
+impl<S> std::fmt::Debug for Pieces<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pieces")
+    }
+}
+
+impl<S> Answer for Pieces<S>
+where
+    S: Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+{
+    fn describe(shape: &mut Shape) {
+        shape.streams = true;
+        plain(shape, StatusCode::OK, "The answer, in pieces.", &[BYTES], "binary");
+    }
+
+    fn respond(self) -> Response {
+        let mut response = axum::body::Body::from_stream(self.0).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(BYTES));
+        response
+    }
+}
+
 impl<S> Answer for Download<S>
 where
     S: Stream<Item = std::io::Result<Bytes>> + Send + 'static,

@@ -97,7 +97,7 @@ async fn dispatch(route: &Arc<Route>, app: App, request: Request) -> Response {
     let began = Instant::now();
     let metrics = Arc::clone(app.metrics());
     let method = request.method().clone();
-    let reads = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
+    let reads = route.only_reads || matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
     let work = {
         let (route, app) = (Arc::clone(route), app);
         async move {
@@ -139,7 +139,7 @@ async fn answer(
     // What isn't UTF-8 can't be the name of anything of ours.
     let path = path.map_err(|_| Problem::not_found("path"))?;
     let parameter = |name: &str| path.iter().find(|(n, _)| *n == name).map(|(_, value)| value);
-    let writes = parts.method != Method::GET && route.method != Method::GET;
+    let writes = parts.method != Method::GET && route.method != Method::GET && !route.only_reads;
     let place = parts.uri.path().to_owned();
     let permit = match access::check(&app, route, &caller, parameter).await {
         Ok(permit) => permit,

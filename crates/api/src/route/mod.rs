@@ -24,8 +24,8 @@ use axum::Router;
 use http::Method;
 
 pub use self::answer::{
-    Accepted, Answer, Archive, ArchiveKind, Created, Download, Empty, Events, Items, Json, Plain,
-    Raw, Sent, Tagged, Text, TextKind,
+    Accepted, Answer, Archive, ArchiveKind, Created, Download, Empty, Events, Items, Json, Pieces,
+    Plain, Raw, Sent, Tagged, Text, TextKind,
 };
 pub use self::dispatch::LetThrough;
 pub(crate) use self::dispatch::nowhere;
@@ -69,6 +69,7 @@ pub struct Route {
     kept: bool,
     also_on_appliance: bool,
     refusals_recorded: bool,
+    only_reads: bool,
     time: Duration,
     body: usize,
     run: Arc<dyn Run>,
@@ -106,6 +107,7 @@ fn draft<P: 'static, H: Handler<P>>(
         kept: false,
         also_on_appliance: false,
         refusals_recorded: false,
+        only_reads: false,
         time: TIME,
         body: BODY,
         run: Arc::new(Typed::new(handler)),
@@ -201,6 +203,14 @@ impl Route {
     #[must_use]
     pub fn also_on_appliance(mut self) -> Self {
         self.also_on_appliance = true;
+        self
+    }
+
+    /// It changes nothing that lasts, whatever its method: so it ends with its client, and leaves no
+    /// line in the audit trail.
+    #[must_use]
+    pub fn only_reads(mut self) -> Self {
+        self.only_reads = true;
         self
     }
 

@@ -98,7 +98,7 @@ impl<'s, F: FnMut(Area) -> Result<()>> Layout<'s, F> {
         self.area.begin_file(folder);
         let done = if large { self.add_large(file) } else { self.add_small(folder, file) };
         if let Err(error) = done {
-            if matches!(error, Error::Canceled) {
+            if error.ends_all() {
                 return Err(error);
             }
             // Its list of chunks can't be read.
@@ -161,13 +161,13 @@ impl<'s, F: FnMut(Area) -> Result<()>> Layout<'s, F> {
         let ended = self.end_repeat(&mut sheet);
         let done = done.and(ended);
         if let Err(error) = &done
-            && !matches!(error, Error::Canceled)
+            && !error.ends_all()
         {
             file.fail(shared, error);
         }
         file.release(shared);
         match done {
-            Err(Error::Canceled) => Err(Error::Canceled),
+            Err(error) if error.ends_all() => Err(error),
             _ => Ok(()),
         }
     }

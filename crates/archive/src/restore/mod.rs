@@ -36,6 +36,7 @@ use crate::folder::{Folder, Kind, Meta};
 use crate::image::{Image, components};
 use crate::names::{Names, Owners};
 use crate::rules::Rules;
+use crate::scan::passing;
 use crate::store::Source;
 use crate::tree::{Dir, Entries};
 use crate::{Error, Result, Troubles};
@@ -271,6 +272,7 @@ impl Restore {
                 }
                 Some(Ok(entry)) => entry,
                 Some(Err(e)) => {
+                    let e = passing(e)?;
                     shared.trouble(&path, format!("its list of entries can't be read: {e}"));
                     continue;
                 }
@@ -414,7 +416,10 @@ impl Restore {
             let entry = match frame.entries.next() {
                 Some(Ok(entry)) => entry,
                 // It was told in the first pass.
-                Some(Err(_)) => continue,
+                Some(Err(e)) => {
+                    passing(e)?;
+                    continue;
+                }
                 None => {
                     if let Some(done) = stack.pop() {
                         self.leave(shared, &mut stack, done, &path);

@@ -11,6 +11,7 @@ use super::{Choice, Restore, Shared, content};
 use crate::Result;
 use crate::entry::{Body, Entry};
 use crate::folder::{Folder, meta_of};
+use crate::scan::passing;
 use crate::tree::Dir;
 
 struct Task {
@@ -29,7 +30,7 @@ pub(super) fn run(
 ) -> Result<()> {
     let (give, take) = sync_channel::<Task>(32);
     let take = Mutex::new(take);
-    std::thread::scope(|scope| {
+    let walked = std::thread::scope(|scope| {
         for _ in 0..shared.source.threads() {
             scope.spawn(|| {
                 let mut buf = Vec::new();
@@ -46,12 +47,14 @@ pub(super) fn run(
                 }
             });
         }
-        walk(restore, shared, choice, target, top, |task| {
+        let walked = walk(restore, shared, choice, target, top, |task| {
             // The threads are there until the sender is gone.
             let _ = give.send(task);
         });
         drop(give);
+        walked
     });
+    walked?;
     match shared.progress.is_canceled() {
         true => Err(strongroom_engine::Error::Canceled.into()),
         false => Ok(()),
@@ -65,26 +68,33 @@ fn walk(
     target: &Arc<Folder>,
     top: &Entry,
     mut found: impl FnMut(Task),
-) {
+) -> Result<()> {
     let mut path = Vec::new();
     let Some(frame) = restore.begin(shared, choice, target, top) else {
         if content(top).is_some() {
             found(Task { folder: Arc::clone(target), entry: top.clone(), path });
         }
-        return;
+        return Ok(());
     };
     let mut stack = vec![frame];
     while let Some(frame) = stack.last_mut() {
         if shared.progress.is_canceled() {
-            return;
+            return Ok(());
         }
         path.truncate(frame.path_len);
         let Some(step) = frame.entries.next() else {
             stack.pop();
             continue;
         };
-        // What can't be read was told in the first pass.
-        let (Ok(entry), Some(folder)) = (step, frame.folder.clone()) else { continue };
+        let entry = match step {
+            Ok(entry) => entry,
+            // What can't be read was told in the first pass.
+            Err(error) => {
+                passing(error)?;
+                continue;
+            }
+        };
+        let Some(folder) = frame.folder.clone() else { continue };
         path.push(b'/');
         path.extend_from_slice(&entry.name);
         let Some((included, plan)) = choice.look(frame, &entry, &path) else { continue };
@@ -103,6 +113,7 @@ fn walk(
             found(Task { folder, entry, path: path.clone() });
         }
     }
+    Ok(())
 }
 
 fn compare(shared: &Shared<'_>, task: &Task, buf: &mut Vec<u8>) -> Result<(), String> {

@@ -50,6 +50,8 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use zeroize::Zeroizing;
+
 pub use self::admin::SlotInfo;
 pub use self::foreign::Kept;
 pub use self::gc::{GcOptions, GcReport};
@@ -70,7 +72,7 @@ use crate::disk::DiskLock;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, PoolId, RootId};
 use crate::node::Node;
-use crate::seal::ChunkHasher;
+use crate::seal::{ChunkHasher, KEY_LEN};
 use crate::state::{Op, Root, State};
 
 /// What the writing process locks, on every disk.
@@ -126,6 +128,12 @@ impl Pool {
     /// Whether copies of chunks are known to be bad.
     pub fn has_bad_chunks(&self) -> bool {
         !self.core.state().bad.is_empty()
+    }
+
+    /// The key of the ids of data chunks: who has it can tell the id that bytes have, and nothing
+    /// else. See [`seal::data_id`](crate::seal::data_id).
+    pub fn data_key(&self) -> Zeroizing<[u8; KEY_LEN]> {
+        self.core.hasher.data_key()
     }
 
     /// The pool's own clock, now.
@@ -194,6 +202,14 @@ impl Pool {
     /// [`Error::NoSuchRoot`].
     pub fn lease(&self, id: RootId) -> Result<Lease<&Self>> {
         Lease::new(self, id)
+    }
+
+    /// As [`Pool::lease`], for who shares the pool.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRoot`].
+    pub fn shared_lease(self: &Arc<Self>, id: RootId) -> Result<Lease<Arc<Self>>> {
+        Lease::new(Arc::clone(self), id)
     }
 
     /// Removes roots, all or none. What only they reached goes with the next [`Pool::gc`].

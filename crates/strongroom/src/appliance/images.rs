@@ -4,6 +4,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use strongroom_archive::image::parse_time;
 use strongroom_client::Client;
 use strongroom_client::types::Items;
 
@@ -61,7 +62,8 @@ fn of_pool(client: &Client, name: Option<&str>) -> Result<Option<String>> {
     Ok(pool.map(|pool| format!("pool_id:=={}", pool.id)))
 }
 
-/// The newest image of that name, or the one with that number or those digits of its id.
+/// The newest image of that name (as `NAME@TIME`: not after that time), or the one with that number
+/// or those digits of its id.
 pub(super) fn find(client: &Client, pool: Option<&str>, what: &str) -> Result<Image> {
     let pool = of_pool(client, pool)?;
     let pool = pool.as_deref().map(|filter| ("filter", filter));
@@ -77,6 +79,17 @@ pub(super) fn find(client: &Client, pool: Option<&str>, what: &str) -> Result<Im
     }
     if let Some(image) = newest(&[("filter", &format!("name:=={what}"))])? {
         return Ok(image);
+    }
+    if let Some((name, at)) = what.rsplit_once('@')
+        && let Ok(until) = parse_time(at)
+    {
+        let until = format!("created_at:<={}", Timestamp::from_nanosecond(until.0.into())?);
+        let name = (name != "latest").then(|| format!("name:=={name}"));
+        let filters = [Some(until), name];
+        let filters = filters.iter().flatten().map(|filter| ("filter", filter.as_str()));
+        if let Some(image) = newest(&filters.collect::<Vec<_>>())? {
+            return Ok(image);
+        }
     }
     if what.parse::<i64>().is_ok()
         && let Some(image) = newest(&[("filter", &format!("id:=={what}"))])?

@@ -30,9 +30,11 @@ mod watch;
 mod work;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use strongroom_client::source::RemoteSource;
 use strongroom_client::{Client, Logins, Place};
 
 pub(crate) use self::operation::OnceArgs;
@@ -82,6 +84,12 @@ impl ApplianceArgs {
         };
         socket.map(Place::Socket).ok_or_else(nobody)
     }
+}
+
+/// A pool of an appliance, to be read.
+pub(crate) fn read(client: Client, name: Option<&str>) -> Result<RemoteSource> {
+    let pool = pools::pool(&client, name)?;
+    Ok(RemoteSource::open(Arc::new(client), pool.id)?)
 }
 
 /// Whether an appliance is on this machine and may do just what this process may.

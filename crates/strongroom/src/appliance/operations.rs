@@ -63,12 +63,16 @@ static EXEMPT: &[(&str, &str)] = &[
     ("system.metrics", "for Prometheus"),
     ("sessions.refresh", "for programs that hold a pair of tokens; `login` opens a session"),
     ("ingests.", "how a client hands chunks over; `backup` speaks it"),
-    ("images.archive", "how a client reads; `dump` speaks it"),
-    ("images.browse", "how a client reads; `ls` speaks it"),
-    ("images.diff", "how a client reads; `images diff` speaks it"),
-    ("images.download", "how a client reads; `cat` speaks it"),
-    ("images.find", "how a client reads; `images find` speaks it"),
-    ("images.show", "how a client reads; `images show` speaks it"),
+    (
+        "readers.",
+        "how a client reads; `ls`, `cat`, `dump`, `mount`, `restore` and the like speak it",
+    ),
+    ("images.archive", "for browsers; `dump` reads by chunks"),
+    ("images.browse", "for browsers; `ls` reads by chunks"),
+    ("images.diff", "for browsers; `images diff` reads by chunks"),
+    ("images.download", "for browsers; `cat` reads by chunks"),
+    ("images.find", "for browsers; `images find` reads by chunks"),
+    ("images.show", "for browsers; `images show` reads by chunks"),
 ];
 
 /// What is declared: method, path and command by id.

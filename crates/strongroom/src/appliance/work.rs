@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use strongroom_archive::image::split;
 use strongroom_archive::store::Source;
 use strongroom_client::Client;
 use strongroom_client::ingest::Blind;
@@ -64,7 +65,8 @@ pub(crate) fn restore(
     how: &StartArgs,
 ) -> Result<Done> {
     let Restoring { pool, what, to, mut rest } = restoring;
-    let (image, from) = what.split_once(":/").map_or((what, ""), |(image, path)| (image, path));
+    let (image, from) = split(what);
+    let from = from.unwrap_or_default();
     let image = images::find(client, pool, image)?;
     rest["to"] = json!(from_root(client, &to)?);
     rest["from"] = json!(from);

@@ -21,7 +21,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Spoils the middle of every large file below a directory; how many that were.
-fn spoil(dir: &Path) -> usize {
+pub(crate) fn spoil(dir: &Path) -> usize {
     let large = files(dir).into_iter().filter(|path| path.metadata().unwrap().len() > 500_000);
     let mut spoilt = 0;
     for path in large {

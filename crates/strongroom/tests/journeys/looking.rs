@@ -3,14 +3,14 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::support::{Lab, assert_same, at, make_tree, noise, output, tool};
 
 /// A pool with two images of a small tree that changed in between.
-fn two_images() -> Lab {
+pub(crate) fn two_images() -> Lab {
     let lab = Lab::new();
     fs::create_dir_all(lab.path("src/sub/deeper")).unwrap();
     for (name, content) in
@@ -33,7 +33,7 @@ fn two_images() -> Lab {
 }
 
 /// The ids of the images, oldest first.
-fn ids(lab: &Lab) -> Vec<String> {
+pub(crate) fn ids(lab: &Lab) -> Vec<String> {
     let list = lab.run("images list --json").code(0).json();
     let images = list["images"].as_array().unwrap();
     images.iter().map(|image| image["id"].as_str().unwrap().to_owned()).collect()
@@ -152,20 +152,15 @@ fn archives_have_everything() {
 }
 
 /// A mount that is there; unmounted in the end.
-fn mounted(lab: &Lab, line: &str) -> Child {
-    let mut child = lab
-        .command(line.split_whitespace())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+pub(crate) fn mounted(mut command: Command) -> Child {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut first = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
     assert!(first.starts_with("mounted at"), "{first}");
     child
 }
 
-fn unmounted(mut child: Child) {
+pub(crate) fn unmounted(mut child: Child) {
     output(tool("kill").args(["-INT", &child.id().to_string()]));
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
@@ -177,14 +172,14 @@ fn a_mounted_image_is_the_tree() {
     lab.make_pool();
     lab.run("backup src --name tree").code(0);
     fs::create_dir(lab.path("mnt")).unwrap();
-    let child = mounted(&lab, "mount tree mnt");
+    let child = mounted(lab.command(["mount", "tree", "mnt"]));
     assert_same(&lab.path("src"), &lab.inside("mnt", "src"));
     assert!(fs::write(lab.inside("mnt", "src").join("small"), b"no").is_err());
     // Another backup may be made meanwhile.
     lab.run("backup src --name tree").code(0);
     unmounted(child);
     assert_eq!(fs::read_dir(lab.path("mnt")).unwrap().count(), 0);
-    let child = mounted(&lab, "mount mnt");
+    let child = mounted(lab.command(["mount", "mnt"]));
     assert_same(
         &lab.path("src"),
         &lab.path("mnt/by-name/tree/latest").join(lab.path("src").strip_prefix("/").unwrap()),

@@ -13,6 +13,7 @@ mod looking;
 mod manage;
 mod metrics;
 mod pools;
+mod remote;
 mod service;
 mod streams;
 mod trees;
