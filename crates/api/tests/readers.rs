@@ -30,6 +30,8 @@ fn request(wanted: Vec<wire::Wanted>) -> Vec<u8> {
 async fn stranger(appliance: &Appliance) -> String {
     let (identity, by) = (appliance.app.identity(), appliance.system().await);
     let organisation = identity.create_organisation(&by, by.root(), "Other", "").await.unwrap();
+    // Who was looked up before doesn't know of it yet.
+    let by = appliance.system().await;
     let spec = UserSpec {
         organisation_id: organisation.id,
         name: "stranger".into(),

@@ -94,5 +94,12 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the appliance said that this caller may not do that.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Refused(problem) if problem.status == 403)
+    }
+}
+
 /// A result of the client.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -196,10 +196,7 @@ fn sent(
             "--no-wait and --idempotency-key are for backups that the appliance itself makes";
         return Err(usage(text));
     }
-    if args.parent.is_some() {
-        return Err(usage("--parent needs a pool of one's own: give --pool DIR"));
-    }
-    let Target { client, pool, source } = appliance::target(client, pool)?;
+    let Target { client, pool, source } = appliance::target(context, client, pool)?;
     let (dry_run, object) = (args.dry_run, args.object());
     let backup = args.backup(&*source, excludes)?;
     let counters = Arc::new(Progress::default());

@@ -352,7 +352,7 @@ mod tests {
         assert!(refused(&GOOD.replace(" \"@query\"", ""), false, &[]).contains("@query"));
         for (from, to, why) in [
             ("s=", "t=", "labels"),
-            ("\"@method\"", "\"@target-uri\"", "@path"),
+            ("\"@method\"", "\"@target-uri\"", "@method"),
             ("\"@query\"", "\"@query\" \"date\"", "not sent"),
             ("\"@query\"", "\"@query\" \"@status\"", "not known"),
             ("\"@query\"", "\"@query\" \"Host\"", "small letters"),

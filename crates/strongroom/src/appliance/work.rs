@@ -9,6 +9,7 @@ use strongroom_archive::image::split;
 use strongroom_archive::store::Source;
 use strongroom_client::Client;
 use strongroom_client::ingest::Blind;
+use strongroom_client::source::RemoteSource;
 
 use super::follow::StartArgs;
 use super::pools::{Upkeep, start};
@@ -39,10 +40,21 @@ pub(crate) struct Target {
     pub(crate) source: Arc<dyn Source + Send + Sync>,
 }
 
-/// A pool of an appliance, to send to.
-pub(crate) fn target(client: Client, pool: Option<&str>) -> Result<Target> {
+/// A pool of an appliance, to send to. Who may not read its images sends without looking.
+pub(crate) fn target(context: &Context, client: Client, pool: Option<&str>) -> Result<Target> {
     let pool = super::pools::pool(&client, pool)?.id;
-    Ok(Target { client: Arc::new(client), pool, source: Arc::new(Blind) })
+    let client = Arc::new(client);
+    let source: Arc<dyn Source + Send + Sync> = match RemoteSource::open(Arc::clone(&client), pool)
+    {
+        Ok(source) => {
+            let source = Arc::new(source);
+            context.interrupt.stops(&source);
+            source
+        }
+        Err(error) if error.is_forbidden() => Arc::new(Blind),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Target { client, pool, source })
 }
 
 /// What is restored, and where to.

@@ -85,6 +85,13 @@ fn a_backup_is_sent_from_elsewhere_and_only_what_is_new() {
     assert!(first["immutable_until"].is_string());
     let second = document(&user, "backup source --name tree --exclude empty");
     assert!(second["new_bytes"].as_u64() < Some(100_000), "{second}");
+    assert_eq!(second["parent"], first["image"]);
+    assert!(second["reused_files"].as_u64() > Some(0), "{second}");
+    let named = format!(
+        "backup source --name tree --exclude empty --parent {}",
+        first["image"].as_str().unwrap()
+    );
+    assert_eq!(document(&user, &named)["parent"], first["image"]);
 
     // The appliance has it as any other image, with what it knows itself.
     let (_, images) = ask(&data, "GET", "/v1/images?sort=id:asc", None);
