@@ -131,7 +131,6 @@ fn code(error: &anyhow::Error) -> u8 {
         Some(Engine::SecretNeeded | Engine::WrongSecret) => 5,
         Some(Engine::Unreachable { .. }) => 7,
         Some(Engine::Canceled) => 130,
-        Some(Engine::Unreachable { .. }) => 7,
         _ => 1,
     }
 }
