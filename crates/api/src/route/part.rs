@@ -313,9 +313,10 @@ impl Part for RangeHeader {
     }
 }
 
-/// What one had last of a stream of events that broke off: `Last-Event-ID`.
-#[derive(Clone, Debug)]
-pub struct LastEventId(pub Option<String>);
+/// What one had last of a stream of events that broke off: `Last-Event-ID`, a number of up to 17
+/// digits.
+#[derive(Clone, Copy, Debug)]
+pub struct LastEventId(pub Option<i64>);
 
 impl Part for LastEventId {
     fn describe(shape: &mut Shape) {
@@ -327,14 +328,24 @@ impl Part for LastEventId {
                 .description(Some(
                     "The id of the event that one had last: what came after follows.",
                 ))
-                .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+                .schema(Some(
+                    ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9]{1,17}$")),
+                ))
                 .build(),
         );
     }
 
     async fn take(request: &mut Received) -> Result<Self> {
-        let value = request.parts.headers.get("last-event-id");
-        Ok(Self(value.and_then(|value| value.to_str().ok()).map(str::to_owned)))
+        let Some(value) = request.parts.headers.get("last-event-id") else {
+            return Ok(Self(None));
+        };
+        let digits = |text: &&str| {
+            (1..=17).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
+        };
+        let number = value.to_str().ok().filter(digits).and_then(|text| text.parse().ok());
+        let wrong =
+            || Problem::new(Code::BadRequest, "a Last-Event-ID is one that this stream gave");
+        number.map(|number| Self(Some(number))).ok_or_else(wrong)
     }
 }
 

@@ -22,6 +22,12 @@ SPARING = {
     "users.change", "users.remove", "users.password", "users.revoke", "users.second_factor.remove",
     "keys.change", "keys.remove", "pools.remove", "pools.rename", "images.forget",
 }
+# Servers that the appliance would ask: nobody is there.
+NOBODY = {
+    "url": "ldaps://127.0.0.1:9",
+    "issuer": "https://127.0.0.1:9",
+    "jwks_url": "https://127.0.0.1:9",
+}
 OF_WHAT = {"parent_id": "organisation", "delegate_of": "user", "with": "image", "pools": "pool"}
 
 
@@ -52,6 +58,12 @@ class Sense:
 
     def value(self, name, value):
         """Of a body: something that can be, in place of something of the same kind."""
+        if isinstance(value, dict):
+            return {inner: self.value(inner, item) for inner, item in value.items()}
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            return [self.value(name, item) for item in value]
+        if name in NOBODY and isinstance(value, str):
+            return NOBODY[name]
         if name.endswith("_id") or name in OF_WHAT and type(value) is int:
             return self.number(name, value)
         if name == "pools" and isinstance(value, list):
