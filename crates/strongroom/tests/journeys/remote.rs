@@ -26,6 +26,8 @@ impl Behind {
     fn new(lab: Lab) -> Self {
         let data = lab.path("data");
         let served = Served::start(&data);
+        // Only the first start tells it.
+        fs::write(lab.path("admin"), served.told["passphrase"].as_str().unwrap()).unwrap();
         let body = json!({"name": "own", "path": lab.path("pool"), "passphrase": "correct horse"});
         let (code, told) = ask(&data, "POST", "/v1/pools/import", Some(body));
         assert_eq!(code, 201, "{told}");
@@ -59,9 +61,7 @@ impl Behind {
 
     /// Logs in there; all commands go there from then on.
     fn log_in(&self, url: &str) {
-        let told = &self.served.told;
-        fs::write(self.lab.path("admin"), told["passphrase"].as_str().unwrap()).unwrap();
-        let fingerprint = told["certificate_sha256"].as_str().unwrap();
+        let fingerprint = self.served.told["certificate_sha256"].as_str().unwrap();
         let line = format!("login {url} --password-file admin --fingerprint {fingerprint}");
         self.run(&line).code(0);
     }
