@@ -174,7 +174,7 @@ same_fields! {
 
 /// A directory.
 #[derive(Debug, Serialize, ToSchema)]
-struct Directory {
+struct UserDirectory {
     /// Its number.
     id: i64,
     /// Its name.
@@ -195,7 +195,7 @@ struct Directory {
     version: i64,
 }
 
-impl From<Sourced<DirectorySettings>> for Directory {
+impl From<Sourced<DirectorySettings>> for UserDirectory {
     fn from(found: Sourced<DirectorySettings>) -> Self {
         let known::Source { id, name, organisation_id, enabled, has_secret, created_at, .. } =
             found.row;
@@ -213,7 +213,7 @@ impl From<Sourced<DirectorySettings>> for Directory {
     }
 }
 
-fn tagged(found: Sourced<DirectorySettings>) -> Tagged<Directory> {
+fn tagged(found: Sourced<DirectorySettings>) -> Tagged<UserDirectory> {
     let version = found.row.version;
     Tagged(found.into(), version)
 }
@@ -244,7 +244,7 @@ async fn list(call: Call, list: Listing<Directories>) -> Result<Items<DirectoryI
     call.items(&list, show).await
 }
 
-async fn show(call: Call, Path(path): Path<DirectoryPath>) -> Result<Tagged<Directory>> {
+async fn show(call: Call, Path(path): Path<DirectoryPath>) -> Result<Tagged<UserDirectory>> {
     Ok(tagged(call.app().identity().source(path.directory).await?))
 }
 
@@ -282,7 +282,7 @@ impl WriteDirectory {
     }
 }
 
-async fn create(call: Call, Body(body): Body<WriteDirectory>) -> Result<Created<Directory>> {
+async fn create(call: Call, Body(body): Body<WriteDirectory>) -> Result<Created<UserDirectory>> {
     let spec = body.spec(&call)?;
     let made = call.app().identity().create_source(call.principal()?, spec).await?;
     let location = format!("/v1/directories/{}", made.row.id);
@@ -294,7 +294,7 @@ async fn change(
     Path(path): Path<DirectoryPath>,
     IfMatch(version): IfMatch,
     Body(body): Body<WriteDirectory>,
-) -> Result<Tagged<Directory>> {
+) -> Result<Tagged<UserDirectory>> {
     let (identity, by, spec) = (call.app().identity(), call.principal()?, body.spec(&call)?);
     Ok(tagged(identity.change_source(by, path.directory, version, spec).await?))
 }

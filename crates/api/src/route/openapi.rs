@@ -1,6 +1,6 @@
 //! The OpenAPI document of declared routes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use http::{Method, StatusCode};
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, Paths};
@@ -45,8 +45,14 @@ pub(super) fn document(routes: &Routes) -> OpenApi {
             "The token of a session, an API key, or a token of an issuer that was set up.",
         ))
         .build();
+    let mut schemas = BTreeMap::new();
+    for (name, schema) in all.schemas {
+        let same = schemas.get(&name).is_none_or(|known| *known == schema);
+        assert!(same, "two types have the schema name {name}: one would stand for the other");
+        schemas.insert(name, schema);
+    }
     let components = ComponentsBuilder::new()
-        .schemas_from_iter(all.schemas)
+        .schemas_from_iter(schemas)
         .security_scheme(BEARER, SecurityScheme::Http(scheme))
         .build();
     let tag =
