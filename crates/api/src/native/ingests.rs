@@ -258,7 +258,7 @@ async fn reuse(
 /// How far a client is.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Progress {
+struct IngestProgress {
     /// Bytes of content read.
     bytes_done: u64,
     /// Bytes of content to be read, as far as that is known.
@@ -270,9 +270,9 @@ struct Progress {
 async fn progress(
     call: Call,
     Path(path): Path<IngestPath>,
-    Body(body): Body<Progress>,
+    Body(body): Body<IngestProgress>,
 ) -> Result<Empty> {
-    let Progress { bytes_done, bytes_total, items_done } = body;
+    let IngestProgress { bytes_done, bytes_total, items_done } = body;
     find(&call, &path)?.tell(Told { bytes_done, bytes_total, items_done })?;
     Ok(Empty)
 }
