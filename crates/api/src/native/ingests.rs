@@ -273,6 +273,11 @@ async fn progress(
     Body(body): Body<IngestProgress>,
 ) -> Result<Empty> {
     let IngestProgress { bytes_done, bytes_total, items_done } = body;
+    // Counts are kept as the catalogue has them.
+    let largest = [Some(bytes_done), bytes_total, Some(items_done)].into_iter().flatten().max();
+    if largest.is_some_and(|count| i64::try_from(count).is_err()) {
+        return Err(Problem::new(Code::Invalid, "counts are at most 9223372036854775807"));
+    }
     find(&call, &path)?.tell(Told { bytes_done, bytes_total, items_done })?;
     Ok(Empty)
 }
