@@ -34,6 +34,56 @@ async fn ended(mut stream: TlsStream<TcpStream>) -> Vec<u8> {
     rest
 }
 
+/// Reads up to the end of the head and a body of `body` bytes.
+async fn answer(stream: &mut TlsStream<TcpStream>, body: usize) -> String {
+    let mut answer = Vec::new();
+    let whole = |answer: &[u8]| {
+        answer
+            .windows(4)
+            .position(|w| w == b"\r\n\r\n")
+            .is_some_and(|at| answer.len() == at + 4 + body)
+    };
+    while !whole(&answer) {
+        let byte = tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("an answer");
+        answer.push(byte.expect("the connection stays"));
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_wanted_does_not_end_the_connection() {
+    let running = start(Limits { leftover: PATIENCE, ..Limits::default() }).await;
+    let mut stream = tls(&running, b"http/1.1").await;
+    let head = "GET /wait HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    running.begun.notified().await;
+    running.go.notify_one();
+    // The route is done; its answer waits for the client, which sends on.
+    let early = tokio::time::timeout(Duration::from_millis(300), stream.read_u8()).await;
+    assert!(early.is_err(), "answered while the client sends: {early:?}");
+    stream.write_all(b"some body").await.unwrap();
+    assert!(answer(&mut stream, 4).await.ends_with("done"));
+    // The next one on the same connection.
+    running.go.notify_one();
+    stream.write_all(b"GET /wait HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    assert!(answer(&mut stream, 4).await.ends_with("done"));
+    running.server.stop(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_or_sends_much_is_answered_at_once() {
+    let running = start(Limits { leftover: 10 * PATIENCE, ..Limits::default() }).await;
+    for more in ["content-length: 9\r\nexpect: 100-continue", "content-length: 70000"] {
+        let mut stream = tls(&running, b"http/1.1").await;
+        let head = format!("GET /wait HTTP/1.1\r\nhost: localhost\r\n{more}\r\n\r\n");
+        running.go.notify_one();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = String::from_utf8(ended(stream).await).unwrap();
+        assert!(answer.ends_with("done"), "{more}: {answer}");
+    }
+    running.server.stop(PATIENCE).await;
+}
+
 /// A frame of HTTP/2 (RFC 9113, 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();

@@ -366,7 +366,7 @@ impl<T: DeserializeOwned> Events<'_, T> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use std::io::{BufRead, BufReader, Read};
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
 
@@ -375,17 +375,25 @@ mod tests {
     fn answers(listener: UnixListener, texts: &'static [&'static str]) -> Vec<String> {
         let answer = |text: &&str| {
             let (mut stream, _) = listener.accept().unwrap();
-            let lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
-            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let head = head(&stream);
             stream.write_all(text.as_bytes()).unwrap();
-            head.join("\n").to_lowercase()
+            head
         };
         texts.iter().map(answer).collect()
     }
 
-    const MADE: &str = "HTTP/1.1 201 Created\r\ncontent-length: 1\r\n\r\n7";
-    const BUSY: &str =
-        "HTTP/1.1 409 Conflict\r\ncontent-length: 22\r\n\r\n{\"code\":\"in_progress\"}";
+    /// The head of the next request.
+    fn head(stream: &UnixStream) -> String {
+        let lines = BufReader::new(stream).lines().map(Result::unwrap);
+        let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+        head.join("\n").to_lowercase()
+    }
+
+    const MADE: &str = "HTTP/1.1 201 Created\r\nconnection: close\r\ncontent-length: 1\r\n\r\n7";
+    const BUSY: &str = "HTTP/1.1 409 Conflict\r\nconnection: close\r\ncontent-length: 22\r\n\r\n\
+                        {\"code\":\"in_progress\"}";
+    /// The client keeps this connection, although there comes no second answer on it.
+    const KEPT: &str = "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n8";
 
     #[test]
     fn what_is_made_once_is_sent_again_under_the_same_key_and_nothing_else_is() {
@@ -407,6 +415,26 @@ mod tests {
         assert!(key(&heads[0]).is_some_and(|key| key.len() == 32));
         assert_eq!((key(&heads[1]), key(&heads[2])), (key(&heads[0]), key(&heads[0])));
         assert_eq!(key(&heads[3]), None);
+    }
+
+    #[test]
+    fn what_may_be_done_twice_is_asked_again_when_a_kept_connection_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let client = Client::new(Place::Socket(socket)).unwrap();
+        let seen = std::thread::spawn(|| {
+            let (mut first, _) = listener.accept().unwrap();
+            let (asked, _) = (head(&first), first.write_all(KEPT.as_bytes()).unwrap());
+            // The second question is read, so it was sent; then nobody answers.
+            let unanswered = head(&first);
+            drop(first);
+            (asked, unanswered, answers(listener, &[MADE]))
+        });
+        assert_eq!(client.get::<i64>("/", &[]).unwrap(), 8);
+        assert_eq!(client.get::<i64>("/", &[]).unwrap(), 7);
+        let (asked, unanswered, answered) = seen.join().unwrap();
+        assert_eq!((&asked, &unanswered), (&answered[0], &answered[0]));
     }
 
     #[test]

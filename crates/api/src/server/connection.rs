@@ -9,12 +9,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tower::ServiceExt;
 
 use super::gate::{Busy, Place};
@@ -32,6 +33,9 @@ const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 const RESETS: (usize, usize) = (32, 256);
 /// Bytes of headers that an HTTP/2 client may refer to later.
 const TABLE: u32 = 4096;
+/// Bytes of a body that nobody wanted which are read nevertheless; one that is longer ends its
+/// connection.
+const LEFTOVER: u64 = 64 << 10;
 
 /// Serves connections with one router.
 #[derive(Clone)]
@@ -89,14 +93,23 @@ impl Handler {
         let place = Arc::new(place);
         let io = TokioIo::new(Patient::new(stream, limits.write));
         let (router, of_service) = (self.router.clone(), Arc::clone(&place));
+        let patience = limits.leftover;
         let service = service_fn(move |request: Request<Incoming>| {
             let busy = Arc::new(of_service.begin());
             let of_body = Arc::clone(&busy);
-            let mut request = request.map(|body| Body::new(Arriving { body, busy: of_body }));
+            // A client that asks first has sent nothing yet; HTTP/2 resets the stream alone.
+            let sends = !h2 && !request.headers().contains_key(http::header::EXPECT);
+            let (back, mut left) = oneshot::channel();
+            let back = sends.then_some(back);
+            let mut request =
+                request.map(|body| Body::new(Arriving { body: Some(body), busy: of_body, back }));
             request.extensions_mut().insert(peer);
             let answer = router.clone().oneshot(request);
             async move {
                 let response: Response<Body> = answer.await?;
+                if let Ok(body) = left.try_recv() {
+                    let _ = tokio::time::timeout(patience, drain(body)).await;
+                }
                 Ok::<_, Infallible>(response.map(|body| Body::new(Counted { body, busy })))
             }
         });
@@ -166,10 +179,12 @@ impl Handler {
     }
 }
 
-/// The body of a request: while somebody wants more of it, the client is waited for.
+/// The body of a request: while somebody wants more of it, the client is waited for. What nobody
+/// wanted goes back.
 struct Arriving {
-    body: Incoming,
+    body: Option<Incoming>,
     busy: Arc<Busy>,
+    back: Option<oneshot::Sender<Incoming>>,
 }
 
 impl HttpBody for Arriving {
@@ -180,23 +195,40 @@ impl HttpBody for Arriving {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let poll = Pin::new(&mut self.body).poll_frame(cx);
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let poll = Pin::new(body).poll_frame(cx);
         self.busy.awaits(poll.is_pending());
         poll
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
 
 impl Drop for Arriving {
     fn drop(&mut self) {
         self.busy.awaits(false);
+        let unread = self.body.take().filter(|body| !body.is_end_stream());
+        if let (Some(body), Some(back)) = (unread, self.back.take()) {
+            // Its connection may have ended.
+            let _ = back.send(body);
+        }
+    }
+}
+
+/// Reads a body to its end, unless it is long.
+async fn drain(mut body: Incoming) {
+    let mut left = LEFTOVER;
+    while body.size_hint().lower() <= left {
+        let Some(Ok(frame)) = body.frame().await else { return };
+        let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+        let Some(rest) = left.checked_sub(bytes) else { return };
+        left = rest;
     }
 }
 

@@ -45,6 +45,9 @@ pub struct Limits {
     pub idle: Duration,
     /// How long a client may take nothing of an answer, or send nothing of a body.
     pub write: Duration,
+    /// How long an answer waits for the rest of a small body that its route did not want, so that
+    /// an HTTP/1 client which still sends it can read the answer and ask again.
+    pub leftover: Duration,
 }
 
 impl Default for Limits {
@@ -57,6 +60,7 @@ impl Default for Limits {
             header: Duration::from_secs(15),
             idle: Duration::from_secs(120),
             write: Duration::from_secs(60),
+            leftover: Duration::from_secs(2),
         }
     }
 }
