@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::db::{Catalog, Tx};
+use crate::events::{self, NewEvent, Severity};
 use crate::list::Scope;
 use crate::sql::Sql;
 use crate::value::{Record, Row};
@@ -256,15 +257,46 @@ async fn put_one(tx: &mut Tx, image: &Image) -> Result<()> {
     tx.execute(sql.bind(image.job_id).bind(image.search())).await.map(|_| ())
 }
 
-/// Removes rows.
+/// Why rows are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// The images were forgotten.
+    Forgotten,
+    /// Their roots are no longer in the pool.
+    Gone,
+}
+
+/// Removes rows, those that are there; each with an event.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn remove(catalog: &Catalog, ids: &[i64]) -> Result<()> {
+pub async fn remove(catalog: &Catalog, ids: &[i64], why: Removed) -> Result<()> {
+    let (kind, what) = match why {
+        Removed::Forgotten => ("image.forgotten", "was forgotten"),
+        Removed::Gone => ("image.gone", "is no longer in its pool"),
+    };
     for batch in ids.chunks(BATCH) {
-        let mut sql = Sql::new("DELETE FROM images WHERE id IN ");
+        let mut tx = catalog.begin().await?;
+        let mut sql = Sql::new("FROM images WHERE id IN ");
         sql.push_set(batch.iter().copied());
-        catalog.execute(sql).await?;
+        for image in tx.find::<Image>(sql).await? {
+            let delete = Sql::new("DELETE FROM images WHERE id = ?").bind(image.id);
+            // Another node may have been there first.
+            if tx.execute(delete).await? == 0 {
+                continue;
+            }
+            let (name, root) = (&image.name, &image.root);
+            let event = NewEvent {
+                severity: Severity::Info,
+                kind,
+                organisation_id: image.organisation_id,
+                object: name.clone(),
+                job_id: None,
+                message: format!("the image {root} of {name} {what}"),
+            };
+            events::write(&mut tx, event).await?;
+        }
+        tx.commit().await?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use strongroom_archive::image::{self, Image};
 use strongroom_archive::show;
-use strongroom_catalog::events::{self, NewEvent, Severity};
+use strongroom_catalog::images::Removed;
 use strongroom_catalog::list::{Count, List, Page, Scope};
 use strongroom_catalog::{images, pools};
 use strongroom_engine::clock::PoolTime;
@@ -257,21 +257,7 @@ impl Storage {
         })
         .await?;
         let gone: Vec<i64> = rows.iter().map(|row| row.id).collect();
-        images::remove(&self.inner.catalog, &gone).await?;
-        let mut tx = self.inner.catalog.begin().await?;
-        for row in &rows {
-            let (name, root) = (&row.name, &row.root);
-            let event = NewEvent {
-                severity: Severity::Info,
-                kind: "image.forgotten",
-                organisation_id: row.organisation_id,
-                object: name.clone(),
-                job_id: None,
-                message: format!("the image {root} of {name} was forgotten"),
-            };
-            events::write(&mut tx, event).await?;
-        }
-        tx.commit().await?;
+        images::remove(&self.inner.catalog, &gone, Removed::Forgotten).await?;
         Ok(rows)
     }
 }

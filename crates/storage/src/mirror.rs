@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use strongroom_archive::image::{Image, ImageKind};
 use strongroom_archive::show;
-use strongroom_catalog::images::{self, Known};
+use strongroom_catalog::images::{self, Known, Removed};
 use strongroom_catalog::pools;
 use strongroom_engine::clock::PoolTime;
 use strongroom_engine::id::RootId;
@@ -98,7 +98,7 @@ impl Storage {
         let rows = images::known(catalog, known.id).await?;
         let (of, from) = (known.clone(), Arc::clone(pool));
         let (fresh, gone, done) = self.blocking(move || Ok(compare(&of, &from, rows))).await?;
-        images::remove(catalog, &gone).await?;
+        images::remove(catalog, &gone, Removed::Gone).await?;
         images::put(catalog, &fresh).await?;
         for image in fresh {
             let root = RootId::parse(&image.root);
@@ -112,7 +112,7 @@ impl Storage {
     /// Removes the row of a root that is gone, if there is one.
     pub(crate) async fn unlist(&self, pool: i64, root: &str) -> Result<()> {
         match images::of_root(&self.inner.catalog, pool, root).await {
-            Ok(image) => Ok(images::remove(&self.inner.catalog, &[image.id]).await?),
+            Ok(image) => Ok(images::remove(&self.inner.catalog, &[image.id], Removed::Gone).await?),
             Err(strongroom_catalog::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
