@@ -54,7 +54,7 @@ async fn appliance(dir: &std::path::Path) -> (App, String) {
     let catalog = Catalog::open(&Address::Sqlite(dir.join("catalogue.db"))).await.unwrap();
     let identity = Identity::open(catalog.clone(), ApplianceKey::from_bytes(&[7; 32])).await;
     let identity = identity.unwrap();
-    let first = identity.first_run().await.unwrap().unwrap();
+    let first = identity.first_run(None).await.unwrap().unwrap();
     let sealer = Arc::new(KeySealer(identity.clone()));
     let storage = Storage::new(catalog.clone(), sealer, "the benchmark").unwrap();
     let options = Options { sole: true, ..Options::default() };

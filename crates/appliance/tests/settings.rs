@@ -10,7 +10,7 @@ use strongroom_identity::{ApplianceKey, Identity};
 async fn node(catalog: &Catalog) -> (Identity, Settings) {
     let key = ApplianceKey::from_bytes(&[7; 32]);
     let identity = Identity::open(catalog.clone(), key).await.unwrap();
-    identity.first_run().await.unwrap();
+    identity.first_run(None).await.unwrap();
     let settings = Settings::open(identity.clone()).await.unwrap();
     (identity, settings)
 }

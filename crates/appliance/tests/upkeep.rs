@@ -16,7 +16,7 @@ async fn what_is_old_is_forgotten_as_the_settings_say() {
     testing::each(|catalog| async move {
         let key = ApplianceKey::from_bytes(&[7; 32]);
         let identity = Identity::open(catalog.clone(), key).await.unwrap();
-        identity.first_run().await.unwrap();
+        identity.first_run(None).await.unwrap();
         let by = identity.appliance().await.unwrap();
         let settings = Settings::open(identity.clone()).await.unwrap();
         let now = Timestamp::now();

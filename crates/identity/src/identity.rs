@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use data_encoding::HEXLOWER;
-use strongroom_catalog::identity::{Grant, NewUser, Organisation, Role, User};
+use strongroom_catalog::identity::{Grant, NewUser, Organisation, Role, User, UserSecrets};
 use strongroom_catalog::settings::Setting;
 use strongroom_catalog::{Catalog, Tx};
 
@@ -27,6 +27,8 @@ use crate::{Error, Result, passphrase};
 const ADMIN: &str = "admin";
 /// The setting that tells whether the key is the catalogue's.
 const KEY_CHECK: &str = "appliance.key_check";
+/// The setting with the mark of who made the first run.
+const FIRST_RUN: &str = "appliance.first_run";
 /// The name of the topmost organisation.
 const ROOT: &str = "root";
 
@@ -90,15 +92,20 @@ impl Identity {
 
     /// Makes what must be there: the topmost organisation, the built-in roles as this version has
     /// them, and, in a catalogue without organisations, the user `admin`, whose passphrase it gives
-    /// this once. To be called at every start; nodes that start at once make it once.
+    /// this once. To be called at every start; nodes that start at once make it once. Who may be cut
+    /// off before the passphrase was shown gives a mark of its own, and gets another passphrase when
+    /// it asks again with that mark.
     ///
     /// # Errors
     /// [`Error::OtherKey`]; those of the catalogue; [`Error::Random`].
-    pub async fn first_run(&self) -> Result<Option<FirstRun>> {
+    pub async fn first_run(&self, mark: Option<&str>) -> Result<Option<FirstRun>> {
         let catalog = &self.inner.catalog;
+        let mark = mark.map(|mark| format!("\"{mark}\""));
         let fresh = catalog.find_one::<Organisation>(Organisation::root()).await?.is_none();
+        let known = catalog.find_one::<Setting>(Setting::by_name(FIRST_RUN)).await?;
+        let cut_off = mark.is_some() && known.map(|known| known.value) == mark;
         // Not while others wait for the transaction.
-        let made = match fresh {
+        let made = match fresh || cut_off {
             true => {
                 let passphrase = passphrase()?;
                 let hash = self.inner.passwords.hash(passphrase.clone()).await?;
@@ -110,14 +117,26 @@ impl Identity {
         let mut change = self.change(Who::appliance()).await?;
         let outdated = self.write_roles(change.tx()).await?;
         let root = change.tx().find_one::<Organisation>(Organisation::root()).await?;
-        let (None, Some((passphrase, hash))) = (root, made) else {
-            if outdated {
-                change.commit(Deed::new("roles.builtin", "built-in roles")).await?;
+        let (root, (passphrase, hash)) = match (root, made) {
+            (None, Some(made)) => (None, made),
+            (Some(root), Some(made)) if cut_off => (Some(root), made),
+            _ => {
+                if outdated {
+                    change.commit(Deed::new("roles.builtin", "built-in roles")).await?;
+                }
+                return Ok(None);
             }
-            return Ok(None);
         };
         let now = self.inner.clock.now();
         let tx = change.tx();
+        if let Some(root) = root {
+            let admin = tx.find_one::<User>(User::by_name(ADMIN)).await?;
+            let admin = admin.ok_or(Error::NotFound { what: "user" })?;
+            UserSecrets::set_password(tx, admin.id, &hash, false).await?;
+            let deed = Deed::new("appliance.first_run", "again: it had been cut off");
+            change.commit(deed.within(root.id)).await?;
+            return Ok(Some(FirstRun { name: ADMIN, passphrase }));
+        }
         let root =
             Organisation::insert(tx, None, ROOT, "The appliance and its owner.", now).await?;
         let admin = NewUser {
@@ -141,6 +160,9 @@ impl Identity {
         let check = self.inner.key.seal(KEY_CHECK, KEY_CHECK.as_bytes())?;
         let check = format!("\"{}\"", HEXLOWER.encode(&check));
         Setting::put(tx, KEY_CHECK, &check, now, None).await?;
+        if let Some(mark) = mark {
+            Setting::put(tx, FIRST_RUN, &mark, now, None).await?;
+        }
         change.commit(Deed::new("appliance.first_run", "").within(root)).await?;
         Ok(Some(FirstRun { name: ADMIN, passphrase }))
     }

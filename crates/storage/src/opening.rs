@@ -12,6 +12,7 @@ use strongroom_engine::disk::{Disk, FsDisk};
 use strongroom_engine::keys::Secret;
 use strongroom_engine::pool::{OpenMode, OpenOptions, Place, Pool};
 use tokio::sync::OnceCell;
+use zeroize::Zeroizing;
 
 use crate::{Error, PoolSecret, Result, Storage};
 
@@ -137,6 +138,19 @@ impl Storage {
         }
         self.mirror(known, &pool).await?;
         Ok(pool)
+    }
+
+    /// The passphrase of a pool, if it has one: for who made it and was cut off before it told.
+    ///
+    /// # Errors
+    /// [`Error::Seal`]; those of the database.
+    pub async fn passphrase(&self, known: &pools::Pool) -> Result<Option<Zeroizing<String>>> {
+        Ok(match self.secret(known).await? {
+            Some(PoolSecret::Passphrase(bytes)) => {
+                String::from_utf8(bytes.to_vec()).ok().map(Zeroizing::new)
+            }
+            _ => None,
+        })
     }
 
     /// What opens the pool.

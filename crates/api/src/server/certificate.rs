@@ -56,6 +56,12 @@ impl Certificate {
     /// # Errors
     /// [`Error::File`], [`Error::Certificate`].
     pub fn open_or_make(certificate: &Path, key: &Path, names: &[String]) -> Result<Self> {
+        // Whoever made them may have been cut off between the two.
+        for (one, other) in [(key, certificate), (certificate, key)] {
+            if one.exists() && !other.exists() && new(other).exists() {
+                rename(other)?;
+            }
+        }
         if !certificate.exists() && !key.exists() {
             make(certificate, key, names)?;
         }
@@ -147,12 +153,11 @@ fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey> {
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>> {
-    let failed = |source| Error::File { path: path.display().to_string(), source };
-    if path.metadata().map_err(failed)?.len() > MAX_FILE {
+    if path.metadata().map_err(failed(path))?.len() > MAX_FILE {
         let why = format!("it is larger than {MAX_FILE} bytes");
         return Err(Error::Certificate { path: path.display().to_string(), why });
     }
-    std::fs::read(path).map_err(failed)
+    std::fs::read(path).map_err(failed(path))
 }
 
 fn make(certificate: &Path, key: &Path, names: &[String]) -> Result<()> {
@@ -183,19 +188,32 @@ fn make(certificate: &Path, key: &Path, names: &[String]) -> Result<()> {
     let pair = KeyPair::generate().map_err(wrong)?;
     let made = params.self_signed(&pair).map_err(wrong)?;
     write(key, &pair.serialize_pem(), 0o600)?;
-    write(certificate, &made.pem(), 0o644)
+    write(certificate, &made.pem(), 0o644)?;
+    rename(key)?;
+    rename(certificate)
 }
 
-/// Either the whole file is there afterwards, or none.
-fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
-    let failed = |source| Error::File { path: path.display().to_string(), source };
+/// Where a file is until it is whole.
+fn new(path: &Path) -> PathBuf {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
+    new.into()
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
+    |source| Error::File { path: path.display().to_string(), source }
+}
+
+/// Writes what a file will be; it is one with [`rename`].
+fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
     let mut options = std::fs::OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(mode).open(&new);
-    let mut file = file.map_err(failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-    std::fs::rename(&new, path).map_err(failed)
+    let file = options.write(true).create(true).truncate(true).mode(mode).open(new(path));
+    let mut file = file.map_err(failed(path))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed(path))
+}
+
+fn rename(path: &Path) -> Result<()> {
+    std::fs::rename(new(path), path).map_err(failed(path))
 }
 
 #[cfg(test)]
@@ -218,6 +236,21 @@ mod tests {
         make(&cert, &key, &["backup.example".into()]).unwrap();
         first.reload().unwrap();
         assert_ne!(first.fingerprint(), before);
+    }
+
+    #[test]
+    fn what_was_cut_off_between_the_two_is_completed() {
+        for late in ["cert.pem", "key.pem"] {
+            let dir = tempfile::tempdir().unwrap();
+            let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+            let made = Certificate::open_or_make(&cert, &key, &[]).unwrap().fingerprint();
+            let late = dir.path().join(late);
+            std::fs::rename(&late, new(&late)).unwrap();
+            let found = Certificate::open_or_make(&cert, &key, &[]).unwrap();
+            assert_eq!(found.fingerprint(), made);
+            std::fs::remove_file(&late).unwrap();
+            Certificate::open_or_make(&cert, &key, &[]).unwrap_err();
+        }
     }
 
     #[test]

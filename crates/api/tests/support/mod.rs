@@ -72,7 +72,7 @@ impl Appliance {
         let catalog = fresh.open().await;
         let key = ApplianceKey::from_bytes(&[7; 32]);
         let identity = Identity::open(catalog.clone(), key).await.unwrap();
-        let first = identity.first_run().await.unwrap().unwrap();
+        let first = identity.first_run(None).await.unwrap().unwrap();
         let sealer = Arc::new(KeySealer(identity.clone()));
         let storage = Storage::new(catalog.clone(), sealer, "a test").unwrap();
         let protect = Protect::start(storage, Options::default()).await.unwrap();

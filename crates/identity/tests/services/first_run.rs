@@ -15,12 +15,30 @@ async fn the_first_run_makes_an_administrator_once() {
         assert_eq!(world.passphrase.expose().split('-').count(), 4);
         assert!(world.admin.is_administrator());
         assert_eq!(world.admin.rights_in(world.root), RightSet::ALL);
-        assert!(world.identity.first_run().await.unwrap().is_none());
-        assert!(world.another_node().await.first_run().await.unwrap().is_none());
+        assert!(world.identity.first_run(None).await.unwrap().is_none());
+        assert!(world.another_node().await.first_run(None).await.unwrap().is_none());
         let users = world.catalog.find::<User>(Sql::new("FROM users")).await.unwrap();
         assert_eq!(users.len(), 1);
         assert!(world.log_in("ADMIN", world.passphrase.expose()).await.is_ok());
         assert!(world.identity.verify_audit().await.unwrap().is_good());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_was_cut_off_before_it_told_the_passphrase_gets_another() {
+    testing::each(|catalog| async move {
+        let identity = Identity::open(catalog, key()).await.unwrap();
+        let first = identity.first_run(Some("mine")).await.unwrap().unwrap();
+        for other in [None, Some(""), Some("another")] {
+            assert!(identity.first_run(other).await.unwrap().is_none());
+        }
+        let again = identity.first_run(Some("mine")).await.unwrap().unwrap();
+        let old = password(first.name, first.passphrase.expose());
+        assert!(identity.authenticate(old, &origin()).await.is_err());
+        let new = password(again.name, again.passphrase.expose());
+        assert!(identity.authenticate(new, &origin()).await.unwrap().is_administrator());
+        assert!(identity.verify_audit().await.unwrap().is_good());
     })
     .await;
 }
@@ -37,7 +55,7 @@ async fn nodes_that_start_at_once_make_one_administrator() {
             .iter()
             .map(|node| {
                 let node = node.clone();
-                tokio::spawn(async move { node.first_run().await.unwrap() })
+                tokio::spawn(async move { node.first_run(None).await.unwrap() })
             })
             .collect();
         let mut made = Vec::new();
@@ -60,7 +78,7 @@ async fn built_in_roles_are_what_this_version_says() {
         let world = World::new(catalog).await;
         let sql = Sql::new("UPDATE roles SET rights = 'pool.view' WHERE name = 'operator'");
         world.catalog.execute(sql).await.unwrap();
-        assert!(world.identity.first_run().await.unwrap().is_none());
+        assert!(world.identity.first_run(None).await.unwrap().is_none());
         for builtin in ROLES {
             let role = world.catalog.find_one::<Role>(Role::by_name(builtin.name)).await.unwrap();
             let role = role.unwrap();
@@ -98,7 +116,7 @@ async fn a_catalogue_is_refused_with_another_key() {
         let world = World::new(catalog).await;
         let other = ApplianceKey::from_bytes(&[43; 32]);
         let other = Identity::open(world.catalog.clone(), other).await.unwrap();
-        assert!(matches!(other.first_run().await, Err(Error::OtherKey)));
+        assert!(matches!(other.first_run(None).await, Err(Error::OtherKey)));
         assert!(world.identity.verify_audit().await.unwrap().is_good());
     })
     .await;

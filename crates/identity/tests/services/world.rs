@@ -34,7 +34,7 @@ impl World {
     pub(crate) async fn new(catalog: Catalog) -> Self {
         let clock = Clock::standing("2026-05-04T10:00:00Z".parse().unwrap());
         let identity = Identity::open_at(catalog.clone(), key(), clock.clone()).await.unwrap();
-        let first = identity.first_run().await.unwrap().unwrap();
+        let first = identity.first_run(None).await.unwrap().unwrap();
         let passphrase = first.passphrase;
         let credential = password(first.name, passphrase.expose());
         let admin = identity.authenticate(credential, &origin()).await.unwrap();

@@ -2,6 +2,7 @@
 
 mod chores;
 mod config;
+mod first;
 mod follow;
 mod lock;
 mod notify;
@@ -95,6 +96,7 @@ async fn serve(context: &Context, args: &Args) -> Result<Done> {
     let mut hup = signal(SignalKind::hangup())?;
     let mut running = start::start(args).await?;
     running.tell(context)?;
+    running.end_of_first_start()?;
     // Commands of the same user find it then; that they can't ends nothing.
     if let Err(error) = known::note(running.data()) {
         tracing::warn!("commands must be told --appliance: {error:#}");

@@ -13,6 +13,7 @@ use strongroom_api::server::{Certificate, Limits, Server, bind_control, listen};
 use strongroom_api::{App, Https, KeySealer, PAGE};
 use strongroom_appliance::{Settings, Upkeep};
 use strongroom_catalog::{Address, Catalog, Engine};
+use strongroom_engine::id::RootId;
 use strongroom_identity::{ApplianceKey, FirstRun, Identity};
 use strongroom_protect::{Options, Protect};
 use strongroom_storage::{NewPool, Storage};
@@ -21,6 +22,7 @@ use tokio::task::JoinHandle;
 use super::Args;
 use super::chores::chores;
 use super::config::{Config, NAME};
+use super::first::FirstStart;
 use super::follow::{follow, limits};
 use super::lock::Lock;
 use super::secrets::SecretsFile;
@@ -38,6 +40,8 @@ pub(super) struct Running {
     certificate: Arc<Certificate>,
     addresses: Vec<SocketAddr>,
     first: Option<FirstRun>,
+    /// Until it was told.
+    mark: Option<FirstStart>,
     /// The passphrase of a pool that was made.
     passphrase: Option<String>,
     /// The configuration that is in force.
@@ -81,7 +85,8 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
         None => None,
     };
     let mut secrets = args.secrets_file.as_deref().map(SecretsFile::open).transpose()?;
-    let mut first = identity.first_run().await?;
+    let mark = FirstStart::begin(&data)?;
+    let mut first = identity.first_run(Some(mark.mark())).await?;
     let fresh = first.is_some();
     if let Some(file) = &mut secrets
         && let Some(first) = first.take()
@@ -93,7 +98,7 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     let sealer = Arc::new(KeySealer(identity.clone()));
     let storage = Storage::new(catalog.clone(), sealer, holder)?;
     let mut passphrase = match fresh {
-        true => main_pool(&storage, &identity, &data).await?,
+        true => main_pool(&storage, &identity, &data, mark.was_cut_off()).await?,
         false => None,
     };
     if let Some(mut file) = secrets {
@@ -148,6 +153,7 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
         certificate,
         addresses,
         first,
+        mark: Some(mark),
         passphrase,
         config: configured,
         tasks,
@@ -166,12 +172,36 @@ fn directory(path: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Makes the first pool.
-async fn main_pool(storage: &Storage, identity: &Identity, data: &Path) -> Result<Option<String>> {
-    let owner = identity.root().await?.id;
-    let made = storage.create_pool(NewPool::new(POOL, owner, data.join("pools").join(POOL))).await;
-    let made = made.with_context(|| format!("making the pool {POOL}"))?;
-    Ok(made.passphrase.map(|text| text.to_string()))
+/// Makes the first pool, or the rest of it when the start before was cut off; its passphrase.
+async fn main_pool(
+    storage: &Storage,
+    identity: &Identity,
+    data: &Path,
+    cut_off: bool,
+) -> Result<Option<String>> {
+    let path = data.join("pools").join(POOL);
+    let known = match storage.pool_named(POOL).await {
+        Ok(pool) => Some(pool),
+        Err(strongroom_storage::Error::Catalog(strongroom_catalog::Error::NotFound { .. })) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let passphrase = match known {
+        Some(pool) if Path::new(&pool.path) == path => storage.passphrase(&pool).await?,
+        Some(_) => None,
+        None => {
+            if cut_off && path.exists() {
+                // Nobody was told what opens it, so nothing is in it.
+                let aside = path.with_extension(RootId::random().to_string());
+                fs::rename(&path, &aside)
+                    .with_context(|| format!("moving {} aside", path.display()))?;
+                tracing::warn!("a pool that was left half made is now {}", aside.display());
+            }
+            let owner = identity.root().await?.id;
+            let made = storage.create_pool(NewPool::new(POOL, owner, path)).await;
+            made.with_context(|| format!("making the pool {POOL}"))?.passphrase
+        }
+    };
+    Ok(passphrase.map(|text| text.to_string()))
 }
 
 impl Running {
@@ -228,6 +258,11 @@ impl Running {
             writeln!(out, "Only this opens the pool when this data directory is lost.")?;
         }
         Ok(out.flush()?)
+    }
+
+    /// What is said only once was said.
+    pub(super) fn end_of_first_start(&mut self) -> Result<()> {
+        self.mark.take().map_or(Ok(()), FirstStart::end)
     }
 
     /// Reads the configuration and the certificate again.

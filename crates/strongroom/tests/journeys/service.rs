@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::served::{Served, of_user};
+use crate::support::served::{Served, ask, of_user};
 
 /// The watchdog's patience.
 const PATIENCE: Duration = Duration::from_millis(600);
@@ -164,4 +164,54 @@ fn a_first_run_that_can_not_listen_makes_no_secrets() {
     let served = Served::start(&data);
     assert!(served.told["passphrase"].is_string());
     served.stop();
+}
+
+/// What is there once a first start has come so far, in order.
+const STEPS: [&str; 6] =
+    ["serve.lock", "catalogue.db", "appliance.key", "first-start", "pools/main", "tls/key.pem"];
+
+#[test]
+fn a_first_start_that_is_killed_is_made_good_by_the_next() {
+    for step in STEPS {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let mut command = of_user(&data);
+        command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut up = command.spawn().unwrap();
+        let end = Instant::now() + DEADLINE;
+        while !data.join(step).exists() {
+            assert!(Instant::now() < end && up.try_wait().unwrap().is_none(), "{step}");
+            std::thread::yield_now();
+        }
+        up.kill().unwrap();
+        up.wait().unwrap();
+
+        // Both are told, unless the first one came to its end after all; and they open.
+        let all_told = !data.join("first-start").exists() && data.join("pools/main").exists();
+        let served = Served::start(&data);
+        let shown = |name: &str| served.told[name].as_str().map(str::to_owned);
+        let (passphrase, pool) = (shown("passphrase"), shown("pool_passphrase"));
+        assert_eq!((passphrase.is_some(), pool.is_some()), (!all_told, !all_told), "{step}");
+        let (code, pools) = ask(&data, "GET", "/v1/pools", None);
+        assert_eq!((code, &pools["items"][0]["name"]), (200, &"main".into()), "{step}: {pools}");
+        std::fs::write(dir.path().join("file"), step).unwrap();
+        let backup = of_user(&data).args(["--quiet", "backup", "file"]).status().unwrap();
+        assert!(backup.success(), "{step}");
+        assert!(!data.join("first-start").exists(), "{step}");
+        if let (Some(passphrase), Some(pool)) = (passphrase, pool) {
+            std::fs::write(dir.path().join("pw"), passphrase).unwrap();
+            let url = served.told["urls"][0].as_str().unwrap();
+            let fingerprint = served.told["certificate_sha256"].as_str().unwrap();
+            let login = ["login", url, "--password-file", "pw", "--fingerprint", fingerprint];
+            assert!(of_user(&data).args(login).status().unwrap().success(), "{step}");
+            served.stop();
+            std::fs::write(dir.path().join("pool-pw"), pool).unwrap();
+            let images = "images list --password-file pool-pw --pool data/pools/main";
+            let images = of_user(&data).args(images.split(' ')).status().unwrap();
+            assert!(images.success(), "{step}");
+        } else {
+            served.stop();
+        }
+    }
 }
