@@ -113,7 +113,10 @@ fn of_archive(error: &strongroom_archive::Error) -> Option<Code> {
     match error {
         Error::Pool(error) => of_pool(error),
         Error::NoImage { .. } | Error::NoPath { .. } => Some(Code::NotFound),
-        Error::Ambiguous { .. } | Error::Invalid(_) | Error::Local { .. } => Some(Code::Invalid),
+        Error::Ambiguous { .. }
+        | Error::Invalid(_)
+        | Error::Local { .. }
+        | Error::Sealed { .. } => Some(Code::Invalid),
         _ => None,
     }
 }

@@ -82,6 +82,7 @@ async fn a_reader_is_for_who_opened_it_and_reads_what_it_was_shown() {
     let told = opened.json();
     assert_eq!(path, format!("{readers}/{}", told["reader"].as_str().unwrap()));
     assert_eq!(told["data_key"].as_str().unwrap().len(), 64);
+    assert_eq!(told["node_key"].as_str().unwrap().len(), 64);
 
     // The image's top, with its proof; then all that it reaches.
     let roots = appliance.call(&token, "GET", &format!("{path}/roots"), None).await;

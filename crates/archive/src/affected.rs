@@ -26,6 +26,11 @@ pub enum Loss {
         /// Why.
         why: String,
     },
+    /// Parts of an image that is sealed under a client's own key.
+    Sealed {
+        /// What is known.
+        why: String,
+    },
     /// The table of the names of owners; numbers are kept.
     Names,
     /// Parts of a file, a block image or a stream: bytes, by ascending offset. One with very many
@@ -49,6 +54,7 @@ impl Loss {
     pub fn describe(&self) -> String {
         match self {
             Self::Image { why } => format!("the whole image: {why}"),
+            Self::Sealed { why } => why.clone(),
             Self::Names => "the names of users and groups (their numbers are kept)".into(),
             Self::Bytes(ranges) => {
                 let shown: Vec<_> =
@@ -197,6 +203,14 @@ struct Search<'s> {
 
 impl Search<'_> {
     fn image(&mut self, image: &Image, tell: Tell<'_>) -> Result<()> {
+        if let Some(sealing) = &image.meta.sealing {
+            let lost = self.below(image.node)?;
+            let why = format!(
+                "{lost} of its chunks; which files those are of is sealed under the client's key {}",
+                sealing.key
+            );
+            return if lost == 0 { Ok(()) } else { tell(b"", Loss::Sealed { why }) };
+        }
         let top = match image.top(self.source) {
             Ok(top) => top,
             Err(error) if error.ends_all() => return Err(error),
@@ -217,6 +231,27 @@ impl Search<'_> {
             Body::Dir { node, .. } => self.tree(node, path, tell),
             _ => Ok(()),
         }
+    }
+
+    /// How many chunks of a sealed image are lost: all that its nodes refer to, as far as those can
+    /// be read, each once.
+    fn below(&mut self, top: ChunkId) -> Result<u64> {
+        let mut lost = HashSet::new();
+        let mut seen = HashSet::from([top]);
+        let mut stack = vec![top];
+        while let Some(id) = stack.pop() {
+            match self.source.node(&id) {
+                Ok(node) => {
+                    lost.extend(node.data.into_iter().filter(|id| self.lost.contains(id)));
+                    stack.extend(node.nodes.into_iter().filter(|child| seen.insert(*child)));
+                }
+                Err(error) => {
+                    passing(error)?;
+                    lost.insert(id);
+                }
+            }
+        }
+        Ok(lost.len() as u64)
     }
 
     fn tree(&mut self, node: ChunkId, path: Vec<u8>, tell: Tell<'_>) -> Result<()> {

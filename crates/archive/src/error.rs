@@ -2,6 +2,10 @@
 
 use std::io;
 
+use strongroom_engine::id::RootId;
+
+use crate::sealed::KeyId;
+
 /// The result of an archive call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -40,6 +44,14 @@ pub enum Error {
     NoPath {
         /// Which, as text.
         path: String,
+    },
+    /// The image is sealed under a client's own key, which is not at hand.
+    #[error("image {image} is sealed under the client's key {key}: give it with --client-key-file")]
+    Sealed {
+        /// Which image.
+        image: RootId,
+        /// Which key.
+        key: KeyId,
     },
     /// The request contradicts itself or what the image holds.
     #[error("{0}")]

@@ -8,12 +8,14 @@
 //! |---|---|---|
 //! | version | 1 byte | 1 |
 //! | kind | 1 byte | 0 files, 1 block image, 2 stream |
-//! | flags | 1 byte | bit 0: complete (nothing failed to be read) |
+//! | flags | 1 byte | bit 0: complete (nothing failed to be read); bit 1: sealed under a client's own key ([`crate::sealed`]) |
 //! | host, user, program | byte strings | who made it, with which version; UTF-8 |
 //! | paths, tags, excludes | each: varint count, byte strings | what was asked for |
 //! | started, ended | signed varints | the client's wall clock, ns since the epoch; for show alone |
 //! | parent | varint, then bytes | 0, or 1 and the 16 bytes of the root it was compared with |
 //! | stats | varint count, varints | files, directories, other entries, bytes, new bytes, stored bytes, reused files, troubles; later versions append |
+//! | key | 8 bytes | only when sealed: which key |
+//! | hidden | byte string | only when sealed: paths and excludes, whose lists above are empty |
 //!
 //! # Format of the top node
 //! | field | type | meaning |
@@ -35,6 +37,7 @@ use strongroom_engine::state::Root;
 
 use crate::entry::{Body, Entry, EntryReader, EntryWriter};
 use crate::names::Names;
+use crate::sealed::{self, KeyId};
 use crate::store::Source;
 use crate::tree::Dir;
 use crate::{Error, Result, show};
@@ -119,6 +122,17 @@ pub struct ImageMeta {
     pub parent: Option<RootId>,
     /// What it took.
     pub stats: Stats,
+    /// When the image is sealed under a client's own key.
+    pub sealing: Option<Sealing>,
+}
+
+/// What is known of an image that is sealed under a client's own key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealing {
+    /// Which key.
+    pub key: KeyId,
+    /// The record's paths and excludes, sealed; empty once they were opened.
+    pub hidden: Vec<u8>,
 }
 
 impl ImageMeta {
@@ -131,7 +145,7 @@ impl ImageMeta {
             ImageKind::Block => 1,
             ImageKind::Stream => 2,
         });
-        w.byte(self.complete.into());
+        w.byte(u8::from(self.complete) | u8::from(self.sealing.is_some()) << 1);
         for text in [&self.host, &self.user, &self.program] {
             w.bytes(text.as_bytes());
         }
@@ -154,6 +168,10 @@ impl ImageMeta {
         for field in fields {
             w.uint(*field);
         }
+        if let Some(sealing) = &self.sealing {
+            w.raw(&sealing.key.0);
+            w.bytes(&sealing.hidden);
+        }
         w.finish()
     }
 
@@ -172,7 +190,7 @@ impl ImageMeta {
             2 => ImageKind::Stream,
             _ => return Err(DecodeError::Unknown("the kind of an image")),
         };
-        let complete = r.byte()? & 1 == 1;
+        let flags = r.byte()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (host, user, program) = (text(r.bytes()?), text(r.bytes()?), text(r.bytes()?));
         let mut list = || -> Result<Vec<Vec<u8>>, DecodeError> {
@@ -189,12 +207,22 @@ impl ImageMeta {
         };
         let mut stats = Stats::default();
         let count = r.count(1)?;
-        for field in stats.fields().into_iter().take(count) {
-            *field = r.uint()?;
+        for (place, field) in stats.fields().into_iter().enumerate() {
+            if place < count {
+                *field = r.uint()?;
+            }
         }
+        for _ in stats.fields().len()..count {
+            // What a later version appended.
+            r.uint()?;
+        }
+        let sealing = match flags & 2 {
+            0 => None,
+            _ => Some(Sealing { key: KeyId(r.array()?), hidden: r.bytes()?.to_vec() }),
+        };
         Ok(Self {
             kind,
-            complete,
+            complete: flags & 1 == 1,
             host,
             user,
             program,
@@ -205,6 +233,7 @@ impl ImageMeta {
             ended,
             parent,
             stats,
+            sealing,
         })
     }
 }
@@ -313,9 +342,12 @@ impl Image {
     /// Its top.
     ///
     /// # Errors
-    /// Those of the pool.
+    /// [`Error::Sealed`]; those of the pool.
     pub fn top(&self, source: &(impl Nodes + ?Sized)) -> Result<Top> {
         let node = source.node(&self.node)?;
+        if let Some(sealing) = self.meta.sealing.as_ref().filter(|_| sealed::is_sealed(&node)) {
+            return Err(Error::Sealed { image: self.id, key: sealing.key });
+        }
         Ok(Top::decode(&node).map_err(strongroom_engine::Error::decoding("the top of an image"))?)
     }
 
@@ -479,6 +511,7 @@ mod tests {
             ended: 7,
             parent: Some(RootId([3; 16])),
             stats: Stats { files: 1, troubles: 9, ..Stats::default() },
+            sealing: None,
         }
     }
 
@@ -496,6 +529,9 @@ mod tests {
     #[test]
     fn the_meta_record_survives_its_bytes() {
         assert_eq!(ImageMeta::decode(&meta().encode()), Ok(meta()));
+        let sealing = Some(Sealing { key: KeyId([9; 8]), hidden: b"sealed".to_vec() });
+        let sealed = ImageMeta { sealing, complete: false, ..meta() };
+        assert_eq!(ImageMeta::decode(&sealed.encode()), Ok(sealed));
     }
 
     #[test]

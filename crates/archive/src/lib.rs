@@ -21,6 +21,7 @@ pub mod restore;
 pub mod retention;
 pub mod rules;
 mod scan;
+pub mod sealed;
 pub mod store;
 pub mod tree;
 #[cfg(test)]

@@ -52,6 +52,14 @@ impl Memory {
         self.chunks.lock().unwrap().len()
     }
 
+    /// Whether a chunk, a node or a root's record has these bytes in it.
+    pub(crate) fn holds(&self, what: &[u8]) -> bool {
+        let has = |bytes: &Vec<u8>| bytes.windows(what.len()).any(|window| window == what);
+        self.chunks.lock().unwrap().values().any(has)
+            || self.nodes.lock().unwrap().values().any(has)
+            || self.roots.lock().unwrap().iter().any(|root| has(&root.meta))
+    }
+
     pub(crate) fn lose_node(&self, id: &ChunkId) {
         self.nodes.lock().unwrap().remove(id);
     }
@@ -91,8 +99,8 @@ impl Source for Memory {
         PoolTime(self.roots.lock().unwrap().len() as i64)
     }
 
-    fn id_of(&self, data: &[u8]) -> ChunkId {
-        id_of(data, 2)
+    fn is(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
+        Ok(id_of(data, 2) == *id)
     }
 
     fn chunk(&self, id: &ChunkId, out: &mut Vec<u8>) -> Result<()> {

@@ -263,6 +263,7 @@ mod tests {
                 ended: 0,
                 parent: None,
                 stats: Stats::default(),
+                sealing: None,
             },
         }
     }

@@ -31,8 +31,8 @@ pub trait Source: Nodes {
     fn threads(&self) -> usize;
     /// The pool's own clock.
     fn now(&self) -> PoolTime;
-    /// The id that data of these bytes has.
-    fn id_of(&self, data: &[u8]) -> ChunkId;
+    /// Whether these bytes are those of that data chunk.
+    fn is(&self, id: &ChunkId, data: &[u8]) -> Result<bool>;
     /// Appends the bytes of one data chunk to `out`.
     fn chunk(&self, id: &ChunkId, out: &mut Vec<u8>) -> Result<()>;
     /// Reads many data chunks in the pool's order: `sink` takes each that can be read, once, from
@@ -79,8 +79,8 @@ impl Source for Pool {
         Pool::now(self)
     }
 
-    fn id_of(&self, data: &[u8]) -> ChunkId {
-        Pool::id_of(self, ChunkKind::Data, data)
+    fn is(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
+        Ok(Pool::id_of(self, ChunkKind::Data, data) == *id)
     }
 
     fn chunk(&self, id: &ChunkId, out: &mut Vec<u8>) -> Result<()> {

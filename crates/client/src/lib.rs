@@ -17,6 +17,9 @@ pub mod source;
 mod trust;
 pub mod types;
 
+use strongroom_engine::seal::ChunkHasher;
+use zeroize::Zeroizing;
+
 pub use call::Call;
 pub use client::{Client, Events};
 pub use error::{Error, Problem, Result};
@@ -24,3 +27,12 @@ pub use http::Method;
 pub use logins::{Login, Logins};
 pub use place::{Address, Place, Token};
 pub use trust::{Fingerprint, Trust};
+
+/// What makes the ids of a pool's chunks, of the keys that an appliance tells as hexadecimal digits.
+fn id_keys(data: &str, node: &str) -> Option<ChunkHasher> {
+    let key = |text: &str| {
+        let bytes = Zeroizing::new(data_encoding::HEXLOWER.decode(text.as_bytes()).ok()?);
+        <[u8; 32]>::try_from(&bytes[..]).ok()
+    };
+    Some(ChunkHasher::of_keys([key(data)?, key(node)?]))
+}

@@ -29,6 +29,19 @@
 //! Journal records, keyrings and wrapped keys are few and small: `12-byte random nonce ‖ ciphertext
 //! ‖ 16-byte tag` under a key used for nothing else. 2^32 records may be sealed under one key.
 //!
+//! # Sealed alike
+//!
+//! What a client seals under a key of its own, so that the pool can't read it and yet finds again
+//! what it has (deterministic, after RFC 5297): the same bytes in the same place are sealed alike.
+//!
+//! ```text
+//! siv    = the first 24 bytes of BLAKE3-keyed(mac key, length of aad as 64-bit big-endian ‖ aad ‖ bytes)
+//! sealed = siv ‖ AES-256-GCM(BLAKE3-keyed(cipher key, siv), nonce 0, aad, bytes) ‖ 16-byte tag
+//! ```
+//!
+//! The mac key and the cipher key are `BLAKE3-derive-key(context, key)` with the contexts
+//! `strongroom v1 mac of what is sealed alike` and `strongroom v1 cipher of what is sealed alike`.
+//!
 //! # Chunk ids
 //!
 //! `id = BLAKE3-keyed(key of the kind, bytes)`, where the key of a kind is
@@ -51,6 +64,11 @@ pub const TAG_LEN: usize = 16;
 
 /// HKDF's info for pack keys; see the module's text.
 const PACK_INFO: &[u8] = b"strongroom v1 pack key AES-256-GCM";
+/// What [`AlikeSealer`] puts in front, in bytes.
+pub const SIV_LEN: usize = 24;
+/// BLAKE3's contexts for the keys of [`AlikeSealer`].
+const ALIKE_MAC_CONTEXT: &str = "strongroom v1 mac of what is sealed alike";
+const ALIKE_CIPHER_CONTEXT: &str = "strongroom v1 cipher of what is sealed alike";
 /// BLAKE3's context for the ids of data chunks.
 const DATA_CONTEXT: &str = "strongroom v1 chunk id of data";
 /// BLAKE3's context for the ids of node chunks.
@@ -289,6 +307,67 @@ impl fmt::Debug for RecordSealer {
     }
 }
 
+/// Seals the same bytes alike, see the module's text.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct AlikeSealer {
+    mac: [u8; KEY_LEN],
+    cipher: [u8; KEY_LEN],
+}
+
+impl AlikeSealer {
+    /// How many bytes what is sealed is longer.
+    pub const OVERHEAD: usize = SIV_LEN + TAG_LEN;
+
+    /// A sealer under a key that may be of any length, if it is random.
+    pub fn new(key: &[u8]) -> Self {
+        Self {
+            mac: blake3::derive_key(ALIKE_MAC_CONTEXT, key),
+            cipher: blake3::derive_key(ALIKE_CIPHER_CONTEXT, key),
+        }
+    }
+
+    fn cipher(&self, siv: &[u8; SIV_LEN]) -> LessSafeKey {
+        let key = Zeroizing::new(*blake3::keyed_hash(&self.cipher, siv).as_bytes());
+        Aead::Aes256Gcm.cipher(&key).expect("this algorithm has one")
+    }
+
+    /// Appends `bytes`, sealed, to `out`. `aad` is what they belong to.
+    pub fn seal(&self, aad: &[u8], bytes: &[u8], out: &mut Vec<u8>) {
+        let mut mac = blake3::Hasher::new_keyed(&self.mac);
+        mac.update(&(aad.len() as u64).to_be_bytes()).update(aad).update(bytes);
+        let mut siv = [0; SIV_LEN];
+        mac.finalize_xof().fill(&mut siv);
+        out.extend_from_slice(&siv);
+        let at = out.len();
+        out.extend_from_slice(bytes);
+        let tag = self
+            .cipher(&siv)
+            .seal_in_place_separate_tag(counter(0), Aad::from(aad), &mut out[at..])
+            .expect("what is sealed is far shorter than GCM's limit of 64 GiB");
+        out.extend_from_slice(tag.as_ref());
+    }
+
+    /// Replaces `out` by what was sealed.
+    ///
+    /// # Errors
+    /// [`Tampered`]; `out` is empty then.
+    pub fn open(&self, aad: &[u8], sealed: &[u8], out: &mut Vec<u8>) -> Result<(), Tampered> {
+        out.clear();
+        let (siv, content) = sealed.split_first_chunk::<SIV_LEN>().ok_or(Tampered)?;
+        out.extend_from_slice(content);
+        let opened = self.cipher(siv).open_in_place(counter(0), Aad::from(aad), out);
+        let len = opened.map(|open| open.len());
+        out.truncate(len.unwrap_or(0));
+        len.map(drop).map_err(|_| Tampered)
+    }
+}
+
+impl fmt::Debug for AlikeSealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AlikeSealer").finish_non_exhaustive()
+    }
+}
+
 /// Gives chunks their ids: see the module's text. Cheap to share and to clone.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct ChunkHasher {
@@ -325,16 +404,6 @@ impl ChunkHasher {
         };
         ChunkId(*blake3::keyed_hash(key, bytes).as_bytes())
     }
-
-    /// The key of the ids of data chunks alone, see [`data_id`].
-    pub fn data_key(&self) -> Zeroizing<[u8; KEY_LEN]> {
-        Zeroizing::new(self.data)
-    }
-}
-
-/// The id of a data chunk with these bytes in the pool with this [`ChunkHasher::data_key`].
-pub fn data_id(data_key: &[u8; KEY_LEN], bytes: &[u8]) -> ChunkId {
-    ChunkId(*blake3::keyed_hash(data_key, bytes).as_bytes())
 }
 
 impl fmt::Debug for ChunkHasher {
@@ -413,7 +482,7 @@ mod tests {
         let hasher = ChunkHasher::new(&[7; 32]);
         let id = hasher.id(ChunkKind::Data, b"x");
         assert_ne!(id, hasher.id(ChunkKind::Node, b"x"));
-        assert_eq!(id, data_id(&hasher.data_key(), b"x"));
+        assert_eq!(id, ChunkHasher::of_keys(*hasher.keys()).id(ChunkKind::Data, b"x"));
         assert_ne!(id, ChunkHasher::new(&[8; 32]).id(ChunkKind::Data, b"x"));
     }
 
@@ -440,8 +509,10 @@ mod tests {
 
     #[test]
     fn nothing_secret_is_shown() {
-        let text = format!("{:?} {:?}", ChunkHasher::new(&[7; 32]), sealer());
-        assert_eq!(text, "ChunkHasher { .. } PackSealer { sealed: true, .. }");
+        let alike = AlikeSealer::new(&[7; 32]);
+        let text = format!("{:?} {:?} {alike:?}", ChunkHasher::new(&[7; 32]), sealer());
+        let shown = "ChunkHasher { .. } PackSealer { sealed: true, .. } AlikeSealer { .. }";
+        assert_eq!(text, shown);
     }
 
     proptest! {
@@ -481,8 +552,34 @@ mod tests {
         }
 
         #[test]
+        fn the_same_is_sealed_alike_and_opens_as_itself_only(
+            content in any::<Vec<u8>>(), at in any::<prop::sample::Index>(), bit in 0..8u32,
+        ) {
+            let sealer = AlikeSealer::new(&[6; 40]);
+            let seal = |aad: &[u8], bytes: &[u8]| {
+                let mut sealed = Vec::new();
+                sealer.seal(aad, bytes, &mut sealed);
+                sealed
+            };
+            let mut sealed = seal(b"aad", &content);
+            prop_assert_eq!(sealed.len(), content.len() + AlikeSealer::OVERHEAD);
+            prop_assert_eq!(&sealed, &seal(b"aad", &content));
+            prop_assert_ne!(&sealed[..SIV_LEN], &seal(b"aa", &content)[..SIV_LEN]);
+            let mut out = vec![1];
+            prop_assert_eq!(sealer.open(b"aad", &sealed, &mut out), Ok(()));
+            prop_assert_eq!(&out, &content);
+            prop_assert!(sealer.open(b"other", &sealed, &mut out).is_err());
+            prop_assert!(out.is_empty());
+            prop_assert!(AlikeSealer::new(&[7; 40]).open(b"aad", &sealed, &mut out).is_err());
+            let at = at.index(sealed.len());
+            sealed[at] ^= 1 << bit;
+            prop_assert!(sealer.open(b"aad", &sealed, &mut out).is_err());
+        }
+
+        #[test]
         fn noise_never_opens(mut noise in any::<Vec<u8>>()) {
             prop_assert!(RecordSealer::new(Aead::Aes256Gcm, &[5; 32]).open(b"", &noise).is_err());
+            prop_assert!(AlikeSealer::new(&[5; 32]).open(b"", &noise, &mut Vec::new()).is_err());
             prop_assert!(sealer().open_in_place(0, b"", &mut noise).is_err());
         }
     }

@@ -71,7 +71,7 @@ impl From<strongroom_storage::Error> for Failure {
         let lasting = match &error {
             Storage::Invalid(_) | Storage::Gone { .. } | Storage::Ambiguous { .. } => true,
             Storage::Archive(Archive::Invalid(_) | Archive::NoPath { .. }) => true,
-            Storage::Archive(Archive::NoImage { .. }) => true,
+            Storage::Archive(Archive::NoImage { .. } | Archive::Sealed { .. }) => true,
             Storage::Catalog(strongroom_catalog::Error::NotFound { .. }) => true,
             Storage::Catalog(strongroom_catalog::Error::Exists { .. }) => true,
             _ => matches!(

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
+use strongroom_archive::sealed::{ClientKey, SealedSource};
 use strongroom_archive::store::Source;
 use strongroom_client::source::RemoteSource;
 use strongroom_engine::clock::SystemClock;
@@ -52,7 +53,7 @@ impl PoolArgs {
     }
 
     /// Opens the pool for reading, wherever it is.
-    pub(crate) fn read(&self, context: &Context) -> Result<Readable> {
+    fn read(&self, context: &Context) -> Result<Readable> {
         match self.at_appliance() {
             None => self.open(context, OpenMode::Read).map(Readable::Own),
             Some(name) => {
@@ -112,11 +113,60 @@ impl PoolArgs {
     }
 }
 
+/// Which pool, what opens it, and the key under which its images are sealed.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SealedPoolArgs {
+    #[command(flatten)]
+    pool: PoolArgs,
+    /// Images are sealed under your own key, this file of at least 32 random bytes: only who has it
+    /// can read them. Without it they are lost
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "STRONGROOM_CLIENT_KEY_FILE",
+        hide_env_values = true,
+        help_heading = "Your own key"
+    )]
+    client_key_file: Option<PathBuf>,
+}
+
+impl Deref for SealedPoolArgs {
+    type Target = PoolArgs;
+
+    fn deref(&self) -> &PoolArgs {
+        &self.pool
+    }
+}
+
+impl SealedPoolArgs {
+    /// Whether images are sealed under a key of one's own.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.client_key_file.is_some()
+    }
+
+    /// What of a pool is sealed under that key, when there is one.
+    pub(crate) fn sealed(
+        &self,
+        pool: Arc<dyn Source + Send + Sync>,
+    ) -> Result<Option<SealedSource>> {
+        let Some(path) = &self.client_key_file else { return Ok(None) };
+        let key = ClientKey::new(&Secret::key_file(path)?);
+        Ok(Some(SealedSource::new(pool, Arc::new(key))))
+    }
+
+    /// Opens the pool for reading, wherever it is; with a key, the images that are sealed under it.
+    pub(crate) fn read(&self, context: &Context) -> Result<Readable> {
+        let pool = self.pool.read(context)?;
+        Ok(self.sealed(pool.shared())?.map_or(pool, Readable::Sealed))
+    }
+}
+
 /// A pool whose images are read: one's own, or one of an appliance.
 #[derive(Debug)]
 pub(crate) enum Readable {
     Own(Arc<Pool>),
     Remote(Arc<RemoteSource>),
+    Sealed(SealedSource),
 }
 
 impl Readable {
@@ -124,7 +174,7 @@ impl Readable {
     pub(crate) fn own(&self) -> Option<&Pool> {
         match self {
             Self::Own(pool) => Some(pool),
-            Self::Remote(_) => None,
+            Self::Remote(_) | Self::Sealed(_) => None,
         }
     }
 
@@ -133,6 +183,7 @@ impl Readable {
         match self {
             Self::Own(pool) => pool.clone(),
             Self::Remote(source) => source.clone(),
+            Self::Sealed(source) => Arc::new(source.clone()),
         }
     }
 }
@@ -144,6 +195,7 @@ impl Deref for Readable {
         match self {
             Self::Own(pool) => &**pool,
             Self::Remote(source) => &**source,
+            Self::Sealed(source) => source,
         }
     }
 }

@@ -7,13 +7,14 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use strongroom_archive::backup::{Backup, Counts, Input, Outcome, Parent, Progress};
 use strongroom_archive::rules::Rules;
+use strongroom_archive::sealed::SealedStore;
 use strongroom_archive::store::Source;
 use strongroom_archive::{image, show};
 use strongroom_client::Client;
 use strongroom_client::ingest::RemoteStore;
 use strongroom_engine::pool::{OpenMode, Pool};
 
-use crate::access::PoolArgs;
+use crate::access::SealedPoolArgs;
 use crate::appliance::Target;
 use crate::appliance::follow::StartArgs;
 use crate::exit::{Context, Done, usage};
@@ -35,16 +36,21 @@ To an appliance elsewhere this process sends what the pool there lacks, compress
 --stdin, and to the appliance that runs here when that runs as another user. Else the one that runs
 here reads by a job of its own, which goes on without this process; --here reads with this one.
 
+With --client-key-file what is stored is sealed by this process under your own key: whoever keeps the
+pool sees names of images, sizes and times, and can read nothing. Keep the key where the pool is not;
+all that reads the image takes the same option. Images under one key share what they have in common.
+
 Examples:
   strongroom backup /etc /home --pool /srv/pool --name server --exclude '*.tmp'
   strongroom backup --image /dev/vg0/db --pool /srv/pool --name db-disk --immutable 30d
+  strongroom backup ~/docs --client-key-file ~/.config/strongroom/own.key
   pg_dump app | strongroom backup --stdin --name app.sql --pool /srv/pool")]
 pub(crate) struct Args {
     /// Files and directories
     #[arg(value_name = "PATH", required_unless_present_any = ["image", "stdin"])]
     paths: Vec<PathBuf>,
     #[command(flatten)]
-    pool: PoolArgs,
+    pool: SealedPoolArgs,
     /// The series that the image belongs to; by default the last name of the first path
     #[arg(long)]
     name: Option<String>,
@@ -113,10 +119,15 @@ pub(crate) fn run(context: &Context, mut args: Args) -> Result<Done> {
     args.start.must_not_be_given()?;
     let mode = if args.dry_run { OpenMode::Read } else { OpenMode::Write };
     let pool = args.pool.open(context, mode)?;
-    let (dry_run, backup) = (args.dry_run, args.backup(&*pool, excludes)?);
-    let (outcome, counts) = watched(context, |counters| match dry_run {
-        true => backup.trial(&*pool, counters),
-        false => backup.run(pool.session()?, counters),
+    let sealed = args.pool.sealed(pool.clone())?;
+    let source: &dyn Source = sealed.as_ref().map_or(&*pool, |sealed| sealed);
+    let (dry_run, backup) = (args.dry_run, args.backup(source, excludes)?);
+    let (outcome, counts) = watched(context, |counters| match (dry_run, &sealed) {
+        (true, _) => backup.trial(source, counters),
+        (false, None) => backup.run(pool.session()?, counters),
+        (false, Some(sealed)) => {
+            backup.run(SealedStore::new(pool.session()?, sealed.clone())?, counters)
+        }
     })?;
     tell(context, Some(&pool), &outcome, &counts)
 }
@@ -125,7 +136,8 @@ impl Args {
     /// Whether the appliance of this machine can read all of it by itself.
     fn is_for_a_job(&self) -> bool {
         let other = self.parent.is_some() || self.host.is_some();
-        !(self.here || self.stdin || self.dry_run || other)
+        let own = self.here || self.stdin || self.dry_run || self.pool.is_sealed();
+        !(own || other)
     }
 
     /// What the archive is to do.
@@ -197,16 +209,21 @@ fn sent(
         return Err(usage(text));
     }
     let Target { client, pool, source } = appliance::target(context, client, pool)?;
+    let sealed = args.pool.sealed(Arc::clone(&source))?;
     let (dry_run, object) = (args.dry_run, args.object());
-    let backup = args.backup(&*source, excludes)?;
+    let looked: &dyn Source = sealed.as_ref().map_or(&*source, |sealed| sealed);
+    let backup = args.backup(looked, excludes)?;
     let counters = Arc::new(Progress::default());
-    if dry_run {
-        let (outcome, counts) =
-            watched_by(context, &counters, || backup.trial(&*source, &counters))?;
-        return tell(context, None, &outcome, &counts);
-    }
-    let store = RemoteStore::open(client, pool, &object, source, Arc::clone(&counters))?;
-    let (outcome, counts) = watched_by(context, &counters, || backup.run(store, &counters))?;
+    let (outcome, counts) = if dry_run {
+        watched_by(context, &counters, || backup.trial(looked, &counters))?
+    } else {
+        let (told, open) = (Arc::clone(&counters), Arc::clone(&source));
+        let store = RemoteStore::open(client, pool, &object, open, told)?;
+        watched_by(context, &counters, || match &sealed {
+            None => backup.run(store, &counters),
+            Some(sealed) => backup.run(SealedStore::new(store, sealed.clone())?, &counters),
+        })?
+    };
     tell(context, None, &outcome, &counts)
 }
 

@@ -12,7 +12,7 @@ use strongroom_archive::store::Source;
 use strongroom_archive::{Troubles, show};
 use strongroom_engine::clock::PoolTime;
 
-use crate::access::PoolArgs;
+use crate::access::SealedPoolArgs;
 use crate::exit::{Context, Done};
 use crate::output::{json_time, local_time};
 use crate::parse;
@@ -30,7 +30,7 @@ pub(crate) struct LsArgs {
     #[arg(value_name = "IMAGE[:PATH]")]
     what: String,
     #[command(flatten)]
-    pool: PoolArgs,
+    pool: SealedPoolArgs,
     /// Go into directories
     #[arg(long, short)]
     recursive: bool,
@@ -197,7 +197,7 @@ pub(crate) struct CatArgs {
     #[arg(value_name = "IMAGE[:PATH]")]
     what: String,
     #[command(flatten)]
-    pool: PoolArgs,
+    pool: SealedPoolArgs,
     /// Begin here
     #[arg(long, value_name = "SIZE", value_parser = parse::size, default_value = "0")]
     offset: u64,

@@ -11,7 +11,7 @@ use strongroom_archive::image::{self, Image, parse_time};
 use strongroom_archive::names::Names;
 use strongroom_archive::{Error, Troubles, show};
 
-use crate::access::PoolArgs;
+use crate::access::SealedPoolArgs;
 use crate::browse::{entry_json, entry_line, locate, path_json};
 use crate::exit::{Context, Done, usage};
 use crate::images::short;
@@ -35,7 +35,7 @@ pub(crate) struct DiffArgs {
     #[arg(value_name = "IMAGE[:PATH]")]
     right: String,
     #[command(flatten)]
-    pool: PoolArgs,
+    pool: SealedPoolArgs,
 }
 
 /// An error of the output, for calls that have errors of the archive.
@@ -111,7 +111,7 @@ pub(crate) struct FindArgs {
     #[arg(value_name = "GLOB")]
     patterns: Vec<String>,
     #[command(flatten)]
-    pool: PoolArgs,
+    pool: SealedPoolArgs,
     /// Only in this image; may be given several times
     #[arg(long = "image", value_name = "IMAGE")]
     images: Vec<String>,

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use strongroom_archive::dump::{Format, dump};
 
-use crate::access::PoolArgs;
+use crate::access::SealedPoolArgs;
 use crate::browse::locate;
 use crate::exit::{Context, Done, usage};
 
@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[arg(value_name = "IMAGE[:PATH]")]
     what: String,
     #[command(flatten)]
-    pool: PoolArgs,
+    pool: SealedPoolArgs,
     /// Kind of archive
     #[arg(long, value_enum, default_value_t = Kind::Tar)]
     format: Kind,

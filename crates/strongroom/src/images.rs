@@ -11,7 +11,7 @@ use strongroom_engine::clock::PoolTime;
 use strongroom_engine::id::RootId;
 use strongroom_engine::pool::{OpenMode, Pool};
 
-use crate::access::PoolArgs;
+use crate::access::{PoolArgs, SealedPoolArgs};
 use crate::appliance::images::{Going, Wanted};
 use crate::appliance::list::{LANGUAGE, SearchArgs};
 use crate::ask::YesArgs;
@@ -68,7 +68,7 @@ pub(crate) struct ShowArgs {
     /// Which
     image: String,
     #[command(flatten)]
-    pool: PoolArgs,
+    pool: SealedPoolArgs,
 }
 
 /// Change the labels of an image
@@ -170,6 +170,7 @@ pub(crate) fn image_json(image: &Image) -> Value {
         "paths": meta.paths.iter().map(|path| show(path)).collect::<Vec<_>>(),
         "tags": meta.tags,
         "excludes": meta.excludes,
+        "client_key": meta.sealing.as_ref().map(|sealing| sealing.key.to_string()),
         "started": json_time(PoolTime(meta.started)),
         "ended": json_time(PoolTime(meta.ended)),
         "parent": meta.parent.map(|parent| parent.to_string()),
@@ -279,6 +280,9 @@ fn describe(out: &mut dyn Write, image: &Image) -> std::io::Result<()> {
     }
     for rule in &meta.excludes {
         writeln!(out, "without    {}", show(rule.as_bytes()))?;
+    }
+    if let Some(sealing) = &meta.sealing {
+        writeln!(out, "sealed     under the client's key {}", sealing.key)?;
     }
     if !meta.tags.is_empty() {
         writeln!(out, "tags       {}", show(meta.tags.join(", ").as_bytes()))?;

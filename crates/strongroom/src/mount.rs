@@ -10,7 +10,7 @@ use serde_json::json;
 use strongroom_archive::image;
 use strongroom_archive::mount::{Options, Unmounter, What, mount};
 
-use crate::access::PoolArgs;
+use crate::access::SealedPoolArgs;
 use crate::exit::{Context, Done};
 use crate::interrupt::Stop;
 
@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// Where to
     dir: PathBuf,
     #[command(flatten)]
-    pool: PoolArgs,
+    pool: SealedPoolArgs,
     /// Let other users in, too; modes and ACLs are checked
     #[arg(long)]
     allow_other: bool,

@@ -13,7 +13,7 @@ use strongroom_archive::rules::Rules;
 use strongroom_archive::store::Source;
 use strongroom_client::Client;
 
-use crate::access::PoolArgs;
+use crate::access::SealedPoolArgs;
 use crate::appliance::follow::StartArgs;
 use crate::appliance::{self, Restoring};
 use crate::browse::locate;
@@ -50,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
     #[command(flatten)]
-    pool: PoolArgs,
+    pool: SealedPoolArgs,
     /// Only what this rule fits; may be given several times
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
@@ -93,6 +93,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Done> {
     let pool = args.pool.clone();
     if let Some(pool) = pool.at_appliance()
         && !args.here
+        && !args.pool.is_sealed()
     {
         let client = args.pool.appliance.client()?;
         if appliance::is_of_this_user(&client) {

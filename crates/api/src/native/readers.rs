@@ -115,9 +115,11 @@ struct Reader {
     reader: String,
     /// The pool's time, in nanoseconds since 1970.
     now: i64,
-    /// The key that the ids of data chunks are made with (BLAKE3), as hexadecimal digits: to
-    /// compare what was restored with what should be there.
+    /// The key that the ids of data chunks are made with (BLAKE3), as hexadecimal digits: what
+    /// comes, and what was restored, can be compared with what should be there.
     data_key: String,
+    /// That of the ids of nodes.
+    node_key: String,
     /// After so many seconds without a request it is closed.
     idle_seconds: u64,
 }
@@ -126,10 +128,12 @@ async fn open(call: Call, Path(path): Path<PoolPath>) -> Result<Created<Reader>>
     let user_id = call.principal()?.user_id;
     let opened = call.app().storage().open_reader(path.pool, user_id).await?;
     let location = format!("/v1/pools/{}/readers/{}", path.pool, opened.reader);
+    let [data_key, node_key] = opened.id_keys.map(|key| data_encoding::HEXLOWER.encode(&key));
     let item = Reader {
         reader: opened.reader,
         now: opened.now.0,
-        data_key: data_encoding::HEXLOWER.encode(&opened.data_key[..]),
+        data_key,
+        node_key,
         idle_seconds: opened.idle.as_secs(),
     };
     Ok(Created { item, location })

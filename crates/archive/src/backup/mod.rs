@@ -302,6 +302,7 @@ impl Backup {
             ended: started,
             parent: parent.map(|parent| parent.id),
             stats: Stats::default(),
+            sealing: None,
         };
         Ok(Made { top, meta, name, immutable_for: self.immutable_for, troubles })
     }

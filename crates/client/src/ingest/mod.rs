@@ -31,12 +31,11 @@ use strongroom_engine::pool::{NewRoot, Stored, effort, frame_limit};
 use strongroom_engine::seal::ChunkHasher;
 use strongroom_engine::state::Root;
 use strongroom_engine::{Error, Result};
-use zeroize::Zeroizing;
 
 pub use self::blind::Blind;
 use self::channel::{Channel, lock};
 use self::nodes::Nodes;
-use crate::Client;
+use crate::{Client, id_keys};
 
 /// How often the appliance is told how far it is.
 const TELL: Duration = Duration::from_millis(1000);
@@ -164,18 +163,14 @@ impl RemoteStore {
         let opened: Opened = channel.json(Method::POST, &path, &json!({ "object": object }))?;
         let Chunking { min, avg, max, fixed } = opened.chunking;
         let chunking = Params::new(min, avg, max, fixed).map_err(|e| wrong(e.to_string()))?;
-        let key = |text: &str| {
-            let bytes = Zeroizing::new(data_encoding::HEXLOWER.decode(text.as_bytes()).ok()?);
-            <[u8; 32]>::try_from(&bytes[..]).ok()
-        };
-        let keys = key(&opened.data_key).zip(key(&opened.node_key));
-        let (data, node) = keys.ok_or_else(|| wrong("it gave no keys of the pool".into()))?;
+        let hasher = id_keys(&opened.data_key, &opened.node_key);
+        let hasher = hasher.ok_or_else(|| wrong("it gave no keys of the pool".into()))?;
         channel.widen(opened.parallel.clamp(1, 64));
         let shared = Arc::new(Shared {
             channel,
             path: format!("{path}/{}", opened.id),
             job: opened.job,
-            hasher: ChunkHasher::of_keys([data, node]),
+            hasher,
             chunking,
             level: opened.level,
             damaged: opened.damaged,

@@ -19,18 +19,17 @@ use serde::Deserialize;
 use strongroom_archive::store::{Failed, Hold, Sink, Source};
 use strongroom_archive::wire::{Parser, Part, Proof, Request, Wanted};
 use strongroom_engine::clock::PoolTime;
-use strongroom_engine::id::{ChunkId, RootId};
+use strongroom_engine::id::{ChunkId, ChunkKind, RootId};
 use strongroom_engine::map::Nodes;
 use strongroom_engine::node::Node;
-use strongroom_engine::seal::data_id;
+use strongroom_engine::seal::ChunkHasher;
 use strongroom_engine::state::Root;
 use strongroom_engine::{Error, Result};
 use tokio::sync::watch;
-use zeroize::Zeroizing;
 
 use self::ahead::Ahead;
 use self::cache::{NodeCache, Recent};
-use crate::{Call, Client, Method, Place};
+use crate::{Call, Client, Method, Place, id_keys};
 
 /// How many requests for chunks are under way at once.
 const IN_FLIGHT: usize = 4;
@@ -55,7 +54,7 @@ pub struct RemoteSource {
 struct Inner {
     client: Arc<Client>,
     pool: i64,
-    data_key: Zeroizing<[u8; 32]>,
+    hasher: ChunkHasher,
     /// The pool's time, and when it was told.
     now: (PoolTime, Instant),
     roots: Vec<Root>,
@@ -88,6 +87,7 @@ struct Opened {
     reader: String,
     now: i64,
     data_key: String,
+    node_key: String,
     idle_seconds: u64,
 }
 
@@ -146,9 +146,8 @@ impl RemoteSource {
             place: client.place().to_string(),
             why: why.to_owned(),
         };
-        let key = data_encoding::HEXLOWER.decode(opened.data_key.as_bytes());
-        let key = key.ok().and_then(|key| <[u8; 32]>::try_from(key).ok());
-        let data_key = Zeroizing::new(key.ok_or_else(|| wrong("it gave no key of the pool"))?);
+        let hasher = id_keys(&opened.data_key, &opened.node_key);
+        let hasher = hasher.ok_or_else(|| wrong("it gave no keys of the pool"))?;
         let mut proofs = Recent::new(PROOFS);
         let read = read_roots(&client, pool, &opened.reader, stop.subscribe(), &mut proofs);
         let roots = read.map_err(|failure| match failure {
@@ -160,7 +159,7 @@ impl RemoteSource {
         let inner = Arc::new(Inner {
             client,
             pool,
-            data_key,
+            hasher,
             now: (PoolTime(opened.now), Instant::now()),
             roots,
             state: Mutex::new(state),
@@ -257,6 +256,7 @@ impl Inner {
         let mut feed = |bytes: &[u8]| -> Result<(), Failure> {
             Ok(parser.feed(bytes, &mut |part| {
                 if let Part::Node(id, node, proofs) = &part {
+                    self.check(ChunkKind::Node, id, &node.encode())?;
                     self.learn(generation, id, node, proofs);
                 }
                 take(part)
@@ -267,6 +267,18 @@ impl Inner {
             .stream(&Call::new(Method::POST, path).bytes(request.encode()), stop, &mut feed)
             .and_then(|()| Ok(parser.end()?))
             .map_err(|failure| (generation, failure))
+    }
+
+    /// Whether what came is what its id says: nothing on the way, nor the appliance, can put
+    /// something else in its place.
+    fn check(&self, kind: ChunkKind, id: &ChunkId, bytes: &[u8]) -> Result<()> {
+        match self.hasher.id(kind, bytes) == *id {
+            true => Ok(()),
+            false => {
+                let why = "the appliance sent something else than its id says";
+                Err(Error::damaged(format!("chunk {id}"), why))
+            }
+        }
     }
 
     /// Keeps what a node brings.
@@ -403,7 +415,12 @@ impl Inner {
                 }
                 came[place] = true;
                 match part {
-                    Part::Chunk(_, bytes) => sink(base + left[place], bytes)?,
+                    Part::Chunk(_, bytes) => {
+                        match self.check(ChunkKind::Data, &asked[place], bytes) {
+                            Ok(()) => sink(base + left[place], bytes)?,
+                            Err(error) => failed(base + left[place], error),
+                        }
+                    }
                     Part::Failed(_, failure) => {
                         failed(base + left[place], failure.of(asked[place]));
                     }
@@ -516,8 +533,8 @@ impl Source for RemoteSource {
         told.plus(i64::try_from(at.elapsed().as_nanos()).unwrap_or(i64::MAX))
     }
 
-    fn id_of(&self, data: &[u8]) -> ChunkId {
-        data_id(&self.inner.data_key, data)
+    fn is(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
+        Ok(self.inner.hasher.id(ChunkKind::Data, data) == *id)
     }
 
     fn chunk(&self, id: &ChunkId, out: &mut Vec<u8>) -> Result<()> {

@@ -9,6 +9,10 @@ use std::process::{Command, Stdio};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
+use crate::seal::AlikeSealer;
+
+/// BLAKE3's context for what a client's key is known by.
+const CLIENT_CONTEXT: &str = "strongroom v1 id of a client's key";
 
 /// A passphrase or the content of a key file. Wiped when dropped, never shown.
 pub struct Secret {
@@ -96,6 +100,15 @@ impl Secret {
     /// Whether it is a key file, which isn't stretched.
     pub fn is_key_file(&self) -> bool {
         self.is_key_file
+    }
+
+    /// What seals chunks for a client whose own key this is, and by which one knows the key
+    /// (`archive::sealed`).
+    pub fn for_a_client(&self) -> ([u8; 8], AlikeSealer) {
+        let mut id = [0; 8];
+        let mut hasher = blake3::Hasher::new_derive_key(CLIENT_CONTEXT);
+        hasher.update(&self.bytes).finalize_xof().fill(&mut id);
+        (id, AlikeSealer::new(&self.bytes))
     }
 
     /// The secret itself.

@@ -50,8 +50,6 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use zeroize::Zeroizing;
-
 pub use self::admin::SlotInfo;
 pub use self::foreign::Kept;
 pub use self::gc::{GcOptions, GcReport};
@@ -72,7 +70,7 @@ use crate::disk::DiskLock;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, PoolId, RootId};
 use crate::node::Node;
-use crate::seal::{ChunkHasher, KEY_LEN};
+use crate::seal::ChunkHasher;
 use crate::state::{Op, Root, State};
 
 /// What the writing process locks, on every disk.
@@ -128,12 +126,6 @@ impl Pool {
     /// Whether copies of chunks are known to be bad.
     pub fn has_bad_chunks(&self) -> bool {
         !self.core.state().bad.is_empty()
-    }
-
-    /// The key of the ids of data chunks: who has it can tell the id that bytes have, and nothing
-    /// else. See [`seal::data_id`](crate::seal::data_id).
-    pub fn data_key(&self) -> Zeroizing<[u8; KEY_LEN]> {
-        self.core.hasher.data_key()
     }
 
     /// The pool's own clock, now.

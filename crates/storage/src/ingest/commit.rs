@@ -1,6 +1,7 @@
 //! Committing an image that a client made.
 
 use strongroom_archive::image::{ImageMeta, ROOT_KIND};
+use strongroom_archive::sealed;
 use strongroom_catalog::images;
 use strongroom_engine::id::ChunkId;
 use strongroom_engine::pool::NewRoot;
@@ -67,6 +68,12 @@ impl Ingest {
                 }
                 if !shared.whole.is_top(&visit.session, &new.top)? {
                     let text = "the top of the image was not sent, or is none";
+                    return Err(Error::Invalid(text.into()));
+                }
+                let sealed = sealed::is_sealed(&pool.node(&new.top)?);
+                if sealed != meta.sealing.is_some() {
+                    let text = "the record of the image and its top do not agree whether it is \
+                                sealed under a client's key";
                     return Err(Error::Invalid(text.into()));
                 }
                 if !shared.user.is_empty() {

@@ -113,6 +113,7 @@ fn meta() -> ImageMeta {
         ended: 1,
         parent: None,
         stats: Stats { new_bytes: 999_999, ..Stats::default() },
+        sealing: None,
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use strongroom_archive::image::Top;
+use strongroom_archive::sealed;
 use strongroom_engine::codec::DecodeError;
 use strongroom_engine::id::{ChunkId, ChunkKind};
 use strongroom_engine::node::Node;
@@ -29,6 +30,11 @@ struct Known {
     nodes: HashSet<ChunkId>,
     /// Those that can be the top of an image.
     tops: HashSet<ChunkId>,
+}
+
+/// Nobody but its owner can tell of a sealed node.
+fn may_be_top(node: &Node) -> bool {
+    Top::decode(node).is_ok() || sealed::is_sealed(node)
 }
 
 impl Whole {
@@ -69,7 +75,7 @@ impl Whole {
         if self.with(|known| known.tops.contains(id)) {
             return Ok(true);
         }
-        Ok(self.is_known(id) && Top::decode(&session.pool().node(id)?).is_ok())
+        Ok(self.is_known(id) && may_be_top(&session.pool().node(id)?))
     }
 
     /// Stores a frame of nodes. Each may refer to those before it.
@@ -93,7 +99,7 @@ impl Whole {
                 )));
             }
             fresh.nodes.insert(*id);
-            if Top::decode(&node).is_ok() {
+            if may_be_top(&node) {
                 fresh.tops.insert(*id);
             }
             Ok(())

@@ -49,8 +49,9 @@ pub struct OpenedReader {
     pub reader: String,
     /// The pool's time.
     pub now: PoolTime,
-    /// What the ids of data chunks are made with.
-    pub data_key: Zeroizing<[u8; 32]>,
+    /// What the ids of data chunks and of nodes are made with: whoever reads can see that what came
+    /// is what was asked for.
+    pub id_keys: Zeroizing<[[u8; 32]; 2]>,
     /// After so long without a request it is closed.
     pub idle: Duration,
 }
@@ -166,7 +167,7 @@ impl Storage {
     /// [`Error::TooManyReaders`]; those of [`Storage::open`].
     pub async fn open_reader(&self, pool_id: i64, user_id: Option<i64>) -> Result<OpenedReader> {
         let pool = self.open(pool_id).await?;
-        let (now, data_key) = (pool.now(), pool.data_key());
+        let (now, id_keys) = (pool.now(), pool.hasher().keys());
         let (name, prover) = (proofs::random_name()?, Prover::random()?);
         let state = Mutex::new(State { held: HashMap::new(), used: Instant::now() });
         let reader = Arc::new(Reader { pool_id, user_id, pool, prover, state });
@@ -182,7 +183,7 @@ impl Storage {
                 tokio::time::sleep_until(next).await;
             }
         });
-        Ok(OpenedReader { reader: name, now, data_key, idle: self.inner.remote.idle })
+        Ok(OpenedReader { reader: name, now, id_keys, idle: self.inner.remote.idle })
     }
 
     /// Says whether there is such a reader.

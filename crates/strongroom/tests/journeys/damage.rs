@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::support::{Lab, assert_same, make_tree, noise};
 
 /// All files below a directory.
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut stack = vec![dir.to_owned()];
     while let Some(dir) = stack.pop() {

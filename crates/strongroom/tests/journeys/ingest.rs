@@ -28,7 +28,7 @@ fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Logs a user in whose home is beside `user`, at this address.
-fn log_in(user: &Path, served: &Served, url: &str) {
+pub(crate) fn log_in(user: &Path, served: &Served, url: &str) {
     let home = user.parent().unwrap();
     fs::create_dir_all(home).unwrap();
     fs::write(home.join("pw"), served.told["passphrase"].as_str().unwrap()).unwrap();
@@ -38,7 +38,7 @@ fn log_in(user: &Path, served: &Served, url: &str) {
     assert_eq!(code, 0, "{err}");
 }
 
-fn document(user: &Path, line: &str) -> Value {
+pub(crate) fn document(user: &Path, line: &str) -> Value {
     let (code, out, err) = run(user, &format!("{line} --json"));
     assert_eq!(code, 0, "{line}: {err}");
     serde_json::from_str(&out).unwrap()

@@ -14,6 +14,7 @@ mod manage;
 mod metrics;
 mod pools;
 mod remote;
+mod sealed;
 mod service;
 mod streams;
 mod trees;
