@@ -84,6 +84,20 @@ async fn a_client_that_asks_first_or_sends_much_is_answered_at_once() {
     running.server.stop(PATIENCE).await;
 }
 
+#[tokio::test]
+async fn a_body_that_is_waited_for_in_vain_gives_way() {
+    let limits = Limits { connections: 1, leftover: 10 * PATIENCE, ..Limits::default() };
+    let running = start(limits).await;
+    let mut stream = tls(&running, b"http/1.1").await;
+    let head = "GET /wait HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n";
+    running.go.notify_one();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    running.begun.notified().await;
+    others_are_answered(&running).await;
+    assert!(ended(stream).await.is_empty());
+    running.server.stop(PATIENCE).await;
+}
+
 /// A frame of HTTP/2 (RFC 9113, 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();

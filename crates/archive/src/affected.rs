@@ -127,7 +127,7 @@ pub type Each<'f> = dyn FnMut(&Image, &[u8], Loss) -> Result<()> + 'f;
 /// Tells `each`, image by image and in the order of paths, what is lost with these chunks (data and
 /// nodes; `CheckReport::lost` has both), and with nodes that turn out not to be readable. Directories
 /// that many images share are looked through once, unless something in them is lost. Memory is
-/// bounded. The path is that in the image, empty for its top.
+/// bounded, but for the ids of the nodes of one sealed image. The path is that in the image, empty for its top.
 ///
 /// # Errors
 /// Cancellation, and those of `each`, which end all.
@@ -203,11 +203,10 @@ struct Search<'s> {
 
 impl Search<'_> {
     fn image(&mut self, image: &Image, tell: Tell<'_>) -> Result<()> {
-        if let Some(sealing) = &image.meta.sealing {
+        if let Some(key) = image.meta.closed() {
             let lost = self.below(image.node)?;
             let why = format!(
-                "{lost} of its chunks; which files those are of is sealed under the client's key {}",
-                sealing.key
+                "{lost} of its chunks; which files those are of is sealed under the client's key {key}"
             );
             return if lost == 0 { Ok(()) } else { tell(b"", Loss::Sealed { why }) };
         }
@@ -243,13 +242,17 @@ impl Search<'_> {
             match self.source.node(&id) {
                 Ok(node) => {
                     lost.extend(node.data.into_iter().filter(|id| self.lost.contains(id)));
-                    stack.extend(node.nodes.into_iter().filter(|child| seen.insert(*child)));
+                    let unclean = node.nodes.into_iter().filter(|child| !self.clean.has(child));
+                    stack.extend(unclean.filter(|child| seen.insert(*child)));
                 }
                 Err(error) => {
                     passing(error)?;
                     lost.insert(id);
                 }
             }
+        }
+        if lost.is_empty() {
+            seen.into_iter().for_each(|id| self.clean.add(id));
         }
         Ok(lost.len() as u64)
     }

@@ -37,7 +37,7 @@ use strongroom_engine::state::Root;
 
 use crate::entry::{Body, Entry, EntryReader, EntryWriter};
 use crate::names::Names;
-use crate::sealed::{self, KeyId};
+use crate::sealed::KeyId;
 use crate::store::Source;
 use crate::tree::Dir;
 use crate::{Error, Result, show};
@@ -57,6 +57,17 @@ pub enum ImageKind {
     Block,
     /// What came in by a pipe.
     Stream,
+}
+
+impl ImageKind {
+    /// Its number in the record of an image.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Files => 0,
+            Self::Block => 1,
+            Self::Stream => 2,
+        }
+    }
 }
 
 /// What making an image took.
@@ -136,15 +147,17 @@ pub struct Sealing {
 }
 
 impl ImageMeta {
+    /// Under which key the image is sealed, as long as it wasn't opened.
+    pub fn closed(&self) -> Option<KeyId> {
+        let closed = self.sealing.as_ref().filter(|sealing| !sealing.hidden.is_empty());
+        closed.map(|sealing| sealing.key)
+    }
+
     /// The bytes of [`Root::meta`].
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.byte(VERSION);
-        w.byte(match self.kind {
-            ImageKind::Files => 0,
-            ImageKind::Block => 1,
-            ImageKind::Stream => 2,
-        });
+        w.byte(self.kind.code());
         w.byte(u8::from(self.complete) | u8::from(self.sealing.is_some()) << 1);
         for text in [&self.host, &self.user, &self.program] {
             w.bytes(text.as_bytes());
@@ -344,10 +357,10 @@ impl Image {
     /// # Errors
     /// [`Error::Sealed`]; those of the pool.
     pub fn top(&self, source: &(impl Nodes + ?Sized)) -> Result<Top> {
-        let node = source.node(&self.node)?;
-        if let Some(sealing) = self.meta.sealing.as_ref().filter(|_| sealed::is_sealed(&node)) {
-            return Err(Error::Sealed { image: self.id, key: sealing.key });
+        if let Some(key) = self.meta.closed() {
+            return Err(Error::Sealed { image: self.id, key });
         }
+        let node = source.node(&self.node)?;
         Ok(Top::decode(&node).map_err(strongroom_engine::Error::decoding("the top of an image"))?)
     }
 

@@ -1,6 +1,6 @@
 //! Retention: which images stay.
 //!
-//! Images are grouped by name and host; the rules hold for each group. An image stays when any
+//! Images are grouped by name and host, and by the client's key that they are sealed under; the rules hold for each group. An image stays when any
 //! rule keeps it, and every rule that does is told. Time is the pool's own: a client with a wrong
 //! clock, or one that wants to push out older images by dating new ones ahead, changes nothing.
 //! Hours, days, weeks (ISO 8601), months and years are those of UTC.
@@ -113,9 +113,10 @@ impl Policy {
             let why = "a policy that keeps nothing is refused: give at least one --keep option";
             return Err(Error::Invalid(why.into()));
         }
-        let mut groups: BTreeMap<(&str, &str), Vec<&Image>> = BTreeMap::new();
+        let mut groups: BTreeMap<_, Vec<&Image>> = BTreeMap::new();
         for image in images {
-            groups.entry((&image.name, &image.meta.host)).or_default().push(image);
+            let key = image.meta.sealing.as_ref().map(|sealing| sealing.key.0);
+            groups.entry((&image.name, &image.meta.host, key)).or_default().push(image);
         }
         let mut verdicts = Vec::new();
         for group in groups.values_mut() {

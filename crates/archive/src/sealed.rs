@@ -5,10 +5,11 @@
 //! [`SealedStore`] and [`SealedSource`] stand before a pool and are a pool to backups and to all
 //! that reads. Each chunk is compressed and sealed here, so that the same content under the same key
 //! is the same chunk, and is stored and sent once; images under other keys, and open ones, share
-//! nothing with it. What the pool still sees: the image's name, labels, host and times, how many
-//! chunks of which sizes there are, which of them are nodes, and which chunks a node refers to. It
-//! needs that to tell garbage from what is wanted, to check and to mend. It could keep an image
-//! back, or show an older one as the latest: nothing else.
+//! nothing with it. What the pool still sees: of an image its name, labels, host, user, times, parent
+//! and sums (files, directories, bytes); how many chunks of which sizes there are, which of them are
+//! nodes, and which chunks a node refers to. It needs the latter to tell garbage from what is wanted,
+//! to check and to mend. It could lose an image, keep it back, or show an older one as the latest, but
+//! not put another's content, name or host in its place.
 //!
 //! # Format
 //! Sealing is [`AlikeSealer`]'s; its key is the content of a key file.
@@ -16,8 +17,8 @@
 //! | what | is stored as | sealed with, as its place |
 //! |---|---|---|
 //! | a data chunk | a frame ([`strongroom_engine::pack`]) of that one chunk, sealed | the byte 0 |
-//! | a node | the same lists of ids; its payload is the byte 32, then its payload, sealed | the byte 1, then all ids of the lists |
-//! | an image's paths and excludes | in `meta` ([`crate::image`]): each a varint count and byte strings, both sealed together | the byte 2, then the id of the top node |
+//! | a node | the same lists of ids; its payload is the byte 32, then its payload, sealed | the byte 1, the number of nodes (varint), then all ids of the lists |
+//! | an image's paths and excludes | in `meta` ([`crate::image`]): each a varint count and byte strings, both sealed together | the byte 2, the id of the top node, the image's name and host (byte strings), its kind and whether it is complete (a byte each, as in `meta`), when it was started and ended (signed varints), the root of its parent if it has one |
 //!
 //! A key is known by the first 8 bytes of `BLAKE3-derive-key("strongroom v1 id of a client's key",
 //! key)`.
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use strongroom_engine::chunker::Params;
 use strongroom_engine::clock::PoolTime;
-use strongroom_engine::codec::{Reader, Writer};
+use strongroom_engine::codec::{DecodeError, Reader, Writer};
 use strongroom_engine::compress::{DEFAULT_LEVEL, Effort};
 use strongroom_engine::id::{ChunkId, RootId};
 use strongroom_engine::keys::Secret;
@@ -92,19 +93,33 @@ struct Bench {
 enum Place<'p> {
     Data,
     Node(&'p Node),
-    Record(&'p [ChunkId]),
+    /// Of the image with this name, record and top.
+    Record(&'p str, &'p ImageMeta, &'p [ChunkId]),
 }
 
 impl Place<'_> {
     fn bytes(&self) -> Vec<u8> {
-        let (code, ids): (u8, [&[ChunkId]; 2]) = match self {
-            Self::Data => (0, [&[], &[]]),
-            Self::Node(node) => (1, [&node.nodes, &node.data]),
-            Self::Record(top) => (2, [top, &[]]),
-        };
-        let mut bytes = vec![code];
-        ids.into_iter().flatten().for_each(|id| bytes.extend_from_slice(&id.0));
-        bytes
+        let mut w = Writer::new();
+        match self {
+            Self::Data => w.byte(0),
+            Self::Node(node) => {
+                w.byte(1);
+                w.uint(node.nodes.len() as u64);
+                node.nodes.iter().chain(&node.data).for_each(|id| w.raw(&id.0));
+            }
+            Self::Record(name, meta, top) => {
+                w.byte(2);
+                top.iter().for_each(|id| w.raw(&id.0));
+                w.bytes(name.as_bytes());
+                w.bytes(meta.host.as_bytes());
+                w.byte(meta.kind.code());
+                w.byte(meta.complete.into());
+                w.int(meta.started);
+                w.int(meta.ended);
+                meta.parent.iter().for_each(|parent| w.raw(&parent.0));
+            }
+        }
+        w.finish()
     }
 }
 
@@ -174,7 +189,7 @@ impl ClientKey {
     }
 
     /// The record of an image with this top, without what the pool needs not know.
-    fn hide(&self, meta: &mut ImageMeta, top: &[ChunkId]) {
+    fn hide(&self, name: &str, meta: &mut ImageMeta, top: &[ChunkId]) {
         let mut w = Writer::new();
         let (paths, excludes) =
             (std::mem::take(&mut meta.paths), std::mem::take(&mut meta.excludes));
@@ -183,41 +198,44 @@ impl ClientKey {
         w.uint(excludes.len() as u64);
         excludes.iter().for_each(|rule| w.bytes(rule.as_bytes()));
         let mut hidden = Vec::new();
-        self.sealer.seal(&Place::Record(top).bytes(), &w.finish(), &mut hidden);
+        self.sealer.seal(&Place::Record(name, meta, top).bytes(), &w.finish(), &mut hidden);
         meta.sealing = Some(Sealing { key: self.id, hidden });
     }
 
-    /// An image's root as it was before it was sealed; None for all but images under this key.
-    fn reveal(&self, mut root: Root) -> Result<Option<Root>> {
-        let Some(mut meta) = ImageMeta::decode(&root.meta).ok().filter(|_| root.kind == ROOT_KIND)
-        else {
-            return Ok(None);
-        };
-        let Some(sealing) = meta.sealing.as_mut().filter(|sealing| sealing.key == self.id) else {
-            return Ok(None);
-        };
-        let what = format!("image {}", root.id);
+    /// An image's root as it was before it was sealed; None for what is not under this key. One that
+    /// says it is and can't be opened has no record then, and so counts as damaged: anybody who may
+    /// back up to the pool can make one.
+    fn reveal(&self, mut root: Root) -> Option<Root> {
+        if root.kind != ROOT_KIND {
+            return None;
+        }
+        let Ok(mut meta) = ImageMeta::decode(&root.meta) else { return Some(root) };
+        let sealing = meta.sealing.take().filter(|sealing| sealing.key == self.id)?;
         let mut open = Vec::new();
-        let place = Place::Record(&root.nodes).bytes();
-        self.sealer.open(&place, &sealing.hidden, &mut open).map_err(|_| {
-            let why = "its record is not what was sealed under the client's key for its content";
-            Error::damaged(what.as_str(), why)
-        })?;
-        sealing.hidden.clear();
-        let mut r = Reader::new(&open);
-        let mut list = || -> Result<Vec<Vec<u8>>> {
-            let damaged = Error::decoding(&what);
-            let count = r.count(1);
-            let items = count.and_then(|n| (0..n).map(|_| Ok(r.bytes()?.to_vec())).collect());
-            items.map_err(damaged)
-        };
-        let (paths, excludes) = (list()?, list()?);
-        meta.paths = paths;
-        meta.excludes =
-            excludes.iter().map(|rule| String::from_utf8_lossy(rule).into_owned()).collect();
-        root.meta = meta.encode();
-        Ok(Some(root))
+        let place = Place::Record(&root.name, &meta, &root.nodes).bytes();
+        let opened = self.sealer.open(&place, &sealing.hidden, &mut open);
+        match opened.ok().and_then(|()| hidden(&open).ok()) {
+            Some((paths, excludes)) => {
+                (meta.paths, meta.excludes) = (paths, excludes);
+                meta.sealing = Some(Sealing { key: self.id, hidden: Vec::new() });
+                root.meta = meta.encode();
+            }
+            None => root.meta.clear(),
+        }
+        Some(root)
     }
+}
+
+/// The paths and excludes of a record.
+fn hidden(open: &[u8]) -> Result<(Vec<Vec<u8>>, Vec<String>), DecodeError> {
+    let mut r = Reader::new(open);
+    let mut list = || -> Result<Vec<Vec<u8>>, DecodeError> {
+        let count = r.count(1)?;
+        (0..count).map(|_| Ok(r.bytes()?.to_vec())).collect()
+    };
+    let (paths, excludes) = (list()?, list()?);
+    let text = |rule: &Vec<u8>| String::from_utf8_lossy(rule).into_owned();
+    Ok((paths, excludes.iter().map(text).collect()))
 }
 
 /// A pool, for reading images that are sealed under one key; it shows those alone.
@@ -248,8 +266,7 @@ impl Nodes for SealedSource {
 
 impl Source for SealedSource {
     fn roots(&self) -> Result<Vec<Root>> {
-        let roots = self.inner.roots()?.into_iter();
-        roots.filter_map(|root| self.key.reveal(root).transpose()).collect()
+        Ok(self.inner.roots()?.into_iter().filter_map(|root| self.key.reveal(root)).collect())
     }
 
     fn hold(&self, root: RootId) -> Result<Box<dyn Hold + '_>> {
@@ -364,10 +381,10 @@ impl<S: Store> Store for SealedStore<S> {
     fn commit(self, mut root: NewRoot) -> Result<Root> {
         let mut meta =
             ImageMeta::decode(&root.meta).map_err(Error::decoding("the record of an image"))?;
-        self.key().hide(&mut meta, &root.nodes);
+        self.key().hide(&root.name, &mut meta, &root.nodes);
         root.meta = meta.encode();
         let made = self.inner.commit(root)?;
-        self.source.key.reveal(made.clone()).map(|root| root.unwrap_or(made))
+        Ok(self.source.key.reveal(made.clone()).unwrap_or(made))
     }
 }
 
@@ -489,9 +506,30 @@ mod tests {
 
         let (pool, dir) = (Arc::new(Memory::default()), tree());
         backup(&pool, &key, dir.path());
-        let mut root = pool.roots().unwrap().remove(0);
-        assert!(key.reveal(root.clone()).unwrap().is_some());
-        root.nodes = vec![id];
-        assert!(key.reveal(root).is_err());
+        let root = pool.roots().unwrap().remove(0);
+        let shown = |root: Root| key.reveal(root).map(|root| !root.meta.is_empty());
+        assert_eq!(shown(root.clone()), Some(true));
+        assert_eq!(shown(Root { nodes: vec![id], ..root.clone() }), Some(false));
+        assert_eq!(shown(Root { name: "other".into(), ..root.clone() }), Some(false));
+        let mut meta = ImageMeta::decode(&root.meta).unwrap();
+        meta.complete = false;
+        assert_eq!(shown(Root { meta: meta.encode(), ..root.clone() }), Some(false));
+        meta.complete = true;
+        meta.tags.push("free to change".into());
+        assert_eq!(shown(Root { meta: meta.encode(), ..root.clone() }), Some(true));
+
+        // One that somebody forged is damaged, and hides no other.
+        meta.sealing = Some(Sealing { key: key.id(), hidden: b"whatever".to_vec() });
+        let forged = NewRoot {
+            id: RootId([9; 16]),
+            kind: ROOT_KIND,
+            name: "home".into(),
+            immutable_for: None,
+            nodes: root.nodes.clone(),
+            meta: meta.encode(),
+        };
+        Store::commit(&*pool, forged).unwrap();
+        let (found, damaged) = images(&source(&pool, &key)).unwrap();
+        assert_eq!((found.len(), damaged), (1, 1));
     }
 }

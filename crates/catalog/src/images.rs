@@ -279,6 +279,7 @@ pub async fn remove(catalog: &Catalog, ids: &[i64], why: Removed) -> Result<()> 
         let mut tx = catalog.begin().await?;
         let mut sql = Sql::new("FROM images WHERE id IN ");
         sql.push_set(batch.iter().copied());
+        sql.push(" ORDER BY id");
         for image in tx.find::<Image>(sql).await? {
             let delete = Sql::new("DELETE FROM images WHERE id = ?").bind(image.id);
             // Another node may have been there first.

@@ -41,6 +41,11 @@ impl Setting {
         Sql::new("FROM settings WHERE name = ?").bind(name)
     }
 
+    /// Removes the setting of this name, if there is one.
+    pub fn remove(name: &str) -> Sql {
+        Sql::new("DELETE FROM settings WHERE name = ?").bind(name)
+    }
+
     /// Writes a setting, if it has that version still: 0 for one that was never written, None for
     /// whichever it has.
     ///

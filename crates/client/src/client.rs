@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_done_twice_is_asked_again_when_a_kept_connection_has_ended() {
+    fn what_changes_nothing_is_asked_again_when_a_kept_connection_has_ended() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();

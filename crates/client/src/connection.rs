@@ -62,14 +62,18 @@ impl Connections {
         let broken =
             |e: hyper::Error| Error::Broken { place: place.to_string(), why: e.to_string() };
         while let Some(mut sender) = self.take() {
-            // What a client may do again (RFC 9110, 9.2.2) need not have been unsent.
-            let again = request.method().is_idempotent().then(|| request.clone());
+            // What changes nothing (RFC 9110, 9.2.1) need not have been unsent.
+            let again = request.method().is_safe().then(|| request.clone());
             match sender.try_send_request(request).await {
                 Ok(answer) => return Ok((answer, sender)),
                 // It was closed meanwhile, before the request was sent or as it was.
-                Err(mut error) => match error.take_message().or(again) {
-                    Some(unsent) => request = unsent,
-                    None => return Err(broken(error.into_error())),
+                Err(mut error) => match (error.take_message(), again) {
+                    (Some(unsent), _) => request = unsent,
+                    (None, Some(again)) => {
+                        request = again;
+                        break;
+                    }
+                    (None, None) => return Err(broken(error.into_error())),
                 },
             }
         }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
 use strongroom_catalog::identity::{Grant, NewUser, Organisation, Role, User, UserSecrets};
 use strongroom_catalog::settings::Setting;
 use strongroom_catalog::{Catalog, Tx};
@@ -27,7 +28,8 @@ use crate::{Error, Result, passphrase};
 const ADMIN: &str = "admin";
 /// The setting that tells whether the key is the catalogue's.
 const KEY_CHECK: &str = "appliance.key_check";
-/// The setting with the mark of who made the first run.
+/// The setting with the mark of who made the first run and was not told of it yet, and a
+/// digest of the passphrase's hash.
 const FIRST_RUN: &str = "appliance.first_run";
 /// The name of the topmost organisation.
 const ROOT: &str = "root";
@@ -63,6 +65,31 @@ pub struct FirstRun {
     pub name: &'static str,
     /// Its passphrase. It is nowhere else.
     pub passphrase: Secret,
+    /// It was made before, and nobody was told.
+    pub again: bool,
+}
+
+/// A first run of which nobody was told.
+#[derive(Deserialize, Serialize)]
+struct Untold {
+    mark: String,
+    /// The [`digest`] of the hash that its passphrase has; another one was set since if it differs.
+    password: String,
+}
+
+impl Untold {
+    /// What the setting says, if it is about that mark.
+    fn of(value: &str, mark: &str) -> Option<Self> {
+        serde_json::from_str(value).ok().filter(|untold: &Self| untold.mark == mark)
+    }
+
+    fn value(&self) -> String {
+        serde_json::json!(self).to_string()
+    }
+}
+
+fn digest(hash: &str) -> String {
+    HEXLOWER.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, hash.as_bytes()).as_ref())
 }
 
 impl Identity {
@@ -93,19 +120,18 @@ impl Identity {
     /// Makes what must be there: the topmost organisation, the built-in roles as this version has
     /// them, and, in a catalogue without organisations, the user `admin`, whose passphrase it gives
     /// this once. To be called at every start; nodes that start at once make it once. Who may be cut
-    /// off before the passphrase was shown gives a mark of its own, and gets another passphrase when
-    /// it asks again with that mark.
+    /// off before the passphrase was shown gives a mark of its own, and gets another one when it asks
+    /// again with that mark, until [`Identity::first_run_told`] or the first change of that password.
     ///
     /// # Errors
     /// [`Error::OtherKey`]; those of the catalogue; [`Error::Random`].
     pub async fn first_run(&self, mark: Option<&str>) -> Result<Option<FirstRun>> {
         let catalog = &self.inner.catalog;
-        let mark = mark.map(|mark| format!("\"{mark}\""));
         let fresh = catalog.find_one::<Organisation>(Organisation::root()).await?.is_none();
         let known = catalog.find_one::<Setting>(Setting::by_name(FIRST_RUN)).await?;
-        let cut_off = mark.is_some() && known.map(|known| known.value) == mark;
+        let untold = known.zip(mark).and_then(|(known, mark)| Untold::of(&known.value, mark));
         // Not while others wait for the transaction.
-        let made = match fresh || cut_off {
+        let made = match fresh || untold.is_some() {
             true => {
                 let passphrase = passphrase()?;
                 let hash = self.inner.passwords.hash(passphrase.clone()).await?;
@@ -117,26 +143,27 @@ impl Identity {
         let mut change = self.change(Who::appliance()).await?;
         let outdated = self.write_roles(change.tx()).await?;
         let root = change.tx().find_one::<Organisation>(Organisation::root()).await?;
-        let (root, (passphrase, hash)) = match (root, made) {
-            (None, Some(made)) => (None, made),
-            (Some(root), Some(made)) if cut_off => (Some(root), made),
-            _ => {
-                if outdated {
-                    change.commit(Deed::new("roles.builtin", "built-in roles")).await?;
-                }
-                return Ok(None);
-            }
-        };
         let now = self.inner.clock.now();
         let tx = change.tx();
-        if let Some(root) = root {
-            let admin = tx.find_one::<User>(User::by_name(ADMIN)).await?;
-            let admin = admin.ok_or(Error::NotFound { what: "user" })?;
-            UserSecrets::set_password(tx, admin.id, &hash, false).await?;
+        if let (Some(root), Some(untold), Some((passphrase, hash))) = (&root, untold, &made)
+            && let Some(admin) = tx.find_one::<User>(User::by_name(ADMIN)).await?
+            && let Some(secrets) = tx.find_one::<UserSecrets>(User::by_id(admin.id)).await?
+            && secrets.password.is_some_and(|hash| untold.password == digest(&hash))
+        {
+            UserSecrets::set_password(tx, admin.id, hash, false).await?;
+            let untold = Untold { password: digest(hash), ..untold };
+            Setting::put(tx, FIRST_RUN, &untold.value(), now, None).await?;
             let deed = Deed::new("appliance.first_run", "again: it had been cut off");
             change.commit(deed.within(root.id)).await?;
-            return Ok(Some(FirstRun { name: ADMIN, passphrase }));
+            return Ok(Some(FirstRun { name: ADMIN, passphrase: passphrase.clone(), again: true }));
         }
+        let (None, Some((passphrase, hash))) = (root, made) else {
+            if outdated {
+                change.commit(Deed::new("roles.builtin", "built-in roles")).await?;
+            }
+            return Ok(None);
+        };
+        let tx = change.tx();
         let root =
             Organisation::insert(tx, None, ROOT, "The appliance and its owner.", now).await?;
         let admin = NewUser {
@@ -161,10 +188,24 @@ impl Identity {
         let check = format!("\"{}\"", HEXLOWER.encode(&check));
         Setting::put(tx, KEY_CHECK, &check, now, None).await?;
         if let Some(mark) = mark {
-            Setting::put(tx, FIRST_RUN, &mark, now, None).await?;
+            let untold = Untold { mark: mark.to_owned(), password: digest(&hash) };
+            Setting::put(tx, FIRST_RUN, &untold.value(), now, None).await?;
         }
         change.commit(Deed::new("appliance.first_run", "").within(root)).await?;
-        Ok(Some(FirstRun { name: ADMIN, passphrase }))
+        Ok(Some(FirstRun { name: ADMIN, passphrase, again: false }))
+    }
+
+    /// The passphrase of the first run of this mark was told: there is no other from now on.
+    ///
+    /// # Errors
+    /// Those of the catalogue.
+    pub async fn first_run_told(&self, mark: &str) -> Result<()> {
+        let catalog = &self.inner.catalog;
+        let known = catalog.find_one::<Setting>(Setting::by_name(FIRST_RUN)).await?;
+        if known.is_some_and(|known| Untold::of(&known.value, mark).is_some()) {
+            catalog.execute(Setting::remove(FIRST_RUN)).await?;
+        }
+        Ok(())
     }
 
     /// Refuses a catalogue that another key was used with: what is sealed in it could not be

@@ -140,11 +140,15 @@ impl Storage {
         Ok(pool)
     }
 
-    /// The passphrase of a pool, if it has one: for who made it and was cut off before it told.
+    /// The passphrase of a pool of this node, if it has one: for who made it and was cut off before
+    /// it told.
     ///
     /// # Errors
     /// [`Error::Seal`]; those of the database.
     pub async fn passphrase(&self, known: &pools::Pool) -> Result<Option<Zeroizing<String>>> {
+        if known.node != self.inner.node {
+            return Ok(None);
+        }
         Ok(match self.secret(known).await? {
             Some(PoolSecret::Passphrase(bytes)) => {
                 String::from_utf8(bytes.to_vec()).ok().map(Zeroizing::new)

@@ -37,7 +37,8 @@ To an appliance elsewhere this process sends what the pool there lacks, compress
 here reads by a job of its own, which goes on without this process; --here reads with this one.
 
 With --client-key-file what is stored is sealed by this process under your own key: whoever keeps the
-pool sees names of images, sizes and times, and can read nothing. Keep the key where the pool is not;
+pool sees names of images (by default the last name of the first path), sizes and times, and can read
+nothing. Keep the key where the pool is not;
 all that reads the image takes the same option. Images under one key share what they have in common.
 
 Examples:
@@ -166,10 +167,14 @@ impl Args {
         })
     }
 
-    /// What it is about, in a word.
+    /// What it is about, in a word: of a sealed one, no more than its image will be called.
     fn object(&self) -> String {
         let first = self.image.as_ref().or(self.paths.first());
-        let path = first.map(|path| path.to_string_lossy().into_owned());
+        let path = first.and_then(|path| match self.pool.is_sealed() {
+            true => path.file_name(),
+            false => Some(path.as_os_str()),
+        });
+        let path = path.map(|path| path.to_string_lossy().into_owned());
         self.name.clone().or(path).unwrap_or_default()
     }
 }

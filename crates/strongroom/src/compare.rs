@@ -170,6 +170,11 @@ pub(crate) fn run_find(context: &Context, args: &FindArgs) -> Result<Done> {
         if context.interrupt.is_asked() {
             return Err(strongroom_engine::Error::Canceled.into());
         }
+        if let Some(key) = image.meta.closed() {
+            troubles
+                .add(image.name.as_bytes(), format!("it is sealed under the client's key {key}"));
+            continue;
+        }
         let names = image.names(&*pool).unwrap_or_else(|e| {
             troubles.add(image.name.as_bytes(), format!("no names of owners: {e}"));
             Names::default()

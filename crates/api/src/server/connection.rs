@@ -108,7 +108,10 @@ impl Handler {
             async move {
                 let response: Response<Body> = answer.await?;
                 if let Ok(body) = left.try_recv() {
+                    // It gives way meanwhile, as one whose body is wanted.
+                    busy.awaits(true);
                     let _ = tokio::time::timeout(patience, drain(body)).await;
+                    busy.awaits(false);
                 }
                 Ok::<_, Infallible>(response.map(|body| Body::new(Counted { body, busy })))
             }

@@ -315,10 +315,20 @@ impl Backup {
         host: &str,
         paths: &[Vec<u8>],
     ) -> Result<Option<Image>> {
+        let (images, _) = images(source)?;
+        let of_series = |image: &&Image| image.name == name && image.meta.host == host;
+        if let Some(latest) = images.iter().rev().find(of_series)
+            && let Some(key) = latest.meta.closed()
+        {
+            // Whoever forgets the key once must not send all of it in clear.
+            return Err(Error::Invalid(format!(
+                "the latest image of {name} is sealed under the client's key {key}: give it with \
+                 --client-key-file, or take another --name"
+            )));
+        }
         if kind != ImageKind::Files {
             return Ok(None);
         }
-        let (images, _) = images(source)?;
         match self.parent {
             Parent::None => Ok(None),
             Parent::Image(id) => {

@@ -289,6 +289,12 @@ fn begin<'s>(
             if damaged > 0 {
                 (options.report)(&format!("{damaged} images can't be shown: damaged records"));
             }
+            let (all, sealed): (Vec<_>, Vec<_>) =
+                all.into_iter().partition(|image| image.meta.closed().is_none());
+            if !sealed.is_empty() {
+                let count = sealed.len();
+                (options.report)(&format!("{count} images are not shown: sealed by their clients"));
+            }
             let mut held = Vec::with_capacity(all.len());
             for image in all {
                 // One that was forgotten just now is not shown.

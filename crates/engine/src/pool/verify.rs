@@ -280,14 +280,12 @@ impl Pool {
         let mut seen = ChunkSet::default();
         let mut stack: Vec<ChunkId> = roots.into_values().flat_map(|root| root.nodes).collect();
         let found_bad: BTreeSet<(ChunkId, PackId)> = report.bad_copies.iter().copied().collect();
-        let usable = |id: &ChunkId| -> Result<Option<Location>> {
-            self.core.index.lookup(id, &|id, at| {
-                self.core.valid(id, at) && !found_bad.contains(&(*id, at.pack))
-            })
+        let valid = |id: &ChunkId, at: &Location| {
+            self.core.valid(id, at) && !found_bad.contains(&(*id, at.pack))
         };
         while let Some(id) = stack.pop() {
             self.check_stop(meter)?;
-            let Some(at) = usable(&id)? else {
+            let Some(at) = self.core.index.lookup(&id, &valid)? else {
                 report.lost.insert(id);
                 continue;
             };
@@ -305,8 +303,12 @@ impl Pool {
                 }
             };
             stack.extend(node.nodes);
-            for id in node.data {
-                match usable(&id)? {
+            let mut data = node.data;
+            data.sort_unstable();
+            data.dedup();
+            let found = self.core.index.lookup_many(&data, &valid)?;
+            for (id, at) in data.into_iter().zip(found) {
+                match at {
                     None => {
                         report.lost.insert(id);
                     }

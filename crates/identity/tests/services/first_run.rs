@@ -4,7 +4,7 @@ use crate::world::{World, key, origin, password};
 use strongroom_catalog::identity::{Role, User};
 use strongroom_catalog::{Catalog, Sql, testing};
 use strongroom_identity::{
-    ApplianceKey, AuthError, Credential, Error, Identity, ROLES, Right, RightSet, Via,
+    ApplianceKey, AuthError, Credential, Error, Identity, ROLES, Right, RightSet, Secret, Via,
 };
 
 #[tokio::test]
@@ -36,9 +36,32 @@ async fn who_was_cut_off_before_it_told_the_passphrase_gets_another() {
         let again = identity.first_run(Some("mine")).await.unwrap().unwrap();
         let old = password(first.name, first.passphrase.expose());
         assert!(identity.authenticate(old, &origin()).await.is_err());
+        assert!(!first.again && again.again);
         let new = password(again.name, again.passphrase.expose());
-        assert!(identity.authenticate(new, &origin()).await.unwrap().is_administrator());
+        let admin = identity.authenticate(new, &origin()).await.unwrap();
+        assert!(admin.is_administrator());
+        // A passphrase that somebody chose stays, and so does one that was told.
+        let id = admin.user_id.unwrap();
+        let chosen = || Secret::new("somebody chose this one".to_owned());
+        identity.set_password(&admin, id, chosen(), false).await.unwrap();
+        assert!(identity.first_run(Some("mine")).await.unwrap().is_none());
+        let credential = password(again.name, chosen().expose());
+        assert!(identity.authenticate(credential, &origin()).await.is_ok());
         assert!(identity.verify_audit().await.unwrap().is_good());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_told_the_passphrase_gets_no_other() {
+    testing::each(|catalog| async move {
+        let identity = Identity::open(catalog, key()).await.unwrap();
+        let first = identity.first_run(Some("mine")).await.unwrap().unwrap();
+        identity.first_run_told("another").await.unwrap();
+        identity.first_run_told("mine").await.unwrap();
+        assert!(identity.first_run(Some("mine")).await.unwrap().is_none());
+        let credential = password(first.name, first.passphrase.expose());
+        assert!(identity.authenticate(credential, &origin()).await.is_ok());
     })
     .await;
 }

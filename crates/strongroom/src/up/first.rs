@@ -1,8 +1,11 @@
 //! The first start, which may be cut off before what it shows once was shown: then the next one
 //! makes it good.
+//!
+//! A file in the data directory holds a mark, which the catalogue keeps too until the passphrase was
+//! told, and in its second line how far that start came ([`Step`]).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -12,46 +15,94 @@ use strongroom_engine::id::RootId;
 /// The file's name.
 const NAME: &str = "first-start";
 
-/// A start of which nobody was told yet.
+/// How far a first start came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    /// Nobody knows whether it is the first.
+    Begun,
+    /// It is: the catalogue was made.
+    First,
+    /// The directory of the first pool was free, and that pool was begun: what is found there later,
+    /// and no catalogue knows, was left half made.
+    Pool,
+}
+
+impl Step {
+    const ALL: [(Self, &str); 3] =
+        [(Self::Begun, ""), (Self::First, "first"), (Self::Pool, "pool")];
+}
+
+/// A start of which not all was told yet.
 #[derive(Debug)]
 pub(super) struct FirstStart {
-    path: PathBuf,
+    data: PathBuf,
     mark: String,
-    cut_off: bool,
+    step: Step,
 }
 
 impl FirstStart {
     /// Takes up the one that was cut off, or begins one. The catalogue knows by its mark whether it
     /// was the first.
     pub(super) fn begin(data: &Path) -> Result<Self> {
-        let path = data.join(NAME);
-        let what = || format!("noting the first start in {}", path.display());
-        let found = fs::read_to_string(&path).unwrap_or_default();
-        if found.len() == 32 {
-            return Ok(Self { path, mark: found, cut_off: true });
+        let data = data.to_owned();
+        let found = fs::read_to_string(data.join(NAME)).unwrap_or_default();
+        let mut lines = found.lines();
+        if let Some(mark) = lines.next().filter(|mark| RootId::parse(mark).is_some()) {
+            let word = lines.next().unwrap_or_default();
+            let step = Step::ALL.iter().find(|(_, name)| *name == word);
+            let step = step.map_or(Step::Begun, |(step, _)| *step);
+            return Ok(Self { data, mark: mark.to_owned(), step });
         }
-        let mark = RootId::random().to_string();
+        let start = Self { data, mark: RootId::random().to_string(), step: Step::Begun };
+        start.write()?;
+        Ok(start)
+    }
+
+    fn write(&self) -> Result<()> {
+        let path = self.data.join(NAME);
+        let (_, word) = Step::ALL[self.step as usize];
+        let text = format!("{}\n{word}\n", self.mark);
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
-        let mut file = file.with_context(what)?;
-        file.write_all(mark.as_bytes()).and_then(|()| file.sync_all()).with_context(what)?;
-        File::open(data).and_then(|dir| dir.sync_all()).with_context(what)?;
-        Ok(Self { path, mark, cut_off: false })
+        let written = file.and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            sync(&self.data)
+        });
+        written.with_context(|| format!("noting the first start in {}", path.display()))
     }
 
     pub(super) fn mark(&self) -> &str {
         &self.mark
     }
 
-    /// Whether it is one that was cut off.
-    pub(super) fn was_cut_off(&self) -> bool {
-        self.cut_off
+    /// How far it came.
+    pub(super) fn step(&self) -> Step {
+        self.step
+    }
+
+    /// Notes that it came so far.
+    pub(super) fn came_to(&mut self, step: Step) -> Result<()> {
+        if self.step < step {
+            self.step = step;
+            self.write()?;
+        }
+        Ok(())
     }
 
     /// All was told, or there was nothing to tell.
     pub(super) fn end(self) -> Result<()> {
-        fs::remove_file(&self.path).with_context(|| format!("removing {}", self.path.display()))
+        let path = self.data.join(NAME);
+        let removed = match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => sync(&self.data),
+        };
+        removed.with_context(|| format!("removing {}", path.display()))
     }
+}
+
+fn sync(dir: &Path) -> std::io::Result<()> {
+    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]
@@ -62,17 +113,17 @@ mod tests {
     #[test]
     fn one_that_did_not_end_is_taken_up() {
         let dir = tempfile::tempdir().unwrap();
-        let mark = FirstStart::begin(dir.path()).unwrap().mark;
-        assert_eq!(mark.len(), 32);
-        let again = FirstStart::begin(dir.path()).unwrap();
-        assert!(again.was_cut_off());
-        assert_eq!(again.mark(), mark);
-        again.end().unwrap();
-        let next = FirstStart::begin(dir.path()).unwrap();
-        assert!(!next.was_cut_off());
-        assert_ne!(next.mark(), mark);
+        let begin = || FirstStart::begin(dir.path()).unwrap();
+        let mut first = begin();
+        assert_eq!((begin().mark(), begin().step()), (first.mark(), Step::Begun));
+        first.came_to(Step::Pool).unwrap();
+        first.came_to(Step::First).unwrap();
+        assert_eq!((begin().mark(), begin().step()), (first.mark(), Step::Pool));
+        begin().end().unwrap();
+        first.end().unwrap();
+        assert_eq!(begin().step(), Step::Begun);
         // A torn one is none.
         fs::write(dir.path().join(NAME), "ab").unwrap();
-        assert_eq!(FirstStart::begin(dir.path()).unwrap().mark().len(), 32);
+        assert_eq!(begin().mark().len(), 32);
     }
 }

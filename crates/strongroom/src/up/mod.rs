@@ -95,12 +95,12 @@ async fn serve(context: &Context, args: &Args) -> Result<Done> {
     let mut int = signal(SignalKind::interrupt())?;
     let mut hup = signal(SignalKind::hangup())?;
     let mut running = start::start(args).await?;
-    running.tell(context)?;
-    running.end_of_first_start()?;
     // Commands of the same user find it then; that they can't ends nothing.
     if let Err(error) = known::note(running.data()) {
         tracing::warn!("commands must be told --appliance: {error:#}");
     }
+    running.tell(context)?;
+    running.end_of_first_start().await?;
     let status = running.status();
     notify::ready(&status);
     let catalog = running.catalog();

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use super::Args;
 use super::chores::chores;
 use super::config::{Config, NAME};
-use super::first::FirstStart;
+use super::first::{FirstStart, Step};
 use super::follow::{follow, limits};
 use super::lock::Lock;
 use super::secrets::SecretsFile;
@@ -85,27 +85,36 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
         None => None,
     };
     let mut secrets = args.secrets_file.as_deref().map(SecretsFile::open).transpose()?;
-    let mark = FirstStart::begin(&data)?;
+    let mut mark = FirstStart::begin(&data)?;
     let mut first = identity.first_run(Some(mark.mark())).await?;
-    let fresh = first.is_some();
+    if first.is_some() {
+        mark.came_to(Step::First)?;
+    }
+    let is_first = mark.step() >= Step::First;
     if let Some(file) = &mut secrets
         && let Some(first) = first.take()
     {
         file.keep(&[("user", first.name), ("passphrase", first.passphrase.expose())])?;
+        identity.first_run_told(mark.mark()).await?;
     }
 
     let holder = format!("strongroom up, process {}", std::process::id());
     let sealer = Arc::new(KeySealer(identity.clone()));
     let storage = Storage::new(catalog.clone(), sealer, holder)?;
-    let mut passphrase = match fresh {
-        true => main_pool(&storage, &identity, &data, mark.was_cut_off()).await?,
+    let mut passphrase = match is_first {
+        true => main_pool(&storage, &identity, &data, &mut mark).await?,
         false => None,
     };
+    let in_file = secrets.is_some();
     if let Some(mut file) = secrets {
         if let Some(passphrase) = passphrase.take() {
             file.keep(&[("pool", POOL), ("pool-passphrase", &passphrase)])?;
         }
         file.close()?;
+    }
+    let mut mark = Some(mark);
+    if in_file || !is_first {
+        end_of_first_start(&identity, &mut mark).await?;
     }
     // The lock keeps all others from a catalogue in a file.
     let sole = catalog.engine() == Engine::Sqlite;
@@ -153,7 +162,7 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
         certificate,
         addresses,
         first,
-        mark: Some(mark),
+        mark,
         passphrase,
         config: configured,
         tasks,
@@ -172,12 +181,18 @@ fn directory(path: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
+async fn end_of_first_start(identity: &Identity, mark: &mut Option<FirstStart>) -> Result<()> {
+    let Some(mark) = mark.take() else { return Ok(()) };
+    identity.first_run_told(mark.mark()).await?;
+    mark.end()
+}
+
 /// Makes the first pool, or the rest of it when the start before was cut off; its passphrase.
 async fn main_pool(
     storage: &Storage,
     identity: &Identity,
     data: &Path,
-    cut_off: bool,
+    mark: &mut FirstStart,
 ) -> Result<Option<String>> {
     let path = data.join("pools").join(POOL);
     let known = match storage.pool_named(POOL).await {
@@ -189,8 +204,15 @@ async fn main_pool(
         Some(pool) if Path::new(&pool.path) == path => storage.passphrase(&pool).await?,
         Some(_) => None,
         None => {
-            if cut_off && path.exists() {
-                // Nobody was told what opens it, so nothing is in it.
+            let free = || match fs::read_dir(&path) {
+                Ok(mut names) => names.next().is_none(),
+                Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+            };
+            if free() {
+                mark.came_to(Step::Pool)?;
+            } else if mark.step() == Step::Pool {
+                // It was free, and nobody was told what opens what is there now. Else it is not
+                // ours, and making the pool refuses it.
                 let aside = path.with_extension(RootId::random().to_string());
                 fs::rename(&path, &aside)
                     .with_context(|| format!("moving {} aside", path.display()))?;
@@ -261,8 +283,8 @@ impl Running {
     }
 
     /// What is said only once was said.
-    pub(super) fn end_of_first_start(&mut self) -> Result<()> {
-        self.mark.take().map_or(Ok(()), FirstStart::end)
+    pub(super) async fn end_of_first_start(&mut self) -> Result<()> {
+        end_of_first_start(self.app.identity(), &mut self.mark).await
     }
 
     /// Reads the configuration and the certificate again.

@@ -122,6 +122,44 @@ fn a_backup_is_sent_from_elsewhere_and_only_what_is_new() {
     served.stop();
 }
 
+#[test]
+fn who_may_back_up_and_not_look_sends_without_looking() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let served = Served::start(&data);
+    let user = dir.path().join("elsewhere/user");
+    let home = user.parent().unwrap();
+    fs::create_dir_all(home).unwrap();
+    for (name, what) in [("sender", noise(4, 900_000)), ("pw", b"a long enough phrase".to_vec())] {
+        fs::write(home.join(name), what).unwrap();
+    }
+    fs::copy(home.join("pw"), dir.path().join("pw")).unwrap();
+    for line in [
+        "roles create sender --right pool.view --right image.create",
+        "users create ada --password-file pw --role sender",
+    ] {
+        let (code, _, err) = run(&data, line);
+        assert_eq!(code, 0, "{line}: {err}");
+    }
+    let (url, fingerprint) = (&served.told["urls"][0], &served.told["certificate_sha256"]);
+    let (url, fingerprint) = (url.as_str().unwrap(), fingerprint.as_str().unwrap());
+    let login = format!("login {url} --user ada --password-file pw --fingerprint {fingerprint}");
+    let (code, _, err) = run(&user, &login);
+    assert_eq!(code, 0, "{err}");
+
+    let first = document(&user, "backup sender --name one");
+    let second = document(&user, "backup sender --name one");
+    assert_eq!((&first["parent"], &second["parent"]), (&Value::Null, &Value::Null));
+    assert_eq!((&second["bytes_read"], &second["new_bytes"]), (&json!(900_000), &json!(0)));
+    for line in ["ls one", "images show one", "restore one --to back"] {
+        let (code, _, err) = run(&user, line);
+        assert_eq!(code, 6, "{line}: {err}");
+    }
+    let (code, _, err) = run(&data, "restore one --to back --verify");
+    assert_eq!(code, 0, "{err}");
+    served.stop();
+}
+
 /// Passes connections on; the first one only until so many bytes went up.
 fn breaking_proxy(to: String, after: usize) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -172,8 +210,10 @@ fn a_broken_connection_loses_nothing() {
     let source = user.parent().unwrap().join("content");
     fs::write(&source, &content).unwrap();
     let logged_in = connections.load(Ordering::Relaxed);
-    let made = document(&user, "backup content --name content");
-    assert_eq!(made["new_bytes"].as_u64().map(|n| n >= content.len() as u64), Some(true));
+    document(&user, "backup content --name content");
+    // What was stored before its answer was lost was new as well.
+    let (_, images) = ask(&data, "GET", "/v1/images", None);
+    assert!(images["items"][0]["new_size"].as_u64() >= Some(content.len() as u64), "{images}");
     assert!(connections.load(Ordering::Relaxed) >= logged_in + 2, "it was cut");
     let (code, _, err) = run(&data, "restore content --to back");
     assert_eq!(code, 0, "{err}");

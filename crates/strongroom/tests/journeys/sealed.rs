@@ -54,6 +54,14 @@ fn a_sealed_image_comes_back_whole_and_only_to_its_owner() {
         let refused = lab.run(line).code(1);
         assert!(refused.err.contains("give it with --client-key-file"), "{line}: {}", refused.err);
     }
+    assert!(lab.run("backup src --name tree").code(1).err.contains("--client-key-file"));
+    let found = lab.run("images find --name tree *.c").code(3);
+    assert!(found.err.contains("sealed under the client's key"), "{}", found.err);
+    let mut child = mounted(lab.command(["mount", "mnt"]));
+    assert!(!lab.path("mnt/by-name/tree").exists());
+    // It tells that there are some.
+    output(tool("kill").args(["-INT", &child.id().to_string()]));
+    assert_eq!(child.wait().unwrap().code(), Some(3));
     assert!(lab.run("ls tree --client-key-file other.key").code(1).err.contains("no image"));
     assert!(lab.run("ls tree --client-key-file pw").code(1).err.contains("32 random"));
     let secrets = [&noise(1, 64)[..], b"file123.c", b"small-again", b"the same line"];
@@ -123,8 +131,18 @@ fn an_appliance_keeps_what_it_can_not_read() {
     assert_same(&lab.path("src"), &data.parent().unwrap().join("here").join(inside));
     // Beside it, a backup by the appliance itself stays open.
     let (code, _, err) = run(&data, "backup src --name tree");
+    assert!(code == 1 && err.contains("--client-key-file"), "{code} {err}");
+    let (code, _, err) = run(&data, "backup src --name open");
     assert_eq!(code, 0, "{err}");
     let third = document(&user, &format!("backup src --name tree {KEY}"));
     assert_eq!((&third["parent"], &third["troubles"]), (&second["image"], &Value::from(0)));
+
+    // Nor does anything else that it keeps tell what was backed up.
+    document(&user, &format!("backup src/src/deep {KEY}"));
+    for path in ["/v1/jobs", "/v1/events", "/v1/images", "/v1/audit"] {
+        let (code, told) = ask(&data, "GET", path, None);
+        assert_eq!(code, 200);
+        assert!(!told.to_string().contains("src/src"), "{path}: {told}");
+    }
     served.stop();
 }

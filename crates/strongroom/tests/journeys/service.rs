@@ -215,3 +215,29 @@ fn a_first_start_that_is_killed_is_made_good_by_the_next() {
         }
     }
 }
+
+#[test]
+fn a_pool_that_a_new_catalogue_does_not_know_stays_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let first = Served::start(&data);
+    let passphrase = first.told["pool_passphrase"].as_str().unwrap().to_owned();
+    std::fs::write(dir.path().join("file"), "the only copy").unwrap();
+    assert!(of_user(&data).args(["--quiet", "backup", "file"]).status().unwrap().success());
+    first.stop();
+    for name in ["catalogue.db", "catalogue.db-wal", "catalogue.db-shm"] {
+        let _ = std::fs::remove_file(data.join(name));
+    }
+    for _ in 0..3 {
+        let up =
+            of_user(&data).args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(&data).output();
+        let up = up.unwrap();
+        let error = String::from_utf8_lossy(&up.stderr);
+        assert!(up.status.code() == Some(1) && error.contains("import it"), "{error}");
+    }
+    std::fs::write(dir.path().join("pool-pw"), passphrase).unwrap();
+    let file = format!("latest:{}/file", dir.path().display());
+    let cat = ["cat", &file, "--password-file", "pool-pw", "--pool", "data/pools/main"];
+    let found = of_user(&data).args(cat).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "the only copy");
+}
