@@ -146,7 +146,7 @@ impl Appliance {
 
 fn environment(home: &Path) -> Vec<(&'static str, OsString)> {
     let mut all = vec![("HOME", home.as_os_str().to_owned())];
-    for name in ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "STRONGROOM_APPLIANCE", "STRONGROOM_POOL"] {
+    for name in ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "STRONGROOM_APPLIANCE"] {
         // An empty value is as good as none.
         all.push((name, OsString::new()));
     }
@@ -157,6 +157,9 @@ fn environment(home: &Path) -> Vec<(&'static str, OsString)> {
 pub(crate) fn ingest(options: &Options) -> Result<()> {
     let scale = if options.quick { 0.125 } else { options.scale };
     ensure!(scale > 0.0 && scale <= 4.0, "--scale must be more than 0 and at most 4");
+    for name in ["STRONGROOM_POOL", "STRONGROOM_CLIENT_KEY_FILE"] {
+        ensure!(std::env::var_os(name).is_none(), "{name} is set: it would change what is measured");
+    }
     packages::ensure(packages::FOR_PEERS)?;
     let program = install::program(Tool::Strongroom)?;
     let bench_dir = workspace::target_dir()?.join("bench");
