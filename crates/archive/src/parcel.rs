@@ -17,6 +17,15 @@
 //! | kind | 1 byte | 0 data, 1 nodes |
 //! | chunks | varint count, then each: 32 bytes, varint | their ids and lengths, in order |
 //! | frame | varint length, bytes | the chunks, compressed ([`strongroom_engine::pack`]) |
+//!
+//! # Pieces
+//! Data as it is, for a pool that is near: it names and compresses them itself.
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | count | varint | how many, [`MAX_IDS`] at most |
+//! | lengths | varints | of each, not 0 |
+//! | bytes | to the end | all of them, one after the other |
 
 use strongroom_engine::codec::{DecodeError, Reader, Writer};
 use strongroom_engine::id::{ChunkId, ChunkKind};
@@ -76,6 +85,38 @@ pub fn bits(bytes: &[u8], count: usize) -> Result<Vec<bool>, DecodeError> {
         return Err(DecodeError::Short);
     }
     Ok((0..count).map(|place| bytes[place / 8] >> (place % 8) & 1 == 1).collect())
+}
+
+/// Pieces as they travel.
+pub fn put_pieces(pieces: &[&[u8]]) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.uint(pieces.len() as u64);
+    pieces.iter().for_each(|piece| w.uint(piece.len() as u64));
+    let mut out = w.finish();
+    out.reserve(pieces.iter().map(|piece| piece.len()).sum());
+    pieces.iter().for_each(|piece| out.extend_from_slice(piece));
+    out
+}
+
+/// Reads what [`put_pieces`] wrote.
+///
+/// # Errors
+/// [`DecodeError`] for what isn't that.
+pub fn pieces(bytes: &[u8]) -> Result<Vec<&[u8]>, DecodeError> {
+    let mut r = Reader::new(bytes);
+    let count = r.count(1)?;
+    if count > MAX_IDS {
+        return Err(DecodeError::Unknown("the number of pieces"));
+    }
+    let lens: Vec<u32> = (0..count).map(|_| r.uint32()).collect::<Result<_, _>>()?;
+    let mut rest = r.rest();
+    let mut take = |len: u32| -> Result<&[u8], DecodeError> {
+        let (piece, after) = rest.split_at_checked(len as usize).ok_or(DecodeError::Short)?;
+        rest = after;
+        if piece.is_empty() { Err(DecodeError::Short) } else { Ok(piece) }
+    };
+    let pieces = lens.into_iter().map(&mut take).collect::<Result<_, _>>()?;
+    if rest.is_empty() { Ok(pieces) } else { Err(DecodeError::Trailing) }
 }
 
 /// Chunks that were compressed together.
@@ -165,12 +206,18 @@ mod tests {
         assert_eq!(frames.take(), Ok(Some(b)));
         assert_eq!(frames.take(), Ok(None));
         assert!(Frames::new(&sent[..50]).take().is_err());
+        let sent = put_pieces(&[b"one", b"another"]);
+        assert_eq!(pieces(&sent), Ok(vec![&b"one"[..], b"another"]));
+        assert_eq!(pieces(&sent[..5]), Err(DecodeError::Short));
+        assert_eq!(pieces(&[&sent[..], b"x"].concat()), Err(DecodeError::Trailing));
+        assert!(pieces(&put_pieces(&[b""])).is_err());
+        assert!(pieces(&put_pieces(&[&b"x"[..]; MAX_IDS + 1])).is_err());
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_the_readers_panic(bytes in any::<Vec<u8>>()) {
-            let _ = ids(&bytes);
+            let _ = (ids(&bytes), pieces(&bytes));
             let mut frames = Frames::new(&bytes);
             while let Ok(Some(_)) = frames.take() {}
         }

@@ -360,6 +360,10 @@ impl<S: Store> Store for SealedStore<S> {
         self.inner.chunking()
     }
 
+    fn at_once(&self) -> usize {
+        self.inner.at_once()
+    }
+
     fn store(&self, pieces: &[&[u8]], ids: &mut Vec<ChunkId>) -> Result<Stored> {
         let sealed: Vec<Vec<u8>> = pieces.iter().map(|piece| self.key().seal(piece)).collect();
         let sealed: Vec<&[u8]> = sealed.iter().map(Vec::as_slice).collect();

@@ -46,7 +46,11 @@ pub trait Store: NodeStore {
     fn source(&self) -> &dyn Source;
     /// How content is cut.
     fn chunking(&self) -> Params;
-    /// Stores pieces of data (about 1 MiB in all is best) and appends one id for each.
+    /// How many bytes [`Store::store`] likes to be given at once.
+    fn at_once(&self) -> usize {
+        1 << 20
+    }
+    /// Stores pieces of data and appends one id for each.
     fn store(&self, pieces: &[&[u8]], ids: &mut Vec<ChunkId>) -> Result<Stored>;
     /// Whether these chunks of an image that is leant on may be used again as they are.
     fn reuse(&self, ids: &[ChunkId]) -> Result<bool>;

@@ -225,7 +225,7 @@ fn sent(
         let (told, open) = (Arc::clone(&counters), Arc::clone(&source));
         let store = RemoteStore::open(client, pool, &object, open, told)?;
         watched_by(context, &counters, || match &sealed {
-            None => backup.run(store, &counters),
+            None => backup.run(store.passing_on(), &counters),
             Some(sealed) => backup.run(SealedStore::new(store, sealed.clone())?, &counters),
         })?
     };

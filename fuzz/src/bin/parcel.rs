@@ -8,6 +8,9 @@ use strongroom_engine::pack::FrameCodec;
 const MAX_RAW: usize = 1 << 16;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    if let Ok(pieces) = parcel::pieces(bytes) {
+        assert!(pieces.iter().map(|piece| piece.len()).sum::<usize>() <= bytes.len());
+    }
     if let Ok((kind, ids)) = parcel::ids(bytes) {
         assert_eq!(parcel::put_ids(kind, &ids), bytes);
     }

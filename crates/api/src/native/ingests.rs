@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use strongroom_archive::parcel;
 use strongroom_engine::id::{ChunkId, RootId};
+use strongroom_engine::pool::Stored;
 use strongroom_identity::Right;
 use strongroom_storage::ingest::{End, IDLE, Ingest as Session, NewImage, Opener, Told};
 use utoipa::{IntoParams, ToSchema};
@@ -47,6 +48,14 @@ pub(super) fn group() -> Group {
                 "ingests.send",
                 "Send chunks",
                 frames,
+            ))
+            .only_refusals_recorded()
+            .body(parcel::MAX_FRAMES),
+            session(post(
+                "/v1/pools/{pool}/ingests/{ingest}/pieces",
+                "ingests.store",
+                "Send data as it is",
+                pieces,
             ))
             .only_refusals_recorded()
             .body(parcel::MAX_FRAMES),
@@ -206,6 +215,8 @@ struct Taken {
     stored_bytes: u64,
     /// Chunks that it had.
     known_chunks: u64,
+    /// Their bytes, as far as they were sent as they are.
+    known_bytes: u64,
     /// Those of the new chunks that it once had and then lost to damage.
     healed_chunks: u64,
 }
@@ -215,14 +226,40 @@ async fn frames(
     Path(path): Path<IngestPath>,
     Octets(body): Octets,
 ) -> Result<Json<Taken>> {
-    let stored = find(&call, &path)?.take(body).await?;
-    Ok(Json(Taken {
-        new_chunks: stored.new_chunks,
-        new_bytes: stored.new_bytes,
-        stored_bytes: stored.stored_bytes,
-        known_chunks: stored.known_chunks,
-        healed_chunks: stored.healed_chunks,
-    }))
+    Ok(Json(find(&call, &path)?.take(body).await?.into()))
+}
+
+impl From<Stored> for Taken {
+    fn from(stored: Stored) -> Self {
+        Self {
+            new_chunks: stored.new_chunks,
+            new_bytes: stored.new_bytes,
+            stored_bytes: stored.stored_bytes,
+            known_chunks: stored.known_chunks,
+            known_bytes: stored.known_bytes,
+            healed_chunks: stored.healed_chunks,
+        }
+    }
+}
+
+/// What became of data that was sent as it is.
+#[derive(Debug, Serialize, ToSchema)]
+struct Named {
+    /// The ids of the pieces, in their order: 64 hexadecimal digits each, one after the other.
+    ids: String,
+    /// What was taken of them.
+    taken: Taken,
+}
+
+async fn pieces(
+    call: Call,
+    Path(path): Path<IngestPath>,
+    Octets(body): Octets,
+) -> Result<Json<Named>> {
+    let (ids, stored) = find(&call, &path)?.store(body).await?;
+    let mut text = String::with_capacity(64 * ids.len());
+    ids.iter().for_each(|id| data_encoding::HEXLOWER.encode_append(&id.0, &mut text));
+    Ok(Json(Named { ids: text, taken: stored.into() }))
 }
 
 /// An image of the pool.

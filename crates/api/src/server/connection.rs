@@ -27,7 +27,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How often an HTTP/2 client is asked whether it is there, and how long it may take to answer.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// Bytes that may be on their way to us, of one request and of a connection.
-const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
+const WINDOWS: (u32, u32) = (4 << 20, 4 << 20);
+/// The largest frame that an HTTP/2 client may send, in bytes: bodies of backups are cut to such.
+const FRAME: u32 = 256 << 10;
 /// Requests that an HTTP/2 client takes back before we came to them, and those that we refuse: more
 /// of them end its connection.
 const RESETS: (usize, usize) = (32, 256);
@@ -124,7 +126,7 @@ impl Handler {
                 .max_pending_accept_reset_streams(RESETS.0)
                 .max_local_error_reset_streams(RESETS.1)
                 .header_table_size(TABLE)
-                .max_frame_size(16 << 10)
+                .max_frame_size(FRAME)
                 .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
                 .initial_stream_window_size(WINDOWS.0)
                 .initial_connection_window_size(WINDOWS.1)

@@ -22,7 +22,7 @@ use crate::entry::{XATTR_INLINE, Xattr, XattrValue};
 use crate::folder::{Folder, Kind, Meta, meta_of};
 use crate::xattrs::{self, Which};
 
-/// How much is read and stored at once, in bytes.
+/// How much is read and stored at once, in bytes; of large files more, where the store wants it.
 pub(super) const BLOCK: usize = 1 << 20;
 /// Files up to this size are read whole, many to a buffer, in bytes.
 pub(super) const SMALL: u64 = 256 << 10;
@@ -168,11 +168,7 @@ struct Block {
 }
 
 impl Stream {
-    fn new(input: Input, size: u64, cut: Cut, done: SyncSender<Vec<Found>>) -> Self {
-        let block = match &cut {
-            Cut::Fixed(fixed) => BLOCK.next_multiple_of(*fixed),
-            Cut::Content(_) => BLOCK,
-        };
+    fn new(input: Input, size: u64, cut: Cut, block: usize, done: SyncSender<Vec<Found>>) -> Self {
         let order = Order { builder: Some(cut.builder()), ..Order::default() };
         Self {
             input,
@@ -192,6 +188,7 @@ impl Stream {
     pub(super) fn open(
         task: Task,
         cut: Cut,
+        block: usize,
         again: bool,
         done: SyncSender<Vec<Found>>,
     ) -> Result<Self, (io::Error, SyncSender<Vec<Found>>)> {
@@ -206,7 +203,7 @@ impl Stream {
         match open() {
             Ok((file, meta, racy)) => {
                 let input = Input::File { task, file, meta, racy, again };
-                Ok(Self::new(input, meta.size, cut, done))
+                Ok(Self::new(input, meta.size, cut, block, done))
             }
             Err(e) => Err((e, done)),
         }
@@ -217,16 +214,18 @@ impl Stream {
         input: Box<dyn Read + Send>,
         meta: Meta,
         cut: Cut,
+        block: usize,
         done: SyncSender<Vec<Found>>,
     ) -> Self {
-        Self::new(Input::Pipe(Mutex::new(Some(input)), meta), u64::MAX, cut, done)
+        Self::new(Input::Pipe(Mutex::new(Some(input)), meta), u64::MAX, cut, block, done)
     }
 
-    /// How large a buffer must be, in bytes.
-    pub(super) fn block_len(cut: &Cut) -> usize {
+    /// How much is read at once, in bytes, for a store that likes to be given so much.
+    pub(super) fn block_len(cut: &Cut, at_once: usize) -> usize {
+        let block = at_once.max(BLOCK);
         match cut {
-            Cut::Fixed(fixed) => BLOCK.next_multiple_of(*fixed),
-            Cut::Content(_) => BLOCK,
+            Cut::Fixed(fixed) => block.next_multiple_of(*fixed),
+            Cut::Content(_) => block,
         }
     }
 
@@ -283,7 +282,7 @@ pub(super) fn work(shared: &Shared<'_>) {
             }),
             Job::Open(task, done) => {
                 let cut = shared.cut.clone();
-                match Stream::open(task, cut, false, done) {
+                match Stream::open(task, cut, shared.block, false, done) {
                     Ok(stream) => block(shared, &mut buffer, Arc::new(stream), Cursor::start()),
                     Err((why, done)) => {
                         let _ = done.send(vec![Found::Failed(why.to_string())]);
@@ -455,7 +454,7 @@ fn end(shared: &Shared<'_>, stream: &Arc<Stream>, map: MapRef) -> strongroom_eng
                 let task =
                     Task { folder: Arc::clone(&task.folder), name: task.name.clone(), ..*task };
                 let done = stream.done.clone();
-                match Stream::open(task, stream.cut.clone(), true, done) {
+                match Stream::open(task, stream.cut.clone(), stream.block, true, done) {
                     Ok(stream) => {
                         shared.queue.push_front(Job::Block(Arc::new(stream), Cursor::start()));
                         return Ok(());

@@ -253,7 +253,7 @@ impl Backup {
             rules: Rules::new(&self.excludes)?,
             one_file_system: self.one_file_system,
             exclude_caches: self.exclude_caches,
-            block: Stream::block_len(&cut),
+            block: Stream::block_len(&cut, store.at_once()),
             cut,
             queue: Queue::new(2 * workers),
             stopped: Mutex::default(),
@@ -277,7 +277,7 @@ impl Backup {
                 let meta = folder.stat_behind(&leaf).map_err(|e| Error::local(&paths[0], e))?;
                 let task = Task { folder: Arc::new(folder), name: leaf, meta };
                 one(&shared, workers, &name, |done| {
-                    match Stream::open(task, shared.cut.clone(), false, done) {
+                    match Stream::open(task, shared.cut.clone(), shared.block, false, done) {
                         Ok(stream) => Ok(Job::Block(Arc::new(stream), content::Cursor::start())),
                         Err((e, _)) => Err(Error::local(&paths[0], e)),
                     }
@@ -469,7 +469,7 @@ fn pipe_job(
     meta: Meta,
     done: std::sync::mpsc::SyncSender<Vec<Found>>,
 ) -> Job {
-    let stream = Stream::pipe(input, meta, shared.cut.clone(), done);
+    let stream = Stream::pipe(input, meta, shared.cut.clone(), shared.block, done);
     Job::Block(Arc::new(stream), content::Cursor::start())
 }
 

@@ -67,6 +67,17 @@ impl Channel {
         Ok(Self { client, runtime, sender, free, freed: Condvar::new(), given_up })
     }
 
+    /// Whether the appliance is on this machine.
+    pub(super) fn is_here(&self) -> bool {
+        match self.client.place() {
+            Place::Socket(_) => true,
+            Place::Remote { address, .. } => {
+                let ip = address.host.parse::<std::net::IpAddr>();
+                ip.is_ok_and(|ip| ip.is_loopback()) || address.host == "localhost"
+            }
+        }
+    }
+
     /// Allows for so many requests under way at once.
     pub(super) fn widen(&self, parallel: usize) {
         *lock(&self.free) += parallel.saturating_sub(1);

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use strongroom_archive::parcel::{self, Frames};
 use strongroom_catalog::pools;
 use strongroom_engine::chunker::Params;
-use strongroom_engine::id::{ChunkKind, RootId};
+use strongroom_engine::id::{ChunkId, ChunkKind, RootId};
 use strongroom_engine::pool::{Pool, Session, Stored};
 use strongroom_engine::seal::KEY_LEN;
 use tokio::sync::watch;
@@ -319,6 +319,25 @@ impl Ingest {
                 total.add(stored);
             }
             Ok(total)
+        })
+        .await
+    }
+
+    /// Stores pieces of data ([`parcel`]) as the pool itself names and compresses them; their ids, in
+    /// their order.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what isn't pieces; [`Error::IngestOver`]; those of the pool.
+    pub async fn store(
+        &self,
+        body: impl AsRef<[u8]> + Send + 'static,
+    ) -> Result<(Vec<ChunkId>, Stored)> {
+        self.on_thread(move |visit| {
+            let pieces = parcel::pieces(body.as_ref()).map_err(not_understood)?;
+            let mut ids = Vec::with_capacity(pieces.len());
+            let stored = visit.session.store(ChunkKind::Data, &pieces, &mut ids)?;
+            lock(&visit.shared.stored).add(stored);
+            Ok((ids, stored))
         })
         .await
     }

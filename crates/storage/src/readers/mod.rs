@@ -29,7 +29,7 @@ use crate::{Error, Result, Storage};
 /// After so long without a request a reader is closed.
 pub(crate) const IDLE: Duration = Duration::from_secs(300);
 /// How many readers one caller may have, and all together: each keeps garbage from being collected.
-const PER_CALLER: usize = 64;
+const PER_CALLER: usize = 256;
 const IN_ALL: usize = 1024;
 
 /// Which reader, by whose request.

@@ -267,7 +267,7 @@ fn a_job_that_is_canceled_ends_its_client() {
     let data = dir.path().join("data");
     let served = Served::start(&data);
     let mut client = sending(&data, "stream");
-    client.stdin.as_mut().unwrap().write_all(&noise(5, 3 << 20)).unwrap();
+    client.stdin.as_mut().unwrap().write_all(&noise(5, 6 << 20)).unwrap();
     let id = job_under_way(&data)["id"].clone();
     // Collecting garbage meanwhile takes nothing away from it.
     let (code, gc) = ask(&data, "POST", "/v1/pools/1/gc", Some(json!({})));

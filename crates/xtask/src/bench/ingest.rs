@@ -158,7 +158,10 @@ pub(crate) fn ingest(options: &Options) -> Result<()> {
     let scale = if options.quick { 0.125 } else { options.scale };
     ensure!(scale > 0.0 && scale <= 4.0, "--scale must be more than 0 and at most 4");
     for name in ["STRONGROOM_POOL", "STRONGROOM_CLIENT_KEY_FILE"] {
-        ensure!(std::env::var_os(name).is_none(), "{name} is set: it would change what is measured");
+        ensure!(
+            std::env::var_os(name).is_none(),
+            "{name} is set: it would change what is measured"
+        );
     }
     packages::ensure(packages::FOR_PEERS)?;
     let program = install::program(Tool::Strongroom)?;
