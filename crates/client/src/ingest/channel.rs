@@ -67,15 +67,10 @@ impl Channel {
         Ok(Self { client, runtime, sender, free, freed: Condvar::new(), given_up })
     }
 
-    /// Whether the appliance is on this machine.
+    /// Whether the appliance is on this machine. An address of this machine may be the near end of a
+    /// tunnel.
     pub(super) fn is_here(&self) -> bool {
-        match self.client.place() {
-            Place::Socket(_) => true,
-            Place::Remote { address, .. } => {
-                let ip = address.host.parse::<std::net::IpAddr>();
-                ip.is_ok_and(|ip| ip.is_loopback()) || address.host == "localhost"
-            }
-        }
+        matches!(self.client.place(), Place::Socket(_))
     }
 
     /// Allows for so many requests under way at once.

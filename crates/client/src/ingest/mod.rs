@@ -208,8 +208,9 @@ impl RemoteStore {
         Ok(Self { shared, source, nodes, passes_on, committed: false, _telling: telling })
     }
 
-    /// Leaves it to an appliance on this machine to name and compress what is stored, since it would
-    /// have to open and name it all again. One must trust it with what an image consists of.
+    /// Leaves it to an appliance on this machine, reached through its control socket, to name and
+    /// compress what is stored, since it would have to open and name it all again. One must trust it
+    /// with what an image consists of.
     #[must_use]
     pub fn passing_on(mut self) -> Self {
         self.passes_on = self.shared.channel.is_here();
