@@ -24,7 +24,7 @@
 //! | field | type | meaning |
 //! |---|---|---|
 //! | count | varint | how many, [`MAX_IDS`] at most |
-//! | lengths | varints | of each, not 0 |
+//! | lengths | varints | of each, not 0, [`MAX_CHUNK`] at most |
 //! | bytes | to the end | all of them, one after the other |
 
 use strongroom_engine::codec::{DecodeError, Reader, Writer};
@@ -113,7 +113,10 @@ pub fn pieces(bytes: &[u8]) -> Result<Vec<&[u8]>, DecodeError> {
     let mut take = |len: u32| -> Result<&[u8], DecodeError> {
         let (piece, after) = rest.split_at_checked(len as usize).ok_or(DecodeError::Short)?;
         rest = after;
-        if piece.is_empty() { Err(DecodeError::Short) } else { Ok(piece) }
+        match piece.len() {
+            1..=MAX_CHUNK => Ok(piece),
+            _ => Err(DecodeError::Unknown("the length of a piece")),
+        }
     };
     let pieces = lens.into_iter().map(&mut take).collect::<Result<_, _>>()?;
     if rest.is_empty() { Ok(pieces) } else { Err(DecodeError::Trailing) }

@@ -1,6 +1,7 @@
 //! Retention: which images stay.
 //!
-//! Images are grouped by name and host, and by the client's key that they are sealed under; the rules hold for each group. An image stays when any
+//! Images are grouped by name and host, and by the client's key that they are sealed under (the latest under a key that is no longer used
+//! stay by `keep-last`); the rules hold for each group. An image stays when any
 //! rule keeps it, and every rule that does is told. Time is the pool's own: a client with a wrong
 //! clock, or one that wants to push out older images by dating new ones ahead, changes nothing.
 //! Hours, days, weeks (ISO 8601), months and years are those of UTC.
@@ -100,7 +101,7 @@ impl Policy {
     }
 
     /// Judges images, at the pool's own time `now`; the order of verdicts is that of groups (by
-    /// name and host), and in a group from the latest to the oldest.
+    /// name, host and key), and in a group from the latest to the oldest.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a policy without rules: it would forget everything.

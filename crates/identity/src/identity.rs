@@ -28,8 +28,7 @@ use crate::{Error, Result, passphrase};
 const ADMIN: &str = "admin";
 /// The setting that tells whether the key is the catalogue's.
 const KEY_CHECK: &str = "appliance.key_check";
-/// The setting with the mark of who made the first run and was not told of it yet, and a
-/// digest of the passphrase's hash.
+/// The setting that says whose the first run was, until all of it was told ([`Untold`]).
 const FIRST_RUN: &str = "appliance.first_run";
 /// The name of the topmost organisation.
 const ROOT: &str = "root";
@@ -69,12 +68,13 @@ pub struct FirstRun {
     pub again: bool,
 }
 
-/// A first run of which nobody was told.
+/// A first run of which not all was told.
 #[derive(Deserialize, Serialize)]
 struct Untold {
     mark: String,
-    /// The [`digest`] of the hash that its passphrase has; another one was set since if it differs.
-    password: String,
+    /// The [`digest`] of the hash of its passphrase, until that was told; another one was set since if
+    /// it differs.
+    password: Option<String>,
 }
 
 impl Untold {
@@ -128,8 +128,10 @@ impl Identity {
     pub async fn first_run(&self, mark: Option<&str>) -> Result<Option<FirstRun>> {
         let catalog = &self.inner.catalog;
         let fresh = catalog.find_one::<Organisation>(Organisation::root()).await?.is_none();
-        let known = catalog.find_one::<Setting>(Setting::by_name(FIRST_RUN)).await?;
-        let untold = known.zip(mark).and_then(|(known, mark)| Untold::of(&known.value, mark));
+        let untold = match mark {
+            Some(mark) => self.untold(mark).await?.filter(|untold| untold.password.is_some()),
+            None => None,
+        };
         // Not while others wait for the transaction.
         let made = match fresh || untold.is_some() {
             true => {
@@ -148,10 +150,10 @@ impl Identity {
         if let (Some(root), Some(untold), Some((passphrase, hash))) = (&root, untold, &made)
             && let Some(admin) = tx.find_one::<User>(User::by_name(ADMIN)).await?
             && let Some(secrets) = tx.find_one::<UserSecrets>(User::by_id(admin.id)).await?
-            && secrets.password.is_some_and(|hash| untold.password == digest(&hash))
+            && secrets.password.is_some_and(|hash| untold.password == Some(digest(&hash)))
         {
             UserSecrets::set_password(tx, admin.id, hash, false).await?;
-            let untold = Untold { password: digest(hash), ..untold };
+            let untold = Untold { password: Some(digest(hash)), ..untold };
             Setting::put(tx, FIRST_RUN, &untold.value(), now, None).await?;
             let deed = Deed::new("appliance.first_run", "again: it had been cut off");
             change.commit(deed.within(root.id)).await?;
@@ -188,11 +190,24 @@ impl Identity {
         let check = format!("\"{}\"", HEXLOWER.encode(&check));
         Setting::put(tx, KEY_CHECK, &check, now, None).await?;
         if let Some(mark) = mark {
-            let untold = Untold { mark: mark.to_owned(), password: digest(&hash) };
+            let untold = Untold { mark: mark.to_owned(), password: Some(digest(&hash)) };
             Setting::put(tx, FIRST_RUN, &untold.value(), now, None).await?;
         }
         change.commit(Deed::new("appliance.first_run", "").within(root)).await?;
         Ok(Some(FirstRun { name: ADMIN, passphrase, again: false }))
+    }
+
+    async fn untold(&self, mark: &str) -> Result<Option<Untold>> {
+        let found = self.inner.catalog.find_one::<Setting>(Setting::by_name(FIRST_RUN)).await?;
+        Ok(found.and_then(|found| Untold::of(&found.value, mark)))
+    }
+
+    /// Whether the first run was that of this mark, and not all of it was told.
+    ///
+    /// # Errors
+    /// Those of the catalogue.
+    pub async fn is_first_run(&self, mark: &str) -> Result<bool> {
+        Ok(self.untold(mark).await?.is_some())
     }
 
     /// The passphrase of the first run of this mark was told: there is no other from now on.
@@ -200,10 +215,22 @@ impl Identity {
     /// # Errors
     /// Those of the catalogue.
     pub async fn first_run_told(&self, mark: &str) -> Result<()> {
-        let catalog = &self.inner.catalog;
-        let known = catalog.find_one::<Setting>(Setting::by_name(FIRST_RUN)).await?;
-        if known.is_some_and(|known| Untold::of(&known.value, mark).is_some()) {
-            catalog.execute(Setting::remove(FIRST_RUN)).await?;
+        if let Some(untold) = self.untold(mark).await? {
+            let value = Untold { password: None, ..untold }.value();
+            let mut tx = self.inner.catalog.begin().await?;
+            Setting::put(&mut tx, FIRST_RUN, &value, self.inner.clock.now(), None).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// All of the first run of this mark was told.
+    ///
+    /// # Errors
+    /// Those of the catalogue.
+    pub async fn end_first_run(&self, mark: &str) -> Result<()> {
+        if self.untold(mark).await?.is_some() {
+            self.inner.catalog.execute(Setting::remove(FIRST_RUN)).await?;
         }
         Ok(())
     }

@@ -91,6 +91,9 @@ pub(crate) struct Args {
     /// The machine's name, for the image's record
     #[arg(long)]
     host: Option<String>,
+    /// Store it open although the latest image of the same name is sealed under a client's key
+    #[arg(long)]
+    in_clear: bool,
     /// Read with this process, not by a job of the appliance that runs here
     #[arg(long)]
     here: bool,
@@ -122,7 +125,9 @@ pub(crate) fn run(context: &Context, mut args: Args) -> Result<Done> {
     let pool = args.pool.open(context, mode)?;
     let sealed = args.pool.sealed(pool.clone())?;
     let source: &dyn Source = sealed.as_ref().map_or(&*pool, |sealed| sealed);
-    let (dry_run, backup) = (args.dry_run, args.backup(source, excludes)?);
+    let (dry_run, in_clear) = (args.dry_run, args.in_clear);
+    let backup = args.backup(source, excludes)?;
+    must_not_be_sealed(&backup, source, in_clear)?;
     let (outcome, counts) = watched(context, |counters| match (dry_run, &sealed) {
         (true, _) => backup.trial(source, counters),
         (false, None) => backup.run(pool.session()?, counters),
@@ -179,6 +184,17 @@ impl Args {
     }
 }
 
+/// Refuses to go on in clear with a series that is sealed.
+fn must_not_be_sealed(backup: &Backup, source: &dyn Source, in_clear: bool) -> Result<()> {
+    match backup.sealed_before(source)?.filter(|_| !in_clear) {
+        None => Ok(()),
+        Some(key) => Err(usage(format!(
+            "the latest image of this name is sealed under the client's key {key}: give it with \
+             --client-key-file, or --in-clear to store this one open"
+        ))),
+    }
+}
+
 /// Has an appliance on this machine make the backup.
 fn by_job(
     context: &Context,
@@ -217,7 +233,9 @@ fn sent(
     let sealed = args.pool.sealed(Arc::clone(&source))?;
     let (dry_run, object) = (args.dry_run, args.object());
     let looked: &dyn Source = sealed.as_ref().map_or(&*source, |sealed| sealed);
+    let in_clear = args.in_clear;
     let backup = args.backup(looked, excludes)?;
+    must_not_be_sealed(&backup, looked, in_clear)?;
     let counters = Arc::new(Progress::default());
     let (outcome, counts) = if dry_run {
         watched_by(context, &counters, || backup.trial(looked, &counters))?

@@ -39,6 +39,7 @@ use crate::folder::{Folder, Kind, Meta};
 use crate::image::{Image, ImageKind, ImageMeta, ROOT_KIND, Stats, Top, images};
 use crate::names::Names;
 use crate::rules::Rules;
+use crate::sealed::KeyId;
 use crate::store::{Source, Store};
 use crate::{Error, Result, Troubles};
 use content::{Found, Job, Stream, Task};
@@ -213,10 +214,8 @@ impl Backup {
         Ok(Outcome { image: None, stats, troubles: made.troubles })
     }
 
-    fn make(self, store: &dyn Store, trial: bool, progress: &Progress) -> Result<Made> {
-        let started = now();
-        let source = store.source();
-        let params = store.chunking();
+    /// Which series the image will belong to.
+    fn series(&self) -> Result<Series> {
         let (kind, paths) = match &self.input {
             Input::Paths(paths) if paths.is_empty() => {
                 return Err(Error::Invalid("no path to back up was given".into()));
@@ -237,6 +236,27 @@ impl Backup {
             }
             _ => default_name(&paths[0], &host),
         };
+        Ok(Series { kind, paths, host, name })
+    }
+
+    /// Under which client's key the latest image of the series is sealed, when it was not opened:
+    /// whoever forgets the key once must not send all of it in clear.
+    ///
+    /// # Errors
+    /// Those of the pool, and as [`Backup::run`].
+    pub fn sealed_before(&self, source: &dyn Source) -> Result<Option<KeyId>> {
+        let Series { host, name, .. } = self.series()?;
+        let (images, _) = images(source)?;
+        let of_series = |image: &&Image| image.name == name && image.meta.host == host;
+        let latest = images.iter().rev().find(of_series);
+        Ok(latest.and_then(|latest| latest.meta.closed()))
+    }
+
+    fn make(self, store: &dyn Store, trial: bool, progress: &Progress) -> Result<Made> {
+        let started = now();
+        let source = store.source();
+        let params = store.chunking();
+        let Series { kind, paths, host, name } = self.series()?;
         let parent = self.parent(source, kind, &name, &host, &paths)?;
         if let (Some(parent), false) = (&parent, trial) {
             store.lean_on(parent.id)?;
@@ -315,20 +335,10 @@ impl Backup {
         host: &str,
         paths: &[Vec<u8>],
     ) -> Result<Option<Image>> {
-        let (images, _) = images(source)?;
-        let of_series = |image: &&Image| image.name == name && image.meta.host == host;
-        if let Some(latest) = images.iter().rev().find(of_series)
-            && let Some(key) = latest.meta.closed()
-        {
-            // Whoever forgets the key once must not send all of it in clear.
-            return Err(Error::Invalid(format!(
-                "the latest image of {name} is sealed under the client's key {key}: give it with \
-                 --client-key-file, or take another --name"
-            )));
-        }
         if kind != ImageKind::Files {
             return Ok(None);
         }
+        let (images, _) = images(source)?;
         match self.parent {
             Parent::None => Ok(None),
             Parent::Image(id) => {
@@ -343,6 +353,14 @@ impl Backup {
             })),
         }
     }
+}
+
+/// The series that an image belongs to, and what it is of.
+struct Series {
+    kind: ImageKind,
+    paths: Vec<Vec<u8>>,
+    host: String,
+    name: String,
 }
 
 /// An image that only lacks its root.

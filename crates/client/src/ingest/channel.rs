@@ -67,9 +67,9 @@ impl Channel {
         Ok(Self { client, runtime, sender, free, freed: Condvar::new(), given_up })
     }
 
-    /// Whether the appliance is on this machine. An address of this machine may be the near end of a
-    /// tunnel.
-    pub(super) fn is_here(&self) -> bool {
+    /// Whether the appliance is reached by its control socket, and so is on this machine: an address of
+    /// this machine may be the near end of a tunnel.
+    pub(super) fn by_socket(&self) -> bool {
         matches!(self.client.place(), Place::Socket(_))
     }
 

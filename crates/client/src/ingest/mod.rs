@@ -7,8 +7,8 @@
 //! the appliance no longer knows the session the backup fails, and the next one finds stored what
 //! had reached the pool.
 //!
-//! An appliance on the same machine shares its processors: there data goes as it is
-//! ([`RemoteStore::passing_on`]).
+//! An appliance that is reached by its control socket shares this machine's processors: there data
+//! goes as it is ([`RemoteStore::passing_on`]).
 
 mod blind;
 mod channel;
@@ -42,9 +42,10 @@ use crate::{Client, id_keys};
 
 /// How often the appliance is told how far it is.
 const TELL: Duration = Duration::from_millis(1000);
-/// Bytes that are asked about and sent at once, when no chunk is larger: each request costs both
-/// sides about a millisecond.
-const AT_ONCE: usize = 4 << 20;
+/// Bytes that are asked about and sent at once, when no chunk is larger: over a network, which may
+/// be slow, and through a socket, where a request costs both sides about a millisecond.
+const AT_ONCE: usize = 1 << 20;
+const AT_ONCE_BY_SOCKET: usize = 4 << 20;
 
 #[derive(Deserialize)]
 struct Opened {
@@ -213,7 +214,7 @@ impl RemoteStore {
     /// with what an image consists of.
     #[must_use]
     pub fn passing_on(mut self) -> Self {
-        self.passes_on = self.shared.channel.is_here();
+        self.passes_on = self.shared.channel.by_socket();
         self
     }
 
@@ -287,7 +288,7 @@ impl Shared {
             bench.codec.encode(&bench.raw, effort, &mut bench.frame);
             let chunks = frame.iter().map(|(id, bytes)| (*id, bytes.len() as u32)).collect();
             let frame = Frame { kind, chunks, bytes: &bench.frame };
-            if !body.is_empty() && body.len() + frame.len() > AT_ONCE {
+            if !body.is_empty() && body.len() + frame.len() > self.at_once() {
                 sent = self.take(std::mem::take(&mut body), &mut stored);
             }
             frame.put(&mut body);
@@ -317,6 +318,10 @@ impl Shared {
         Ok(())
     }
 
+    fn at_once(&self) -> usize {
+        if self.channel.by_socket() { AT_ONCE_BY_SOCKET } else { AT_ONCE }
+    }
+
     /// Sends pieces as they are; the appliance names them.
     fn pass_on(&self, pieces: &[&[u8]], ids: &mut Vec<ChunkId>) -> Result<Stored> {
         let mut stored = Stored::default();
@@ -325,7 +330,7 @@ impl Shared {
             let mut total = 0;
             let fits = rest.iter().take(parcel::MAX_IDS).take_while(|piece| {
                 total += piece.len();
-                total <= AT_ONCE
+                total <= self.at_once()
             });
             let (part, after) = rest.split_at(fits.count().max(1));
             rest = after;
@@ -364,7 +369,7 @@ impl Store for RemoteStore {
     }
 
     fn at_once(&self) -> usize {
-        AT_ONCE
+        self.shared.at_once()
     }
 
     fn store(&self, pieces: &[&[u8]], ids: &mut Vec<ChunkId>) -> Result<Stored> {

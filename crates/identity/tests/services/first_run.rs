@@ -60,6 +60,12 @@ async fn who_told_the_passphrase_gets_no_other() {
         identity.first_run_told("another").await.unwrap();
         identity.first_run_told("mine").await.unwrap();
         assert!(identity.first_run(Some("mine")).await.unwrap().is_none());
+        assert!(!identity.is_first_run("another").await.unwrap());
+        assert!(identity.is_first_run("mine").await.unwrap());
+        identity.end_first_run("another").await.unwrap();
+        assert!(identity.is_first_run("mine").await.unwrap());
+        identity.end_first_run("mine").await.unwrap();
+        assert!(!identity.is_first_run("mine").await.unwrap());
         let credential = password(first.name, first.passphrase.expose());
         assert!(identity.authenticate(credential, &origin()).await.is_ok());
     })

@@ -30,7 +30,7 @@ use crate::{Error, Result, Storage};
 pub(crate) const IDLE: Duration = Duration::from_secs(300);
 /// How many readers one caller may have, and all together: each keeps garbage from being collected.
 const PER_CALLER: usize = 256;
-const IN_ALL: usize = 1024;
+const IN_ALL: usize = 4096;
 
 /// Which reader, by whose request.
 #[derive(Clone, Debug, PartialEq, Eq)]

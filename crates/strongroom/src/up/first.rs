@@ -1,72 +1,67 @@
 //! The first start, which may be cut off before what it shows once was shown: then the next one
 //! makes it good.
 //!
-//! A file in the data directory holds a mark, which the catalogue keeps too until the passphrase was
-//! told, and in its second line how far that start came ([`Step`]).
+//! A file in the data directory holds a mark that the catalogue keeps too, until all was told. Its
+//! second line says that the first pool was begun where nothing was: what is found there later, and
+//! the catalogue does not know, was left half made.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use strongroom_engine::id::RootId;
 
-/// The file's name.
+/// The file's name, and what it is called until it is whole.
 const NAME: &str = "first-start";
-
-/// How far a first start came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Step {
-    /// Nobody knows whether it is the first.
-    Begun,
-    /// It is: the catalogue was made.
-    First,
-    /// The directory of the first pool was free, and that pool was begun: what is found there later,
-    /// and no catalogue knows, was left half made.
-    Pool,
-}
-
-impl Step {
-    const ALL: [(Self, &str); 3] =
-        [(Self::Begun, ""), (Self::First, "first"), (Self::Pool, "pool")];
-}
+const NEW: &str = "first-start.new";
+/// The second line.
+const POOL: &str = "pool";
 
 /// A start of which not all was told yet.
 #[derive(Debug)]
 pub(super) struct FirstStart {
     data: PathBuf,
     mark: String,
-    step: Step,
+    began_pool: bool,
 }
 
 impl FirstStart {
     /// Takes up the one that was cut off, or begins one. The catalogue knows by its mark whether it
     /// was the first.
     pub(super) fn begin(data: &Path) -> Result<Self> {
+        let path = data.join(NAME);
+        let found = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            read => Some(read.with_context(|| format!("reading {}", path.display()))?),
+        };
         let data = data.to_owned();
-        let found = fs::read_to_string(data.join(NAME)).unwrap_or_default();
-        let mut lines = found.lines();
-        if let Some(mark) = lines.next().filter(|mark| RootId::parse(mark).is_some()) {
-            let word = lines.next().unwrap_or_default();
-            let step = Step::ALL.iter().find(|(_, name)| *name == word);
-            let step = step.map_or(Step::Begun, |(step, _)| *step);
-            return Ok(Self { data, mark: mark.to_owned(), step });
-        }
-        let start = Self { data, mark: RootId::random().to_string(), step: Step::Begun };
-        start.write()?;
-        Ok(start)
+        let Some(found) = found else {
+            let start = Self { data, mark: RootId::random().to_string(), began_pool: false };
+            start.write()?;
+            return Ok(start);
+        };
+        let lines: Vec<&str> = found.lines().collect();
+        let (mark, began_pool) = match lines[..] {
+            [mark] => (mark, false),
+            [mark, POOL] => (mark, true),
+            _ => bail!("{} is not what was written there: remove it", path.display()),
+        };
+        Ok(Self { data, mark: mark.to_owned(), began_pool })
     }
 
+    /// The whole file, or what was there before.
     fn write(&self) -> Result<()> {
         let path = self.data.join(NAME);
-        let (_, word) = Step::ALL[self.step as usize];
-        let text = format!("{}\n{word}\n", self.mark);
+        let new = self.data.join(NEW);
+        let second = if self.began_pool { "pool\n" } else { "" };
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&new);
         let written = file.and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
+            write!(file, "{}\n{second}", self.mark)?;
             file.sync_all()?;
+            fs::rename(&new, &path)?;
             sync(&self.data)
         });
         written.with_context(|| format!("noting the first start in {}", path.display()))
@@ -76,15 +71,15 @@ impl FirstStart {
         &self.mark
     }
 
-    /// How far it came.
-    pub(super) fn step(&self) -> Step {
-        self.step
+    /// Whether the first pool was begun where nothing was.
+    pub(super) fn began_pool(&self) -> bool {
+        self.began_pool
     }
 
-    /// Notes that it came so far.
-    pub(super) fn came_to(&mut self, step: Step) -> Result<()> {
-        if self.step < step {
-            self.step = step;
+    /// Notes that, or that it is not so.
+    pub(super) fn set_began_pool(&mut self, began: bool) -> Result<()> {
+        if self.began_pool != began {
+            self.began_pool = began;
             self.write()?;
         }
         Ok(())
@@ -115,15 +110,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let begin = || FirstStart::begin(dir.path()).unwrap();
         let mut first = begin();
-        assert_eq!((begin().mark(), begin().step()), (first.mark(), Step::Begun));
-        first.came_to(Step::Pool).unwrap();
-        first.came_to(Step::First).unwrap();
-        assert_eq!((begin().mark(), begin().step()), (first.mark(), Step::Pool));
+        assert_eq!((begin().mark(), begin().began_pool()), (first.mark(), false));
+        first.set_began_pool(true).unwrap();
+        assert_eq!((begin().mark(), begin().began_pool()), (first.mark(), true));
+        begin().set_began_pool(false).unwrap();
+        assert!(!begin().began_pool());
         begin().end().unwrap();
         first.end().unwrap();
-        assert_eq!(begin().step(), Step::Begun);
-        // A torn one is none.
-        fs::write(dir.path().join(NAME), "ab").unwrap();
         assert_eq!(begin().mark().len(), 32);
+        fs::write(dir.path().join(NAME), "").unwrap();
+        assert!(FirstStart::begin(dir.path()).unwrap_err().to_string().contains("remove it"));
     }
 }

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use super::Args;
 use super::chores::chores;
 use super::config::{Config, NAME};
-use super::first::{FirstStart, Step};
+use super::first::FirstStart;
 use super::follow::{follow, limits};
 use super::lock::Lock;
 use super::secrets::SecretsFile;
@@ -87,10 +87,11 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     let mut secrets = args.secrets_file.as_deref().map(SecretsFile::open).transpose()?;
     let mut mark = FirstStart::begin(&data)?;
     let mut first = identity.first_run(Some(mark.mark())).await?;
-    if first.is_some() {
-        mark.came_to(Step::First)?;
+    if first.as_ref().is_some_and(|first| !first.again) {
+        // A pool that was begun was that of another catalogue.
+        mark.set_began_pool(false)?;
     }
-    let is_first = mark.step() >= Step::First;
+    let is_first = identity.is_first_run(mark.mark()).await?;
     if let Some(file) = &mut secrets
         && let Some(first) = first.take()
     {
@@ -182,9 +183,11 @@ fn directory(path: &Path) -> Result<PathBuf> {
 }
 
 async fn end_of_first_start(identity: &Identity, mark: &mut Option<FirstStart>) -> Result<()> {
-    let Some(mark) = mark.take() else { return Ok(()) };
-    identity.first_run_told(mark.mark()).await?;
-    mark.end()
+    let Some(start) = mark.take() else { return Ok(()) };
+    let mark = start.mark().to_owned();
+    // Without the file, nobody asks for what the catalogue has.
+    start.end()?;
+    Ok(identity.end_first_run(&mark).await?)
 }
 
 /// Makes the first pool, or the rest of it when the start before was cut off; its passphrase.
@@ -209,8 +212,8 @@ async fn main_pool(
                 Err(error) => error.kind() == std::io::ErrorKind::NotFound,
             };
             if free() {
-                mark.came_to(Step::Pool)?;
-            } else if mark.step() == Step::Pool {
+                mark.set_began_pool(true)?;
+            } else if mark.began_pool() {
                 // It was free, and nobody was told what opens what is there now. Else it is not
                 // ours, and making the pool refuses it.
                 let aside = path.with_extension(RootId::random().to_string());
@@ -245,7 +248,9 @@ impl Running {
 
     /// Says where it is, and what is said only once.
     pub(super) fn tell(&self, context: &Context) -> Result<()> {
-        if context.out.quiet {
+        // What is said only once is said.
+        let secret = self.first.is_some() || self.passphrase.is_some();
+        if context.out.quiet && !secret {
             return Ok(());
         }
         let urls: Vec<_> = self.addresses.iter().map(|a| format!("https://{a}")).collect();

@@ -54,7 +54,7 @@ fn a_sealed_image_comes_back_whole_and_only_to_its_owner() {
         let refused = lab.run(line).code(1);
         assert!(refused.err.contains("give it with --client-key-file"), "{line}: {}", refused.err);
     }
-    assert!(lab.run("backup src --name tree").code(1).err.contains("--client-key-file"));
+    assert!(lab.run("backup src --name tree").code(2).err.contains("--client-key-file"));
     let found = lab.run("images find --name tree *.c").code(3);
     assert!(found.err.contains("sealed under the client's key"), "{}", found.err);
     let mut child = mounted(lab.command(["mount", "mnt"]));
@@ -130,9 +130,9 @@ fn an_appliance_keeps_what_it_can_not_read() {
     assert_eq!(code, 0, "{err}");
     assert_same(&lab.path("src"), &data.parent().unwrap().join("here").join(inside));
     // Beside it, a backup by the appliance itself stays open.
-    let (code, _, err) = run(&data, "backup src --name tree");
-    assert!(code == 1 && err.contains("--client-key-file"), "{code} {err}");
-    let (code, _, err) = run(&data, "backup src --name open");
+    let (code, _, err) = run(&data, "backup src --name tree --here");
+    assert!(code == 2 && err.contains("--in-clear"), "{code} {err}");
+    let (code, _, err) = run(&data, "backup src --name tree --here --in-clear");
     assert_eq!(code, 0, "{err}");
     let third = document(&user, &format!("backup src --name tree {KEY}"));
     assert_eq!((&third["parent"], &third["troubles"]), (&second["image"], &Value::from(0)));
