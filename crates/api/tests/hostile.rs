@@ -7,7 +7,10 @@ mod served;
 
 use std::time::Duration;
 
-use http::{StatusCode, Version};
+use axum::body::Bytes;
+use http::{Request, StatusCode, Version};
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use served::{Running, ask, start, tls};
 use strongroom_api::server::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -95,6 +98,28 @@ async fn a_body_that_is_waited_for_in_vain_gives_way() {
     running.begun.notified().await;
     others_are_answered(&running).await;
     assert!(ended(stream).await.is_empty());
+    running.server.stop(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_takes_yet_leaves_room_for_others_of_its_connection() {
+    let running = start(Limits::default()).await;
+    let io = TokioIo::new(tls(&running, b"h2").await);
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let post = |path: &str, bytes: usize| {
+        let request = Request::post(format!("https://localhost{path}"));
+        let request = request.body(Full::new(Bytes::from(vec![b'x'; bytes]))).unwrap();
+        let mut sender = sender.clone();
+        async move { sender.send_request(request).await.unwrap().status() }
+    };
+    let held = tokio::spawn(post("/hold", 8 << 20));
+    running.begun.notified().await;
+    let taken = tokio::time::timeout(PATIENCE, post("/take", 2 << 20)).await;
+    assert_eq!(taken.expect("an answer"), StatusCode::OK);
+    running.go.notify_one();
+    assert_eq!(held.await.unwrap(), StatusCode::OK);
     running.server.stop(PATIENCE).await;
 }
 

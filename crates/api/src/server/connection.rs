@@ -26,8 +26,9 @@ use super::{Limits, Peer};
 const LOOK: Duration = Duration::from_secs(5);
 /// How often an HTTP/2 client is asked whether it is there, and how long it may take to answer.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-/// Bytes that may be on their way to us, of one request and of a connection.
-const WINDOWS: (u32, u32) = (4 << 20, 4 << 20);
+/// Bytes that may be on their way to us, of one request and of a connection: one whose body nobody
+/// takes yet leaves room for three others.
+const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 /// The largest frame that an HTTP/2 client may send, in bytes: bodies of backups are cut to such.
 const FRAME: u32 = 256 << 10;
 /// Requests that an HTTP/2 client takes back before we came to them, and those that we refuse: more

@@ -24,9 +24,9 @@ pub(crate) struct Running {
     pub(crate) http: SocketAddr,
     pub(crate) certificate: Arc<Certificate>,
     pub(crate) dir: tempfile::TempDir,
-    /// Ends the request to `/wait`.
+    /// Ends the request to `/wait`, and to `/hold`, which keeps a body and takes nothing of it.
     pub(crate) go: Arc<Notify>,
-    /// Told when a request to `/wait`, `/take` or `/much` has begun.
+    /// Told when a request to `/wait`, `/hold`, `/take` or `/much` has begun.
     pub(crate) begun: Arc<Notify>,
 }
 
@@ -42,6 +42,15 @@ pub(crate) async fn start(limits: Limits) -> Running {
             begun.notify_one();
             go.notified().await;
             "done"
+        }
+    };
+    let waiting = (Arc::clone(&go), Arc::clone(&begun));
+    let hold = move |body: Body| {
+        let (go, begun) = waiting.clone();
+        async move {
+            begun.notify_one();
+            go.notified().await;
+            drop(body);
         }
     };
     let told = Arc::clone(&begun);
@@ -60,6 +69,7 @@ pub(crate) async fn start(limits: Limits) -> Running {
     let router = Router::new()
         .route("/", get(|Extension(peer): Extension<Peer>| async move { format!("{peer:?}") }))
         .route("/wait", get(wait))
+        .route("/hold", post(hold))
         .route("/take", post(take))
         .route("/much", get(much));
     let mut server = Server::new(router, limits);
