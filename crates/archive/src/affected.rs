@@ -127,7 +127,8 @@ pub type Each<'f> = dyn FnMut(&Image, &[u8], Loss) -> Result<()> + 'f;
 /// Tells `each`, image by image and in the order of paths, what is lost with these chunks (data and
 /// nodes; `CheckReport::lost` has both), and with nodes that turn out not to be readable. Directories
 /// that many images share are looked through once, unless something in them is lost. Memory is
-/// bounded, but for the ids of the nodes of one sealed image. The path is that in the image, empty for its top.
+/// bounded, but for the ids of the nodes of one sealed image. The path is that in the image, empty for
+/// its top.
 ///
 /// # Errors
 /// Cancellation, and those of `each`, which end all.

@@ -99,7 +99,7 @@ impl Source for Memory {
         PoolTime(self.roots.lock().unwrap().len() as i64)
     }
 
-    fn is(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
+    fn matches(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
         Ok(id_of(data, 2) == *id)
     }
 

@@ -1,8 +1,8 @@
 //! Retention: which images stay.
 //!
-//! Images are grouped by name and host, and by the client's key that they are sealed under (the latest under a key that is no longer used
-//! stay by `keep-last`); the rules hold for each group. An image stays when any
-//! rule keeps it, and every rule that does is told. Time is the pool's own: a client with a wrong
+//! Images are grouped by name and host, and by the client's key that they are sealed under; the rules
+//! hold for each group (so the latest under a key that is no longer used stay by `keep-last`). An
+//! image stays when any rule keeps it, and every rule that does is told. Time is the pool's own: a client with a wrong
 //! clock, or one that wants to push out older images by dating new ones ahead, changes nothing.
 //! Hours, days, weeks (ISO 8601), months and years are those of UTC.
 //!
@@ -241,7 +241,8 @@ mod tests {
     use strongroom_engine::id::{ChunkId, RootId};
 
     use super::*;
-    use crate::image::{ImageKind, ImageMeta, Stats};
+    use crate::image::{ImageKind, ImageMeta, Sealing, Stats};
+    use crate::sealed::KeyId;
 
     fn image(number: u64, host: &str, created: i64, tags: &[&str]) -> Image {
         let mut id = [0; 16];
@@ -291,6 +292,19 @@ mod tests {
         );
         assert_eq!(of(Policy { yearly: 1, ..Policy::default() }), [1439]);
         assert_eq!(of(Policy { within: Some(2 * HOUR), ..Policy::default() }), [1439, 1438, 1437]);
+    }
+
+    #[test]
+    fn what_is_sealed_under_a_key_is_a_series_of_its_own() {
+        let sealed = |number: u64, key: u8| {
+            let mut image = image(number, "h", number as i64 * HOUR, &[]);
+            image.meta.sealing = Some(Sealing { key: KeyId([key; 8]), hidden: vec![1] });
+            image
+        };
+        let images = [sealed(1, 1), sealed(2, 1), sealed(3, 2), image(4, "h", 4 * HOUR, &[])];
+        let mut stays = kept(&Policy { last: 1, ..Policy::default() }, &images);
+        stays.sort_unstable();
+        assert_eq!(stays, [2, 3, 4]);
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! not put another's content, name or host in its place.
 //!
 //! # Format
-//! Sealing is [`AlikeSealer`]'s; its key is the content of a key file.
+//! Sealing is [`SivSealer`]'s; its key is the content of a key file.
 //!
 //! | what | is stored as | sealed with, as its place |
 //! |---|---|---|
@@ -36,7 +36,7 @@ use strongroom_engine::map::{NodeStore, Nodes};
 use strongroom_engine::node::Node;
 use strongroom_engine::pack::{FRAME_TAIL, FrameCodec};
 use strongroom_engine::pool::{MAX_CHUNK, NewRoot, Stored};
-use strongroom_engine::seal::AlikeSealer;
+use strongroom_engine::seal::SivSealer;
 use strongroom_engine::state::Root;
 use strongroom_engine::{Error, Result};
 
@@ -72,7 +72,7 @@ pub fn is_sealed(node: &Node) -> bool {
 /// A client's own key.
 pub struct ClientKey {
     id: KeyId,
-    sealer: AlikeSealer,
+    sealer: SivSealer,
     benches: Mutex<Vec<Bench>>,
 }
 
@@ -89,38 +89,31 @@ struct Bench {
     raw: Vec<u8>,
 }
 
-/// What is sealed, and where it belongs.
-enum Place<'p> {
-    Data,
-    Node(&'p Node),
-    /// Of the image with this name, record and top.
-    Record(&'p str, &'p ImageMeta, &'p [ChunkId]),
+/// Where a data chunk belongs: its id says which it is.
+const DATA: &[u8] = &[0];
+
+/// Where a node's payload belongs.
+fn of_node(node: &Node) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.byte(1);
+    w.uint(node.nodes.len() as u64);
+    node.nodes.iter().chain(&node.data).for_each(|id| w.raw(&id.0));
+    w.finish()
 }
 
-impl Place<'_> {
-    fn bytes(&self) -> Vec<u8> {
-        let mut w = Writer::new();
-        match self {
-            Self::Data => w.byte(0),
-            Self::Node(node) => {
-                w.byte(1);
-                w.uint(node.nodes.len() as u64);
-                node.nodes.iter().chain(&node.data).for_each(|id| w.raw(&id.0));
-            }
-            Self::Record(name, meta, top) => {
-                w.byte(2);
-                top.iter().for_each(|id| w.raw(&id.0));
-                w.bytes(name.as_bytes());
-                w.bytes(meta.host.as_bytes());
-                w.byte(meta.kind.code());
-                w.byte(meta.complete.into());
-                w.int(meta.started);
-                w.int(meta.ended);
-                meta.parent.iter().for_each(|parent| w.raw(&parent.0));
-            }
-        }
-        w.finish()
-    }
+/// Where the hidden part of the record of an image with this name and top belongs.
+fn of_record(name: &str, meta: &ImageMeta, top: &[ChunkId]) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.byte(2);
+    top.iter().for_each(|id| w.raw(&id.0));
+    w.bytes(name.as_bytes());
+    w.bytes(meta.host.as_bytes());
+    w.byte(meta.kind.code());
+    w.byte(meta.complete.into());
+    w.int(meta.started);
+    w.int(meta.ended);
+    meta.parent.iter().for_each(|parent| w.raw(&parent.0));
+    w.finish()
 }
 
 impl ClientKey {
@@ -153,8 +146,8 @@ impl ClientKey {
         let effort = if piece.len() < SMALL { Effort::More } else { Effort::Usual };
         self.at_bench(|bench| {
             bench.codec.encode(piece, effort, &mut bench.frame);
-            let mut sealed = Vec::with_capacity(bench.frame.len() + AlikeSealer::OVERHEAD);
-            self.sealer.seal(&Place::Data.bytes(), &bench.frame, &mut sealed);
+            let mut sealed = Vec::with_capacity(bench.frame.len() + SivSealer::OVERHEAD);
+            self.sealer.seal(DATA, &bench.frame, &mut sealed);
             sealed
         })
     }
@@ -162,7 +155,7 @@ impl ClientKey {
     /// Hands out what a data chunk holds.
     fn open<T>(&self, sealed: &[u8], take: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
         self.at_bench(|bench| {
-            let opened = self.sealer.open(&Place::Data.bytes(), sealed, &mut bench.frame);
+            let opened = self.sealer.open(DATA, sealed, &mut bench.frame);
             opened.map_err(|why| Error::damaged("a chunk sealed under the client's key", why))?;
             take(bench.codec.view(&bench.frame, &mut bench.raw)?)
         })
@@ -170,7 +163,7 @@ impl ClientKey {
 
     fn seal_node(&self, node: &Node) -> Node {
         let mut payload = vec![SEALED_TAG];
-        self.sealer.seal(&Place::Node(node).bytes(), &node.payload, &mut payload);
+        self.sealer.seal(&of_node(node), &node.payload, &mut payload);
         Node { nodes: node.nodes.clone(), data: node.data.clone(), payload }
     }
 
@@ -180,7 +173,7 @@ impl ClientKey {
             return Err(bad("it is not sealed under the client's key"));
         }
         let mut payload = Vec::new();
-        let place = Place::Node(&node).bytes();
+        let place = of_node(&node);
         self.sealer.open(&place, &node.payload[1..], &mut payload).map_err(|_| {
             bad("it is not what was sealed under the client's key for the chunks it refers to")
         })?;
@@ -198,7 +191,7 @@ impl ClientKey {
         w.uint(excludes.len() as u64);
         excludes.iter().for_each(|rule| w.bytes(rule.as_bytes()));
         let mut hidden = Vec::new();
-        self.sealer.seal(&Place::Record(name, meta, top).bytes(), &w.finish(), &mut hidden);
+        self.sealer.seal(&of_record(name, meta, top), &w.finish(), &mut hidden);
         meta.sealing = Some(Sealing { key: self.id, hidden });
     }
 
@@ -212,7 +205,7 @@ impl ClientKey {
         let Ok(mut meta) = ImageMeta::decode(&root.meta) else { return Some(root) };
         let sealing = meta.sealing.take().filter(|sealing| sealing.key == self.id)?;
         let mut open = Vec::new();
-        let place = Place::Record(&root.name, &meta, &root.nodes).bytes();
+        let place = of_record(&root.name, &meta, &root.nodes);
         let opened = self.sealer.open(&place, &sealing.hidden, &mut open);
         match opened.ok().and_then(|()| hidden(&open).ok()) {
             Some((paths, excludes)) => {
@@ -281,8 +274,8 @@ impl Source for SealedSource {
         self.inner.now()
     }
 
-    fn is(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
-        if self.inner.is(id, &self.key.seal(data))? {
+    fn matches(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
+        if self.inner.matches(id, &self.key.seal(data))? {
             return Ok(true);
         }
         // Another version may have compressed it otherwise.
@@ -330,7 +323,7 @@ impl<S: Store> SealedStore<S> {
     /// [`Error::Invalid`] for a pool whose chunks may be so large that sealed ones don't fit.
     pub fn new(inner: S, source: SealedSource) -> Result<Self> {
         let Params { max, fixed, .. } = inner.chunking();
-        let room = MAX_CHUNK - AlikeSealer::OVERHEAD - FRAME_TAIL;
+        let room = MAX_CHUNK - SivSealer::OVERHEAD - FRAME_TAIL;
         let largest = max.max(fixed);
         if largest as usize > room {
             return Err(Error::Invalid(format!(
@@ -399,7 +392,7 @@ mod tests {
 
     use super::*;
     use crate::backup::{Backup, Input, Parent, Progress};
-    use crate::image::{find, images};
+    use crate::image::{ImageKind, Stats, find, images};
     use crate::memory::Memory;
     use crate::restore::{self, Overwrite, Restore};
 
@@ -440,6 +433,52 @@ mod tests {
         std::fs::create_dir(dir.path().join("below")).unwrap();
         std::fs::write(dir.path().join("below/empty"), b"").unwrap();
         dir
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Changing any of these changes the format: old images would no longer open. Also computed with
+    /// another implementation (Python's blake3 and cryptography).
+    #[test]
+    fn golden_chunk_node_and_record() {
+        let key = key(1);
+        assert_eq!(key.id().to_string(), "a89e2c3c499b628b");
+        assert_eq!(
+            hex(&key.seal(b"data")),
+            "9623e6bf6221609e0382df102f6cd29c23c373011515976731b300416ab664be6e9da6366802319e684c7fdec8614d02"
+        );
+        let node = Node {
+            nodes: vec![ChunkId([2; 32])],
+            data: vec![ChunkId([3; 32])],
+            payload: b"payload".to_vec(),
+        };
+        assert_eq!(
+            hex(&key.seal_node(&node).payload),
+            "20759fab2c31afa46e5a1f2eed6a0a3aaf425786313c13803a90110351683dc2c9b5ef2549b772d63c3ac66c0ca9b7e5"
+        );
+        let mut meta = ImageMeta {
+            kind: ImageKind::Files,
+            complete: true,
+            host: "h".into(),
+            user: "u".into(),
+            program: "p".into(),
+            paths: vec![b"/usr".to_vec()],
+            tags: vec!["t".into()],
+            excludes: vec!["*.o".into()],
+            started: -5,
+            ended: 7,
+            parent: Some(RootId([3; 16])),
+            stats: Stats::default(),
+            sealing: None,
+        };
+        key.hide("home", &mut meta, &[ChunkId([8; 32])]);
+        assert!(meta.paths.is_empty() && meta.excludes.is_empty());
+        assert_eq!(
+            hex(&meta.sealing.unwrap().hidden),
+            "cc823943ecb6b6d6d6d0294f0a95528bb8b80abba88742514b8f4121136c2303847808cebff3ec23e22e86888df08582e7461d"
+        );
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub trait Source: Nodes {
     /// The pool's own clock.
     fn now(&self) -> PoolTime;
     /// Whether these bytes are those of that data chunk.
-    fn is(&self, id: &ChunkId, data: &[u8]) -> Result<bool>;
+    fn matches(&self, id: &ChunkId, data: &[u8]) -> Result<bool>;
     /// Appends the bytes of one data chunk to `out`.
     fn chunk(&self, id: &ChunkId, out: &mut Vec<u8>) -> Result<()>;
     /// Reads many data chunks in the pool's order: `sink` takes each that can be read, once, from
@@ -83,7 +83,7 @@ impl Source for Pool {
         Pool::now(self)
     }
 
-    fn is(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
+    fn matches(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
         Ok(Pool::id_of(self, ChunkKind::Data, data) == *id)
     }
 

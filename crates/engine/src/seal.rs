@@ -29,10 +29,10 @@
 //! Journal records, keyrings and wrapped keys are few and small: `12-byte random nonce ‖ ciphertext
 //! ‖ 16-byte tag` under a key used for nothing else. 2^32 records may be sealed under one key.
 //!
-//! # Sealed alike
+//! # Deterministic sealing (synthetic IV)
 //!
 //! What a client seals under a key of its own, so that the pool can't read it and yet finds again
-//! what it has (deterministic, after RFC 5297): the same bytes in the same place are sealed alike.
+//! what it has (after RFC 5297): the same bytes in the same place give the same.
 //!
 //! ```text
 //! siv    = the first 24 bytes of BLAKE3-keyed(mac key, length of aad as 64-bit big-endian ‖ aad ‖ bytes)
@@ -40,7 +40,7 @@
 //! ```
 //!
 //! The mac key and the cipher key are `BLAKE3-derive-key(context, key)` with the contexts
-//! `strongroom v1 mac of what is sealed alike` and `strongroom v1 cipher of what is sealed alike`.
+//! `strongroom v1 SIV mac key` and `strongroom v1 SIV cipher key`.
 //!
 //! # Chunk ids
 //!
@@ -64,11 +64,11 @@ pub const TAG_LEN: usize = 16;
 
 /// HKDF's info for pack keys; see the module's text.
 const PACK_INFO: &[u8] = b"strongroom v1 pack key AES-256-GCM";
-/// What [`AlikeSealer`] puts in front, in bytes.
+/// What [`SivSealer`] puts in front, in bytes.
 pub const SIV_LEN: usize = 24;
-/// BLAKE3's contexts for the keys of [`AlikeSealer`].
-const ALIKE_MAC_CONTEXT: &str = "strongroom v1 mac of what is sealed alike";
-const ALIKE_CIPHER_CONTEXT: &str = "strongroom v1 cipher of what is sealed alike";
+/// BLAKE3's contexts for the keys of [`SivSealer`].
+const SIV_MAC_CONTEXT: &str = "strongroom v1 SIV mac key";
+const SIV_CIPHER_CONTEXT: &str = "strongroom v1 SIV cipher key";
 /// BLAKE3's context for the ids of data chunks.
 const DATA_CONTEXT: &str = "strongroom v1 chunk id of data";
 /// BLAKE3's context for the ids of node chunks.
@@ -307,22 +307,22 @@ impl fmt::Debug for RecordSealer {
     }
 }
 
-/// Seals the same bytes alike, see the module's text.
+/// Seals deterministically, with a synthetic IV: see the module's text.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct AlikeSealer {
+pub struct SivSealer {
     mac: [u8; KEY_LEN],
     cipher: [u8; KEY_LEN],
 }
 
-impl AlikeSealer {
+impl SivSealer {
     /// How many bytes what is sealed is longer.
     pub const OVERHEAD: usize = SIV_LEN + TAG_LEN;
 
     /// A sealer under a key that may be of any length, if it is random.
     pub fn new(key: &[u8]) -> Self {
         Self {
-            mac: blake3::derive_key(ALIKE_MAC_CONTEXT, key),
-            cipher: blake3::derive_key(ALIKE_CIPHER_CONTEXT, key),
+            mac: blake3::derive_key(SIV_MAC_CONTEXT, key),
+            cipher: blake3::derive_key(SIV_CIPHER_CONTEXT, key),
         }
     }
 
@@ -362,9 +362,9 @@ impl AlikeSealer {
     }
 }
 
-impl fmt::Debug for AlikeSealer {
+impl fmt::Debug for SivSealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AlikeSealer").finish_non_exhaustive()
+        f.debug_struct("SivSealer").finish_non_exhaustive()
     }
 }
 
@@ -466,6 +466,17 @@ mod tests {
         assert_eq!(sealer.open(b"its place", &sealed).unwrap().as_slice(), b"a record");
     }
 
+    #[test]
+    // Also computed with another implementation (Python's blake3 and cryptography).
+    fn golden_siv() {
+        let mut sealed = Vec::new();
+        SivSealer::new(&[6; 32]).seal(b"its place", b"a chunk", &mut sealed);
+        assert_eq!(
+            hex(&sealed),
+            "aaf47444c5df5f1e927cd427f3d1cf41e554746f34642f9ae58539de0ee1ea2823573363dfc252618b168a87d9c106"
+        );
+    }
+
     /// RFC 5869, appendix A.1, its first 32 bytes: our HKDF is everybody's HKDF.
     #[test]
     fn the_key_derivation_is_that_of_the_rfc() {
@@ -509,9 +520,9 @@ mod tests {
 
     #[test]
     fn nothing_secret_is_shown() {
-        let alike = AlikeSealer::new(&[7; 32]);
-        let text = format!("{:?} {:?} {alike:?}", ChunkHasher::new(&[7; 32]), sealer());
-        let shown = "ChunkHasher { .. } PackSealer { sealed: true, .. } AlikeSealer { .. }";
+        let siv = SivSealer::new(&[7; 32]);
+        let text = format!("{:?} {:?} {siv:?}", ChunkHasher::new(&[7; 32]), sealer());
+        let shown = "ChunkHasher { .. } PackSealer { sealed: true, .. } SivSealer { .. }";
         assert_eq!(text, shown);
     }
 
@@ -552,17 +563,17 @@ mod tests {
         }
 
         #[test]
-        fn the_same_is_sealed_alike_and_opens_as_itself_only(
+        fn the_same_gives_the_same_and_opens_as_itself_only(
             content in any::<Vec<u8>>(), at in any::<prop::sample::Index>(), bit in 0..8u32,
         ) {
-            let sealer = AlikeSealer::new(&[6; 40]);
+            let sealer = SivSealer::new(&[6; 40]);
             let seal = |aad: &[u8], bytes: &[u8]| {
                 let mut sealed = Vec::new();
                 sealer.seal(aad, bytes, &mut sealed);
                 sealed
             };
             let mut sealed = seal(b"aad", &content);
-            prop_assert_eq!(sealed.len(), content.len() + AlikeSealer::OVERHEAD);
+            prop_assert_eq!(sealed.len(), content.len() + SivSealer::OVERHEAD);
             prop_assert_eq!(&sealed, &seal(b"aad", &content));
             prop_assert_ne!(&sealed[..SIV_LEN], &seal(b"aa", &content)[..SIV_LEN]);
             let mut out = vec![1];
@@ -570,7 +581,7 @@ mod tests {
             prop_assert_eq!(&out, &content);
             prop_assert!(sealer.open(b"other", &sealed, &mut out).is_err());
             prop_assert!(out.is_empty());
-            prop_assert!(AlikeSealer::new(&[7; 40]).open(b"aad", &sealed, &mut out).is_err());
+            prop_assert!(SivSealer::new(&[7; 40]).open(b"aad", &sealed, &mut out).is_err());
             let at = at.index(sealed.len());
             sealed[at] ^= 1 << bit;
             prop_assert!(sealer.open(b"aad", &sealed, &mut out).is_err());
@@ -579,7 +590,7 @@ mod tests {
         #[test]
         fn noise_never_opens(mut noise in any::<Vec<u8>>()) {
             prop_assert!(RecordSealer::new(Aead::Aes256Gcm, &[5; 32]).open(b"", &noise).is_err());
-            prop_assert!(AlikeSealer::new(&[5; 32]).open(b"", &noise, &mut Vec::new()).is_err());
+            prop_assert!(SivSealer::new(&[5; 32]).open(b"", &noise, &mut Vec::new()).is_err());
             prop_assert!(sealer().open_in_place(0, b"", &mut noise).is_err());
         }
     }

@@ -141,7 +141,7 @@ fn compare(shared: &Shared<'_>, task: &Task, buf: &mut Vec<u8>) -> Result<(), St
                 Err(e) => return Err(format!("reading at {offset}: {e}")),
             }
         }
-        if !shared.source.is(&id, buf).map_err(|e| e.to_string())? {
+        if !shared.source.matches(&id, buf).map_err(|e| e.to_string())? {
             return Err(format!("bytes {offset} to {} differ", offset + u64::from(len)));
         }
     }

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::seal::AlikeSealer;
+use crate::seal::SivSealer;
 
 /// BLAKE3's context for what a client's key is known by.
 const CLIENT_CONTEXT: &str = "strongroom v1 id of a client's key";
@@ -104,11 +104,11 @@ impl Secret {
 
     /// What seals chunks for a client whose own key this is, and by which one knows the key
     /// (`archive::sealed`).
-    pub fn for_a_client(&self) -> ([u8; 8], AlikeSealer) {
+    pub fn for_a_client(&self) -> ([u8; 8], SivSealer) {
         let mut id = [0; 8];
         let mut hasher = blake3::Hasher::new_derive_key(CLIENT_CONTEXT);
         hasher.update(&self.bytes).finalize_xof().fill(&mut id);
-        (id, AlikeSealer::new(&self.bytes))
+        (id, SivSealer::new(&self.bytes))
     }
 
     /// The secret itself.
