@@ -35,7 +35,7 @@ impl Source for Blind {
         PoolTime(0)
     }
 
-    fn is(&self, _: &ChunkId, _: &[u8]) -> Result<bool> {
+    fn matches(&self, _: &ChunkId, _: &[u8]) -> Result<bool> {
         // Nothing that is read from here is compared with anything.
         Ok(false)
     }

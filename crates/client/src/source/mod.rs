@@ -533,7 +533,7 @@ impl Source for RemoteSource {
         told.plus(i64::try_from(at.elapsed().as_nanos()).unwrap_or(i64::MAX))
     }
 
-    fn is(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
+    fn matches(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
         Ok(self.inner.hasher.id(ChunkKind::Data, data) == *id)
     }
 

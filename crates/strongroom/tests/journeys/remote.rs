@@ -3,17 +3,17 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
 use crate::damage::spoil;
 use crate::looking::{ids, mounted, two_images, unmounted};
-use crate::support::served::{Served, ask};
+use crate::support::served::{Served, ask, requests};
 use crate::support::{Lab, Run, assert_same, make_tree, noise};
 
 /// A pool of one's own, which an appliance serves as its pool `own`.
@@ -40,19 +40,6 @@ impl Behind {
         served.stop();
         let served = Served::start(&lab.path("data"));
         Self { lab, served }
-    }
-
-    /// How many requests there were of an operation.
-    fn requests(&self, operation: &str) -> u64 {
-        let mut stream = UnixStream::connect(self.lab.path("data/control.sock")).unwrap();
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-            .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let name = format!("strongroom_http_requests_total{{operation=\"{operation}\"");
-        let lines = answer.lines().filter(|line| line.starts_with(&name));
-        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
     fn url(&self) -> String {
@@ -160,7 +147,8 @@ fn an_image_comes_back_here_with_all_that_it_has() {
     let there = behind.run("restore tree --to there --verify --json").code(0).json();
     let direct = lab.run("restore tree --to direct --verify --json").code(0).json();
     // About 130 directories and 700 chunks in so many round trips.
-    let (nodes, chunks) = (behind.requests("readers.nodes"), behind.requests("readers.chunks"));
+    let count = |operation| requests(&behind.lab.path("data"), operation);
+    let (nodes, chunks) = (count("readers.nodes"), count("readers.chunks"));
     assert!((1..60).contains(&nodes) && (1..60).contains(&chunks), "{nodes} and {chunks}");
     for field in ["image", "files", "dirs", "others", "bytes", "sockets", "verified", "troubles"] {
         assert_eq!(there[field], direct[field], "{field}");
@@ -303,5 +291,82 @@ fn a_restore_whose_connection_is_cut_says_so_and_goes_on_when_it_is_run_again() 
     let again = behind.run("restore tree --to back --verify --json").code(0).json();
     assert!(again["skipped"].as_u64().unwrap() > 0, "{again}");
     assert_same(&behind.lab.path("src"), &came);
+    behind.served.stop();
+}
+
+/// What a lying appliance puts in the place of what, in whatever it sends.
+const LIES: [(&[u8], &[u8]); 2] =
+    [(b"what was backed up", b"what was never so!"), (b"its-true-name", b"another's-one")];
+
+/// The control socket of an appliance, in a directory of its own, that tells the lie of this number;
+/// none while there is no such one.
+fn lying(to: &Path, dir: &Path) -> Arc<AtomicUsize> {
+    fs::create_dir(dir).unwrap();
+    let listener = UnixListener::bind(dir.join("control.sock")).unwrap();
+    let (lies, to) = (Arc::new(AtomicUsize::new(LIES.len())), to.join("control.sock"));
+    let told = Arc::clone(&lies);
+    std::thread::spawn(move || {
+        while let Ok((client, _)) = listener.accept() {
+            let server = UnixStream::connect(&to).unwrap();
+            let (mut asked, mut up) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut asked, &mut up));
+            let lies = Arc::clone(&lies);
+            std::thread::spawn(move || tell(server, client, &lies));
+        }
+    });
+    told
+}
+
+fn tell(mut from: UnixStream, mut into: UnixStream, lies: &AtomicUsize) {
+    let mut bytes = vec![0; 256 << 10];
+    while let Ok(len @ 1..) = from.read(&mut bytes) {
+        if let Some((truth, lie)) = LIES.get(lies.load(Ordering::Relaxed)) {
+            while let Some(at) = bytes[..len].windows(truth.len()).position(|w| w == *truth) {
+                bytes[at..at + truth.len()].copy_from_slice(lie);
+            }
+        }
+        if into.write_all(&bytes[..len]).is_err() {
+            return;
+        }
+    }
+    let _ = into.shutdown(std::net::Shutdown::Both);
+}
+
+#[test]
+fn what_an_appliance_puts_in_anothers_place_is_noticed() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("src")).unwrap();
+    fs::write(lab.path("src/its-true-name"), b"this is what was backed up").unwrap();
+    lab.make_pool();
+    lab.run("backup src --name tree").code(0);
+    let behind = Behind::new(lab);
+    let lies = lying(&behind.lab.path("data"), &behind.lab.path("liar"));
+    let file = behind.lab.path("src/its-true-name");
+    let cat = format!("cat tree:{} --appliance liar", file.display());
+    assert_eq!(behind.run(&cat).code(0).out, b"this is what was backed up");
+    let list = "ls tree --recursive --names-only --appliance liar";
+    assert!(behind.run(list).code(0).text().contains("its-true-name"));
+
+    let restore = format!("restore tree:{} --to back --here --appliance liar", file.display());
+    // About content: names are as they were. About a name: nothing below it is believed.
+    let all = [list, cat.as_str(), restore.as_str()];
+    for (lie, lines) in [&all[1..], &all].into_iter().enumerate() {
+        lies.store(lie, Ordering::Relaxed);
+        for line in lines {
+            let refused = behind.run(line);
+            let noticed = refused.err.contains("than its id says");
+            assert!(refused.code != 0 && noticed, "{line}: {}", refused.err);
+            let told = String::from_utf8_lossy(&refused.out);
+            assert!(
+                !told.contains("another's-one") && !told.contains("never so"),
+                "{line}: {told}"
+            );
+        }
+        let listed = behind.run(list);
+        assert_eq!(listed.code == 0, lie == 0, "{}", listed.err);
+    }
+    // What could not be completed was told of, and holds nothing of the lie.
+    let left = fs::read(behind.lab.path("back/its-true-name")).unwrap_or_default();
+    assert!(!left.windows(8).any(|window| window == b"never so"));
     behind.served.stop();
 }

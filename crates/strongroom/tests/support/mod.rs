@@ -83,6 +83,7 @@ impl Lab {
             .env("STRONGROOM_PASSWORD_FILE", self.path("pw"))
             .env_remove("STRONGROOM_PASSWORD_COMMAND")
             .env_remove("STRONGROOM_KEY_FILE")
+            .env_remove("STRONGROOM_CLIENT_KEY_FILE")
             .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null());
         command

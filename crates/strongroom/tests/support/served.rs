@@ -50,6 +50,13 @@ impl Served {
         Self { child, log, told: serde_json::from_str(&line).unwrap() }
     }
 
+    /// The words that log one in at its address with the password in the file `pw`.
+    pub(crate) fn login(&self) -> String {
+        let said = |value: &Value| value.as_str().unwrap().to_owned();
+        let (url, print) = (said(&self.told["urls"][0]), said(&self.told["certificate_sha256"]));
+        format!("login {url} --password-file pw --fingerprint {print}")
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
@@ -102,6 +109,19 @@ pub(crate) fn ask(data: &Path, method: &str, path: &str, body: Option<Value>) ->
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, serde_json::from_str(body).unwrap_or(Value::Null))
+}
+
+/// How many requests there were of an operation.
+pub(crate) fn requests(data: &Path, operation: &str) -> u64 {
+    let mut stream = UnixStream::connect(data.join("control.sock")).unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let name = format!("strongroom_http_requests_total{{operation=\"{operation}\"");
+    let lines = answer.lines().filter(|line| line.starts_with(&name));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
 /// The program, run by a user whose home is beside the data directory.
