@@ -382,6 +382,14 @@ mod tests {
         texts.iter().map(answer).collect()
     }
 
+    /// A place where nobody answers yet, and a client of it.
+    fn listening() -> (tempfile::TempDir, UnixListener, Client) {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        (dir, listener, Client::new(Place::Socket(socket)).unwrap())
+    }
+
     /// The head of the next request.
     fn head(stream: &UnixStream) -> String {
         let lines = BufReader::new(stream).lines().map(Result::unwrap);
@@ -397,10 +405,7 @@ mod tests {
 
     #[test]
     fn what_is_made_once_is_sent_again_under_the_same_key_and_nothing_else_is() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("socket");
-        let listener = UnixListener::bind(&socket).unwrap();
-        let client = Client::new(Place::Socket(socket)).unwrap();
+        let (_dir, listener, client) = listening();
         let seen = std::thread::spawn(|| answers(listener, &["", BUSY, MADE, ""]));
 
         let once = Call::new(Method::POST, "/").with(&1).unwrap().only_once().unwrap();
@@ -419,10 +424,7 @@ mod tests {
 
     #[test]
     fn what_changes_nothing_is_asked_again_when_a_kept_connection_has_ended() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("socket");
-        let listener = UnixListener::bind(&socket).unwrap();
-        let client = Client::new(Place::Socket(socket)).unwrap();
+        let (_dir, listener, client) = listening();
         let seen = std::thread::spawn(|| {
             let (mut first, _) = listener.accept().unwrap();
             let (asked, _) = (head(&first), first.write_all(KEPT.as_bytes()).unwrap());
@@ -439,10 +441,7 @@ mod tests {
 
     #[test]
     fn events_have_ids_and_waiting_for_them_has_an_end() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("socket");
-        let listener = UnixListener::bind(&socket).unwrap();
-        let client = Client::new(Place::Socket(socket)).unwrap();
+        let (_dir, listener, client) = listening();
         let (go_on, wait) = std::sync::mpsc::channel::<()>();
         let serve = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();

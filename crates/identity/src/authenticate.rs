@@ -169,7 +169,7 @@ impl Identity {
             return Err(AuthError::Credentials);
         }
         let name = format!("local:{uid}");
-        // No token hashes to what is no hash of anything.
+        // Among the hashes of tokens, where nobody can find one that has this.
         let mut key = [0; 32];
         key[..4].copy_from_slice(&uid.to_le_bytes());
         let (cache, now) = (&self.inner.cache, self.inner.clock.now());

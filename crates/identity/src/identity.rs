@@ -21,7 +21,7 @@ use crate::password::Passwords;
 use crate::policy::Policy;
 use crate::principal::Via;
 use crate::seal::ApplianceKey;
-use crate::secret::Secret;
+use crate::secret::{Secret, sha256};
 use crate::{Error, Result, passphrase};
 
 /// The name of the first administrator.
@@ -89,7 +89,7 @@ impl Untold {
 }
 
 fn digest(hash: &str) -> String {
-    HEXLOWER.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, hash.as_bytes()).as_ref())
+    HEXLOWER.encode(&sha256(hash.as_bytes()))
 }
 
 impl Identity {

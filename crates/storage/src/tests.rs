@@ -265,6 +265,13 @@ async fn rows_follow_the_roots_whatever_happened_to_them() {
         let pool = storage.open(id).await.unwrap();
         pool.forget(&[first]).unwrap();
         assert!(matches!(storage.show_image(found.id).await, Err(Error::Gone { .. })));
+        let events = || async {
+            let all = strongroom_catalog::events::after(&catalog, 0, 1000).await.unwrap();
+            let of_images = all.into_iter().filter(|event| event.kind.starts_with("image."));
+            of_images.map(|event| (event.kind, event.message)).collect::<Vec<_>>()
+        };
+        let gone = format!("the image {first} of data is no longer in its pool");
+        assert_eq!(events().await, [("image.gone".to_owned(), gone)]);
         let third = bed.back_up(id, &source, None).await;
         catalog.execute(Sql::new("DELETE FROM images")).await.unwrap();
         let synced = storage.sync_images(id).await.unwrap();
@@ -273,6 +280,9 @@ async fn rows_follow_the_roots_whatever_happened_to_them() {
         assert_eq!(third.job_id, Some(9));
         let gone = storage.forget_images(&[third.id, third.id]).await.unwrap();
         assert_eq!(gone.len(), 1);
+        let forgotten = format!("the image {} of data was forgotten", third.root);
+        let told = events().await;
+        assert_eq!(told[1..], [("image.forgotten".to_owned(), forgotten)], "once");
         assert!(storage.image(third.id).await.is_err());
         assert!(storage.record_image(id, first, None).await.is_err());
     })

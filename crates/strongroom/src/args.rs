@@ -32,8 +32,8 @@ A pool of your own, without one:
   strongroom images list --pool /srv/pool --password-file /root/pool.pw
   strongroom restore latest --to /tmp/back --pool /srv/pool --password-file /root/pool.pw
 
-STRONGROOM_POOL, STRONGROOM_PASSWORD_FILE, STRONGROOM_PASSWORD_COMMAND and STRONGROOM_KEY_FILE
-stand for the options of the same names.";
+STRONGROOM_POOL, STRONGROOM_PASSWORD_FILE, STRONGROOM_PASSWORD_COMMAND, STRONGROOM_KEY_FILE and
+STRONGROOM_CLIENT_KEY_FILE stand for the options of the same names.";
 
 /// Backups into a deduplicated, compressed, encrypted pool, and back again
 #[derive(Debug, Parser)]

@@ -38,8 +38,8 @@ here reads by a job of its own, which goes on without this process; --here reads
 
 With --client-key-file what is stored is sealed by this process under your own key: whoever keeps the
 pool sees names of images (by default the last name of the first path), sizes and times, and can read
-nothing. Keep the key where the pool is not;
-all that reads the image takes the same option. Images under one key share what they have in common.
+nothing. Keep the key where the pool is not; all that reads the image takes the same option. Images
+under one key share what they have in common.
 
 Examples:
   strongroom backup /etc /home --pool /srv/pool --name server --exclude '*.tmp'

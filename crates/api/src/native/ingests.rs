@@ -215,7 +215,7 @@ struct Taken {
     stored_bytes: u64,
     /// Chunks that it had.
     known_chunks: u64,
-    /// Their bytes, as far as they were sent as they are.
+    /// Their bytes.
     known_bytes: u64,
     /// Those of the new chunks that it once had and then lost to damage.
     healed_chunks: u64,

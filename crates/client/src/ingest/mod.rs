@@ -73,7 +73,6 @@ struct Taken {
     new_bytes: u64,
     stored_bytes: u64,
     known_chunks: u64,
-    #[serde(default)]
     known_bytes: u64,
     healed_chunks: u64,
 }

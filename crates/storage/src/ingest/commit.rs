@@ -71,7 +71,8 @@ impl Ingest {
                     return Err(Error::Invalid(text.into()));
                 }
                 let sealed = sealed::is_sealed(&pool.node(&new.top)?);
-                if sealed != meta.sealing.is_some() {
+                let closed = meta.closed().is_some();
+                if sealed != closed || meta.sealing.is_some() != closed {
                     let text = "the record of the image and its top do not agree whether it is \
                                 sealed under a client's key";
                     return Err(Error::Invalid(text.into()));

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use strongroom_archive::entry::{Body, Entry, Time};
-use strongroom_archive::image::{ImageKind, ImageMeta, Stats, Top};
+use strongroom_archive::image::{ImageKind, ImageMeta, Sealing, Stats, Top};
 use strongroom_archive::parcel::Frame;
+use strongroom_archive::sealed::{self, KeyId};
 use strongroom_catalog::{Catalog, testing};
 use strongroom_engine::compress::Effort;
 use strongroom_engine::id::ChunkId;
@@ -164,11 +165,51 @@ async fn nothing_is_taken_that_is_not_what_it_says() {
         assert!(refused(one.ingest.commit(image(top, &parent)).await).contains("parent"));
         let tags = ImageMeta { tags: vec!["a\nb".into()], ..meta() };
         assert!(refused(one.ingest.commit(image(top, &tags)).await).contains("label"));
+        // Whether it is sealed is seen at its top, and said with something to open.
+        let sealing = |hidden: &[u8]| {
+            let sealing = Sealing { key: KeyId([1; 8]), hidden: hidden.to_vec() };
+            ImageMeta { sealing: Some(sealing), ..meta() }
+        };
+        let payload = [&[sealed::SEALED_TAG][..], b"whatever"].concat();
+        let sealed_top = one.node(&Node { payload, ..Node::default() }).await.unwrap();
+        for (top, meta) in [
+            (top, sealing(b"hidden")),
+            (top, sealing(b"")),
+            (sealed_top, meta()),
+            (sealed_top, sealing(b"")),
+        ] {
+            assert!(refused(one.ingest.commit(image(top, &meta)).await).contains("sealed"));
+        }
         let mut cut = image(top, &meta());
         cut.meta.truncate(3);
         assert!(refused(one.ingest.commit(cut).await).contains("not understood"));
+        for pieces in [parcel::put_pieces(&[b""]), vec![2, 1, 1, 7], vec![200, 200, 200, 200, 9]] {
+            assert!(refused(one.ingest.store(pieces).await).contains("not understood"));
+        }
         // After all that it is as good as ever.
         one.ingest.commit(image(top, &meta())).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pieces_are_named_in_their_order_and_stored_once() {
+    testing::each(|catalog| async move {
+        let (bed, pool) = bed(&catalog).await;
+        let one = client(&bed, pool).await;
+        let known = one.data(b"known").await;
+        let body = parcel::put_pieces(&[b"first", b"known", b"second"]);
+        let (ids, stored) = one.ingest.store(body.clone()).await.unwrap();
+        let named = |bytes: &[u8]| one.id(ChunkKind::Data, bytes);
+        assert_eq!(ids, [named(b"first"), known, named(b"second")]);
+        assert_eq!((stored.new_chunks, stored.new_bytes), (2, 11));
+        assert_eq!((stored.known_chunks, stored.known_bytes), (1, 5));
+        let (again, stored) = one.ingest.store(body).await.unwrap();
+        assert_eq!((again, stored.new_chunks, stored.known_chunks), (ids, 0, 3));
+        // What was stored may be referred to, and counts for the image.
+        let top = one.top(b"first").await;
+        let made = one.ingest.commit(image(top, &meta())).await.unwrap();
+        assert!(made.image.new_size >= 16, "{}", made.image.new_size);
     })
     .await;
 }

@@ -44,7 +44,7 @@ impl FirstStart {
         };
         let lines: Vec<&str> = found.lines().collect();
         let (mark, began_pool) = match lines[..] {
-            [mark] => (mark, false),
+            [mark, ""] => (mark, false),
             [mark, POOL] => (mark, true),
             _ => bail!("{} is not what was written there: remove it", path.display()),
         };
@@ -55,11 +55,11 @@ impl FirstStart {
     fn write(&self) -> Result<()> {
         let path = self.data.join(NAME);
         let new = self.data.join(NEW);
-        let second = if self.began_pool { "pool\n" } else { "" };
+        let second = if self.began_pool { POOL } else { "" };
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(&new);
         let written = file.and_then(|mut file| {
-            write!(file, "{}\n{second}", self.mark)?;
+            writeln!(file, "{}\n{second}", self.mark)?;
             file.sync_all()?;
             fs::rename(&new, &path)?;
             sync(&self.data)

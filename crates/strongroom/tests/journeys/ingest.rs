@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::served::{Served, ask, of_user};
+use crate::support::served::{Served, ask, of_user, requests};
 use crate::support::{assert_same, make_tree, noise};
 use crate::up::run;
 
@@ -141,10 +141,7 @@ fn who_may_back_up_and_not_look_sends_without_looking() {
         let (code, _, err) = run(&data, line);
         assert_eq!(code, 0, "{line}: {err}");
     }
-    let (url, fingerprint) = (&served.told["urls"][0], &served.told["certificate_sha256"]);
-    let (url, fingerprint) = (url.as_str().unwrap(), fingerprint.as_str().unwrap());
-    let login = format!("login {url} --user ada --password-file pw --fingerprint {fingerprint}");
-    let (code, _, err) = run(&user, &login);
+    let (code, _, err) = run(&user, &format!("{} --user ada", served.login()));
     assert_eq!(code, 0, "{err}");
 
     let first = document(&user, "backup sender --name one");
@@ -246,6 +243,8 @@ fn a_killed_appliance_has_nothing_half_made_and_begins_anew() {
     assert!(job["error"].as_str().unwrap().contains("begin anew"), "{job}");
     let (_, images) = ask(&data, "GET", "/v1/images", None);
     assert_eq!(images["items"], json!([]));
+
+    assert!(requests(&data, "ingests.store") > 0, "through the socket data goes as it is");
 
     let mut again = sending(&data, "stream");
     again.stdin.as_mut().unwrap().write_all(&content).unwrap();

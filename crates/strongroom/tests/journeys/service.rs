@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::served::{Served, ask, of_user};
+use crate::up::run;
 
 /// The watchdog's patience.
 const PATIENCE: Duration = Duration::from_millis(600);
@@ -138,11 +139,9 @@ fn secrets_of_the_first_run_go_to_their_file_and_not_to_the_log() {
     assert_eq!(names, ["user", "passphrase", "pool", "pool-passphrase"]);
 
     // The passphrase is the one that opens.
-    let url = served.told["urls"][0].as_str().unwrap();
-    let fingerprint = served.told["certificate_sha256"].as_str().unwrap();
     std::fs::write(dir.path().join("pw"), kept[1].1).unwrap();
-    let login = ["login", url, "--password-file", "pw", "--fingerprint", fingerprint];
-    assert!(of_user(&data).args(login).status().unwrap().success());
+    let (code, _, err) = run(&data, &served.login());
+    assert_eq!(code, 0, "{err}");
     served.stop();
 
     // Later starts have nothing to add, and leave no empty file.
@@ -163,6 +162,17 @@ fn a_first_run_that_can_not_listen_makes_no_secrets() {
     drop(taken);
     let served = Served::start(&data);
     assert!(served.told["passphrase"].is_string());
+    served.stop();
+}
+
+#[test]
+fn what_is_shown_once_is_shown_to_who_wants_it_quiet() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut command = of_user(&data);
+    command.arg("--quiet");
+    let served = Served::start_as(&data, command);
+    assert!(served.told["passphrase"].is_string() && served.told["pool_passphrase"].is_string());
     served.stop();
 }
 
@@ -196,20 +206,18 @@ fn a_first_start_that_is_killed_is_made_good_by_the_next() {
         let (code, pools) = ask(&data, "GET", "/v1/pools", None);
         assert_eq!((code, &pools["items"][0]["name"]), (200, &"main".into()), "{step}: {pools}");
         std::fs::write(dir.path().join("file"), step).unwrap();
-        let backup = of_user(&data).args(["--quiet", "backup", "file"]).status().unwrap();
-        assert!(backup.success(), "{step}");
+        let (code, _, err) = run(&data, "backup file");
+        assert_eq!(code, 0, "{step}: {err}");
         assert!(!data.join("first-start").exists(), "{step}");
         if let (Some(passphrase), Some(pool)) = (passphrase, pool) {
             std::fs::write(dir.path().join("pw"), passphrase).unwrap();
-            let url = served.told["urls"][0].as_str().unwrap();
-            let fingerprint = served.told["certificate_sha256"].as_str().unwrap();
-            let login = ["login", url, "--password-file", "pw", "--fingerprint", fingerprint];
-            assert!(of_user(&data).args(login).status().unwrap().success(), "{step}");
+            let (code, _, err) = run(&data, &served.login());
+            assert_eq!(code, 0, "{step}: {err}");
             served.stop();
             std::fs::write(dir.path().join("pool-pw"), pool).unwrap();
             let images = "images list --password-file pool-pw --pool data/pools/main";
-            let images = of_user(&data).args(images.split(' ')).status().unwrap();
-            assert!(images.success(), "{step}");
+            let (code, _, err) = run(&data, images);
+            assert_eq!(code, 0, "{step}: {err}");
         } else {
             served.stop();
         }
@@ -223,21 +231,19 @@ fn a_pool_that_a_new_catalogue_does_not_know_stays_where_it_is() {
     let first = Served::start(&data);
     let passphrase = first.told["pool_passphrase"].as_str().unwrap().to_owned();
     std::fs::write(dir.path().join("file"), "the only copy").unwrap();
-    assert!(of_user(&data).args(["--quiet", "backup", "file"]).status().unwrap().success());
+    let (code, _, err) = run(&data, "backup file");
+    assert_eq!(code, 0, "{err}");
     first.stop();
     for name in ["catalogue.db", "catalogue.db-wal", "catalogue.db-shm"] {
         let _ = std::fs::remove_file(data.join(name));
     }
     for _ in 0..3 {
-        let up =
-            of_user(&data).args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(&data).output();
-        let up = up.unwrap();
-        let error = String::from_utf8_lossy(&up.stderr);
-        assert!(up.status.code() == Some(1) && error.contains("import it"), "{error}");
+        let (code, _, err) = run(&data, "up --listen 127.0.0.1:0 --data data");
+        assert!(code == 1 && err.contains("import it"), "{code} {err}");
     }
     std::fs::write(dir.path().join("pool-pw"), passphrase).unwrap();
-    let file = format!("latest:{}/file", dir.path().display());
-    let cat = ["cat", &file, "--password-file", "pool-pw", "--pool", "data/pools/main"];
-    let found = of_user(&data).args(cat).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&found.stdout), "the only copy");
+    let file = dir.path().join("file");
+    let pool = "--password-file pool-pw --pool data/pools/main";
+    let (_, found, err) = run(&data, &format!("cat latest:{} {pool}", file.display()));
+    assert_eq!(found, "the only copy", "{err}");
 }
