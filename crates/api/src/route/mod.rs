@@ -12,6 +12,7 @@ mod handler;
 mod idempotency;
 mod kept;
 mod listing;
+mod objects;
 mod openapi;
 mod part;
 mod shape;

@@ -14,6 +14,7 @@ use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFo
 use utoipa::openapi::{RefOr, Required, Schema};
 use utoipa::{IntoParams, ToSchema};
 
+use super::objects;
 use super::shape::{Media, Shape};
 use crate::problem::{Code, Problem, Result};
 
@@ -84,7 +85,7 @@ impl<T: DeserializeOwned + ToSchema + Send + 'static> Part for Body<T> {
             let text = "the body must be JSON: send it with Content-Type: application/json";
             return Err(Problem::new(Code::MediaType, text));
         }
-        serde_json::from_slice(&request.body).map(Self).map_err(|error| {
+        objects::from_slice(&request.body).map(Self).map_err(|error| {
             use serde_json::error::Category;
             // What was sent may be a secret, and serde quotes it: only its place is told then.
             let code = match error.classify() {
