@@ -1,6 +1,8 @@
 //! Images: finding and showing them, labels, immutability, forgetting.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -49,6 +51,47 @@ pub struct TagChange {
     pub add: Vec<String>,
     /// Not to be there afterwards.
     pub remove: Vec<String>,
+}
+
+/// The rows whose images this process is forgetting, and how many times over: that they are gone is
+/// told by whoever forgets them.
+#[derive(Debug, Default)]
+pub(crate) struct Forgetting(Mutex<HashMap<i64, usize>>);
+
+/// Rows that are being forgotten until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Forgotten<'f>(&'f Forgetting, Vec<i64>);
+
+impl Forgetting {
+    pub(crate) fn begin(&self, ids: &[i64]) -> Forgotten<'_> {
+        let mut forgetting = self.ids();
+        ids.iter().for_each(|id| *forgetting.entry(*id).or_default() += 1);
+        Forgotten(self, ids.to_vec())
+    }
+
+    /// Those that nobody is forgetting.
+    pub(crate) fn others(&self, ids: &[i64]) -> Vec<i64> {
+        let forgetting = self.ids();
+        ids.iter().copied().filter(|id| !forgetting.contains_key(id)).collect()
+    }
+
+    fn ids(&self) -> MutexGuard<'_, HashMap<i64, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Forgotten<'_> {
+    fn drop(&mut self) {
+        let mut forgetting = self.0.ids();
+        for id in &self.1 {
+            if let Entry::Occupied(mut times) = forgetting.entry(*id) {
+                *times.get_mut() -= 1;
+                if *times.get() == 0 {
+                    times.remove();
+                }
+            }
+        }
+    }
 }
 
 /// An image with the pool that has it, open.
@@ -248,6 +291,9 @@ impl Storage {
             return Err(Error::Invalid(text.into()));
         }
         let pool = self.open(first.pool_id).await?;
+        let gone: Vec<i64> = rows.iter().map(|row| row.id).collect();
+        // From before the first root is gone until the last row is.
+        let _forgetting = self.inner.forgetting.begin(&gone);
         let (on, wanted) = (Arc::clone(&pool), rows.clone());
         self.blocking(move || {
             // Those that are gone already need not be forgotten.
@@ -256,7 +302,6 @@ impl Storage {
             if roots.is_empty() { Ok(()) } else { Ok(on.forget(&roots)?) }
         })
         .await?;
-        let gone: Vec<i64> = rows.iter().map(|row| row.id).collect();
         images::remove(&self.inner.catalog, &gone, Removed::Forgotten).await?;
         Ok(rows)
     }

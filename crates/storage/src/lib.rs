@@ -48,6 +48,7 @@ pub use retention::{Rules, Selection, Verdict};
 pub use sealer::{PoolSecret, Sealer};
 pub use stats::{Growth, PoolStats};
 
+use images::Forgetting;
 use ingest::Ingests;
 use opening::Openings;
 use readers::Readers;
@@ -77,6 +78,7 @@ struct Inner {
     /// What clients send is checked and stored by so many threads at once.
     intake: Arc<Semaphore>,
     ingests: Ingests,
+    forgetting: Forgetting,
     /// Images are looked through for a reference by one reader at a time.
     searching: Arc<Semaphore>,
     /// Roots are read, changed and written back by one at a time.
@@ -108,6 +110,7 @@ impl Storage {
             streams: Arc::new(Semaphore::new(STREAMS)),
             intake: Arc::new(Semaphore::new(used.threads + 2)),
             ingests: Ingests::default(),
+            forgetting: Forgetting::default(),
             searching: Arc::new(Semaphore::new(1)),
             changing: Semaphore::new(1),
             used,

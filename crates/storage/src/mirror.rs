@@ -98,7 +98,7 @@ impl Storage {
         let rows = images::known(catalog, known.id).await?;
         let (of, from) = (known.clone(), Arc::clone(pool));
         let (fresh, gone, done) = self.blocking(move || Ok(compare(&of, &from, rows))).await?;
-        images::remove(catalog, &gone, Removed::Gone).await?;
+        self.unlist_gone(&gone).await?;
         images::put(catalog, &fresh).await?;
         for image in fresh {
             let root = RootId::parse(&image.root);
@@ -112,10 +112,16 @@ impl Storage {
     /// Removes the row of a root that is gone, if there is one.
     pub(crate) async fn unlist(&self, pool: i64, root: &str) -> Result<()> {
         match images::of_root(&self.inner.catalog, pool, root).await {
-            Ok(image) => Ok(images::remove(&self.inner.catalog, &[image.id], Removed::Gone).await?),
+            Ok(image) => self.unlist_gone(&[image.id]).await,
             Err(strongroom_catalog::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Removes rows whose roots are gone, but for those that whoever forgets them removes.
+    async fn unlist_gone(&self, ids: &[i64]) -> Result<()> {
+        let gone = self.inner.forgetting.others(ids);
+        Ok(images::remove(&self.inner.catalog, &gone, Removed::Gone).await?)
     }
 
     /// Enters an image that was just made, with the job that made it.

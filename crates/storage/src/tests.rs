@@ -264,6 +264,11 @@ async fn rows_follow_the_roots_whatever_happened_to_them() {
         // Forgotten behind the catalogue's back, and rows that were lost.
         let pool = storage.open(id).await.unwrap();
         pool.forget(&[first]).unwrap();
+        let forgetting = storage.inner.forgetting.begin(&[found.id]);
+        // Who forgets it removes the row and tells of it, however fast the mirror is.
+        assert_eq!(storage.sync_images(id).await.unwrap().removed, 1);
+        assert_eq!(strongroom_catalog::images::find(&catalog, found.id).await.unwrap(), found);
+        drop(forgetting);
         assert!(matches!(storage.show_image(found.id).await, Err(Error::Gone { .. })));
         let events = || async {
             let all = strongroom_catalog::events::after(&catalog, 0, 1000).await.unwrap();
