@@ -211,6 +211,7 @@ fn by_job(
         "one_file_system": args.one_file_system,
         "immutable_seconds": args.immutable.map(|ns| ns.unsigned_abs().div_ceil(1_000_000_000)),
         "read_all": args.read_all,
+        "in_clear": args.in_clear,
     });
     let paths = (&args.paths[..], args.image.as_ref());
     appliance::backup(context, client, pool, paths, what, &args.start)

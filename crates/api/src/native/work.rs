@@ -115,6 +115,9 @@ struct StartBackup {
     /// Read all files, even those that did not change.
     #[serde(default)]
     read_all: bool,
+    /// Store it open although the latest image of the series is sealed under a client's key.
+    #[serde(default)]
+    in_clear: bool,
     /// Higher ones come first.
     #[serde(default)]
     priority: i32,
@@ -136,6 +139,7 @@ async fn backup(
         one_file_system: body.one_file_system,
         immutable_seconds: body.immutable_seconds,
         read_all: body.read_all,
+        in_clear: body.in_clear,
         user: None,
     };
     Ok(accepted(call.app().protect().backup(asker, path.pool, what).await?))

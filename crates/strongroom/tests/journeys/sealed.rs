@@ -129,13 +129,19 @@ fn an_appliance_keeps_what_it_can_not_read() {
     let (code, _, err) = run(&data, &format!("restore tree --to here --verify {KEY}"));
     assert_eq!(code, 0, "{err}");
     assert_same(&lab.path("src"), &data.parent().unwrap().join("here").join(inside));
-    // Beside it, a backup by the appliance itself stays open.
+    // Beside it, a backup by the appliance itself stays open, if that is wanted.
+    let (code, _, err) = run(&data, "backup src --name tree");
+    assert!(code == 1 && err.contains("`in_clear`"), "{code} {err}");
+    let (code, _, err) = run(&data, "backup src --name tree --in-clear");
+    assert_eq!(code, 0, "{err}");
+    let third = document(&user, &format!("backup src --name tree {KEY}"));
+    assert_eq!(third["parent"], second["image"]);
     let (code, _, err) = run(&data, "backup src --name tree --here");
     assert!(code == 2 && err.contains("--in-clear"), "{code} {err}");
     let (code, _, err) = run(&data, "backup src --name tree --here --in-clear");
     assert_eq!(code, 0, "{err}");
-    let third = document(&user, &format!("backup src --name tree {KEY}"));
-    assert_eq!((&third["parent"], &third["troubles"]), (&second["image"], &Value::from(0)));
+    let fourth = document(&user, &format!("backup src --name tree {KEY}"));
+    assert_eq!((&fourth["parent"], &fourth["troubles"]), (&third["image"], &Value::from(0)));
 
     // Nor does anything else that it keeps tell what was backed up.
     document(&user, &format!("backup src/src/deep {KEY}"));
