@@ -13,8 +13,10 @@ use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use served::{Running, ask, start, tls};
 use strongroom_api::server::Limits;
+use strongroom_archive::parcel::MAX_PARALLEL;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 
 /// Nothing here takes so long; what does hangs.
@@ -102,7 +104,7 @@ async fn a_body_that_is_waited_for_in_vain_gives_way() {
 }
 
 #[tokio::test]
-async fn a_body_that_nobody_takes_yet_leaves_room_for_others_of_its_connection() {
+async fn bodies_that_nobody_takes_yet_leave_room_for_another_of_their_connection() {
     let running = start(Limits::default()).await;
     let io = TokioIo::new(tls(&running, b"h2").await);
     let (sender, connection) =
@@ -114,12 +116,17 @@ async fn a_body_that_nobody_takes_yet_leaves_room_for_others_of_its_connection()
         let mut sender = sender.clone();
         async move { sender.send_request(request).await.unwrap().status() }
     };
-    let held = tokio::spawn(post("/hold", 8 << 20));
-    running.begun.notified().await;
+    let mut held = JoinSet::new();
+    for _ in 1..MAX_PARALLEL {
+        held.spawn(post("/hold", 8 << 20));
+        running.begun.notified().await;
+    }
     let taken = tokio::time::timeout(PATIENCE, post("/take", 2 << 20)).await;
     assert_eq!(taken.expect("an answer"), StatusCode::OK);
-    running.go.notify_one();
-    assert_eq!(held.await.unwrap(), StatusCode::OK);
+    while !held.is_empty() {
+        running.go.notify_one();
+        assert_eq!(held.join_next().await.unwrap().unwrap(), StatusCode::OK);
+    }
     running.server.stop(PATIENCE).await;
 }
 

@@ -19,7 +19,8 @@
 //! | frame | varint length, bytes | the chunks, compressed ([`strongroom_engine::pack`]) |
 //!
 //! # Pieces
-//! Data as it is, for a pool that is near: it names and compresses them itself.
+//! Data as it is, for a pool that is near: it names and compresses them itself. [`MAX_FRAMES`] bytes at
+//! most:
 //!
 //! | field | type | meaning |
 //! |---|---|---|
@@ -33,7 +34,9 @@ use strongroom_engine::pool::MAX_CHUNK;
 
 /// How many ids are sent at once, at most.
 pub const MAX_IDS: usize = 4096;
-/// The longest string of frames, in bytes: one of the largest chunk fits.
+/// How many requests of one backup are under way at once, at most.
+pub const MAX_PARALLEL: usize = 8;
+/// The longest string of frames, or of pieces, in bytes: one of the largest chunk fits.
 pub const MAX_FRAMES: usize = MAX_CHUNK + (64 << 10);
 
 fn kind(code: u8) -> Result<ChunkKind, DecodeError> {
@@ -87,15 +90,15 @@ pub fn bits(bytes: &[u8], count: usize) -> Result<Vec<bool>, DecodeError> {
     Ok((0..count).map(|place| bytes[place / 8] >> (place % 8) & 1 == 1).collect())
 }
 
-/// Pieces as they travel.
-pub fn put_pieces(pieces: &[&[u8]]) -> Vec<u8> {
+/// Appends pieces as they travel.
+pub fn put_pieces(pieces: &[&[u8]], out: &mut Vec<u8>) {
     let mut w = Writer::new();
     w.uint(pieces.len() as u64);
     pieces.iter().for_each(|piece| w.uint(piece.len() as u64));
-    let mut out = w.finish();
-    out.reserve(pieces.iter().map(|piece| piece.len()).sum());
+    let lens = w.finish();
+    out.reserve(lens.len() + pieces.iter().map(|piece| piece.len()).sum::<usize>());
+    out.extend_from_slice(&lens);
     pieces.iter().for_each(|piece| out.extend_from_slice(piece));
-    out
 }
 
 /// Reads what [`put_pieces`] wrote.
@@ -209,6 +212,11 @@ mod tests {
         assert_eq!(frames.take(), Ok(Some(b)));
         assert_eq!(frames.take(), Ok(None));
         assert!(Frames::new(&sent[..50]).take().is_err());
+        let put_pieces = |pieces: &[&[u8]]| {
+            let mut out = Vec::new();
+            put_pieces(pieces, &mut out);
+            out
+        };
         let sent = put_pieces(&[b"one", b"another"]);
         assert_eq!(pieces(&sent), Ok(vec![&b"one"[..], b"another"]));
         assert_eq!(pieces(&sent[..5]), Err(DecodeError::Short));

@@ -357,6 +357,10 @@ impl<S: Store> Store for SealedStore<S> {
         self.inner.at_once()
     }
 
+    fn workers(&self) -> usize {
+        self.inner.workers()
+    }
+
     fn store(&self, pieces: &[&[u8]], ids: &mut Vec<ChunkId>) -> Result<Stored> {
         let sealed: Vec<Vec<u8>> = pieces.iter().map(|piece| self.key().seal(piece)).collect();
         let sealed: Vec<&[u8]> = sealed.iter().map(Vec::as_slice).collect();

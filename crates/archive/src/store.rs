@@ -50,6 +50,11 @@ pub trait Store: NodeStore {
     fn at_once(&self) -> usize {
         1 << 20
     }
+    /// How many threads read and store: a few more than there are processors, since some wait for
+    /// the disk.
+    fn workers(&self) -> usize {
+        self.source().threads() + 2
+    }
     /// Stores pieces of data and appends one id for each.
     fn store(&self, pieces: &[&[u8]], ids: &mut Vec<ChunkId>) -> Result<Stored>;
     /// Whether these chunks of an image that is leant on may be used again as they are.

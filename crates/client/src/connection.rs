@@ -10,6 +10,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -23,6 +24,8 @@ const CONNECT: Duration = Duration::from_secs(20);
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
 /// Bytes of one request that wait for the connection.
 const SEND_BUFFER: usize = 1 << 20;
+/// Bytes that are encrypted before they are written.
+const ENCRYPTED: usize = 256 << 10;
 
 /// How many connections are kept for the next requests.
 const KEPT: usize = 8;
@@ -153,7 +156,8 @@ async fn tls(
     // Requests are short and answers are waited for.
     let _ = stream.set_nodelay(true);
     let connector = TlsConnector::from(Arc::new(config));
-    match reach(place, connector.connect(name, stream)).await {
+    let buffered = |tls: &mut ClientConnection| tls.set_buffer_limit(Some(ENCRYPTED));
+    match reach(place, connector.connect_with(name, stream, buffered)).await {
         Ok(stream) => Ok((stream, seen.get())),
         Err(error) => Err(match (trust, seen.get()) {
             (Trust::Pinned(pinned), Some(found)) if *pinned != found => {

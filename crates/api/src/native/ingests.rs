@@ -1,6 +1,8 @@
 //! Backups that are made elsewhere: a client cuts, hashes and compresses, and sends what the pool
 //! lacks.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use strongroom_archive::parcel;
 use strongroom_engine::id::{ChunkId, RootId};
@@ -18,6 +20,8 @@ use crate::route::{
     Body, Created, Draft, Empty, Group, Json, Octets, Path, Raw, Route, delete, post, put,
 };
 
+/// How long what is sent may take until it is stored: lines may be slow.
+const PATIENCE: Duration = Duration::from_secs(85);
 /// Bytes of the record of an image, as hexadecimal digits, and what is around it.
 const COMMIT: usize = 1 << 20;
 
@@ -50,7 +54,8 @@ pub(super) fn group() -> Group {
                 frames,
             ))
             .only_refusals_recorded()
-            .body(parcel::MAX_FRAMES),
+            .body(parcel::MAX_FRAMES)
+            .within(PATIENCE),
             session(post(
                 "/v1/pools/{pool}/ingests/{ingest}/pieces",
                 "ingests.store",
@@ -58,7 +63,8 @@ pub(super) fn group() -> Group {
                 pieces,
             ))
             .only_refusals_recorded()
-            .body(parcel::MAX_FRAMES),
+            .body(parcel::MAX_FRAMES)
+            .within(PATIENCE),
             session(post(
                 "/v1/pools/{pool}/ingests/{ingest}/parents",
                 "ingests.lean",

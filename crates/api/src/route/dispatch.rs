@@ -33,8 +33,9 @@ use crate::request_id;
 #[derive(Clone, Copy, Debug)]
 pub struct LetThrough;
 
-/// How long a body may take to arrive.
+/// How long a body may take to arrive, and one that may be large.
 const ARRIVAL: Duration = Duration::from_secs(30);
+const ARRIVAL_OF_LARGE: Duration = Duration::from_secs(75);
 
 pub(super) fn router(routes: &Routes, app: &App) -> Router {
     let mut by_path: BTreeMap<&'static str, Vec<Arc<Route>>> = BTreeMap::new();
@@ -285,8 +286,24 @@ async fn receive(route: &Route, parts: &Parts, body: axum::body::Body) -> Result
     if told_length(parts).is_some_and(|n| n > route.body as u64) {
         return Err(too_large());
     }
-    match tokio::time::timeout(ARRIVAL, Limited::new(body, route.body).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+    // For large ones there is room; of others as much is kept as has come.
+    let large = route.body > super::BODY;
+    let told = told_length(parts).filter(|_| large).unwrap_or_default();
+    let arrival = if large { ARRIVAL_OF_LARGE } else { ARRIVAL };
+    let mut body = Limited::new(body, route.body);
+    let all = async {
+        // Each piece is copied while it is at hand.
+        let mut bytes = Vec::with_capacity(told as usize);
+        while let Some(frame) = body.frame().await {
+            // Trailers say nothing that we ask for.
+            if let Ok(data) = frame?.into_data() {
+                bytes.extend_from_slice(&data);
+            }
+        }
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(bytes)
+    };
+    match tokio::time::timeout(arrival, all).await {
+        Ok(Ok(body)) => Ok(body.into()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Problem::new(Code::BadRequest, "the body broke off")),
         Err(_) => Err(Problem::new(Code::RequestTimeout, "the body did not arrive in time")),

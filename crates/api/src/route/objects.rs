@@ -247,14 +247,14 @@ mod tests {
 
     use super::*;
 
-    #[derive(Debug, Default, Deserialize, PartialEq, Serialize)]
+    #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
     #[serde(default, deny_unknown_fields)]
     struct Inner {
         name: Option<String>,
         pair: (u8, i64),
     }
 
-    #[derive(Debug, Deserialize, PartialEq, Serialize)]
+    #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
     #[serde(rename_all = "snake_case")]
     enum Kind {
         None,
@@ -315,7 +315,7 @@ mod tests {
             r#"[{}, []]"#,
             r#"{"inner": []}"#,
             r#"{"kinds": [{"one": []}]}"#,
-            r#"{"kinds": [{"many": []}]}"#,
+            r#"{"kinds": [{"many": [{}]}]}"#,
             r#"{"kinds": [{"many": {"inner": ["a", [1, 2]]}}]}"#,
             r#"{"named": {"a": []}}"#,
         ] {

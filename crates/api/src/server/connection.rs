@@ -26,9 +26,13 @@ use super::{Limits, Peer};
 const LOOK: Duration = Duration::from_secs(5);
 /// How often an HTTP/2 client is asked whether it is there, and how long it may take to answer.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-/// Bytes that may be on their way to us, of one request and of a connection: one whose body nobody
-/// takes yet leaves room for three others.
-const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
+/// Bytes that may be on their way to us, of one request and of a connection: bodies that nobody takes
+/// yet leave room for others, as long as a backup has no more under way than it may.
+const WINDOWS: (u32, u32) = (1 << 20, MAX_PARALLEL << 20);
+/// The same for the control socket, which only the appliance's own user and root may use: bodies
+/// are whole ones.
+const WINDOWS_HERE: (u32, u32) = (5 << 20, MAX_PARALLEL * (5 << 20));
+const MAX_PARALLEL: u32 = strongroom_archive::parcel::MAX_PARALLEL as u32;
 /// The largest frame that an HTTP/2 client may send, in bytes: bodies of backups are cut to such.
 const FRAME: u32 = 256 << 10;
 /// Requests that an HTTP/2 client takes back before we came to them, and those that we refuse: more
@@ -120,6 +124,10 @@ impl Handler {
             }
         });
         if h2 {
+            let (of_request, of_connection) = match peer {
+                Peer::Local { .. } => WINDOWS_HERE,
+                Peer::Network(_) => WINDOWS,
+            };
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder
                 .timer(TokioTimer::new())
@@ -129,8 +137,8 @@ impl Handler {
                 .header_table_size(TABLE)
                 .max_frame_size(FRAME)
                 .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
-                .initial_stream_window_size(WINDOWS.0)
-                .initial_connection_window_size(WINDOWS.1)
+                .initial_stream_window_size(of_request)
+                .initial_connection_window_size(of_connection)
                 .max_send_buf_size(256 << 10)
                 .keep_alive_interval(PING.0)
                 .keep_alive_timeout(PING.1);

@@ -265,7 +265,7 @@ impl Backup {
             ImageKind::Block => Cut::Fixed(params.fixed as usize),
             _ => Cut::Content(Chunker::new(params)),
         };
-        let workers = source.threads() + 2;
+        let workers = store.workers();
         let shared = Shared {
             store,
             source,

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
@@ -92,7 +92,7 @@ impl Channel {
         body: &impl Serialize,
     ) -> Result<T> {
         let body = serde_json::to_vec(body).map_err(|e| self.client.broken(e))?;
-        let answer = self.send(method, path, JSON, body.into())?;
+        let (answer, _) = self.send(method, path, JSON, body.into())?;
         serde_json::from_slice(&answer).map_err(|e| self.client.broken(e))
     }
 
@@ -103,15 +103,27 @@ impl Channel {
     }
 
     /// Sends bytes.
-    pub(super) fn bytes(&self, path: &str, body: Vec<u8>) -> Result<Bytes> {
+    pub(super) fn bytes(&self, path: &str, body: impl Into<Bytes>) -> Result<Bytes> {
+        self.timed(path, body).map(|(answer, _)| answer)
+    }
+
+    /// Sends bytes, and tells how long it took from when it was begun until the answer was there.
+    pub(super) fn timed(&self, path: &str, body: impl Into<Bytes>) -> Result<(Bytes, Duration)> {
         self.send(Method::POST, path, OCTETS, body.into())
     }
 
-    fn send(&self, method: Method, path: &str, kind: HeaderValue, body: Bytes) -> Result<Bytes> {
+    fn send(
+        &self,
+        method: Method,
+        path: &str,
+        kind: HeaderValue,
+        body: Bytes,
+    ) -> Result<(Bytes, Duration)> {
         let _turn = self.turn();
         let mut pauses = PAUSES.iter();
         loop {
             let request = self.request(method.clone(), path, kind.clone(), body.clone())?;
+            let began = Instant::now();
             let done = self.runtime.block_on(async {
                 match tokio::time::timeout(PATIENCE, self.answer(request)).await {
                     Ok(done) => done,
@@ -119,7 +131,7 @@ impl Channel {
                 }
             });
             let error = match done {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok((answer, began.elapsed())),
                 Err(error) => error,
             };
             let pause = pauses.next().filter(|_| may_pass(&error));
@@ -197,7 +209,8 @@ fn may_pass(error: &Error) -> bool {
     match error {
         Error::Unreachable { .. } | Error::Broken { .. } => true,
         Error::Refused(problem) => {
-            problem.status == StatusCode::TOO_MANY_REQUESTS.as_u16() || problem.status > 500
+            let again = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT];
+            again.iter().any(|code| problem.status == code.as_u16()) || problem.status > 500
         }
         _ => false,
     }

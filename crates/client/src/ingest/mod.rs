@@ -11,8 +11,10 @@
 //! goes as it is ([`RemoteStore::passing_on`]).
 
 mod blind;
+mod bodies;
 mod channel;
 mod nodes;
+mod pace;
 
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -30,22 +32,23 @@ use strongroom_engine::id::{ChunkId, ChunkKind, RootId};
 use strongroom_engine::map::NodeStore;
 use strongroom_engine::node::Node;
 use strongroom_engine::pack::FrameCodec;
-use strongroom_engine::pool::{NewRoot, Stored, effort, frame_limit};
+use strongroom_engine::pool::{MAX_CHUNK, NewRoot, Stored, effort, frame_limit};
 use strongroom_engine::seal::ChunkHasher;
 use strongroom_engine::state::Root;
 use strongroom_engine::{Error, Result};
 
 pub use self::blind::Blind;
+use self::bodies::Bodies;
 use self::channel::{Channel, lock};
 use self::nodes::Nodes;
+use self::pace::Pace;
 use crate::{Client, id_keys};
 
 /// How often the appliance is told how far it is.
 const TELL: Duration = Duration::from_millis(1000);
-/// Bytes that are asked about and sent at once, when no chunk is larger: over a network, which may
-/// be slow, and through a socket, where a request costs both sides about a millisecond.
-const AT_ONCE: usize = 1 << 20;
-const AT_ONCE_BY_SOCKET: usize = 4 << 20;
+/// Bytes that are asked about at once, when no chunk is larger: a request costs both sides about a
+/// millisecond.
+const AT_ONCE: usize = 4 << 20;
 
 #[derive(Deserialize)]
 struct Opened {
@@ -125,7 +128,10 @@ struct Shared {
     chunking: Params,
     level: i32,
     damaged: bool,
+    parallel: usize,
     benches: Mutex<Vec<Bench>>,
+    bodies: Bodies,
+    pace: Pace,
 }
 
 impl std::fmt::Debug for Shared {
@@ -191,7 +197,8 @@ impl RemoteStore {
         let chunking = Params::new(min, avg, max, fixed).map_err(|e| wrong(e.to_string()))?;
         let hasher = id_keys(&opened.data_key, &opened.node_key);
         let hasher = hasher.ok_or_else(|| wrong("it gave no keys of the pool".into()))?;
-        channel.widen(opened.parallel.clamp(1, 64));
+        let parallel = opened.parallel.clamp(1, parcel::MAX_PARALLEL);
+        channel.widen(parallel);
         let shared = Arc::new(Shared {
             channel,
             path: format!("{path}/{}", opened.id),
@@ -200,7 +207,10 @@ impl RemoteStore {
             chunking,
             level: opened.level,
             damaged: opened.damaged,
+            parallel,
             benches: Mutex::default(),
+            bodies: Bodies::default(),
+            pace: Pace::default(),
         });
         let nodes = Nodes::start(Arc::clone(&shared));
         let telling = tell(&shared, progress);
@@ -275,7 +285,7 @@ impl Shared {
             raw: Vec::new(),
             frame: Vec::new(),
         });
-        let mut body = Vec::new();
+        let mut body = self.bodies.take(self.pace.at_once());
         let mut rest = chunks;
         let mut sent = Ok(());
         while !rest.is_empty() && sent.is_ok() {
@@ -287,8 +297,10 @@ impl Shared {
             bench.codec.encode(&bench.raw, effort, &mut bench.frame);
             let chunks = frame.iter().map(|(id, bytes)| (*id, bytes.len() as u32)).collect();
             let frame = Frame { kind, chunks, bytes: &bench.frame };
-            if !body.is_empty() && body.len() + frame.len() > self.at_once() {
-                sent = self.take(std::mem::take(&mut body), &mut stored);
+            if !body.is_empty() && body.len() + frame.len() > self.pace.at_once() {
+                let next = self.bodies.take(self.pace.at_once());
+                let full = std::mem::replace(&mut body, next);
+                sent = self.take(full, &mut stored);
             }
             frame.put(&mut body);
         }
@@ -310,30 +322,33 @@ impl Shared {
     }
 
     fn take(&self, body: Vec<u8>, stored: &mut Stored) -> Result<()> {
-        let taken = self.channel.bytes(&format!("{}/frames", self.path), body);
-        let taken: Taken = serde_json::from_slice(&taken.map_err(pool_error)?)
+        let (len, body) = (body.len(), self.bodies.send(body));
+        let sent = self.channel.timed(&format!("{}/frames", self.path), body);
+        let (taken, took) = sent.map_err(pool_error)?;
+        self.pace.went(len, took);
+        let taken: Taken = serde_json::from_slice(&taken)
             .map_err(|e| Error::Unreachable { why: e.to_string() })?;
         taken.add_to(stored);
         Ok(())
-    }
-
-    fn at_once(&self) -> usize {
-        if self.channel.by_socket() { AT_ONCE_BY_SOCKET } else { AT_ONCE }
     }
 
     /// Sends pieces as they are; the appliance names them.
     fn pass_on(&self, pieces: &[&[u8]], ids: &mut Vec<ChunkId>) -> Result<Stored> {
         let mut stored = Stored::default();
         let mut rest = pieces;
+        // A block, and what the one before it left over.
+        let limit = (AT_ONCE + self.chunking.max as usize).min(MAX_CHUNK);
         while !rest.is_empty() {
             let mut total = 0;
             let fits = rest.iter().take(parcel::MAX_IDS).take_while(|piece| {
                 total += piece.len();
-                total <= self.at_once()
+                total <= limit
             });
             let (part, after) = rest.split_at(fits.count().max(1));
             rest = after;
-            let body = parcel::put_pieces(part);
+            let mut body = self.bodies.take(limit);
+            parcel::put_pieces(part, &mut body);
+            let body = self.bodies.send(body);
             let answer = self.channel.bytes(&format!("{}/pieces", self.path), body);
             let answer = answer.map_err(pool_error)?;
             let wrong = |why: String| Error::Unreachable { why };
@@ -368,7 +383,15 @@ impl Store for RemoteStore {
     }
 
     fn at_once(&self) -> usize {
-        self.shared.at_once()
+        AT_ONCE
+    }
+
+    fn workers(&self) -> usize {
+        match self.passes_on {
+            // They only read, and wait: one reads for the next turn.
+            true => self.shared.parallel + 1,
+            false => self.shared.parallel.max(self.source.threads() + 2),
+        }
     }
 
     fn store(&self, pieces: &[&[u8]], ids: &mut Vec<ChunkId>) -> Result<Stored> {

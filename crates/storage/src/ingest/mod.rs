@@ -253,7 +253,7 @@ impl Ingest {
         let visit = self.visit()?;
         let pool: &Pool = visit.session.pool();
         // Each request under way takes memory here; many clients keep the processors busy anyway.
-        let parallel = if self.shared.storage.ingests() > 16 { 2 } else { 4 };
+        let parallel = if self.shared.storage.ingests() > 16 { 2 } else { parcel::MAX_PARALLEL };
         Ok(Terms {
             chunking: pool.chunking(),
             level: pool.level(),
