@@ -29,8 +29,8 @@ const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs
 /// Bytes that may be on their way to us, of one request and of a connection: bodies that nobody takes
 /// yet leave room for others, as long as a backup has no more under way than it may.
 const WINDOWS: (u32, u32) = (1 << 20, MAX_PARALLEL << 20);
-/// The same for the control socket, which only the appliance's own user and root may use: bodies
-/// are whole ones.
+/// The same for the control socket, which only the appliance's own user and root may use: a
+/// backup's bodies have room as wholes.
 const WINDOWS_HERE: (u32, u32) = (5 << 20, MAX_PARALLEL * (5 << 20));
 const MAX_PARALLEL: u32 = strongroom_archive::parcel::MAX_PARALLEL as u32;
 /// The largest frame that an HTTP/2 client may send, in bytes: bodies of backups are cut to such.
