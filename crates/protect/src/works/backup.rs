@@ -106,7 +106,8 @@ impl Work for BackupWork {
         let id = image_id(run)?;
         let pool = open(run, &self.storage)?;
         if pool.root(id).is_some() {
-            // Whoever had the job before was cut off between the image and the end of the job.
+            // Whoever had the job before was cut off between the image and the end of the job. Were it
+            // forgotten meanwhile, it would be made anew.
             run.log(Severity::Info, "the image was made already");
             return self.recorded(run, id, json!({}), false);
         }

@@ -215,11 +215,15 @@ impl Wishes {
         let mut expected = BTreeSet::new();
         for (number, wish) in self.wishes.iter().enumerate().filter(|(_, w)| w.kind == "backup") {
             let root = by_id[&wish.job.unwrap()]["result"]["root"].as_str().unwrap();
-            if forgotten.contains(root) {
-                assert!(!rows.contains_key(root), "{root} was forgotten and is back");
-                continue;
-            }
-            let row = rows.get(root).unwrap_or_else(|| panic!("the image {root} is lost"));
+            let row = match (forgotten.contains(root), rows.get(root)) {
+                (true, None) => continue,
+                (false, None) => panic!("the image {root} is lost"),
+                (true, Some(row)) => {
+                    made_anew(served, row);
+                    row
+                }
+                (false, Some(row)) => row,
+            };
             assert_eq!(row["tags"][0].as_str().unwrap(), number.to_string(), "{row}");
             expected.insert(root.to_owned());
         }
@@ -275,6 +279,22 @@ impl Wishes {
         }
         eprintln!("{} images are there and restored the same", images.len());
     }
+}
+
+/// What was forgotten is back only if its job was killed after it had made the image and before it
+/// said so, and then made it anew.
+fn made_anew(served: &Served, row: &Value) {
+    let root = row["root"].as_str().unwrap();
+    let events = served.get(&format!("/v1/events?keyword={root}&sort=id:asc&limit=100"));
+    let time = |text: &Value| text.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let gone = events["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .rfind(|event| event["kind"] == "image.forgotten" || event["kind"] == "image.gone");
+    let gone = gone.map(|event| time(&event["at"]));
+    let anew = gone.is_some_and(|gone| time(&row["created_at"]) > gone);
+    assert!(anew, "{root} was forgotten and is back: {row} {events}");
 }
 
 /// How many jobs wait or run; none when nobody answers.
