@@ -27,6 +27,11 @@ pub(crate) fn deb(options: &Options) -> Result<()> {
     packages::ensure(packages::FOR_DEB)?;
     let dev = options.profile == "dev";
     let mut build = workspace::cargo();
+    // What tests use is not built anew for this.
+    if let Some(commit) = commit().filter(|_| !dev) {
+        build.env("STRONGROOM_COMMIT", commit);
+        build.env("SOURCE_DATE_EPOCH", commit_time()?.to_string());
+    }
     run::run(build.args(["build", "--package", "strongroom", "--profile", &options.profile]))?;
     let target = workspace::target_dir()?;
     let binary = target.join(if dev { "debug" } else { "release" }).join("strongroom");
@@ -68,6 +73,17 @@ fn commit_time() -> Result<u64> {
         Ok(text) => Ok(text.trim().parse()?),
         Err(_) => Ok(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs()),
     }
+}
+
+/// The commit that the source is; None where there is none, or something was changed since.
+fn commit() -> Option<String> {
+    let git = |args: &[&str]| {
+        let mut git = Command::new("git");
+        run::capture(git.current_dir(workspace::root()).args(args)).ok()
+    };
+    let changes = git(&["status", "--porcelain"])?;
+    let commit = git(&["rev-parse", "HEAD"])?;
+    changes.is_empty().then(|| commit.trim().to_owned())
 }
 
 /// The files as they will lie below `/`.
