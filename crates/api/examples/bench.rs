@@ -19,7 +19,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use strongroom_api::server::{Certificate, Limits, Server, listen};
 use strongroom_api::{App, KeySealer};
-use strongroom_appliance::Settings;
+use strongroom_appliance::{Health, Services, Settings};
 use strongroom_catalog::jobs::{self, NewJob};
 use strongroom_catalog::{Address, Catalog};
 use strongroom_identity::{ApplianceKey, Identity};
@@ -64,12 +64,12 @@ async fn appliance(dir: &std::path::Path) -> (App, String) {
         jobs::submit(&catalog, job(organisation, number)).await.unwrap();
     }
     let settings = Settings::open(identity.clone()).await.unwrap();
-    let app = App::new(catalog, identity, protect, settings);
+    let app = App::new(catalog, identity, protect, settings, Health::of(dir));
     (app, first.passphrase.expose().to_owned())
 }
 
 async fn serve(router: Router, certificate: &Arc<Certificate>) -> (Server, SocketAddr) {
-    let mut server = Server::new(router, Limits::default());
+    let mut server = Server::new(router, Limits::default(), Services::default());
     let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     server.https(listener, Arc::clone(certificate)).unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use strongroom_appliance::Settings;
+use strongroom_appliance::{Health, Services, Settings};
 use strongroom_catalog::{Catalog, Engine};
 use strongroom_identity::Identity;
 use strongroom_protect::Protect;
@@ -30,6 +30,8 @@ struct Inner {
     identity: Identity,
     protect: Protect,
     settings: Settings,
+    health: Health,
+    services: Services,
     metrics: Arc<Metrics>,
     bodies: Arc<Semaphore>,
     kept: Kept,
@@ -38,12 +40,20 @@ struct Inner {
 
 impl App {
     /// Of these services.
-    pub fn new(catalog: Catalog, identity: Identity, protect: Protect, settings: Settings) -> Self {
+    pub fn new(
+        catalog: Catalog,
+        identity: Identity,
+        protect: Protect,
+        settings: Settings,
+        health: Health,
+    ) -> Self {
         let inner = Inner {
             catalog,
             identity,
             protect,
             settings,
+            health,
+            services: Services::default(),
             metrics: Arc::default(),
             bodies: Arc::new(Semaphore::new(BODIES as usize)),
             kept: Kept::default(),
@@ -75,6 +85,16 @@ impl App {
     /// What is set.
     pub fn settings(&self) -> &Settings {
         &self.inner.settings
+    }
+
+    /// How the machine fares.
+    pub fn health(&self) -> &Health {
+        &self.inner.health
+    }
+
+    /// What this process serves.
+    pub fn services(&self) -> &Services {
+        &self.inner.services
     }
 
     /// What is counted.

@@ -93,7 +93,8 @@ async fn slow_heads_and_huge_heads_end() {
 async fn stopping_lets_requests_end_and_takes_no_new_ones() {
     let running = start(Limits::default()).await;
     let stream = tls(&running, b"http/1.1").await;
-    let Running { server, https, go, begun, dir: _dir, .. } = running;
+    let Running { server, services, https, go, begun, dir: _dir, .. } = running;
+    assert!(services.list().iter().all(|service| service.listening));
     let request = tokio::spawn(async move { ask(stream, Version::HTTP_11, "/wait").await });
     begun.notified().await;
     let stopping = tokio::spawn(server.stop(Duration::from_secs(60)));
@@ -102,6 +103,7 @@ async fn stopping_lets_requests_end_and_takes_no_new_ones() {
         tokio::task::yield_now().await;
     }
     assert!(!stopping.is_finished() && !request.is_finished());
+    assert!(services.list().iter().any(|service| service.name == "https" && !service.listening));
     go.notify_one();
     assert_eq!(request.await.unwrap(), (StatusCode::OK, "done".to_owned()));
     stopping.await.unwrap();

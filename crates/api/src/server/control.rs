@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::net::RecvFlags;
+use strongroom_appliance::Listening;
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
@@ -69,6 +70,7 @@ fn through<T>(path: &Path, with: impl FnOnce(&Path) -> std::io::Result<T>) -> st
 /// Serves whoever connects, until it is told to stop.
 pub(super) async fn accept(
     listener: UnixListener,
+    listening: Listening,
     gate: Arc<Gate>,
     handler: Handler,
     mut stop: watch::Receiver<bool>,
@@ -104,7 +106,7 @@ pub(super) async fn accept(
             handler.serve(stream, h2, peer, place, stop).await;
         });
     }
-    drop(listener);
+    drop((listener, listening));
     while connections.join_next().await.is_some() {}
 }
 

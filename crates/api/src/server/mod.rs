@@ -14,10 +14,12 @@ mod tls;
 mod validity;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use strongroom_appliance::{Listening, Services};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -93,14 +95,21 @@ pub struct Server {
     limits: Limits,
     gate: Arc<Gate>,
     stop: watch::Sender<bool>,
+    services: Services,
     tasks: JoinSet<()>,
 }
 
 impl Server {
-    /// Serves this; nobody listens yet.
-    pub fn new(router: Router, limits: Limits) -> Self {
+    /// Serves this; nobody listens yet. Who does is entered in these services.
+    pub fn new(router: Router, limits: Limits, services: Services) -> Self {
         let gate = Arc::new(Gate::new(limits.connections));
-        Self { router, limits, gate, stop: watch::Sender::new(false), tasks: JoinSet::new() }
+        let stop = watch::Sender::new(false);
+        Self { router, limits, gate, stop, services, tasks: JoinSet::new() }
+    }
+
+    fn listening(&self, name: &'static str, listener: &TcpListener) -> Listening {
+        let address = listener.local_addr().ok().map(|address| address.to_string());
+        self.services.enter(name, address)
     }
 
     /// How many connections there are.
@@ -121,7 +130,8 @@ impl Server {
         let acceptor = TlsAcceptor::from(Arc::new(tls::config(certificate)?));
         let handler = connection::Handler::new(self.router.clone(), self.limits);
         let (gate, stop, limits) = (Arc::clone(&self.gate), self.stop.subscribe(), self.limits);
-        self.tasks.spawn(accept_tcp(listener, gate, stop, move |stream, from, place, stop| {
+        let listening = self.listening("https", &listener);
+        let serve = move |stream, from, place: Place, stop| {
             let (acceptor, handler) = (acceptor.clone(), handler.clone());
             async move {
                 let handshake = tokio::time::timeout(limits.handshake, acceptor.accept(stream));
@@ -139,7 +149,8 @@ impl Server {
                 let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 handler.serve(stream, h2, Peer::Network(from), place, stop).await;
             }
-        }));
+        };
+        self.tasks.spawn(accept_tcp(listener, listening, gate, stop, serve));
         Ok(())
     }
 
@@ -147,19 +158,22 @@ impl Server {
     pub fn redirect(&mut self, listener: TcpListener, https_port: u16) {
         let handler = connection::Handler::new(redirect::router(https_port), self.limits);
         let (gate, stop) = (Arc::clone(&self.gate), self.stop.subscribe());
-        self.tasks.spawn(accept_tcp(listener, gate, stop, move |stream, from, place, stop| {
+        let listening = self.listening("http-redirect", &listener);
+        let serve = move |stream, from, place, stop| {
             let handler = handler.clone();
             async move { handler.serve(stream, false, Peer::Network(from), place, stop).await }
-        }));
+        };
+        self.tasks.spawn(accept_tcp(listener, listening, gate, stop, serve));
     }
 
-    /// Serves processes on this machine.
-    pub fn control(&mut self, listener: UnixListener) {
+    /// Serves processes on this machine; the listener is at this path.
+    pub fn control(&mut self, listener: UnixListener, path: &Path) {
         let handler = connection::Handler::new(self.router.clone(), self.limits);
         // Whoever floods the network must not lock out the administrator who would stop that.
         let gate = Arc::new(Gate::new(self.limits.connections));
         let (stop, patience) = (self.stop.subscribe(), self.limits.idle);
-        self.tasks.spawn(control::accept(listener, gate, handler, stop, patience));
+        let listening = self.services.enter("control", Some(path.display().to_string()));
+        self.tasks.spawn(control::accept(listener, listening, gate, handler, stop, patience));
     }
 
     /// Accepts nothing more, lets requests that are being answered end, for so long at most.
@@ -185,6 +199,7 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
 /// Takes connections until it is told to stop, then waits until they have ended.
 async fn accept_tcp<F, S>(
     listener: TcpListener,
+    listening: Listening,
     gate: Arc<Gate>,
     mut stop: watch::Receiver<bool>,
     serve: S,
@@ -212,7 +227,7 @@ async fn accept_tcp<F, S>(
             Err(error) => breathe(&error).await,
         }
     }
-    drop(listener);
+    drop((listener, listening));
     while connections.join_next().await.is_some() {}
 }
 

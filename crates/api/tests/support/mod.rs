@@ -9,7 +9,7 @@ use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use strongroom_api::{App, KeySealer};
-use strongroom_appliance::Settings;
+use strongroom_appliance::{Health, Settings};
 use strongroom_catalog::Engine;
 use strongroom_catalog::testing::Fresh;
 use strongroom_identity::{ApplianceKey, Identity, Principal};
@@ -77,7 +77,8 @@ impl Appliance {
         let storage = Storage::new(catalog.clone(), sealer, "a test").unwrap();
         let protect = Protect::start(storage, Options::default()).await.unwrap();
         let settings = Settings::open(identity.clone()).await.unwrap();
-        let app = App::new(catalog, identity, protect, settings);
+        let health = Health::of(dir.path());
+        let app = App::new(catalog, identity, protect, settings, health);
         let router = strongroom_api::router(&app);
         let passphrase = first.passphrase.expose().to_owned();
         Self { dir, app, router, passphrase, _database: Database(Some(fresh)) }

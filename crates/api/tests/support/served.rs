@@ -14,12 +14,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use strongroom_api::server::{Certificate, Limits, Peer, Server, bind_control, listen};
+use strongroom_appliance::Services;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 pub(crate) struct Running {
     pub(crate) server: Server,
+    pub(crate) services: Services,
     pub(crate) https: SocketAddr,
     pub(crate) http: SocketAddr,
     pub(crate) certificate: Arc<Certificate>,
@@ -72,14 +74,16 @@ pub(crate) async fn start(limits: Limits) -> Running {
         .route("/hold", post(hold))
         .route("/take", post(take))
         .route("/much", get(much));
-    let mut server = Server::new(router, limits);
+    let services = Services::default();
+    let mut server = Server::new(router, limits, services.clone());
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let (https, http) = (listen(any).await.unwrap(), listen(any).await.unwrap());
     let (https_at, http_at) = (https.local_addr().unwrap(), http.local_addr().unwrap());
     server.https(https, Arc::clone(&certificate)).unwrap();
     server.redirect(http, https_at.port());
-    server.control(bind_control(&dir.path().join("control.sock")).unwrap());
-    Running { server, https: https_at, http: http_at, certificate, dir, go, begun }
+    let socket = dir.path().join("control.sock");
+    server.control(bind_control(&socket).unwrap(), &socket);
+    Running { server, services, https: https_at, http: http_at, certificate, dir, go, begun }
 }
 
 /// A connection with TLS that trusts this server's certificate alone.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use strongroom_api::server::{Certificate, Limits, Server, bind_control, listen};
 use strongroom_api::{App, Https, KeySealer, PAGE};
-use strongroom_appliance::{Settings, Upkeep};
+use strongroom_appliance::{Health, Settings, Upkeep};
 use strongroom_catalog::{Address, Catalog, Engine};
 use strongroom_engine::id::RootId;
 use strongroom_identity::{ApplianceKey, FirstRun, Identity};
@@ -136,7 +136,7 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let sender = tokio::spawn(async move { sending.send_audit(&host).await });
     let tasks = [following, chores(upkeep, protect.storage().clone()), sender];
-    let app = App::new(catalog, identity, protect, settings);
+    let app = App::new(catalog, identity, protect, settings, Health::of(&data));
 
     let file = |path: Option<PathBuf>, usual: &str| data.join(path.unwrap_or(usual.into()));
     let cert = file(config.certificate, "tls/cert.pem");
@@ -146,7 +146,8 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     app.metrics().certificate(certificate.not_after());
     let usual = Limits::default();
     let connections = config.connections.unwrap_or(usual.connections);
-    let mut server = Server::new(strongroom_api::router(&app), Limits { connections, ..usual });
+    let limits = Limits { connections, ..usual };
+    let mut server = Server::new(strongroom_api::router(&app), limits, app.services().clone());
     let mut addresses = Vec::new();
     for listener in listeners {
         addresses.push(listener.local_addr()?);
@@ -155,7 +156,8 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     if let (Some(listener), Some(to)) = (redirect, addresses.first()) {
         server.redirect(listener, to.port());
     }
-    server.control(bind_control(&data.join(SOCKET))?);
+    let socket = data.join(SOCKET);
+    server.control(bind_control(&socket)?, &socket);
     Ok(Running {
         data,
         app,
