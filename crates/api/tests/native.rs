@@ -460,3 +460,24 @@ async fn stats_are_measured_and_kept() {
     assert!(text.contains("strongroom_catalogue_write_seconds_bucket{le=\"+Inf\"}"), "{text}");
     assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
 }
+
+#[tokio::test]
+async fn health_tells_of_the_disks_that_a_key_is_for() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let body = json!({"name": "main", "path": appliance.dir.path().join("pool")});
+    let pool = appliance.call(&token, "POST", "/v1/pools", Some(body)).await.json();
+    let pool = pool["pool"]["id"].as_i64().unwrap();
+    let health = appliance.call(&token, "GET", "/v1/system/health", None).await.json();
+    let disk = &health["pool_disks"][0];
+    assert_eq!((&disk["pool_id"], &disk["number"]), (&json!(pool), &json!(0)), "{health}");
+    assert_eq!(disk["total_bytes"], health["disk"]["total_bytes"], "{health}");
+
+    for (pools, count) in [(json!([pool]), 1), (json!([pool + 1]), 0)] {
+        let body = json!({"name": pools.to_string(), "pools": pools});
+        let key = appliance.call(&token, "POST", "/v1/keys", Some(body)).await.json();
+        let key = key["secret"].as_str().unwrap();
+        let health = appliance.call(key, "GET", "/v1/system/health", None).await.json();
+        assert_eq!(health["pool_disks"].as_array().unwrap().len(), count, "{health}");
+    }
+}

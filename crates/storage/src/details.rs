@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
+use strongroom_catalog::list::Scope;
 use strongroom_catalog::pools;
 use strongroom_engine::clock::PoolTime;
 use strongroom_engine::pool::Pool;
@@ -123,6 +124,25 @@ impl Storage {
         let Some(pool) = self.if_open(known.id) else { return Ok(None) };
         let known = known.clone();
         self.blocking(move || Ok(Some(details(known, &pool)))).await
+    }
+
+    /// The disks of the pools that are open here, as far as they are in the scope; of these only
+    /// some when they are named.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn disks(
+        &self,
+        scope: &Scope,
+        only: Option<&[i64]>,
+    ) -> Result<Vec<(pools::Pool, Disk)>> {
+        let mut all = Vec::new();
+        for known in self.known(scope, only).await? {
+            let Some(pool) = self.if_open(known.id) else { continue };
+            let found = self.blocking(move || Ok(disks(&pool, pool.superblock().generation)));
+            all.extend(found.await?.into_iter().map(|disk| (known.clone(), disk)));
+        }
+        Ok(all)
     }
 }
 

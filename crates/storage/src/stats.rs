@@ -55,6 +55,20 @@ impl Storage {
     /// # Errors
     /// Those of the database.
     pub async fn stats(&self, scope: &Scope, only: Option<&[i64]>) -> Result<Vec<PoolStats>> {
+        let mut all = Vec::new();
+        for known in self.known(scope, only).await? {
+            all.push(self.stats_of(known).await?);
+        }
+        Ok(all)
+    }
+
+    /// What the catalogue knows of the pools in the scope, by name; of these only some when they
+    /// are named.
+    pub(crate) async fn known(
+        &self,
+        scope: &Scope,
+        only: Option<&[i64]>,
+    ) -> Result<Vec<pools::Pool>> {
         let mut sql = Sql::new("FROM pools WHERE 1 = 1");
         if let Scope::Organisations(ids) = scope {
             sql.push(" AND organisation_id IN ").push_set(ids.iter().copied());
@@ -63,11 +77,7 @@ impl Storage {
             sql.push(" AND id IN ").push_set(ids.iter().copied());
         }
         sql.push(" ORDER BY name");
-        let mut all = Vec::new();
-        for known in self.inner.catalog.find::<pools::Pool>(sql).await? {
-            all.push(self.stats_of(known).await?);
-        }
-        Ok(all)
+        Ok(self.inner.catalog.find(sql).await?)
     }
 
     async fn stats_of(&self, known: pools::Pool) -> Result<PoolStats> {

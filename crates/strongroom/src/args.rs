@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::appliance::{
     approvals, audit, directories, events, issuers, jobs, keys, login, me, orgs, roles, sessions,
-    settings, stats, users,
+    settings, stats, system, users,
 };
 use crate::{backup, browse, completions, dump, forget, images, manual, mount, pool, restore, up};
 
@@ -126,6 +126,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: stats::Command,
     },
+    /// Show what an appliance is and serves, and how its machine fares
+    System {
+        #[command(subcommand)]
+        command: system::Command,
+    },
     /// Show and change settings, at once and without a restart
     Settings {
         #[command(subcommand)]
@@ -174,6 +179,7 @@ impl Command {
             Self::Sessions { .. } => "sessions",
             Self::Approvals { .. } => "approvals",
             Self::Stats { .. } => "stats",
+            Self::System { .. } => "system",
             Self::Settings { .. } => "settings",
             Self::Audit { .. } => "audit",
             Self::Me { .. } => "me",

@@ -25,6 +25,7 @@ pub(crate) mod sessions;
 pub(crate) mod settings;
 mod sources;
 pub(crate) mod stats;
+pub(crate) mod system;
 pub(crate) mod users;
 mod watch;
 mod work;

@@ -10,7 +10,7 @@ use super::operation::Operation;
 use super::resource::Resource;
 use super::{
     approvals, audit, directories, events, images, issuers, jobs, keys, login, me, orgs, pools,
-    roles, sessions, settings, stats, users,
+    roles, sessions, settings, stats, system, users,
 };
 use crate::args::Cli;
 use crate::up;
@@ -35,6 +35,7 @@ static OPERATIONS: &[&[&Operation]] = &[
     sessions::OPERATIONS,
     settings::OPERATIONS,
     stats::OPERATIONS,
+    system::OPERATIONS,
     up::OPERATIONS,
 ];
 

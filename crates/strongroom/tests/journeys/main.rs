@@ -17,5 +17,6 @@ mod remote;
 mod sealed;
 mod service;
 mod streams;
+mod system;
 mod trees;
 mod up;

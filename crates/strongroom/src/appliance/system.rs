@@ -1,0 +1,178 @@
+//! `strongroom system`: what an appliance is, what it serves, and how its machine fares.
+
+use std::io::{self, Write};
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde_json::{Value, json};
+use strongroom_client::types::Items;
+
+use super::ApplianceArgs;
+use super::operation::operations;
+use super::resource::{self, Column, describe};
+use crate::exit::{Context, Done};
+
+operations! {
+    HEALTH = "system.health.show", GET "/v1/system/health", by "system health";
+    VERSION = "system.version", GET "/v1/system/version", by "system version";
+    CHANGELOG = "system.changelog", GET "/v1/system/changelog", by "system changelog";
+    SERVICES = "system.services", GET "/v1/system/services", by "system services";
+}
+
+/// What is shown of what can be full.
+const USAGES: &[Column] = &[
+    ("WHAT", "what"),
+    ("STATE", "state"),
+    (">TOTAL", "total_bytes"),
+    (">USED", "used_bytes"),
+    (">FREE", "free_bytes"),
+    (">FULL", "percent"),
+];
+/// What is shown of the processors.
+const CPU: &[Column] = &[
+    (">CORES", "cores"),
+    (">LOAD 1 MIN", "load_1"),
+    (">5 MIN", "load_5"),
+    (">15 MIN", "load_15"),
+    (">LOAD BY CORES", "percent"),
+];
+/// What is shown of a server.
+const SERVICE: &[Column] =
+    &[("SERVICE", "name"), ("STATE", "state"), ("SINCE", "state_since"), ("ADDRESS", "address")];
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Health(HealthArgs),
+    Version(VersionArgs),
+    Changelog(ChangelogArgs),
+    Services(ServicesArgs),
+}
+
+/// Show the room, memory and load of the machine, measured now
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+The load is how many processes ran or wanted to; by the cores it is that of 5 minutes. What the
+system doesn't tell is left out. Of pools, the disks of those that are open are shown.
+
+Examples:
+  strongroom system health
+  strongroom system health --json")]
+pub(crate) struct HealthArgs {
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+}
+
+/// Show which program the appliance runs, and of what it was built
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+`strongroom --version` tells that of this program.
+
+Example:
+  strongroom system version")]
+pub(crate) struct VersionArgs {
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+}
+
+/// Print what is new in the program that the appliance runs, in Markdown
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  strongroom system changelog | less")]
+pub(crate) struct ChangelogArgs {
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+}
+
+/// List where the appliance listens
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  strongroom system services")]
+pub(crate) struct ServicesArgs {
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+}
+
+pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
+    match command {
+        Command::Health(args) => {
+            let health: Value = HEALTH.ask(&args.appliance.client()?, &[])?;
+            context.out.report(None, health.clone(), |out| show_health(out, &health))?;
+        }
+        Command::Version(args) => {
+            let build: Value = VERSION.ask(&args.appliance.client()?, &[])?;
+            context.out.report(None, build.clone(), |out| describe(out, &["version"], &build))?;
+        }
+        Command::Changelog(args) => {
+            let text = args.appliance.client()?.text(&CHANGELOG.call(&[]))?;
+            let document = json!({ "changelog": text });
+            context.out.report(None, document, |out| out.write_all(text.as_bytes()))?;
+        }
+        Command::Services(args) => {
+            let services: Items<Value> = SERVICES.ask(&args.appliance.client()?, &[])?;
+            match context.out.json {
+                true => services.items.iter().try_for_each(|one| context.out.document(one))?,
+                false => table(&mut io::stdout().lock(), SERVICE, &services.items)?,
+            }
+        }
+    }
+    Ok(Done::Well)
+}
+
+fn show_health(out: &mut dyn Write, health: &Value) -> io::Result<()> {
+    let row = |what: &str, told: &Value| {
+        let mut row = told.clone();
+        row["what"] = what.into();
+        row
+    };
+    let mut rows = vec![row("data directory", &health["disk"]), row("memory", &health["memory"])];
+    for disk in health["pool_disks"].as_array().into_iter().flatten() {
+        let what = format!("pool {}, disk {}", resource::text("", &disk["pool"]), disk["number"]);
+        rows.push(row(&what, disk));
+    }
+    table(out, USAGES, &rows)?;
+    writeln!(out)?;
+    table(out, CPU, std::slice::from_ref(&health["cpu"]))
+}
+
+fn table(out: &mut dyn Write, columns: &[Column], items: &[Value]) -> io::Result<()> {
+    let columns = resource::owned(columns);
+    let rows = items.iter().map(|item| resource::row(&columns, item)).collect();
+    resource::print(out, &columns, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_leaves_its_cells_empty() {
+        let health = json!({
+            "at": "2026-03-01T10:00:00Z",
+            "disk": null,
+            "memory":
+                { "total_bytes": 4096, "used_bytes": 1024, "free_bytes": 3072, "percent": 25 },
+            "cpu": { "cores": 2, "load_1": 0.5, "load_5": 3.0, "load_15": null, "percent": 150 },
+            "pool_disks": [{ "pool": "m", "number": 0, "state": "missing", "free_bytes": null }],
+        });
+        let mut out = Vec::new();
+        show_health(&mut out, &health).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<_> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        let told = [
+            "WHAT STATE TOTAL USED FREE FULL",
+            "data directory",
+            "memory 4.00 KiB 1.00 KiB 3.00 KiB 25 %",
+            "pool m, disk 0 missing",
+            "",
+            "CORES LOAD 1 MIN 5 MIN 15 MIN LOAD BY CORES",
+            "2 0.50 3.00 150 %",
+        ];
+        assert_eq!(lines, told);
+    }
+}
