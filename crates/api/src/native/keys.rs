@@ -61,6 +61,8 @@ struct Key {
     pools: Option<Vec<i64>>,
     /// Only these operations.
     operations: Option<Vec<String>>,
+    /// Whether requests can be signed with it (RFC 9421).
+    signing: bool,
     /// When it was made.
     created_at: Timestamp,
     /// When it ends.
@@ -86,6 +88,7 @@ impl From<known::ApiKey> for Key {
             rights: key.rights.map(words),
             pools: key.pools.map(numbers),
             operations: key.operations.map(words),
+            signing: key.shown_again,
             created_at: key.created_at,
             expires_at: key.expires_at,
             last_used_at: key.last_used_at,

@@ -121,6 +121,9 @@ pub(crate) struct CreateArgs {
     /// Only this operation, by its id; may be given several times
     #[arg(long, value_name = "ID")]
     operation: Vec<String>,
+    /// Let requests be signed with it (RFC 9421): it is kept sealed, not as a hash alone
+    #[arg(long)]
+    signing: bool,
     #[command(flatten)]
     once: OnceArgs,
 }
@@ -247,6 +250,7 @@ fn create(context: &Context, args: &CreateArgs) -> Result<()> {
         "rights": some(&args.right),
         "pools": some(&pools),
         "operations": some(&args.operation),
+        "signing": args.signing,
     });
     tell(context, &CREATE.make(&client, &[], &body, &args.once)?)
 }
@@ -276,7 +280,7 @@ fn rotate(context: &Context, args: &RotateArgs) -> Result<()> {
     if !args.keep_old {
         args.yes.confirm(&format!("Put a new key in the place of {}", args.one.key))?;
     }
-    let fields = ["name", "user_id", "expires_at", "rights", "pools", "operations"];
+    let fields = ["name", "user_id", "expires_at", "rights", "pools", "operations", "signing"];
     let body: Value = fields.iter().map(|field| (*field, old[*field].clone())).collect();
     let made: Value = CREATE.make(&client, &[], &body, &OnceArgs::default())?;
     // Before the old one goes: who is stopped here has both, and not neither.

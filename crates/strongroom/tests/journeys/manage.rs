@@ -147,7 +147,8 @@ fn people_are_managed_with_roles_keys_sessions_and_a_second_administrator() {
 
     // Keys.
     let key =
-        it.json("keys create mine --user ada --pool main --operation jobs.list --expires 30d");
+        "keys create mine --user ada --pool main --operation jobs.list --expires 30d --signing";
+    let key = it.json(key);
     assert!(key["secret"].as_str().unwrap().len() > 20);
     let told = it.text("keys list");
     assert!(told.contains("jobs.list") && !told.contains(key["secret"].as_str().unwrap()));
@@ -158,6 +159,7 @@ fn people_are_managed_with_roles_keys_sessions_and_a_second_administrator() {
     let turned = it.json("keys rotate yours --yes");
     assert_ne!(turned["secret"], key["secret"]);
     assert_eq!(turned["key"]["operations"], json!(["jobs.list"]));
+    assert_eq!(turned["key"]["signing"], true);
     assert_eq!(it.lines("keys list").len(), 1);
     it.ends(0, "keys delete yours --yes");
     assert_eq!(it.text("keys list"), "no keys\n");
