@@ -93,6 +93,14 @@ impl PoolArgs {
         Ok(pool)
     }
 
+    /// Opens the pool to write, and asks nobody for a password.
+    pub(crate) fn open_unasked(&self, context: &Context) -> Result<Pool> {
+        let secret = self.secret.read()?;
+        let (disks, mode) = (disks(&Place::find(self.dir()?)?), OpenMode::Write);
+        let options = OpenOptions { disks, mode, secret: secret.as_ref(), without_index: false };
+        Ok(Pool::open(options, used(context)?)?)
+    }
+
     /// Opens the pool to write, without its index if it is to be built anew; first writes
     /// superblocks anew that can't be read, and says of which disks.
     pub(crate) fn open_to_repair(

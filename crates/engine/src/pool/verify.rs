@@ -258,8 +258,12 @@ impl Pool {
         wrong.map(|(id, _)| *id).collect()
     }
 
-    /// Takes bad copies out of the index, in a process that may write.
-    pub(crate) fn mark_bad(&self, bad: &[(ChunkId, PackId)]) -> Result<()> {
+    /// Takes bad copies out of the index, in a process that may write: the next backup that has the
+    /// data brings it back. In another it does nothing.
+    ///
+    /// # Errors
+    /// Those of the journal.
+    pub fn mark_bad(&self, bad: &[(ChunkId, PackId)]) -> Result<()> {
         if self.core.writable().is_err() {
             return Ok(());
         }

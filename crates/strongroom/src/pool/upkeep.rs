@@ -226,29 +226,43 @@ pub(crate) fn check(context: &Context, args: &CheckArgs) -> Result<Done> {
     }
     args.start.must_not_be_given()?;
     let pool = args.pool.open(context, OpenMode::Read)?;
-    checked(context, &pool, args.read_data, json!({}))
+    // It only reads, beside whoever writes; what is bad leaves the index if nobody does. With a disk
+    // that is away it may be good again.
+    let whole = pool.disks().iter().all(Option::is_some);
+    let mark = |report: &CheckReport| {
+        let writer = whole.then(|| args.pool.open_unasked(context).ok()).flatten();
+        writer.is_some_and(|writer| writer.mark_bad(&report.bad_copies).is_ok())
+    };
+    checked(context, &pool, args.read_data, mark, json!({}))
 }
 
-/// Checks, and prints what was found.
-fn checked(context: &Context, pool: &Pool, read_data: bool, mut document: Value) -> Result<Done> {
+/// Checks, and prints what was found. `mark` takes bad copies out of the index, if it can.
+fn checked(
+    context: &Context,
+    pool: &Pool,
+    read_data: bool,
+    mark: impl FnOnce(&CheckReport) -> bool,
+    mut document: Value,
+) -> Result<Done> {
     let meter = Meter::new();
     let report =
         progress::meter(context.out, "checking", &meter, || pool.check(read_data, &meter))?;
     let affected = affected(pool, &report.lost)?;
     let clean = report.is_clean();
+    let marked = !report.bad_copies.is_empty() && mark(&report);
     if let Value::Object(map) = &mut document {
-        map.extend(check_json(&report, &affected).as_object().cloned().unwrap_or_default());
+        map.extend(check_json(&report, &affected, marked).as_object().cloned().unwrap_or_default());
     }
     context.out.report(Some(pool), document, |out| {
         if clean && context.out.quiet {
             return Ok(());
         }
-        check_text(out, &report, &affected, read_data)
+        check_text(out, &report, &affected, read_data, marked)
     })?;
     Ok(Done::well_if(clean))
 }
 
-fn check_json(report: &CheckReport, affected: &[Affected]) -> Value {
+fn check_json(report: &CheckReport, affected: &[Affected], marked: bool) -> Value {
     json!({
         "clean": report.is_clean(),
         "images": report.roots,
@@ -258,6 +272,7 @@ fn check_json(report: &CheckReport, affected: &[Affected]) -> Value {
         "bytes_read": report.bytes_read,
         "chunks_read": report.chunks_read,
         "bad_copies": report.bad_copies.len(),
+        "left_index": marked,
         "lost_chunks": report.lost.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "bad_packs": report.bad_packs.iter().map(|(pack, why)| json!({
             "pack": pack.to_string(), "why": why,
@@ -277,6 +292,7 @@ fn check_text(
     report: &CheckReport,
     affected: &[Affected],
     read_data: bool,
+    marked: bool,
 ) -> std::io::Result<()> {
     let images = count(report.roots, "image", "images");
     writeln!(
@@ -307,11 +323,16 @@ fn check_text(
     if affected.is_empty() {
         writeln!(out, "no image is affected")?;
     }
-    writeln!(
-        out,
-        "Bring back missing disks and run `strongroom pool scrub`. For what stays lost run \
-         `strongroom pool repair`: the next backup that has the data then stores it again."
-    )
+    let rest = match marked {
+        true => {
+            "What stays lost has left the index: the next backup that has the data stores it again."
+        }
+        false => {
+            "For what stays lost run `strongroom pool repair`: the next backup that has the data \
+             then stores it again."
+        }
+    };
+    writeln!(out, "Bring back missing disks and run `strongroom pool scrub`. {rest}")
 }
 
 /// Mend what can be mended, and forget bad copies so that backups store them again
@@ -362,5 +383,6 @@ pub(crate) fn repair(context: &Context, args: &RepairArgs) -> Result<Done> {
     }
     let scrub = scrub_json(&outcome);
     let document = json!({ "superblocks": superblocks, "index_entries": entries, "scrub": scrub });
-    checked(context, &pool, true, document)
+    // Who may write takes them out of the index on the way.
+    checked(context, &pool, true, |_| true, document)
 }
