@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hasher};
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use strongroom_engine::chunker::Params;
@@ -24,6 +25,8 @@ pub(crate) struct Memory {
     roots: Mutex<Vec<Root>>,
     /// Chunks that are lost.
     pub(crate) lost: Mutex<HashSet<ChunkId>>,
+    /// Files that are removed as soon as something is stored.
+    pub(crate) vanishing: Mutex<Vec<PathBuf>>,
     /// How many chunks were asked for in lists.
     pub(crate) fetched: Mutex<usize>,
 }
@@ -148,6 +151,9 @@ impl Store for &Memory {
     }
 
     fn store(&self, pieces: &[&[u8]], ids: &mut Vec<ChunkId>) -> Result<Stored> {
+        for file in self.vanishing.lock().unwrap().drain(..) {
+            std::fs::remove_file(file).unwrap();
+        }
         let mut stored = Stored::default();
         let mut chunks = self.chunks.lock().unwrap();
         for piece in pieces {

@@ -161,6 +161,37 @@ fn what_is_missing_is_told_and_the_rest_is_kept() {
 }
 
 #[test]
+fn files_that_vanish_while_they_are_read_are_told_and_the_rest_is_kept() {
+    let dir = tempdir().unwrap();
+    let files: Vec<_> = (0..3000).map(|n| dir.path().join(format!("{n:04}"))).collect();
+    files.iter().enumerate().for_each(|(n, file)| fs::write(file, vec![n as u8; 4096]).unwrap());
+    // The walk has seen them all and the workers have some in their buffers when the first is stored.
+    let pool = Memory::default();
+    *pool.vanishing.lock().unwrap() = files[2000..].to_vec();
+    let outcome = run(&pool, backup(dir.path()));
+    assert!((1..=1000).contains(&outcome.troubles.count), "{}", outcome.troubles.count);
+    assert!(!outcome.image.as_ref().unwrap().meta.complete);
+    let told: Vec<_> = outcome.troubles.first.iter().map(|trouble| &trouble.path).collect();
+    assert!(outcome.troubles.first.iter().all(|trouble| trouble.what.contains("No such file")));
+    for (n, file) in files.iter().enumerate() {
+        let missing = told.contains(&&file.to_str().unwrap().to_owned());
+        assert_eq!(entry(&pool, &outcome, file).is_err(), missing, "{}", file.display());
+        assert!(n >= 2000 || !missing, "{}", file.display());
+    }
+}
+
+#[test]
+fn a_socket_is_noted() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let pool = Memory::default();
+    let outcome = run(&pool, backup(dir.path()));
+    assert!(outcome.troubles.first.is_empty(), "{:?}", outcome.troubles);
+    assert_eq!(entry(&pool, &outcome, &path).unwrap().body, Body::Socket);
+}
+
+#[test]
 fn a_block_image_has_fixed_chunks_and_holes() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("disk");

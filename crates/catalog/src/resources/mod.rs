@@ -10,7 +10,9 @@ pub use self::events::EVENTS;
 pub use self::images::IMAGES;
 pub use self::jobs::JOBS;
 pub use self::pools::POOLS;
-use crate::identity::{API_KEYS, APPROVALS, AUDIT, ORGANISATIONS, ROLES, SESSIONS, USERS};
+use crate::identity::{
+    API_KEYS, APPROVALS, AUDIT, DIRECTORIES, ISSUERS, ORGANISATIONS, ROLES, SESSIONS, USERS,
+};
 use crate::list::Resource;
 use crate::samples::SAMPLES;
 
@@ -28,4 +30,6 @@ pub static ALL: &[&Resource] = &[
     &SESSIONS,
     &APPROVALS,
     &AUDIT,
+    &DIRECTORIES,
+    &ISSUERS,
 ];
