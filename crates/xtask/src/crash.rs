@@ -8,26 +8,35 @@ use clap::Args;
 
 use crate::{packages, run, workspace};
 
-/// Jobs of all kinds that the appliance does while it is killed.
+/// Jobs that the appliance does while it is killed.
 const JOBS: u64 = 200;
 
 /// How much to crash.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
     /// How many random workloads to run on simulated disks and to cut at every operation.
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 40)]
     seeds: u64,
     /// How many more to cut at every 37th operation; 0 leaves this out.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 2000)]
     sampled: u64,
+    /// How many random histories with a clock that jumps, power cuts and kills to hold against a
+    /// model, and how many rounds collections race with backups and forgets; 0 leaves both out.
+    #[arg(long, default_value_t = 1000)]
+    histories: u64,
+    /// Also change every byte of small pools, cut their files at every length, and let every
+    /// operation of a disk fail, instead of some: hours.
+    #[arg(long)]
+    all_damage: bool,
     /// Run only the workload of this seed, as a failure printed it.
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
     /// How many times to kill the real binary; 0 leaves this out.
     #[arg(long, default_value_t = 1000)]
     kills: u64,
-    /// How many times to kill the appliance while it does 200 jobs of all kinds; then two of three
-    /// nodes on PostgreSQL that do as many; 0 leaves both out.
+    /// How many times to kill the appliance while it does 200 jobs (backups, restores, forgets,
+    /// collections, scrubs, checks); then two of three nodes on PostgreSQL, once each, that do as
+    /// many; 0 leaves both out.
     #[arg(long, default_value_t = 60)]
     appliance_kills: u64,
 }
@@ -54,6 +63,23 @@ pub(crate) fn crash(options: &Options) -> Result<ExitCode> {
         sampled.env("STRONGROOM_CRASH_STRIDE", "37");
         let amount = format!("{} seeds", options.sampled);
         proofs.push(("power cuts of simulated disks, at every 37th", amount, sampled));
+    }
+    if options.histories > 0 && options.seed.is_none() {
+        let count = options.histories.to_string();
+        let mut model = test("strongroom-engine", "model");
+        model.env("STRONGROOM_MODEL_SEEDS", &count);
+        proofs.push(("histories held against a model", format!("{count} histories"), model));
+        let mut races = test("strongroom-engine", "races");
+        races.env("STRONGROOM_RACE_ROUNDS", &count);
+        proofs.push(("collections racing backups and forgets", format!("{count} rounds"), races));
+    }
+    if options.all_damage && options.seed.is_none() {
+        let mut damage = test("strongroom-engine", "damage");
+        damage.env("STRONGROOM_DAMAGE_ALL", "1");
+        proofs.push(("damage", "every byte and every length".to_owned(), damage));
+        let mut faults = test("strongroom-engine", "faults");
+        faults.env("STRONGROOM_FAULTS_ALL", "1");
+        proofs.push(("failures of disks", "every operation".to_owned(), faults));
     }
     if options.kills > 0 && options.seed.is_none() {
         let mut kill = test("strongroom", "kill");

@@ -1,4 +1,4 @@
-//! The appliance is killed at random moments while it does jobs of all kinds.
+//! The appliance is killed at random moments while it does jobs of many kinds.
 //!
 //! `STRONGROOM_APPLIANCE_KILLS` says how often (4 unless told), `STRONGROOM_APPLIANCE_JOBS` how
 //! many jobs there are (30), `STRONGROOM_SEED` where the dice begin.

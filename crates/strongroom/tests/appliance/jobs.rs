@@ -1,4 +1,4 @@
-//! Many jobs of all kinds, asked for as a careful client does, and what must be true of them.
+//! Many jobs of many kinds, asked for as a careful client does, and what must be true of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
