@@ -19,11 +19,16 @@
 //! | re-use a chunk | a pin | packs never change | look up, then pin: pinning and the collector's decision take the same short lock, so a chunk is kept or reported absent |
 //! | re-use a parent's chunks | a lease on the parent | roots never change | leased roots are marked like roots |
 //! | commit | the flush turn, then the journal's turn | flushes and records come one after the other | the root's chunks are pinned until the session ends, and marked after |
+//! | tag, extend immutability | the journal's turn | as commit | the root stays what it reaches |
+//! | take a frame of a client | as store | as store, once each chunk was found to be what its id says | as store |
 //! | forget | the journal's turn | as commit | what only the forgotten root held goes with the next collection |
 //! | read | nothing; other processes: the readers' lock, shared | packs are immutable | a moved chunk is looked up again; files are removed only while no other process reads |
 //! | gc | a hold on the pins, the journal's turn | it copies into new packs and records the change at once | one collection at a time |
+//! | merge index segments | the flush turn, the journal's turn | segments never change, and the new one takes the old ones' place at once | entries of packs that went meanwhile count for nothing |
+//! | check | nothing; a writer marks what is bad by a record | packs never change | a pack that is gone meanwhile is skipped |
 //! | scrub, heal | nothing | a bad unit is replaced by the very bytes that were written | a pack that is gone meanwhile is skipped |
 //! | disk-replace | the writer's lock, nothing else running | it changes the superblock at its end | not at the same time |
+//! | rekey, key slots | the writer's lock; rekey the turn of upkeep too | packs name the key that they were sealed with, and open ones go on with theirs | rekey not at the same time; slots have nothing to do with packs |
 //! | repair | the writer's lock, nothing else running | as disk-replace | not at the same time |
 //!
 //! Every durable step, in order, is listed in `docs/format.md`.
