@@ -220,11 +220,14 @@ impl Memtable {
 
     fn put(&self, id: &ChunkId, at: Location, settle: bool) {
         let mut shard = self.shard(id);
-        if settle && shard.in_flight(id) {
-            self.claimed.fetch_sub(1, Ordering::Release);
-        }
+        let settled = settle && shard.in_flight(id);
         if add(&mut shard.active, *id, at, settle) {
             self.filled.fetch_add(1, Ordering::AcqRel);
+        }
+        // Last: both counts are looked at without the lock, and an id that is no longer in flight
+        // must be found.
+        if settled {
+            self.claimed.fetch_sub(1, Ordering::Release);
         }
     }
 
@@ -372,6 +375,35 @@ mod tests {
         assert_eq!(table.look(&id(1)).locations, [at(1)]);
         table.drop_packs(&|_| true);
         assert!(table.is_empty() && !table.is_in_flight(&id(1)));
+    }
+
+    #[test]
+    fn what_was_claimed_is_in_flight_or_there_at_every_moment() {
+        let table = Memtable::default();
+        let turn = AtomicUsize::new(0);
+        const TURNS: usize = 5_000;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0..TURNS {
+                    while turn.load(Ordering::Acquire) != 2 * n + 1 {
+                        std::thread::yield_now();
+                    }
+                    table.fill(&id(7), at(1));
+                    turn.store(2 * n + 2, Ordering::Release);
+                }
+            });
+            for n in 0..TURNS {
+                assert_eq!(table.begin(&id(7), &table.look(&id(7))), Begun::Yes);
+                turn.store(2 * n + 1, Ordering::Release);
+                while turn.load(Ordering::Acquire) != 2 * n + 2 {
+                    // As whoever looks for it asks.
+                    let there = table.is_in_flight(&id(7))
+                        || !table.is_empty() && !table.look(&id(7)).locations.is_empty();
+                    assert!(there, "turn {n}");
+                }
+                table.drop_packs(&|_| true);
+            }
+        });
     }
 
     #[test]

@@ -233,12 +233,14 @@ impl Core {
 
     /// Whether an index entry counts: its pack is part of the pool, and the copy isn't known bad.
     pub(crate) fn valid(&self, id: &ChunkId, at: &Location) -> bool {
-        let state = self.state();
-        if state.packs.contains_key(&at.pack) {
-            return state.bad.is_empty() || !state.bad.contains(&(*id, at.pack));
-        }
-        drop(state);
-        self.is_fresh(at.pack)
+        let by_state = || {
+            let state = self.state();
+            let is_bad = || !state.bad.is_empty() && state.bad.contains(&(*id, at.pack));
+            state.packs.contains_key(&at.pack).then(|| !is_bad())
+        };
+        // A pack becomes part of the state before it is no longer fresh: one that was neither may
+        // have gone from one to the other in between.
+        by_state().unwrap_or_else(|| self.is_fresh(at.pack) || by_state().unwrap_or(false))
     }
 
     /// The newest good place of a chunk.
