@@ -116,7 +116,8 @@ fn of_archive(error: &strongroom_archive::Error) -> Option<Code> {
         Error::Ambiguous { .. }
         | Error::Invalid(_)
         | Error::Local { .. }
-        | Error::Sealed { .. } => Some(Code::Invalid),
+        | Error::Sealed { .. }
+        | Error::SealedBefore { .. } => Some(Code::Invalid),
         _ => None,
     }
 }

@@ -53,6 +53,15 @@ pub enum Error {
         /// Which key.
         key: KeyId,
     },
+    /// An image would be stored open after one of its series that is sealed under a client's own key.
+    #[error(
+        "the latest image of this name and host is sealed under the client's key {key}: give it with \
+         --client-key-file, or have this one stored open with --in-clear (`in_clear`)"
+    )]
+    SealedBefore {
+        /// Which key.
+        key: KeyId,
+    },
     /// The request contradicts itself or what the image holds.
     #[error("{0}")]
     Invalid(String),

@@ -2,8 +2,9 @@
 //!
 //! Images are grouped by name and host, and by the client's key that they are sealed under; the rules
 //! hold for each group (so the latest under a key that is no longer used stay by `keep-last`). An
-//! image stays when any rule keeps it, and every rule that does is told. Time is the pool's own: a client with a wrong
-//! clock, or one that wants to push out older images by dating new ones ahead, changes nothing.
+//! image stays when any rule keeps it, and every rule that does is told. Time is the pool's own: a
+//! client with a wrong clock, or one that wants to push out older images by dating new ones ahead,
+//! changes nothing.
 //! Hours, days, weeks (ISO 8601), months and years are those of UTC.
 //!
 //! `keep-hourly 24` keeps the latest image of each of the last 24 hours *that have one*, and so do

@@ -72,6 +72,7 @@ impl From<strongroom_storage::Error> for Failure {
             Storage::Invalid(_) | Storage::Gone { .. } | Storage::Ambiguous { .. } => true,
             Storage::Archive(Archive::Invalid(_) | Archive::NoPath { .. }) => true,
             Storage::Archive(Archive::NoImage { .. } | Archive::Sealed { .. }) => true,
+            Storage::Archive(Archive::SealedBefore { .. }) => true,
             Storage::Catalog(strongroom_catalog::Error::NotFound { .. }) => true,
             Storage::Catalog(strongroom_catalog::Error::Exists { .. }) => true,
             _ => matches!(

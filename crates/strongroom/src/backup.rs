@@ -127,7 +127,7 @@ pub(crate) fn run(context: &Context, mut args: Args) -> Result<Done> {
     let source: &dyn Source = sealed.as_ref().map_or(&*pool, |sealed| sealed);
     let (dry_run, in_clear) = (args.dry_run, args.in_clear);
     let backup = args.backup(source, excludes)?;
-    must_not_be_sealed(&backup, source, in_clear)?;
+    backup.must_not_be_sealed(source, in_clear)?;
     let (outcome, counts) = watched(context, |counters| match (dry_run, &sealed) {
         (true, _) => backup.trial(source, counters),
         (false, None) => backup.run(pool.session()?, counters),
@@ -184,17 +184,6 @@ impl Args {
     }
 }
 
-/// Refuses to go on in clear with a series that is sealed.
-fn must_not_be_sealed(backup: &Backup, source: &dyn Source, in_clear: bool) -> Result<()> {
-    match backup.sealed_before(source)?.filter(|_| !in_clear) {
-        None => Ok(()),
-        Some(key) => Err(usage(format!(
-            "the latest image of this name is sealed under the client's key {key}: give it with \
-             --client-key-file, or --in-clear to store this one open"
-        ))),
-    }
-}
-
 /// Has an appliance on this machine make the backup.
 fn by_job(
     context: &Context,
@@ -236,7 +225,7 @@ fn sent(
     let looked: &dyn Source = sealed.as_ref().map_or(&*source, |sealed| sealed);
     let in_clear = args.in_clear;
     let backup = args.backup(looked, excludes)?;
-    must_not_be_sealed(&backup, looked, in_clear)?;
+    backup.must_not_be_sealed(looked, in_clear)?;
     let counters = Arc::new(Progress::default());
     let (outcome, counts) = if dry_run {
         watched_by(context, &counters, || backup.trial(looked, &counters))?

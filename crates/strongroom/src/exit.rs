@@ -120,7 +120,8 @@ fn text(error: &anyhow::Error) -> String {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    if error.is::<Usage>() {
+    let sealed = matches!(error.downcast_ref(), Some(Archive::SealedBefore { .. }));
+    if sealed || error.is::<Usage>() {
         return 2;
     }
     if let Some(error) = error.downcast_ref::<Client>() {

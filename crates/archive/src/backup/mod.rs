@@ -39,7 +39,6 @@ use crate::folder::{Folder, Kind, Meta};
 use crate::image::{Image, ImageKind, ImageMeta, ROOT_KIND, Stats, Top, images};
 use crate::names::Names;
 use crate::rules::Rules;
-use crate::sealed::KeyId;
 use crate::store::{Source, Store};
 use crate::{Error, Result, Troubles};
 use content::{Found, Job, Stream, Task};
@@ -239,17 +238,25 @@ impl Backup {
         Ok(Series { kind, paths, host, name })
     }
 
-    /// Under which client's key the latest image of the series is sealed, when it was not opened:
-    /// whoever forgets the key once must not send all of it in clear.
+    /// Whether it may be made with what can be read of `source`: whoever forgets a client's key once
+    /// must not store in clear, unless that is wanted, what is sealed otherwise. To be asked before
+    /// anything is begun.
     ///
     /// # Errors
-    /// Those of the pool, and as [`Backup::run`].
-    pub fn sealed_before(&self, source: &dyn Source) -> Result<Option<KeyId>> {
+    /// [`Error::SealedBefore`] when the latest image of the series is sealed and was not opened;
+    /// those of the pool, and as [`Backup::run`].
+    pub fn must_not_be_sealed(&self, source: &dyn Source, in_clear: bool) -> Result<()> {
+        if in_clear {
+            return Ok(());
+        }
         let Series { host, name, .. } = self.series()?;
         let (images, _) = images(source)?;
         let of_series = |image: &&Image| image.name == name && image.meta.host == host;
         let latest = images.iter().rev().find(of_series);
-        Ok(latest.and_then(|latest| latest.meta.closed()))
+        match latest.and_then(|latest| latest.meta.closed()) {
+            None => Ok(()),
+            Some(key) => Err(Error::SealedBefore { key }),
+        }
     }
 
     fn make(self, store: &dyn Store, trial: bool, progress: &Progress) -> Result<Made> {

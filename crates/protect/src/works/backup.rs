@@ -113,7 +113,7 @@ impl Work for BackupWork {
         }
         let in_clear = parameters.in_clear;
         let backup = parameters.backup();
-        must_not_be_sealed(&backup, &pool, in_clear)?;
+        backup.must_not_be_sealed(&*pool, in_clear)?;
         let (result, warnings) = make(run, &pool, id, backup)?;
         log_notices(run, &pool);
         self.recorded(run, id, result, warnings)
@@ -146,20 +146,6 @@ fn image_id(run: &Run) -> Result<RootId, Failure> {
     let id = RootId::random();
     run.store_checkpoint(&json!({ "image": id.to_string() }))?;
     Ok(id)
-}
-
-/// Refuses to go on in clear with a series that is sealed: only its client can.
-fn must_not_be_sealed(backup: &Backup, pool: &Pool, in_clear: bool) -> Result<(), Failure> {
-    if in_clear {
-        return Ok(());
-    }
-    match backup.sealed_before(pool)? {
-        None => Ok(()),
-        Some(key) => Err(Failure::Refused(format!(
-            "the latest image of this name and host is sealed under the client's key {key}: back up \
-             with that key, or allow this one to be stored open (`in_clear`)"
-        ))),
-    }
 }
 
 fn make(run: &Run, pool: &Arc<Pool>, id: RootId, backup: Backup) -> Result<(Value, bool), Failure> {
