@@ -23,6 +23,16 @@ pub struct Call {
     need: Need,
     origin: strongroom_identity::Origin,
     request: Option<Request>,
+    unapproved: Option<Unapproved>,
+}
+
+/// What a second administrator must approve before it is done.
+#[derive(Clone, Debug)]
+pub(crate) struct Unapproved {
+    /// The path, for people.
+    pub(crate) place: String,
+    /// A hash of all that says what will be done.
+    pub(crate) request: [u8; 32],
 }
 
 impl Call {
@@ -35,7 +45,28 @@ impl Call {
         request: Option<Request>,
     ) -> Self {
         let origin = access::origin(parts);
-        Self { app, caller, object, operation: route.id(), need: route.need(), origin, request }
+        let (operation, need) = (route.id(), route.need());
+        Self { app, caller, object, operation, need, origin, request, unapproved: None }
+    }
+
+    /// A part of it, as the handler finds out, needs this approval.
+    pub(crate) fn unapproved(self, unapproved: Option<Unapproved>) -> Self {
+        Self { unapproved, ..self }
+    }
+
+    /// Whether there is something about it that [`Call::approved`] must be asked for.
+    pub fn needs_approval(&self) -> bool {
+        self.unapproved.is_some()
+    }
+
+    /// Asks for a second administrator's approval of what the route says that its handler asks
+    /// for: an error until it was given, once.
+    ///
+    /// # Errors
+    /// The problem to answer with; those of the database.
+    pub async fn approved(&self) -> Result<()> {
+        let Some(Unapproved { place, request }) = &self.unapproved else { return Ok(()) };
+        access::admit(&self.app, self.operation, &self.caller, &self.object, place, request).await
     }
 
     /// The services.

@@ -213,6 +213,8 @@ impl Things {
             ("approval", self.approval),
             // Only its opener has one.
             ("ingest", 905),
+            // None that is there.
+            ("slot", 906),
             ("directory", self.directory),
             ("issuer", self.issuer),
         ] {

@@ -292,20 +292,170 @@ async fn a_key_for_some_pools_sees_no_others() {
     assert_eq!(appliance.call(key, "GET", &path, None).await.status, 404);
 }
 
+/// Another administrator, logged in.
+async fn second_administrator(appliance: &Appliance, token: &str) -> String {
+    let body = json!({"name": "second", "password": "correct horse battery"});
+    let second = appliance.call(token, "POST", "/v1/users", Some(body)).await.json();
+    let roles = appliance.call(token, "GET", "/v1/roles?filter=name:==administrator", None).await;
+    let grant = json!({"role_id": roles.json()["items"][0]["id"],
+                       "organisation_id": second["organisation_id"]});
+    let path = format!("/v1/users/{}/grants", second["id"]);
+    assert_eq!(appliance.call(token, "POST", &path, Some(grant)).await.status, 204);
+    let body = json!({"name": "second", "password": "correct horse battery"});
+    let opened = appliance.call("", "POST", "/v1/sessions", Some(body)).await.json();
+    opened["token"].as_str().unwrap().to_owned()
+}
+
+/// A pool with one image; their numbers.
+async fn one_image(appliance: &Appliance, token: &str, keep_seconds: Option<u64>) -> (i64, i64) {
+    let place = appliance.dir.path();
+    fs::create_dir(place.join("source")).unwrap();
+    fs::write(place.join("source/file"), "content").unwrap();
+    let body = json!({"name": "main", "path": place.join("pool"), "passphrase": "four own words"});
+    let made = appliance.call(token, "POST", "/v1/pools", Some(body)).await.json();
+    let pool = made["pool"]["id"].as_i64().unwrap();
+    let body =
+        json!({"paths": [place.join("source")], "keep_seconds": keep_seconds, "attempts": 1});
+    let job = done(appliance, token, &format!("/v1/pools/{pool}/backups"), body).await;
+    (pool, job.result.unwrap()["image"].as_i64().unwrap())
+}
+
+/// What came of a job that was asked for so.
+async fn done(
+    appliance: &Appliance,
+    token: &str,
+    path: &str,
+    body: serde_json::Value,
+) -> strongroom_protect::Job {
+    let asked = appliance.call(token, "POST", path, Some(body)).await;
+    assert_eq!(asked.status, 202, "{}", String::from_utf8_lossy(&asked.body));
+    let id = asked.json()["id"].as_i64().unwrap();
+    let job = appliance.app.protect().engine().wait(id).await.unwrap();
+    assert_eq!(job.state.word(), "succeeded", "{:?}", job.error);
+    job
+}
+
+#[tokio::test]
+async fn keeping_for_less_long_needs_approval_and_for_longer_does_not() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let other = second_administrator(&appliance, &token).await;
+    let (_, image) = one_image(&appliance, &token, Some(3600)).await;
+    let settings = json!({"operations": ["images.retain"], "hours": 1});
+    let set = appliance.call(&token, "PUT", "/v1/settings/approvals", Some(settings)).await;
+    assert_eq!(set.status, 200, "{}", String::from_utf8_lossy(&set.body));
+    let shown = appliance.call(&token, "GET", &format!("/v1/images/{image}"), None).await;
+    let first: jiff::Timestamp =
+        shown.json()["image"]["expires_at"].as_str().unwrap().parse().unwrap();
+    let path = format!("/v1/images/{image}/retention");
+    let retain = |until: Option<jiff::Timestamp>| {
+        let body = json!({"expires_at": until.map(|until| until.to_string())});
+        appliance.call(&token, "PUT", &path, Some(body))
+    };
+    let hour = jiff::SignedDuration::from_hours(1);
+    let longer = retain(Some(first + hour)).await;
+    assert_eq!(longer.status, 200, "{}", String::from_utf8_lossy(&longer.body));
+    let told: jiff::Timestamp = longer.json()["expires_at"].as_str().unwrap().parse().unwrap();
+    assert_eq!(told, first + hour);
+    let shorter = retain(Some(first)).await;
+    assert_eq!((shorter.status, shorter.code()), (403, "approval_needed".into()));
+    let waiting = appliance.call(&other, "GET", "/v1/approvals", None).await.json();
+    assert_eq!(waiting["items"][0]["operation"], "images.retain");
+    let decide = format!("/v1/approvals/{}/decide", waiting["items"][0]["id"]);
+    let decided = appliance.call(&other, "POST", &decide, Some(json!({"approve": true}))).await;
+    assert_eq!(decided.status, 200, "{}", String::from_utf8_lossy(&decided.body));
+    // Longer passes meanwhile, and takes nothing of it.
+    assert_eq!(retain(Some(first + hour * 2)).await.status, 200);
+    assert_eq!(retain(Some(first)).await.status, 200);
+    assert_eq!(retain(None).await.json()["expires_at"], json!(null));
+    assert_eq!(retain(Some(first)).await.status, 403, "it passes once");
+    let body = appliance.call(&token, "PUT", &path, Some(json!({}))).await;
+    assert_eq!((body.status, body.code()), (422, "invalid".into()), "null must be said");
+}
+
+#[tokio::test]
+async fn key_slots_of_a_pool_are_kept_by_the_appliance_and_a_pool_comes_back_by_a_job() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let (pool, _) = one_image(&appliance, &token, None).await;
+    let keys = format!("/v1/pools/{pool}/keys");
+    let slots = appliance.call(&token, "GET", &keys, None).await.json();
+    assert_eq!(slots["items"][0]["opened"], true);
+    let own = slots["items"][0]["slot"].as_i64().unwrap();
+    let body = json!({"passphrase": "the office words", "label": "office"});
+    let added = appliance.call(&token, "POST", &keys, Some(body)).await;
+    assert_eq!(added.status, 201, "{}", String::from_utf8_lossy(&added.body));
+    assert!(!String::from_utf8_lossy(&added.body).contains("office words"));
+    let body = json!({"passphrase": "other own words"});
+    let changed = appliance.call(&token, "PUT", &format!("{keys}/{own}"), Some(body)).await;
+    assert_eq!(changed.status, 200, "{}", String::from_utf8_lossy(&changed.body));
+    let refused = appliance.call(&token, "DELETE", &format!("{keys}/{own}"), None).await;
+    assert_eq!((refused.status, refused.code()), (422, "invalid".into()));
+    let missing = appliance.call(&token, "DELETE", &format!("{keys}/{}", -1), None).await;
+    assert_eq!((missing.status, missing.code()), (404, "not_found".into()));
+    let office = added.json()["slot"].clone();
+    let removed = appliance.call(&token, "DELETE", &format!("{keys}/{office}"), None).await;
+    assert_eq!(removed.status, 204);
+    done(&appliance, &token, &format!("/v1/pools/{pool}/rekey"), json!({})).await;
+    let repair = format!("/v1/pools/{pool}/repair");
+    let job = done(&appliance, &token, &repair, json!({"rebuild_index": true})).await;
+    assert_eq!(job.result.unwrap()["check"]["clean"], true);
+
+    // It goes and comes back, opened with the secret that it got.
+    assert_eq!(
+        appliance.call(&token, "DELETE", &format!("/v1/pools/{pool}"), None).await.status,
+        204
+    );
+    let import = |name: &str, passphrase: &str| {
+        json!({"name": name, "path": appliance.dir.path().join("pool"), "passphrase": passphrase,
+               "priority": 7, "attempts": 2})
+    };
+    let path = "/v1/pools/import";
+    let body = import("a/b", "other own words");
+    let bad = appliance.call(&token, "POST", path, Some(body)).await;
+    assert_eq!((bad.status, bad.code()), (422, "invalid".into()));
+    let wrong = appliance.call(&token, "POST", path, Some(import("main", "four own words"))).await;
+    let wrong = appliance.app.protect().engine().wait(wrong.json()["id"].as_i64().unwrap()).await;
+    assert_eq!(wrong.unwrap().state.word(), "failed");
+    let job = done(&appliance, &token, path, import("main", "other own words")).await;
+    assert_eq!(job.result.unwrap()["images"], 1);
+    let shown = appliance.call(&token, "GET", &format!("/v1/jobs/{}", job.id), None).await.json();
+    assert_eq!(
+        (&shown["kind"], &shown["priority"], &shown["attempts"]),
+        (&json!("import"), &json!(7), &json!(2))
+    );
+    assert_eq!(shown["parameters"]["secret"], json!(null), "not even sealed: {shown}");
+    let taken = appliance.call(&token, "POST", path, Some(import("main", "other own words"))).await;
+    assert_eq!((taken.status, taken.code()), (409, "exists".into()));
+}
+
+#[tokio::test]
+async fn a_job_says_when_it_is_begun() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let (pool, _) = one_image(&appliance, &token, None).await;
+    let path = format!("/v1/pools/{pool}/gc");
+    let far = "2099-01-01T00:00:00Z";
+    let body = json!({"run_at": far, "priority": -3});
+    let job = appliance.call(&token, "POST", &path, Some(body)).await;
+    assert_eq!((job.status, &job.json()["run_at"]), (202, &json!(far)));
+    assert_eq!((&job.json()["state"], &job.json()["priority"]), (&json!("queued"), &json!(-3)));
+    for body in [
+        json!({"run_at": far, "run_until": "2098-01-01T00:00:00Z"}),
+        json!({"run_until": "2020-01-01T00:00:00Z"}),
+        json!({"attempts": 0}),
+        json!({"attempts": 101}),
+    ] {
+        let refused = appliance.call(&token, "POST", &path, Some(body.clone())).await;
+        assert_eq!((refused.status, refused.code()), (422, "invalid".into()), "{body}");
+    }
+}
+
 #[tokio::test]
 async fn four_eyes_let_a_request_pass_once() {
     let appliance = Appliance::new().await;
     let token = appliance.admin().await;
-    let body = json!({"name": "second", "password": "correct horse battery"});
-    let second = appliance.call(&token, "POST", "/v1/users", Some(body)).await.json();
-    let roles = appliance.call(&token, "GET", "/v1/roles?filter=name:==administrator", None).await;
-    let grant = json!({"role_id": roles.json()["items"][0]["id"],
-                       "organisation_id": second["organisation_id"]});
-    let path = format!("/v1/users/{}/grants", second["id"]);
-    assert_eq!(appliance.call(&token, "POST", &path, Some(grant)).await.status, 204);
-    let body = json!({"name": "second", "password": "correct horse battery"});
-    let opened = appliance.call("", "POST", "/v1/sessions", Some(body)).await.json();
-    let other = opened["token"].as_str().unwrap();
+    let other = &second_administrator(&appliance, &token).await;
 
     let settings = json!({"operations": ["organisations.create"], "hours": 1});
     let set = appliance.call(&token, "PUT", "/v1/settings/approvals", Some(settings)).await;

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | version | 1 byte | 1 |
 //! | kind | 1 byte | 0 files, 1 block image, 2 stream |
-//! | flags | 1 byte | bit 0: complete (nothing failed to be read); bit 1: sealed under a client's own key ([`crate::sealed`]) |
+//! | flags | 1 byte | bit 0: complete (nothing failed to be read); bit 1: sealed under a client's own key ([`crate::sealed`]); bit 2: kept for a time |
 //! | host, user, program | byte strings | who made it, with which version; UTF-8 |
 //! | paths, tags, excludes | each: varint count, byte strings | what was asked for |
 //! | started, ended | signed varints | the client's wall clock, ns since the epoch; for show alone |
@@ -16,6 +16,7 @@
 //! | stats | varint count, varints | files, directories, other entries, bytes, new bytes, stored bytes, reused files, troubles; later versions append |
 //! | key | 8 bytes | only when sealed: which key |
 //! | hidden | byte string | only when sealed: paths and excludes, whose lists above are empty |
+//! | kept for | signed varint | only when kept for a time: so many nanoseconds after the root was made, by the pool's own clock, it may be forgotten unasked |
 //!
 //! # Format of the top node
 //! | field | type | meaning |
@@ -135,6 +136,9 @@ pub struct ImageMeta {
     pub stats: Stats,
     /// When the image is sealed under a client's own key.
     pub sealing: Option<Sealing>,
+    /// How long it is kept, in nanoseconds from when it was made by the pool's own clock; None:
+    /// until somebody forgets it.
+    pub kept_for: Option<i64>,
 }
 
 /// What is known of an image that is sealed under a client's own key.
@@ -158,7 +162,9 @@ impl ImageMeta {
         let mut w = Writer::new();
         w.byte(VERSION);
         w.byte(self.kind.code());
-        w.byte(u8::from(self.complete) | u8::from(self.sealing.is_some()) << 1);
+        let flags = [self.complete, self.sealing.is_some(), self.kept_for.is_some()];
+        let flags = flags.iter().enumerate().map(|(bit, set)| u8::from(*set) << bit);
+        w.byte(flags.sum());
         for text in [&self.host, &self.user, &self.program] {
             w.bytes(text.as_bytes());
         }
@@ -184,6 +190,9 @@ impl ImageMeta {
         if let Some(sealing) = &self.sealing {
             w.raw(&sealing.key.0);
             w.bytes(&sealing.hidden);
+        }
+        if let Some(kept_for) = self.kept_for {
+            w.int(kept_for);
         }
         w.finish()
     }
@@ -233,6 +242,7 @@ impl ImageMeta {
             0 => None,
             _ => Some(Sealing { key: KeyId(r.array()?), hidden: r.bytes()?.to_vec() }),
         };
+        let kept_for = (flags & 4 != 0).then(|| r.int()).transpose()?;
         Ok(Self {
             kind,
             complete: flags & 1 == 1,
@@ -247,6 +257,7 @@ impl ImageMeta {
             parent,
             stats,
             sealing,
+            kept_for,
         })
     }
 }
@@ -350,6 +361,18 @@ impl Image {
             node,
             meta,
         }))
+    }
+
+    /// When it may be forgotten unasked, by the pool's own clock; None: never.
+    pub fn expires(&self) -> Option<PoolTime> {
+        self.meta.kept_for.map(|kept| self.created.plus(kept))
+    }
+
+    /// Whether it is to be forgotten at this time of the pool: it has been kept for as long as was
+    /// asked for, and may go.
+    pub fn is_expired(&self, now: PoolTime) -> bool {
+        self.expires().is_some_and(|at| at <= now)
+            && self.immutable_until.is_none_or(|until| until <= now)
     }
 
     /// Its top.
@@ -525,6 +548,7 @@ mod tests {
             parent: Some(RootId([3; 16])),
             stats: Stats { files: 1, troubles: 9, ..Stats::default() },
             sealing: None,
+            kept_for: None,
         }
     }
 
@@ -544,7 +568,24 @@ mod tests {
         assert_eq!(ImageMeta::decode(&meta().encode()), Ok(meta()));
         let sealing = Some(Sealing { key: KeyId([9; 8]), hidden: b"sealed".to_vec() });
         let sealed = ImageMeta { sealing, complete: false, ..meta() };
-        assert_eq!(ImageMeta::decode(&sealed.encode()), Ok(sealed));
+        assert_eq!(ImageMeta::decode(&sealed.encode()), Ok(sealed.clone()));
+        for kept_for in [Some(0), Some(i64::MAX)] {
+            let kept = ImageMeta { kept_for, ..sealed.clone() };
+            assert_eq!(ImageMeta::decode(&kept.encode()), Ok(kept));
+        }
+    }
+
+    #[test]
+    fn an_image_expires_by_the_pools_time_and_never_while_it_is_immutable() {
+        let mut image = image(1, "a", 10);
+        assert_eq!((image.expires(), image.is_expired(PoolTime(i64::MAX))), (None, false));
+        image.meta.kept_for = Some(5);
+        assert_eq!(image.expires(), Some(PoolTime(15)));
+        assert!(!image.is_expired(PoolTime(14)) && image.is_expired(PoolTime(15)));
+        image.immutable_until = Some(PoolTime(20));
+        assert!(!image.is_expired(PoolTime(19)) && image.is_expired(PoolTime(20)));
+        image.meta.kept_for = Some(i64::MAX);
+        assert_eq!(image.expires(), Some(PoolTime(i64::MAX)));
     }
 
     #[test]

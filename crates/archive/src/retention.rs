@@ -4,7 +4,7 @@
 //! hold for each group (so the latest under a key that is no longer used stay by `keep-last`). An
 //! image stays when any rule keeps it, and every rule that does is told. Time is the pool's own: a
 //! client with a wrong clock, or one that wants to push out older images by dating new ones ahead,
-//! changes nothing.
+//! changes nothing. No rule takes an image that says itself how long it is kept, before that is over.
 //! Hours, days, weeks (ISO 8601), months and years are those of UTC.
 //!
 //! `keep-hourly 24` keeps the latest image of each of the last 24 hours *that have one*, and so do
@@ -59,6 +59,8 @@ pub enum Reason {
     Within,
     /// It has this tag.
     Tag(String),
+    /// It says itself how long it is kept, and that isn't over.
+    Retention,
     /// Nothing may remove it yet, whatever the rules say.
     Immutable,
 }
@@ -74,6 +76,7 @@ impl std::fmt::Display for Reason {
             Self::Yearly => f.write_str("yearly"),
             Self::Within => f.write_str("within"),
             Self::Tag(tag) => write!(f, "tag {tag}"),
+            Self::Retention => f.write_str("retention"),
             Self::Immutable => f.write_str("immutable"),
         }
     }
@@ -156,6 +159,9 @@ impl Policy {
             }
             let tags = self.tags.iter().filter(|tag| image.meta.tags.contains(tag));
             reasons.extend(tags.cloned().map(Reason::Tag));
+            if image.expires().is_some_and(|at| at > now) {
+                reasons.push(Reason::Retention);
+            }
             if image.immutable_until.is_some_and(|until| until > now) {
                 reasons.push(Reason::Immutable);
             }
@@ -268,6 +274,7 @@ mod tests {
                 parent: None,
                 stats: Stats::default(),
                 sealing: None,
+                kept_for: None,
             },
         }
     }
@@ -321,6 +328,11 @@ mod tests {
         images[1].immutable_until = Some(PoolTime(5));
         assert_eq!(kept(&policy, &images), [3, 2, 1, 1]);
         assert!(Policy::default().judge(&images, PoolTime(0)).is_err());
+        images[1].immutable_until = None;
+        images[1].meta.kept_for = Some(1);
+        assert_eq!(kept(&policy, &images), [3, 2, 1, 1]);
+        images[1].meta.kept_for = Some(-2 * HOUR);
+        assert_eq!(kept(&policy, &images), [3, 1, 1]);
     }
 
     #[test]

@@ -416,6 +416,7 @@ mod tests {
             exclude_caches: false,
             one_file_system: false,
             immutable_for: None,
+            keep_for: Some(7),
             parent: Parent::Latest,
             host: None,
             user: None,
@@ -476,6 +477,7 @@ mod tests {
             parent: Some(RootId([3; 16])),
             stats: Stats::default(),
             sealing: None,
+            kept_for: None,
         };
         key.hide("home", &mut meta, &[ChunkId([8; 32])]);
         assert!(meta.paths.is_empty() && meta.excludes.is_empty());

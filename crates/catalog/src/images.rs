@@ -47,7 +47,7 @@ pub struct Image {
     pub started_at: Timestamp,
     /// When it was made, by the pool's clock.
     pub created_at: Timestamp,
-    /// When it is to be forgotten.
+    /// When it is to be forgotten, by the pool's clock; None: when somebody asks for it.
     pub expires_at: Option<Timestamp>,
     /// Until when nothing may remove it, by the pool's clock.
     pub immutable_until: Option<Timestamp>,
@@ -120,18 +120,21 @@ pub struct Known {
     pub root: String,
     /// Its labels.
     pub tags: Vec<String>,
+    /// When it is to be forgotten.
+    pub expires_at: Option<Timestamp>,
     /// Until when nothing may remove it.
     pub immutable_until: Option<Timestamp>,
 }
 
 impl Record for Known {
-    const COLUMNS: &'static str = "id, root, tags, immutable_until";
+    const COLUMNS: &'static str = "id, root, tags, expires_at, immutable_until";
 
     fn read(row: &mut Row) -> Result<Self> {
         Ok(Self {
             id: row.take()?,
             root: row.take()?,
             tags: lines(row.take()?),
+            expires_at: row.take()?,
             immutable_until: row.take()?,
         })
     }
@@ -169,6 +172,26 @@ pub async fn of_root(catalog: &Catalog, pool: i64, root: &str) -> Result<Image> 
 /// Those of the database.
 pub async fn of_pool(catalog: &Catalog, pool: i64) -> Result<Vec<Image>> {
     catalog.find(Sql::new("FROM images WHERE pool_id = ?").bind(pool)).await
+}
+
+/// Whether a pool has images that are to be forgotten some day.
+///
+/// # Errors
+/// Those of the database.
+pub async fn any_expiring(catalog: &Catalog, pool: i64) -> Result<bool> {
+    let sql = "SELECT 1 FROM images WHERE pool_id = ? AND expires_at IS NOT NULL LIMIT 1";
+    Ok(!catalog.rows(Sql::new(sql).bind(pool)).await?.is_empty())
+}
+
+/// Whether a pool has an image that is to be forgotten by this time, and may be.
+///
+/// # Errors
+/// Those of the database.
+pub async fn any_expired(catalog: &Catalog, pool: i64, now: Timestamp) -> Result<bool> {
+    let sql = "SELECT 1 FROM images WHERE pool_id = ? AND expires_at <= ? \
+               AND (immutable_until IS NULL OR immutable_until <= ?) LIMIT 1";
+    let sql = Sql::new(sql).bind(pool).bind(now).bind(now);
+    Ok(!catalog.rows(sql).await?.is_empty())
 }
 
 /// Those of one pool or of all, as far as they exist for the one who asks.
@@ -246,6 +269,7 @@ async fn put_one(tx: &mut Tx, image: &Image) -> Result<()> {
                immutable_until, files, size, new_size, stored_size, job_id, search) \
                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
                ON CONFLICT (pool_id, root) DO UPDATE SET tags = excluded.tags, \
+               expires_at = excluded.expires_at, \
                immutable_until = excluded.immutable_until, search = excluded.search, \
                job_id = COALESCE(images.job_id, excluded.job_id), version = images.version + 1";
     let sql = Sql::new(sql).bind(image.pool_id).bind(image.organisation_id).bind(&image.root);

@@ -118,6 +118,43 @@ pub async fn secret(catalog: &Catalog, id: i64) -> Result<Option<Vec<u8>>> {
     rows.into_iter().next().ok_or(Error::NotFound { what: "pool" })?.take()
 }
 
+/// The secret that a pool was getting when somebody was cut off, sealed; None: there was none.
+///
+/// # Errors
+/// [`Error::NotFound`]; those of the database.
+pub async fn next_secret(catalog: &Catalog, id: i64) -> Result<Option<Vec<u8>>> {
+    let sql = Sql::new("SELECT secret_next FROM pools WHERE id = ?").bind(id);
+    let rows = catalog.rows(sql).await?;
+    rows.into_iter().next().ok_or(Error::NotFound { what: "pool" })?.take()
+}
+
+/// Notes the secret that a pool is getting, sealed: from now on either may open it.
+///
+/// # Errors
+/// [`Error::NotFound`]; those of the database.
+pub async fn begin_secret(catalog: &Catalog, id: i64, next: Vec<u8>) -> Result<()> {
+    let sql = Sql::new("UPDATE pools SET secret_next = ? WHERE id = ?").bind(next).bind(id);
+    match catalog.execute(sql).await? {
+        0 => Err(Error::NotFound { what: "pool" }),
+        _ => Ok(()),
+    }
+}
+
+/// Ends what [`begin_secret`] began: the new secret is in the place of the old one, or is dropped.
+///
+/// # Errors
+/// Those of the database.
+pub async fn end_secret(catalog: &Catalog, id: i64, took: bool) -> Result<()> {
+    let sql = match took {
+        true => {
+            "UPDATE pools SET secret = secret_next, secret_next = NULL \
+             WHERE id = ? AND secret_next IS NOT NULL"
+        }
+        false => "UPDATE pools SET secret_next = NULL WHERE id = ?",
+    };
+    catalog.execute(Sql::new(sql).bind(id)).await.map(drop)
+}
+
 /// Gives a pool another name, if its row has that version (whatever it has, for None).
 ///
 /// # Errors

@@ -22,6 +22,8 @@ use crate::{Error, Result, Work};
 const MAX_PARAMETERS: usize = 256 << 10;
 /// The longest text about what a job is about, in bytes.
 const MAX_OBJECT: usize = 1024;
+/// How often a job may be tried.
+const MAX_ATTEMPTS: u32 = 100;
 
 /// How an engine works.
 #[derive(Clone, Debug)]
@@ -89,7 +91,7 @@ impl Default for Limits {
             slots: 8,
             per_pool: 4,
             per_host: 4,
-            attempts: 1,
+            attempts: 3,
             backoff: Duration::from_secs(30),
             max_backoff: Duration::from_secs(3600),
         }
@@ -287,6 +289,17 @@ impl Engine {
         if new.object.len() > MAX_OBJECT {
             let text = format!("what a job is about is told in {MAX_OBJECT} bytes at most");
             return Err(Error::Invalid(text));
+        }
+        if new.attempts > MAX_ATTEMPTS {
+            let text = format!("a job is tried {MAX_ATTEMPTS} times at most");
+            return Err(Error::Invalid(text));
+        }
+        let now = Timestamp::now();
+        let begins = new.run_at.map_or(now, |at| at.max(now));
+        if let Some(until) = new.run_until.filter(|until| *until <= begins) {
+            return Err(Error::Invalid(format!(
+                "the job could never begin: not after {until}, and not before {begins}"
+            )));
         }
         work.check(&new.parameters).map_err(Error::Invalid)?;
         let attempts = match new.attempts {

@@ -49,6 +49,7 @@ impl Protect {
             user_name: asker.user_name,
             pool_id: Some(pool.id),
             node: self.storage.node().into(),
+            host: asker.host.unwrap_or_default(),
             object,
             parameters: serde_json::to_value(parameters)
                 .map_err(|e| Error::Invalid(e.to_string()))?,

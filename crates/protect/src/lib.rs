@@ -11,6 +11,7 @@
 mod attended;
 mod engine;
 mod error;
+mod expiry;
 mod ingest;
 mod live;
 mod run;

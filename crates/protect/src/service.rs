@@ -1,5 +1,6 @@
 //! What others ask for, each as a job.
 
+use jiff::Timestamp;
 use serde::Serialize;
 use strongroom_catalog::jobs::{Job, NewJob, Request};
 use strongroom_catalog::pools;
@@ -8,7 +9,7 @@ use strongroom_storage::Storage;
 use crate::ingest::IngestJobs;
 use crate::works::{
     self, BackupParameters, CheckParameters, DiskParameters, ForgetParameters, GcParameters,
-    ImportParameters, RestoreParameters, ScrubParameters,
+    ImportParameters, RekeyParameters, RepairParameters, RestoreParameters, ScrubParameters,
 };
 use crate::{Engine, Error, Options, Result};
 
@@ -25,6 +26,12 @@ pub struct Asker {
     pub priority: i64,
     /// How often it is tried; with 0 as often as jobs usually are ([`crate::Limits`]).
     pub attempts: u32,
+    /// It isn't begun before then.
+    pub run_at: Option<Timestamp>,
+    /// It isn't begun after then.
+    pub run_until: Option<Timestamp>,
+    /// From which host the work comes that is done for who asks, where that isn't this one.
+    pub host: Option<String>,
     /// The request, if it may be sent again: that finds the same job.
     pub request: Option<Request>,
 }
@@ -86,6 +93,8 @@ impl Protect {
             object,
             parameters,
             attempts: asker.attempts,
+            run_at: asker.run_at,
+            run_until: asker.run_until,
             request: asker.request,
             ..NewJob::default()
         };
@@ -158,11 +167,28 @@ impl Protect {
         self.on_pool(asker, works::REPLACE_DISK, pool, &what).await
     }
 
+    /// Mends what can be mended of a pool.
+    ///
+    /// # Errors
+    /// As [`Protect::backup`].
+    pub async fn repair(&self, asker: Asker, pool: i64, how: RepairParameters) -> Result<Job> {
+        self.on_pool(asker, works::REPAIR, pool, &how).await
+    }
+
+    /// Gives a pool a new data key.
+    ///
+    /// # Errors
+    /// As [`Protect::backup`].
+    pub async fn rekey(&self, asker: Asker, pool: i64) -> Result<Job> {
+        self.on_pool(asker, works::REKEY, pool, &RekeyParameters {}).await
+    }
+
     /// Enters a pool that is there already.
     ///
     /// # Errors
-    /// Those of [`Engine::submit`].
+    /// Those of [`Engine::submit`]; [`Error::Storage`] for a name that can't be, or is taken.
     pub async fn import(&self, asker: Asker, what: ImportParameters) -> Result<Job> {
+        self.storage.may_be_named(&what.name).await?;
         let object = what.name.clone();
         self.submit(asker, works::IMPORT, None, object, &what).await
     }

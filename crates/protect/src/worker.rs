@@ -34,6 +34,13 @@ pub(crate) async fn run(inner: Arc<Inner>) {
             tracing::warn!("how far jobs are can't be written down: {error}");
         }
         let Ok(_claiming) = inner.claiming.acquire().await else { return };
+        // Time goes on for those that wait, also where there is no room for them.
+        if !poked
+            && !has_room(&inner)
+            && let Err(error) = jobs::tidy(&inner.catalog).await
+        {
+            tracing::warn!("jobs whose time is over can't be seen to: {error}");
+        }
         while has_room(&inner) {
             match claim(&inner).await {
                 Ok(Some(claimed)) => begin(&inner, claimed),

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Bed, asker, job, over, quick};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use strongroom_catalog::jobs::Cancel;
 use strongroom_catalog::{Catalog, Sql, events, testing};
@@ -16,7 +17,7 @@ use strongroom_protect::works::{
     BackupParameters, CheckParameters, GcParameters, RestoreParameters, ScrubParameters,
 };
 use strongroom_protect::{
-    Asker, Engine, Failure, Limits, Options, Outcome, Progress, Run, Severity, State, Work,
+    Asker, Engine, Failure, Limits, NewJob, Options, Outcome, Progress, Run, Severity, State, Work,
 };
 use strongroom_storage::Storage;
 
@@ -120,6 +121,36 @@ async fn a_canceled_job_stops_whoever_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_begins_within_its_time_or_never() {
+    testing::each(|catalog| async move {
+        organisation(&catalog).await;
+        let (work, begun, end) = Wait::work(0);
+        end.store(1, Ordering::SeqCst);
+        let none = Limits { slots: 0, ..Limits::default() };
+        let idle = engine(&catalog, &work, Options { limits: none, ..quick() }).await;
+        let within = |millis| Some(Timestamp::now() + SignedDuration::from_millis(millis));
+        let wait = || job("wait", json!({}));
+        // Nobody has room for it in time.
+        let late = idle.submit(NewJob { run_until: within(2000), ..wait() }).await.unwrap();
+        let early = idle.submit(NewJob { run_at: within(3000), ..wait() }).await.unwrap();
+        comes_to(&idle, late.id, State::NotRun).await;
+        idle.set_limits(Limits::default());
+        let over = comes_to(&idle, early.id, State::Succeeded).await;
+        assert!(over.started_at.unwrap() >= early.run_at);
+        assert_eq!(begun.load(Ordering::SeqCst), 1);
+        let why = async |new| idle.submit(new).await.unwrap_err().to_string();
+        let never = NewJob { run_at: within(60_000), run_until: within(30_000), ..wait() };
+        assert!(why(never).await.contains("could never begin"));
+        let past = NewJob { run_until: within(-1), ..wait() };
+        assert!(why(past).await.contains("could never begin"));
+        assert!(why(NewJob { attempts: 101, ..wait() }).await.contains("100 times"));
+        let usual = idle.submit(wait()).await.unwrap();
+        assert_eq!(usual.attempts, 3);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn limits_hold_from_when_they_are_set() {
     testing::each(|catalog| async move {
         organisation(&catalog).await;
@@ -129,12 +160,12 @@ async fn limits_hold_from_when_they_are_set() {
         let first = engine.submit(job("wait", json!({}))).await.unwrap();
         comes_to(&engine, first.id, State::Running).await;
         let second = engine.submit(job("wait", json!({}))).await.unwrap();
-        assert_eq!((second.state, second.attempts), (State::Queued, 1));
-        engine.set_limits(Limits { slots: 2, attempts: 3, ..one });
+        assert_eq!((second.state, second.attempts), (State::Queued, 3));
+        engine.set_limits(Limits { slots: 2, attempts: 5, ..one });
         // While the first still runs.
         comes_to(&engine, second.id, State::Running).await;
         let third = engine.submit(job("wait", json!({}))).await.unwrap();
-        assert_eq!(third.attempts, 3);
+        assert_eq!(third.attempts, 5);
         end.store(1, Ordering::SeqCst);
         for job in [first, second, third] {
             assert_eq!(engine.wait(job.id).await.unwrap().state, State::Succeeded);

@@ -7,12 +7,14 @@ use std::fs;
 use std::time::Duration;
 
 use common::{Bed, asker, assert_same, job, over, quick};
+use jiff::SignedDuration;
+use serde_json::json;
 use strongroom_catalog::jobs::{self, Worker};
 use strongroom_catalog::list::Scope;
 use strongroom_catalog::{events, testing};
 use strongroom_protect::works::{
     BackupParameters, CheckParameters, DiskParameters, ForgetParameters, GcParameters,
-    ImportParameters, RestoreParameters, ScrubParameters,
+    ImportParameters, RepairParameters, RestoreParameters, ScrubParameters,
 };
 use strongroom_protect::{Asker, NewJob, State};
 use strongroom_storage::{NewPool, PoolSecret, Rules};
@@ -143,12 +145,123 @@ async fn upkeep_of_a_pool_is_done_by_jobs() {
             path: bed.text("elsewhere"),
             disks: ["c", "d", "a"].iter().map(|name| bed.text(name)).collect(),
             secret: Some(secret),
+            ..ImportParameters::default()
         };
         let job = protect.import(asker(), what).await.unwrap();
         let imported = over(&protect, &job, State::Succeeded).await.result.unwrap();
         let back = bed.storage.pool_named("back").await.unwrap();
         assert_eq!(imported["pool"].as_i64(), Some(back.id));
         assert!(bed.storage.choose_image("source", Some(back.id), &Scope::All).await.is_ok());
+        protect.engine().drain(Duration::from_secs(5)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_expired_is_forgotten_unasked_by_a_job() {
+    testing::each(|catalog| async move {
+        let bed = Bed::new(&catalog).await;
+        let pool = bed.pool("main").await;
+        let protect = bed.protect(quick()).await;
+        bed.files("source", 3, 10);
+        let paths = vec![bed.text("source")];
+        let made = async |keep_seconds, immutable_seconds| {
+            let what = BackupParameters {
+                paths: paths.clone(),
+                keep_seconds,
+                immutable_seconds,
+                ..BackupParameters::default()
+            };
+            let job = protect.backup(asker(), pool, what).await.unwrap();
+            let result = over(&protect, &job, State::Succeeded).await.result.unwrap();
+            bed.storage.image(result["image"].as_i64().unwrap()).await.unwrap()
+        };
+        let (ever, long) = (made(None, None).await, made(Some(3600), None).await);
+        assert_eq!(ever.expires_at, None);
+        assert_eq!(long.expires_at, Some(long.created_at + SignedDuration::from_hours(1)));
+        assert_eq!(protect.forget_expired().await.unwrap(), []);
+        let (over_now, held) = (made(Some(0), None).await, made(Some(0), Some(3600)).await);
+
+        // First it is said what would go.
+        let what = ForgetParameters { expired: true, dry_run: true, ..ForgetParameters::default() };
+        let job = protect.forget(asker(), pool, what.clone()).await.unwrap();
+        let result = over(&protect, &job, State::Succeeded).await.result.unwrap();
+        assert_eq!(result, json!({"dry_run": true, "forgotten": [over_now.root]}));
+        assert!(bed.storage.image(over_now.id).await.is_ok());
+        let rules = Rules { last: 1, ..Rules::default() };
+        let both = ForgetParameters { rules: rules.clone(), ..what };
+        let why = protect.forget(asker(), pool, both).await.unwrap_err();
+        assert!(why.to_string().contains("two jobs"), "{why}");
+        let what = ForgetParameters { rules, dry_run: true, ..ForgetParameters::default() };
+        let job = protect.forget(asker(), pool, what).await.unwrap();
+        let result = over(&protect, &job, State::Succeeded).await.result.unwrap();
+        // The latest stays by the rule, and the one that says for how long.
+        assert_eq!(
+            (&result["kept"], result["forgotten"].as_array().unwrap().len()),
+            (&json!(2), 2)
+        );
+        assert!(bed.storage.image(ever.id).await.is_ok());
+
+        // Then it goes, by a job that everybody sees; while one waits there is no other.
+        let jobs = protect.forget_expired().await.unwrap();
+        assert_eq!(jobs.len(), 1);
+        assert_eq!((jobs[0].kind.as_str(), jobs[0].user_name.as_str()), ("forget", "appliance"));
+        let result = over(&protect, &jobs[0], State::Succeeded).await.result.unwrap();
+        assert_eq!(result["forgotten"], json!([over_now.root]));
+        assert!(bed.storage.image(over_now.id).await.is_err());
+        for image in [ever, long, held] {
+            assert!(bed.storage.image(image.id).await.is_ok());
+        }
+        assert_eq!(protect.forget_expired().await.unwrap(), []);
+        protect.engine().drain(Duration::from_secs(5)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_is_mended_and_gets_a_new_key_by_jobs() {
+    testing::each(|catalog| async move {
+        let bed = Bed::new(&catalog).await;
+        let disks: Vec<_> = ["a", "b"].iter().map(|name| bed.path(name)).collect();
+        let layout = "mirror".parse().unwrap();
+        let new = NewPool { layout, disks, ..NewPool::new("main", 1, bed.path("main")) };
+        let pool = bed.storage.create_pool(new).await.unwrap().pool.id;
+        let protect = bed.protect(quick()).await;
+        bed.files("source", 20, 50_000);
+        let paths = vec![bed.text("source")];
+        let what = BackupParameters { paths, ..BackupParameters::default() };
+        let job = protect.backup(asker(), pool, what.clone()).await.unwrap();
+        over(&protect, &job, State::Succeeded).await;
+        let job = protect.rekey(asker(), pool).await.unwrap();
+        let result = over(&protect, &job, State::Succeeded).await.result.unwrap();
+        assert_eq!(result, json!({"data_key": 2}));
+
+        // A superblock and the index are lost while nobody looks.
+        bed.storage.close_all().await;
+        let remove = |dir: &str, of: &str| {
+            for entry in fs::read_dir(bed.path(dir)).unwrap().map(Result::unwrap) {
+                if entry.file_name().to_string_lossy().contains(of) {
+                    let path = entry.path();
+                    if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+                        .unwrap();
+                }
+            }
+        };
+        remove("b", "superblock");
+        let how = RepairParameters { rebuild_index: true };
+        let job = protect.repair(asker(), pool, how).await.unwrap();
+        let result = over(&protect, &job, State::Succeeded).await.result.unwrap();
+        assert_eq!(result["superblocks"], json!([1]), "{result}");
+        assert!(result["index_entries"].as_u64().unwrap() >= 20);
+        assert_eq!(result["check"]["clean"], true);
+        assert_eq!(
+            (&result["scrub"]["complete"], &result["scrub"]["lost_packs"]),
+            (&json!(true), &json!(0))
+        );
+        let job = protect.backup(asker(), pool, what).await.unwrap();
+        over(&protect, &job, State::Succeeded).await;
+        let told = events::after(&catalog, 0, 99).await.unwrap();
+        assert!(told.iter().any(|event| event.kind == "pool.mended"));
         protect.engine().drain(Duration::from_secs(5)).await;
     })
     .await;

@@ -57,6 +57,9 @@ pub enum Error {
         /// Which.
         root: String,
     },
+    /// The image would be kept for less long, which was not allowed.
+    #[error("that would shorten how long the image is kept")]
+    Shortens,
     /// There is no such reader.
     #[error(
         "there is no such reader of the pool: it was closed, or idle for too long; open another"

@@ -307,7 +307,7 @@ impl Storage {
     }
 }
 
-fn is_version(row: &images::Image, version: Option<i64>) -> Result<()> {
+pub(crate) fn is_version(row: &images::Image, version: Option<i64>) -> Result<()> {
     match version {
         Some(version) if version != row.version => {
             Err(strongroom_catalog::Error::Changed { what: "image" }.into())

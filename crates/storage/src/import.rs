@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use strongroom_catalog::pools;
 use strongroom_engine::disk::FsDisk;
 use strongroom_engine::keys::Protection;
-use strongroom_engine::pool::Place;
+use strongroom_engine::pool::{Meter, Place};
 use strongroom_engine::superblock::Superblock;
 
 use crate::pools::{checked_name, directory};
@@ -35,13 +35,23 @@ struct Found {
 }
 
 impl Storage {
-    /// Enters a pool that is there already. All images in it are in the catalogue afterwards.
+    /// Whether a pool can be called so.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]; [`strongroom_catalog::Error::Exists`].
+    pub async fn may_be_named(&self, name: &str) -> Result<()> {
+        self.name_is_free(&checked_name(name)?).await
+    }
+
+    /// Enters a pool that is there already. All images in it are in the catalogue afterwards; the
+    /// meter counts them.
     ///
     /// # Errors
     /// [`Error::Invalid`] for disks that don't belong together;
     /// [`strongroom_catalog::Error::Exists`] for a pool or a name that is in the catalogue; those
-    /// of opening it, after which it isn't entered.
-    pub async fn import_pool(&self, import: Import) -> Result<pools::Pool> {
+    /// of opening it, and the engine's `Canceled` when the meter says so, after which it isn't
+    /// entered.
+    pub async fn import_pool(&self, import: Import, meter: &Meter) -> Result<pools::Pool> {
         let name = checked_name(&import.name)?;
         let (path, disks) = (import.path, import.disks);
         let found = self.blocking(move || find(&path, &disks)).await?;
@@ -64,12 +74,22 @@ impl Storage {
         };
         let known =
             self.enter(name, import.organisation_id, &found.dir, &found.uuid, secret).await?;
-        if let Err(error) = self.open(known.id).await {
+        if let Err(error) = self.open_imported(&known, meter).await {
             pools::remove(&self.inner.catalog, known.id).await?;
             return Err(error);
         }
         self.tell(&known, "pool.imported", "was imported").await?;
         Ok(known)
+    }
+
+    /// Opens the pool, and enters its images. Nobody else has it before all of them are there.
+    async fn open_imported(&self, known: &pools::Pool, meter: &Meter) -> Result<()> {
+        let bar = self.close(known.id, "it is being imported").await?;
+        let pool = self.open_disks(known).await?;
+        self.mirror_counted(known, &pool, meter).await?;
+        drop(bar);
+        self.keep(known.id, pool);
+        Ok(())
     }
 }
 

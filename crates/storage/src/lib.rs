@@ -12,16 +12,19 @@ mod content;
 mod details;
 mod disks;
 mod error;
+mod expiry;
 mod images;
 mod import;
 pub mod ingest;
 mod layout;
+mod mending;
 mod mirror;
 mod opening;
 mod pools;
 mod readers;
 mod retention;
 mod sealer;
+mod slots;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -37,9 +40,11 @@ pub use browse::{Change, Entries, Entry, Found, Query, path_bytes};
 pub use content::{Format, OpenFile};
 pub use details::{Disk, PoolDetails, Ratios};
 pub use error::{Error, Result};
+pub use expiry::Retaining;
 pub use images::{ImageDetails, TagChange};
 pub use import::Import;
 pub use layout::Layout;
+pub use mending::Mended;
 pub use mirror::Mirrored;
 pub use opening::Bar;
 pub use pools::{Created, Encryption, NewPool};
@@ -81,7 +86,7 @@ struct Inner {
     forgetting: Forgetting,
     /// Images are looked through for a reference by one reader at a time.
     searching: Arc<Semaphore>,
-    /// Roots are read, changed and written back by one at a time.
+    /// Roots and key slots are read, changed and written back by one at a time.
     changing: Semaphore,
 }
 

@@ -11,10 +11,13 @@ use strongroom_catalog::images::{self, Known, Removed};
 use strongroom_catalog::pools;
 use strongroom_engine::clock::PoolTime;
 use strongroom_engine::id::RootId;
-use strongroom_engine::pool::Pool;
+use strongroom_engine::pool::{Meter, Pool};
 use strongroom_engine::state::Root;
 
 use crate::{Error, Result, Storage};
+
+/// Images that are entered between two looks whether that is to end.
+const ENTERED: usize = 500;
 
 /// What bringing the catalogue up to date came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -41,6 +44,7 @@ pub(crate) fn row(
     job_id: Option<i64>,
 ) -> Result<Option<images::Image>> {
     let Some(image) = Image::of(root)? else { return Ok(None) };
+    let expires_at = image.expires().map(time);
     let (stats, meta) = (image.meta.stats, image.meta);
     Ok(Some(images::Image {
         id: 0,
@@ -62,7 +66,7 @@ pub(crate) fn row(
         complete: meta.complete,
         started_at: time(PoolTime(meta.started)),
         created_at: time(root.created),
-        expires_at: None,
+        expires_at,
         immutable_until: root.immutable_until.map(time),
         files: stats.files,
         size: stats.bytes,
@@ -74,7 +78,8 @@ pub(crate) fn row(
 }
 
 fn is_as_known(row: &images::Image, known: &Known) -> bool {
-    row.tags == known.tags && row.immutable_until == known.immutable_until
+    let changing = (&row.tags, row.expires_at, row.immutable_until);
+    changing == (&known.tags, known.expires_at, known.immutable_until)
 }
 
 impl Storage {
@@ -94,12 +99,27 @@ impl Storage {
     /// is one that is gone. What is entered is looked at once more afterwards, for it may have been
     /// forgotten in between.
     pub(crate) async fn mirror(&self, known: &pools::Pool, pool: &Arc<Pool>) -> Result<Mirrored> {
+        self.mirror_counted(known, pool, &Meter::new()).await
+    }
+
+    /// As [`Storage::mirror`]; the meter counts what is entered, and may end it.
+    pub(crate) async fn mirror_counted(
+        &self,
+        known: &pools::Pool,
+        pool: &Arc<Pool>,
+        meter: &Meter,
+    ) -> Result<Mirrored> {
         let catalog = &self.inner.catalog;
         let rows = images::known(catalog, known.id).await?;
         let (of, from) = (known.clone(), Arc::clone(pool));
         let (fresh, gone, done) = self.blocking(move || Ok(compare(&of, &from, rows))).await?;
         self.unlist_gone(&gone).await?;
-        images::put(catalog, &fresh).await?;
+        meter.begin(fresh.len() as u64);
+        for some in fresh.chunks(ENTERED) {
+            meter.check()?;
+            images::put(catalog, some).await?;
+            meter.add(some.len() as u64);
+        }
         for image in fresh {
             let root = RootId::parse(&image.root);
             if root.is_none_or(|root| pool.root(root).is_none()) {

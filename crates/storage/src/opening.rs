@@ -60,6 +60,26 @@ impl Openings {
     }
 }
 
+/// What may open a pool.
+struct Secrets {
+    now: Option<PoolSecret>,
+    /// What it was getting when somebody was cut off.
+    next: Option<PoolSecret>,
+}
+
+impl Secrets {
+    /// What opens it with one of them, and whether that was the next one.
+    fn open<T>(&self, open: impl Fn(Option<&Secret>) -> Result<T>) -> Result<(T, bool)> {
+        let now = self.now.as_ref().map(PoolSecret::open).transpose()?;
+        match (open(now.as_ref()), &self.next) {
+            (Err(Error::Pool(strongroom_engine::Error::WrongSecret)), Some(next)) => {
+                Ok((open(Some(&next.open()?))?, true))
+            }
+            (opened, _) => Ok((opened?, false)),
+        }
+    }
+}
+
 /// Keeps a pool closed until it is dropped.
 #[derive(Debug)]
 pub struct Bar {
@@ -114,18 +134,26 @@ impl Storage {
     }
 
     async fn open_now(&self, known: &pools::Pool) -> Result<Arc<Pool>> {
-        let secret = self.secret(known).await?;
+        let pool = self.open_disks(known).await?;
+        self.mirror(known, &pool).await?;
+        Ok(pool)
+    }
+
+    /// Opens a pool that isn't open.
+    pub(crate) async fn open_disks(&self, known: &pools::Pool) -> Result<Arc<Pool>> {
+        let secrets = Secrets { now: self.secret(known).await?, next: self.next(known).await? };
+        let changing = secrets.next.is_some();
         let used = self.inner.used.clone();
         let path = known.path.clone();
-        let pool = self
+        let (pool, took) = self
             .blocking(move || {
                 let place = Place::find(Path::new(&path))?;
-                let secret = secret.as_ref().map(PoolSecret::open).transpose()?;
-                let secret: Option<&Secret> = secret.as_ref();
-                let disks = present_disks(&place);
-                let mode = OpenMode::Write;
-                let options = OpenOptions { disks, mode, secret, without_index: false };
-                Ok(Arc::new(Pool::open(options, used)?))
+                secrets.open(|secret| {
+                    let disks = present_disks(&place);
+                    let mode = OpenMode::Write;
+                    let options = OpenOptions { disks, mode, secret, without_index: false };
+                    Ok(Arc::new(Pool::open(options, used.clone())?))
+                })
             })
             .await?;
         if pool.id().to_string() != known.uuid {
@@ -136,7 +164,9 @@ impl Storage {
                 known.name
             )));
         }
-        self.mirror(known, &pool).await?;
+        if changing {
+            pools::end_secret(&self.inner.catalog, known.id, took).await?;
+        }
         Ok(pool)
     }
 
@@ -160,6 +190,14 @@ impl Storage {
     /// What opens the pool.
     pub(crate) async fn secret(&self, known: &pools::Pool) -> Result<Option<PoolSecret>> {
         let sealed = pools::secret(&self.inner.catalog, known.id).await?;
+        let unseal =
+            |s: Vec<u8>| PoolSecret::unseal(&*self.inner.sealer, &known.name, &known.uuid, &s);
+        sealed.map(unseal).transpose()
+    }
+
+    /// What the pool was getting in its place when somebody was cut off.
+    async fn next(&self, known: &pools::Pool) -> Result<Option<PoolSecret>> {
+        let sealed = pools::next_secret(&self.inner.catalog, known.id).await?;
         let unseal =
             |s: Vec<u8>| PoolSecret::unseal(&*self.inner.sealer, &known.name, &known.uuid, &s);
         sealed.map(unseal).transpose()

@@ -73,6 +73,18 @@ impl NewPool {
             pack_size: 32 << 20,
         }
     }
+
+    /// Has data cut like this: chunks of files (smallest, average, largest) and of disks, in bytes;
+    /// what isn't said stays.
+    ///
+    /// # Errors
+    /// The engine's `Invalid`.
+    pub fn cut(&mut self, files: Option<[u32; 3]>, fixed: Option<u32>) -> Result<()> {
+        let old = self.chunking;
+        let [min, avg, max] = files.unwrap_or([old.min, old.avg, old.max]);
+        self.chunking = Params::new(min, avg, max, fixed.unwrap_or(old.fixed))?;
+        Ok(())
+    }
 }
 
 /// A pool that was made.

@@ -63,7 +63,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    fn fits(&self, image: &Image) -> bool {
+    pub(crate) fn fits(&self, image: &Image) -> bool {
         self.name.as_ref().is_none_or(|name| *name == image.name)
             && self.host.as_ref().is_none_or(|host| *host == image.meta.host)
             && self.tags.iter().all(|tag| image.meta.tags.contains(tag))

@@ -8,6 +8,7 @@ use strongroom_archive::backup::{Backup, Input, Progress};
 use strongroom_catalog::list::Scope;
 use strongroom_catalog::{Sql, events, testing};
 use strongroom_engine::id::RootId;
+use strongroom_engine::pool::Meter;
 use zeroize::Zeroizing;
 
 use super::*;
@@ -93,11 +94,22 @@ impl Bed {
         dir: &Path,
         immutable_for: Option<i64>,
     ) -> RootId {
+        self.back_up_kept(pool, dir, immutable_for, None).await
+    }
+
+    pub(crate) async fn back_up_kept(
+        &self,
+        pool: i64,
+        dir: &Path,
+        immutable_for: Option<i64>,
+        keep_for: Option<i64>,
+    ) -> RootId {
         let pool = self.storage.open(pool).await.unwrap();
         let backup = Backup {
             name: Some("data".into()),
             input: Input::Paths(vec![dir.to_owned()]),
             immutable_for,
+            keep_for,
             ..Backup::default()
         };
         let made = tokio::task::spawn_blocking(move || {
@@ -159,12 +171,20 @@ async fn a_pool_is_made_named_removed_and_imported_again() {
             secret: secret
                 .map(|text| PoolSecret::Passphrase(Zeroizing::new(text.as_bytes().to_vec()))),
         };
-        assert!(error(storage.import_pool(import(None)).await).contains("encrypted"));
-        assert!(error(storage.import_pool(import(Some("guess"))).await).contains("wrong"));
+        assert!(
+            error(storage.import_pool(import(None), &Meter::new()).await).contains("encrypted")
+        );
+        assert!(
+            error(storage.import_pool(import(Some("guess")), &Meter::new()).await)
+                .contains("wrong")
+        );
         assert!(storage.pool_named("back").await.is_err());
-        let back = storage.import_pool(import(Some(&passphrase))).await.unwrap();
+        let back = storage.import_pool(import(Some(&passphrase)), &Meter::new()).await.unwrap();
         assert_eq!(back.uuid, made.pool.uuid);
-        assert_eq!(storage.import_pool(import(Some(&passphrase))).await.unwrap().id, back.id);
+        assert_eq!(
+            storage.import_pool(import(Some(&passphrase)), &Meter::new()).await.unwrap().id,
+            back.id
+        );
         let image = storage.choose_image("data", Some(back.id), &Scope::All).await.unwrap();
         assert_eq!(image.root, root.to_string());
         let details = storage.show_pool(back.id).await.unwrap();
@@ -290,6 +310,121 @@ async fn rows_follow_the_roots_whatever_happened_to_them() {
         assert_eq!(told[1..], [("image.forgotten".to_owned(), forgotten)], "once");
         assert!(storage.image(third.id).await.is_err());
         assert!(storage.record_image(id, first, None).await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_secrets_of_a_pool_change_and_the_appliance_never_locks_itself_out() {
+    testing::each(|catalog| async move {
+        let bed = Bed::new(&catalog).await;
+        let storage = &bed.storage;
+        let secret = |text: &str| PoolSecret::Passphrase(Zeroizing::new(text.as_bytes().to_vec()));
+        let id = storage.create_pool(NewPool::new("main", 1, bed.path("p"))).await.unwrap().pool.id;
+        let own = storage.pool_keys(id).await.unwrap().remove(0);
+        assert!(own.opened);
+        let added = storage.add_pool_key(id, secret("second words"), "office").await.unwrap();
+        assert_eq!((added.label.as_str(), added.opened), ("office", false));
+        assert!(storage.add_pool_key(id, secret("third words"), "a\nb").await.is_err());
+        let refused = storage.remove_pool_key(id, own.id).await;
+        assert!(error(refused).contains("the appliance opens the pool with key slot"));
+        assert!(error(storage.remove_pool_key(id, 99).await).contains("key slot"));
+        assert!(error(storage.change_pool_key(id, 99, secret("words")).await).contains("key slot"));
+
+        // Its own is changed, and it opens the pool with the new one.
+        let changed = storage.change_pool_key(id, own.id, secret("own new words")).await.unwrap();
+        assert_eq!(changed.id, own.id);
+        storage.close_all().await;
+        let slots = storage.pool_keys(id).await.unwrap();
+        assert!(slots.iter().any(|slot| slot.id == own.id && slot.opened));
+        let known = storage.pool(id).await.unwrap();
+        assert_eq!(storage.passphrase(&known).await.unwrap().unwrap().as_str(), "own new words");
+
+        // Cut off before the disks had it, and after: the right one is found, and kept.
+        for (reached, word) in [(false, "own new words"), (true, "own third words")] {
+            let sealed = secret("own third words").seal(&TestSealer, "main", &known.uuid).unwrap();
+            strongroom_catalog::pools::begin_secret(&catalog, id, sealed).await.unwrap();
+            if reached {
+                let pool = storage.open(id).await.unwrap();
+                let third = secret("own third words").open().unwrap();
+                pool.change_slot(own.id, &third, strongroom_engine::keys::Stretch::DEFAULT)
+                    .unwrap();
+            }
+            storage.close_all().await;
+            storage.open(id).await.unwrap();
+            assert_eq!(storage.passphrase(&known).await.unwrap().unwrap().as_str(), word);
+            let next = strongroom_catalog::pools::next_secret(&catalog, id).await.unwrap();
+            assert_eq!(next, None);
+        }
+        storage.remove_pool_key(id, added.id).await.unwrap();
+        assert_eq!(storage.pool_keys(id).await.unwrap().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn images_are_kept_for_as_long_as_they_say_and_no_longer() {
+    testing::each(|catalog| async move {
+        let bed = Bed::new(&catalog).await;
+        let storage = &bed.storage;
+        let new = NewPool { encryption: Encryption::None, ..NewPool::new("main", 1, bed.path("p")) };
+        let id = storage.create_pool(new).await.unwrap().pool.id;
+        let source = bed.files("s", &[("a", b"1")]);
+        let over = bed.back_up_kept(id, &source, None, Some(0)).await;
+        let held = bed.back_up_kept(id, &source, Some(HOUR), Some(0)).await;
+        let later = bed.back_up_kept(id, &source, None, Some(HOUR)).await;
+        let ever = bed.back_up(id, &source, None).await;
+        storage.sync_images(id).await.unwrap();
+        let row = |root: RootId| {
+            let catalog = catalog.clone();
+            async move { strongroom_catalog::images::of_root(&catalog, id, &root.to_string()).await }
+        };
+        let (a, b) = (row(later).await.unwrap(), row(ever).await.unwrap());
+        let pool = storage.open(id).await.unwrap();
+        let made = pool.root(later).unwrap().created;
+        assert_eq!(a.expires_at, Some(mirror::time(made.plus(HOUR))));
+        assert_eq!(b.expires_at, None);
+
+        // No rule takes what says how long it is kept.
+        let rules = Rules { last: 1, ..Rules::default() };
+        let verdicts = storage.judge_images(id, Selection::default(), &rules).await.unwrap();
+        let why = |root: RootId| {
+            let found = verdicts.iter().find(|v| v.image.root == root.to_string()).unwrap();
+            found.reasons.join(",")
+        };
+        assert_eq!((why(later), why(over), why(held)), ("retention".into(), "".into(), "immutable".into()));
+
+        // Kept for longer by anybody, for less long only where that is allowed.
+        let hours = |n| jiff::SignedDuration::from_hours(n);
+        let retain = |id, until, how| storage.retain_image(id, until, how, None);
+        let longer = a.expires_at.map(|at| at + hours(1));
+        let changed = retain(a.id, longer, Retaining::Longer).await.unwrap();
+        assert_eq!((changed.expires_at, changed.version), (longer, a.version + 1));
+        let refused = retain(a.id, a.expires_at, Retaining::Longer).await;
+        assert!(matches!(refused, Err(Error::Shortens)), "{refused:?}");
+        assert_eq!(retain(a.id, longer, Retaining::Longer).await.unwrap(), changed);
+        assert!(matches!(retain(b.id, longer, Retaining::Longer).await, Err(Error::Shortens)));
+        let none = retain(a.id, None, Retaining::Longer).await.unwrap();
+        assert_eq!(none.expires_at, None);
+        let shorter = retain(a.id, a.expires_at, Retaining::Either).await.unwrap();
+        assert_eq!(shorter.expires_at, a.expires_at);
+        let past = Some(jiff::Timestamp::now() - hours(1));
+        assert!(error(retain(a.id, past, Retaining::Either).await).contains("is over"));
+        let stale = storage.retain_image(a.id, None, Retaining::Either, Some(1)).await;
+        assert!(error(stale).contains("meanwhile"));
+
+        // Only what is over and may go goes, by itself and of what is chosen.
+        let found = storage.pools_with_expired().await.unwrap();
+        assert_eq!(found.iter().map(|pool| pool.id).collect::<Vec<_>>(), [id]);
+        let other = Selection { name: Some("other".into()), ..Selection::default() };
+        assert_eq!(storage.forget_expired(id, &other).await.unwrap(), []);
+        let gone = storage.forget_expired(id, &Selection::default()).await.unwrap();
+        assert_eq!(gone.iter().map(|row| &row.root).collect::<Vec<_>>(), [&over.to_string()]);
+        assert!(storage.pools_with_expired().await.unwrap().is_empty());
+        for root in [held, later, ever] {
+            assert!(pool.root(root).is_some() && row(root).await.is_ok());
+        }
+        assert!(pool.root(over).is_none() && row(over).await.is_err());
     })
     .await;
 }

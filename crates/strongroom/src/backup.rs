@@ -6,17 +6,18 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use strongroom_archive::backup::{Backup, Counts, Input, Outcome, Parent, Progress};
+use strongroom_archive::image::{self, Image};
 use strongroom_archive::rules::Rules;
 use strongroom_archive::sealed::SealedStore;
+use strongroom_archive::show;
 use strongroom_archive::store::Source;
-use strongroom_archive::{image, show};
 use strongroom_client::Client;
 use strongroom_client::ingest::RemoteStore;
 use strongroom_engine::pool::{OpenMode, Pool};
 
 use crate::access::SealedPoolArgs;
 use crate::appliance::Target;
-use crate::appliance::follow::StartArgs;
+use crate::appliance::follow::{OPTIONS, StartArgs};
 use crate::exit::{Context, Done, usage};
 use crate::output::{count, json_time, local_time, size, troubles};
 use crate::{appliance, parse, progress};
@@ -44,6 +45,7 @@ under one key share what they have in common.
 Examples:
   strongroom backup /etc /home --pool /srv/pool --name server --exclude '*.tmp'
   strongroom backup --image /dev/vg0/db --pool /srv/pool --name db-disk --immutable 30d
+  strongroom backup /srv/www --keep-for 90d
   strongroom backup ~/docs --client-key-file ~/.config/strongroom/own.key
   pg_dump app | strongroom backup --stdin --name app.sql --pool /srv/pool")]
 pub(crate) struct Args {
@@ -79,6 +81,10 @@ pub(crate) struct Args {
     /// For how long nothing may remove the image, like 30d (by the pool's own clock)
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     immutable: Option<i64>,
+    /// For how long the image is kept, like 1y (by the pool's own clock): no rule of `forget` takes
+    /// it before, and an appliance forgets it then by itself
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    keep_for: Option<i64>,
     /// Only look what would be read
     #[arg(long, short = 'n')]
     dry_run: bool,
@@ -166,6 +172,7 @@ impl Args {
             exclude_caches: self.exclude_caches,
             one_file_system: self.one_file_system,
             immutable_for: self.immutable,
+            keep_for: self.keep_for,
             parent,
             host: self.host,
             user: None,
@@ -199,6 +206,7 @@ fn by_job(
         "exclude_caches": args.exclude_caches,
         "one_file_system": args.one_file_system,
         "immutable_seconds": args.immutable.map(|ns| ns.unsigned_abs().div_ceil(1_000_000_000)),
+        "keep_seconds": args.keep_for.map(|ns| ns.unsigned_abs().div_ceil(1_000_000_000)),
         "read_all": args.read_all,
         "in_clear": args.in_clear,
     });
@@ -214,10 +222,8 @@ fn sent(
     args: Args,
     excludes: Vec<String>,
 ) -> Result<Done> {
-    if args.start.no_wait || args.start.once.idempotency_key.is_some() {
-        let text =
-            "--no-wait and --idempotency-key are for backups that the appliance itself makes";
-        return Err(usage(text));
+    if args.start.is_given() {
+        return Err(usage(format!("{OPTIONS} is for backups that the appliance itself makes")));
     }
     let Target { client, pool, source } = appliance::target(context, client, pool)?;
     let sealed = args.pool.sealed(Arc::clone(&source))?;
@@ -297,6 +303,7 @@ fn document(outcome: &Outcome, counts: &Counts) -> Value {
         "created": outcome.image.as_ref().map(|image| json_time(image.created)),
         "immutable_until":
             outcome.image.as_ref().and_then(|image| image.immutable_until).map(json_time),
+        "expires_at": outcome.image.as_ref().and_then(Image::expires).map(json_time),
         "parent": outcome
             .image.as_ref().and_then(|image| image.meta.parent).map(|parent| parent.to_string()),
         "dry_run": outcome.image.is_none(),
@@ -347,6 +354,9 @@ fn summary(
     )?;
     if let Some(until) = image.immutable_until {
         writeln!(out, "nothing can remove it before {} (pool's time)", local_time(until))?;
+    }
+    if let Some(at) = image.expires() {
+        writeln!(out, "it is kept until {} (pool's time)", local_time(at))?;
     }
     if counts.healed > 0 {
         let healed = count(counts.healed, "chunk that was", "chunks that were");

@@ -22,13 +22,15 @@ use crate::pool::{gc_json, gc_text, gc_with};
 #[command(after_help = "\
 The rules hold for each name and machine by itself. An image stays when any rule keeps it:
 --keep-daily 7 keeps the latest image of each of the last 7 days that have one. Time is the pool's
-own, whatever the clients' clocks say. Immutable images stay in any case. On a terminal you are asked
+own, whatever the clients' clocks say. Immutable images stay in any case, and so do those that say how
+long they are kept (`backup --keep-for`); --expired forgets the latter once that is over. On a terminal you are asked
 first; elsewhere, as in a timer, not.
 
 Examples:
   strongroom forget --keep-daily 7 --keep-weekly 5 --prune --yes
   strongroom forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --prune --pool /srv/pool
-  strongroom forget --name home --keep-last 3 --dry-run --pool /srv/pool")]
+  strongroom forget --name home --keep-last 3 --dry-run --pool /srv/pool
+  strongroom forget --expired --prune --pool /srv/pool")]
 pub(crate) struct Args {
     #[command(flatten)]
     pool: PoolArgs,
@@ -56,6 +58,12 @@ pub(crate) struct Args {
     /// Keep all with this label
     #[arg(long, value_name = "TAG")]
     keep_tag: Vec<String>,
+    /// Instead of rules: forget those that have been kept for as long as they say
+    #[arg(long, conflicts_with_all = [
+        "keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly",
+        "keep_within", "keep_tag",
+    ])]
+    expired: bool,
     /// Only images of this name
     #[arg(long)]
     name: Option<String>,
@@ -88,7 +96,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
         within: args.keep_within,
         tags: args.keep_tag.clone(),
     };
-    if policy.is_empty() {
+    if policy.is_empty() && !args.expired {
         return Err(usage("nothing says what is to stay: give at least one --keep option"));
     }
     if let Some(name) = args.pool.at_appliance() {
@@ -103,7 +111,15 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
             && args.host.as_ref().is_none_or(|host| *host == image.meta.host)
             && args.tags.iter().all(|tag| image.meta.tags.contains(tag))
     });
-    let verdicts = policy.judge(chosen, pool.now())?;
+    let now = pool.now();
+    let verdicts = match args.expired {
+        // What isn't expired is not spoken of.
+        true => {
+            let expired = chosen.filter(|image| image.is_expired(now));
+            expired.map(|image| Verdict { image, reasons: Vec::new() }).collect()
+        }
+        false => policy.judge(chosen, now)?,
+    };
     let going: Vec<&Image> = verdicts.iter().filter(|v| !v.stays()).map(|v| v.image).collect();
     if !args.dry_run && !going.is_empty() {
         let images = count(going.len() as u64, "image", "images");
@@ -154,10 +170,12 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
 
 /// Has an appliance forget.
 fn at_appliance(context: &Context, pool: Option<&str>, args: &Args) -> Result<Done> {
-    if args.dry_run {
-        return Err(usage("--dry-run needs a pool of your own: give --pool DIR"));
+    if !args.dry_run {
+        args.yes.confirm_if_somebody(match args.expired {
+            true => "Forget all images that have been kept for as long as they say",
+            false => "Forget all images that no rule keeps",
+        })?;
     }
-    args.yes.confirm_if_somebody("Forget all images that no rule keeps")?;
     let what = json!({
         "name": args.name,
         "host": args.host,
@@ -170,6 +188,8 @@ fn at_appliance(context: &Context, pool: Option<&str>, args: &Args) -> Result<Do
         "keep_yearly": args.keep_yearly,
         "keep_within_seconds": args.keep_within.map(|ns| ns.unsigned_abs() / 1_000_000_000),
         "keep_tags": args.keep_tag,
+        "expired": args.expired,
+        "dry_run": args.dry_run,
         "prune": args.prune,
     });
     let client = args.pool.appliance.client()?;

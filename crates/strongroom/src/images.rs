@@ -28,6 +28,7 @@ pub(crate) enum Command {
     Find(compare::FindArgs),
     Tag(TagArgs),
     Immutable(ImmutableArgs),
+    Retention(RetentionArgs),
     Forget(ForgetArgs),
 }
 
@@ -128,6 +129,31 @@ pub(crate) struct ImmutableArgs {
     until: Moment,
 }
 
+/// Say how long an image is kept
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+No rule of `forget` takes an image before that time, which is the pool's own; then an appliance forgets
+it by itself, of a pool of your own `forget --expired` does. It can be put off and brought forward; an
+image that is immutable for longer stays for as long as it is.
+
+Examples:
+  strongroom images retention home --until 1y
+  strongroom images retention 3f9a --until 2027-12-31 --pool /srv/pool
+  strongroom images retention 17 --unlimited")]
+pub(crate) struct RetentionArgs {
+    /// Which
+    image: String,
+    #[command(flatten)]
+    pool: PoolArgs,
+    /// Until when: a time, or how long from now, like 1y
+    #[arg(long, value_name = "TIME|DURATION", value_parser = parse::moment,
+          required_unless_present = "unlimited")]
+    until: Option<Moment>,
+    /// Until somebody forgets it
+    #[arg(long, conflicts_with = "until")]
+    unlimited: bool,
+}
+
 pub(crate) fn run(context: &Context, command: Command) -> Result<Done> {
     match command {
         Command::List(args) => list(context, &args),
@@ -136,6 +162,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<Done> {
         Command::Find(args) => compare::run_find(context, &args),
         Command::Tag(args) => tag(context, &args),
         Command::Immutable(args) => immutable(context, &args),
+        Command::Retention(args) => retention(context, &args),
         Command::Forget(args) => forget(context, &args),
     }
 }
@@ -163,6 +190,7 @@ pub(crate) fn image_json(image: &Image) -> Value {
         "kind": kind(image),
         "created": json_time(image.created),
         "immutable_until": image.immutable_until.map(json_time),
+        "expires_at": image.expires().map(json_time),
         "complete": meta.complete,
         "host": meta.host,
         "user": meta.user,
@@ -234,6 +262,9 @@ pub(crate) fn print_images(out: &mut dyn Write, images: &[Image]) -> std::io::Re
         if let Some(until) = image.immutable_until {
             notes.push(format!("(immutable until {})", local_time(until)));
         }
+        if let Some(at) = image.expires() {
+            notes.push(format!("(kept until {})", local_time(at)));
+        }
         let stats = &image.meta.stats;
         rows.add_row([
             short(&image.id),
@@ -265,6 +296,9 @@ fn describe(out: &mut dyn Write, image: &Image) -> std::io::Result<()> {
     writeln!(out, "created    {} (pool's time)", local_time(image.created))?;
     if let Some(until) = image.immutable_until {
         writeln!(out, "immutable  until {} (pool's time)", local_time(until))?;
+    }
+    if let Some(at) = image.expires() {
+        writeln!(out, "kept       until {} (pool's time)", local_time(at))?;
     }
     writeln!(
         out,
@@ -354,6 +388,38 @@ fn immutable(context: &Context, args: &ImmutableArgs) -> Result<Done> {
     context.out.summary(Some(&pool), image_json(&image), |out| {
         let until = image.immutable_until.map(local_time).unwrap_or_default();
         writeln!(out, "nothing can remove {} before {until} (pool's time)", short(&image.id))
+    })?;
+    Ok(Done::Well)
+}
+
+fn retention(context: &Context, args: &RetentionArgs) -> Result<Done> {
+    if let Some(pool) = args.pool.at_appliance() {
+        let client = args.pool.appliance.client()?;
+        return appliance::images::retain(context, &client, pool, &args.image, args.until);
+    }
+    let pool = args.pool.open(context, OpenMode::Write)?;
+    let mut image = image::find(&*pool, &args.image)?;
+    let now = pool.now();
+    let until = match args.until {
+        Some(until) => {
+            let until =
+                until.from(jiff::Timestamp::from_nanosecond(now.0.into())?).map_err(usage)?;
+            let until = i64::try_from(until.as_nanosecond());
+            let until = PoolTime(until.map_err(|_| usage("that is too far away"))?);
+            if until <= now {
+                return Err(usage(format!("that is over: the pool's time is {now}")));
+            }
+            Some(until)
+        }
+        None => None,
+    };
+    image.meta.kept_for = until.map(|until| until.since(image.created));
+    pool.update_root(image.id, Some(image.meta.encode()), None)?;
+    context.out.summary(Some(&pool), image_json(&image), |out| match until {
+        Some(at) => {
+            writeln!(out, "{} is kept until {} (pool's time)", short(&image.id), local_time(at))
+        }
+        None => writeln!(out, "{} is kept until somebody forgets it", short(&image.id)),
     })?;
     Ok(Done::Well)
 }

@@ -93,6 +93,14 @@ pub(crate) struct NewSecretArgs {
 }
 
 impl NewSecretArgs {
+    /// The new passphrase of a pool of an appliance.
+    pub(crate) fn passphrase(&self) -> anyhow::Result<String> {
+        let file = self.new_password_file.as_deref();
+        ask::from_file(file)?.ok_or_else(|| {
+            usage("an appliance takes a passphrase: give it with --new-password-file")
+        })
+    }
+
     /// The secret; the command line's parser makes sure that there is one.
     pub(crate) fn read(&self) -> Result<Secret> {
         let args = SecretArgs {

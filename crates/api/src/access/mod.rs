@@ -193,14 +193,14 @@ pub(crate) fn allow(
 /// Lets a request pass that another administrator has approved; else asks for that.
 pub(crate) async fn admit(
     app: &App,
-    route: &Route,
+    operation: &str,
     caller: &Caller,
     object: &Object,
     path: &str,
     request: &[u8; 32],
 ) -> Result<()> {
     let principal = caller.principal()?;
-    let admission = app.identity().admit(principal, route.id(), object, path, request).await?;
+    let admission = app.identity().admit(principal, operation, object, path, request).await?;
     let text = match admission {
         Admission::Pass => return Ok(()),
         Admission::Asked { id, expires_at } => format!(

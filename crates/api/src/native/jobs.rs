@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use strongroom_catalog::jobs::{self, Line};
 use strongroom_catalog::list::Scope;
 use strongroom_identity::Right;
+use strongroom_protect::works;
 use utoipa::{IntoParams, ToSchema};
 
 use super::paths::{JobPath, Jobs};
@@ -70,6 +71,10 @@ pub(crate) struct Job {
     host: String,
     /// When it was asked for.
     queued_at: Timestamp,
+    /// It isn't begun before then.
+    run_at: Timestamp,
+    /// It isn't begun after then.
+    run_until: Option<Timestamp>,
     /// When it was begun.
     started_at: Option<Timestamp>,
     /// When it was over.
@@ -88,7 +93,7 @@ pub(crate) struct Job {
     progress: Progress,
     /// Why it failed.
     error: Option<String>,
-    /// What was asked for.
+    /// What was asked for, but for secrets.
     #[schema(value_type = Object)]
     parameters: serde_json::Value,
     /// What came of it.
@@ -143,6 +148,8 @@ impl From<jobs::Job> for Job {
             pool_id: job.pool_id,
             host: job.host,
             queued_at: job.queued_at,
+            run_at: job.run_at,
+            run_until: job.run_until,
             started_at: job.started_at,
             ended_at: job.ended_at,
             attempt: job.attempt,
@@ -152,7 +159,7 @@ impl From<jobs::Job> for Job {
             cancel: job.cancel,
             progress,
             error: job.error,
-            parameters: job.parameters,
+            parameters: works::shown(job.parameters),
             result: job.result,
         }
     }

@@ -18,7 +18,9 @@ mod readers;
 mod roles;
 mod sessions;
 mod settings;
+mod slots;
 mod sources;
+mod start;
 mod stats;
 mod system;
 mod users;
@@ -36,6 +38,7 @@ pub fn routes() -> Routes {
             sessions::group(),
             me::group(),
             pools::group(),
+            slots::group(),
             images::group(),
             ingests::group(),
             readers::group(),

@@ -6,18 +6,21 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_catalog::pools as known;
 use strongroom_identity::{Object, Right};
-use strongroom_storage::{Encryption, Import, NewPool, PoolDetails, PoolSecret, Ratios};
+use strongroom_protect::works::ImportParameters;
+use strongroom_storage::{Encryption, NewPool, PoolDetails, PoolSecret, Ratios};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::hidden::Hidden;
+use super::jobs::{Job, accepted};
 use super::paths::{PoolPath, Pools};
+use super::start::{self, starts};
 use crate::access::On;
 use crate::call::Call;
 use crate::problem::{Code, Problem, Result};
 use crate::route::{
-    Body, Created, Empty, Group, IfMatch, Items, Json, Listing, Path, Tagged, delete, get, patch,
-    post,
+    Accepted, Body, Created, Empty, Group, IfMatch, Items, Json, Listing, Path, Tagged, delete,
+    get, patch, post,
 };
 
 pub(super) fn group() -> Group {
@@ -32,11 +35,16 @@ pub(super) fn group() -> Group {
                 .fails(refused)
                 .fails([Code::Exists, Code::NotFound])
                 .idempotent(),
-            post("/v1/pools/import", "pools.import", "Enter a pool that is there already", import)
-                .needs(Right::PoolManage, On::Appliance)
-                .fails(refused)
-                .fails([Code::Exists, Code::NotFound])
-                .idempotent(),
+            post(
+                "/v1/pools/import",
+                "pools.import",
+                "Have a pool entered that is there already",
+                import,
+            )
+            .needs(Right::PoolManage, On::Appliance)
+            .fails(refused)
+            .fails([Code::Exists, Code::NotFound])
+            .idempotent(),
             get("/v1/pools/{pool}", "pools.show", "A pool", show)
                 .needs(Right::PoolView, On::Pool("pool")),
             get(
@@ -111,13 +119,34 @@ struct CreatePool {
     encrypted: bool,
     /// The passphrase; one is made and shown once when there is none.
     passphrase: Option<Hidden>,
+    /// How files and streams are cut; as most pools do when it isn't said.
+    chunk_sizes: Option<ChunkSizes>,
+    /// The chunks of disks, in bytes.
+    block_size: Option<u32>,
+    /// The zstd level, 1 (fast) to 19 (small).
+    #[schema(minimum = 1, maximum = 19)]
+    level: Option<i32>,
+    /// A pack of chunks is closed once it has so many bytes.
+    pack_size: Option<u32>,
+}
+
+/// How files and streams are cut, in bytes.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ChunkSizes {
+    /// The smallest chunk, but for the last of a file.
+    min: u32,
+    /// The average chunk.
+    avg: u32,
+    /// The largest chunk.
+    max: u32,
 }
 
 fn yes() -> bool {
     true
 }
 
-fn pool_secret(hidden: &Hidden) -> PoolSecret {
+pub(super) fn pool_secret(hidden: &Hidden) -> PoolSecret {
     PoolSecret::Passphrase(Zeroizing::new(hidden.0.expose().as_bytes().to_vec()))
 }
 
@@ -139,21 +168,21 @@ struct RenamePool {
     name: String,
 }
 
-/// A pool that is on its disks already.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct ImportPool {
-    /// The name that it gets.
-    name: String,
-    /// Its directory on the appliance.
-    path: String,
-    /// Whose it is; that of the caller when it isn't said.
-    organisation_id: Option<i64>,
-    /// Its disks; none: its directory says where they are.
-    #[serde(default)]
-    disks: Vec<String>,
-    /// Its passphrase, if it is encrypted.
-    passphrase: Option<Hidden>,
+starts! {
+    /// A pool that is on its disks already.
+    struct ImportPool {
+        /// The name that it gets.
+        name: String,
+        /// Its directory on the appliance.
+        path: String,
+        /// Whose it is; that of the caller when it isn't said.
+        organisation_id: Option<i64>,
+        /// Its disks; none: its directory says where they are.
+        #[serde(default)]
+        disks: Vec<String>,
+        /// Its passphrase, if it is encrypted.
+        passphrase: Option<Hidden>,
+    }
 }
 
 async fn list(call: Call, list: Listing<Pools>) -> Result<Items<Pool>> {
@@ -167,6 +196,10 @@ async fn create(call: Call, Body(body): Body<CreatePool>) -> Result<Created<Crea
         new.layout = layout.parse()?;
     }
     new.disks = body.disks.into_iter().map(PathBuf::from).collect();
+    let sizes = body.chunk_sizes.as_ref().map(|sizes| [sizes.min, sizes.avg, sizes.max]);
+    new.cut(sizes, body.block_size)?;
+    new.level = body.level.unwrap_or(new.level);
+    new.pack_size = body.pack_size.unwrap_or(new.pack_size);
     new.encryption = match (body.encrypted, body.passphrase) {
         (true, None) => Encryption::Generated,
         (true, Some(passphrase)) => Encryption::Given(pool_secret(&passphrase)),
@@ -189,16 +222,15 @@ fn owner(call: &Call, organisation: Option<i64>) -> Result<i64> {
     Ok(organisation)
 }
 
-async fn import(call: Call, Body(body): Body<ImportPool>) -> Result<Created<Pool>> {
-    let import = Import {
-        name: body.name,
-        organisation_id: owner(&call, body.organisation_id)?,
-        path: body.path.into(),
-        disks: body.disks.into_iter().map(PathBuf::from).collect(),
-        secret: body.passphrase.as_ref().map(pool_secret),
-    };
-    let pool = call.app().storage().import_pool(import).await?;
-    Ok(Created { location: format!("/v1/pools/{}", pool.id), item: pool.into() })
+async fn import(call: Call, Body(body): Body<ImportPool>) -> Result<Accepted<Job>> {
+    let asker = start::asker(&call, &body)?;
+    let organisation_id = Some(owner(&call, body.organisation_id)?);
+    // It waits, sealed, until the job is begun.
+    let seal = |hidden: &Hidden| call.app().storage().seal_waiting(&pool_secret(hidden));
+    let secret = body.passphrase.as_ref().map(seal).transpose()?;
+    let ImportPool { name, path, disks, .. } = body;
+    let what = ImportParameters { name, organisation_id, path, disks, secret };
+    Ok(accepted(call.app().protect().import(asker, what).await?))
 }
 
 async fn show(call: Call, Path(path): Path<PoolPath>) -> Result<Tagged<Pool>> {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use strongroom_identity::Right;
 use strongroom_protect::works::{
     BackupParameters, CheckParameters, DiskParameters, ForgetParameters, GcParameters,
-    RestoreParameters, ScrubParameters,
+    RepairParameters, RestoreParameters, ScrubParameters,
 };
 use strongroom_protect::{Asker, works};
 use strongroom_storage::{Rules, Selection};
@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::jobs::{Job, accepted};
 use super::paths::{ImagePath, PoolPath};
+use super::start::{self, starts};
 use crate::access::On;
 use crate::call::Call;
 use crate::problem::{Code, Result};
@@ -64,6 +65,10 @@ pub(super) fn group() -> Group {
                 replace,
             )
             .needs(Right::PoolManage, pool)),
+            job(post("/v1/pools/{pool}/repair", "pools.repair", "Mend what can be mended", repair)
+                .needs(Right::PoolManage, pool)),
+            job(post("/v1/pools/{pool}/rekey", "pools.rekey", "Begin a new data key", rekey)
+                .needs(Right::PoolManage, pool)),
         ],
     )
 }
@@ -73,54 +78,58 @@ fn job(route: Route) -> Route {
     route.fails([Code::Invalid, Code::Conflict]).idempotent()
 }
 
-/// Who asks, for a job.
+/// Who asks, for a job that begins at once or says nothing else.
 pub(super) fn asker(call: &Call, priority: i64) -> Result<Asker> {
     let who = call.principal()?;
     let object = call.object();
+    // Nobody can say so of another: it is seen.
+    let host = call.origin().address.map(|address| address.to_canonical().to_string());
     Ok(Asker {
         organisation_id: object.organisation.unwrap_or(who.organisation_id),
         user_id: who.user_id,
         user_name: who.name.clone(),
         priority,
-        attempts: 0,
+        host: host.or_else(|| Some(call.app().storage().node().to_owned())),
         request: call.request().cloned(),
+        ..Asker::default()
     })
 }
 
-/// What to back up.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct StartBackup {
-    /// Files and directories of the appliance, from the root.
-    #[serde(default)]
-    paths: Vec<String>,
-    /// Instead of paths: a disk, or a file that holds one.
-    block: Option<String>,
-    /// The series that the image belongs to; by default the last name of the first path.
-    name: Option<String>,
-    /// Labels.
-    #[serde(default)]
-    tags: Vec<String>,
-    /// Rules for what is left out.
-    #[serde(default)]
-    excludes: Vec<String>,
-    /// Keep directories that are marked by a `CACHEDIR.TAG` without their content.
-    #[serde(default)]
-    exclude_caches: bool,
-    /// Don't enter other filesystems.
-    #[serde(default)]
-    one_file_system: bool,
-    /// For how many seconds nothing may remove the image.
-    immutable_seconds: Option<u64>,
-    /// Read all files, even those that did not change.
-    #[serde(default)]
-    read_all: bool,
-    /// Store it open although the latest image of the series is sealed under a client's key.
-    #[serde(default)]
-    in_clear: bool,
-    /// Higher ones come first.
-    #[serde(default)]
-    priority: i32,
+starts! {
+    /// What to back up.
+    #[derive(Debug)]
+    struct StartBackup {
+        /// Files and directories of the appliance, from the root.
+        #[serde(default)]
+        paths: Vec<String>,
+        /// Instead of paths: a disk, or a file that holds one.
+        block: Option<String>,
+        /// The series that the image belongs to; by default the last name of the first path.
+        name: Option<String>,
+        /// Labels.
+        #[serde(default)]
+        tags: Vec<String>,
+        /// Rules for what is left out.
+        #[serde(default)]
+        excludes: Vec<String>,
+        /// Keep directories that are marked by a `CACHEDIR.TAG` without their content.
+        #[serde(default)]
+        exclude_caches: bool,
+        /// Don't enter other filesystems.
+        #[serde(default)]
+        one_file_system: bool,
+        /// For how many seconds nothing may remove the image.
+        immutable_seconds: Option<u64>,
+        /// For how many seconds the image is kept; then it is forgotten unasked. Until somebody
+        /// forgets it when it isn't said.
+        keep_seconds: Option<u64>,
+        /// Read all files, even those that did not change.
+        #[serde(default)]
+        read_all: bool,
+        /// Store it open although the latest image of the series is sealed under a client's key.
+        #[serde(default)]
+        in_clear: bool,
+    }
 }
 
 async fn backup(
@@ -128,7 +137,7 @@ async fn backup(
     Path(path): Path<PoolPath>,
     Body(body): Body<StartBackup>,
 ) -> Result<Accepted<Job>> {
-    let asker = asker(&call, body.priority.into())?;
+    let asker = start::asker(&call, &body)?;
     let what = BackupParameters {
         paths: body.paths,
         block: body.block,
@@ -138,6 +147,7 @@ async fn backup(
         exclude_caches: body.exclude_caches,
         one_file_system: body.one_file_system,
         immutable_seconds: body.immutable_seconds,
+        keep_seconds: body.keep_seconds,
         read_all: body.read_all,
         in_clear: body.in_clear,
         user: None,
@@ -145,36 +155,37 @@ async fn backup(
     Ok(accepted(call.app().protect().backup(asker, path.pool, what).await?))
 }
 
-/// What to restore, and where to.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct StartRestore {
-    /// A directory of the appliance, from the root.
-    to: String,
-    /// The path in the image whose content goes there; the top when there is none.
-    #[serde(default)]
-    from: String,
-    /// Only these paths below it; all if empty.
-    #[serde(default)]
-    paths: Vec<String>,
-    /// Only what these rules fit; all if empty.
-    #[serde(default)]
-    include: Vec<String>,
-    /// Not what these rules fit.
-    #[serde(default)]
-    exclude: Vec<String>,
-    /// What happens to files that are there.
-    #[serde(default)]
-    overwrite: Overwrite,
-    /// Read everything back and compare.
-    #[serde(default)]
-    verify: bool,
-    /// Owners by number, not by name.
-    #[serde(default)]
-    numeric_owner: bool,
-    /// Don't set owners.
-    #[serde(default)]
-    no_owner: bool,
+starts! {
+    /// What to restore, and where to.
+    #[derive(Debug)]
+    struct StartRestore {
+        /// A directory of the appliance, from the root.
+        to: String,
+        /// The path in the image whose content goes there; the top when there is none.
+        #[serde(default)]
+        from: String,
+        /// Only these paths below it; all if empty.
+        #[serde(default)]
+        paths: Vec<String>,
+        /// Only what these rules fit; all if empty.
+        #[serde(default)]
+        include: Vec<String>,
+        /// Not what these rules fit.
+        #[serde(default)]
+        exclude: Vec<String>,
+        /// What happens to files that are there.
+        #[serde(default)]
+        overwrite: Overwrite,
+        /// Read everything back and compare.
+        #[serde(default)]
+        verify: bool,
+        /// Owners by number, not by name.
+        #[serde(default)]
+        numeric_owner: bool,
+        /// Don't set owners.
+        #[serde(default)]
+        no_owner: bool,
+    }
 }
 
 async fn restore(
@@ -182,7 +193,7 @@ async fn restore(
     Path(path): Path<ImagePath>,
     Body(body): Body<StartRestore>,
 ) -> Result<Accepted<Job>> {
-    let asker = asker(&call, 0)?;
+    let asker = start::asker(&call, &body)?;
     let what = RestoreParameters {
         image: path.image,
         from: body.from,
@@ -221,15 +232,16 @@ impl From<Overwrite> for works::Overwrite {
     }
 }
 
-/// How to collect garbage.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct StartGc {
-    /// Only say what would be freed.
-    #[serde(default)]
-    dry_run: bool,
-    /// The part of the pool, 0 to 1, that may stay as garbage inside of packs in use.
-    max_unused: Option<f64>,
+starts! {
+    /// How to collect garbage.
+    #[derive(Debug)]
+    struct StartGc {
+        /// Only say what would be freed.
+        #[serde(default)]
+        dry_run: bool,
+        /// The part of the pool, 0 to 1, that may stay as garbage inside of packs in use.
+        max_unused: Option<f64>,
+    }
 }
 
 async fn gc(
@@ -240,20 +252,21 @@ async fn gc(
     let usual = GcParameters::default();
     let max_unused = body.max_unused.unwrap_or(usual.max_unused);
     let how = GcParameters { dry_run: body.dry_run, max_unused };
-    Ok(accepted(call.app().protect().gc(asker(&call, 0)?, path.pool, how).await?))
+    Ok(accepted(call.app().protect().gc(start::asker(&call, &body)?, path.pool, how).await?))
 }
 
-/// How to read the disks.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct StartScrub {
-    /// Bytes a second that are read at most.
-    rate: Option<u64>,
-    /// Stop after so many packs; the next scrub goes on from there.
-    packs: Option<usize>,
-    /// Begin with the first pack, even if another scrub stopped half way.
-    #[serde(default)]
-    restart: bool,
+starts! {
+    /// How to read the disks.
+    #[derive(Debug)]
+    struct StartScrub {
+        /// Bytes a second that are read at most.
+        rate: Option<u64>,
+        /// Stop after so many packs; the next scrub goes on from there.
+        packs: Option<usize>,
+        /// Begin with the first pack, even if another scrub stopped half way.
+        #[serde(default)]
+        restart: bool,
+    }
 }
 
 async fn scrub(
@@ -262,16 +275,17 @@ async fn scrub(
     Body(body): Body<StartScrub>,
 ) -> Result<Accepted<Job>> {
     let how = ScrubParameters { rate: body.rate, packs: body.packs, restart: body.restart };
-    Ok(accepted(call.app().protect().scrub(asker(&call, 0)?, path.pool, how).await?))
+    Ok(accepted(call.app().protect().scrub(start::asker(&call, &body)?, path.pool, how).await?))
 }
 
-/// How to check.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct StartCheck {
-    /// Read all data, and compare each chunk with its id.
-    #[serde(default)]
-    read_data: bool,
+starts! {
+    /// How to check.
+    #[derive(Debug)]
+    struct StartCheck {
+        /// Read all data, and compare each chunk with its id.
+        #[serde(default)]
+        read_data: bool,
+    }
 }
 
 async fn check(
@@ -280,46 +294,54 @@ async fn check(
     Body(body): Body<StartCheck>,
 ) -> Result<Accepted<Job>> {
     let how = CheckParameters { read_data: body.read_data };
-    Ok(accepted(call.app().protect().check(asker(&call, 0)?, path.pool, how).await?))
+    Ok(accepted(call.app().protect().check(start::asker(&call, &body)?, path.pool, how).await?))
 }
 
-/// Which images are forgotten: those that no rule keeps. Immutable ones stay.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct StartForget {
-    /// Only images of this name.
-    name: Option<String>,
-    /// Only images of this host.
-    host: Option<String>,
-    /// Only images with all of these labels.
-    #[serde(default)]
-    tags: Vec<String>,
-    /// Of each name and host the latest so many stay.
-    #[serde(default)]
-    keep_last: u64,
-    /// The latest of each of so many hours.
-    #[serde(default)]
-    keep_hourly: u64,
-    /// The latest of each of so many days.
-    #[serde(default)]
-    keep_daily: u64,
-    /// The latest of each of so many weeks.
-    #[serde(default)]
-    keep_weekly: u64,
-    /// The latest of each of so many months.
-    #[serde(default)]
-    keep_monthly: u64,
-    /// The latest of each of so many years.
-    #[serde(default)]
-    keep_yearly: u64,
-    /// All that are not older than so many seconds before the latest.
-    keep_within_seconds: Option<u64>,
-    /// All with any of these labels.
-    #[serde(default)]
-    keep_tags: Vec<String>,
-    /// Then collect garbage.
-    #[serde(default)]
-    prune: bool,
+starts! {
+    /// Which images are forgotten: those that no rule keeps, or those that are expired. Immutable
+    /// ones stay, and by rules those that say how long they are kept.
+    #[derive(Debug)]
+    struct StartForget {
+        /// Only images of this name.
+        name: Option<String>,
+        /// Only images of this host.
+        host: Option<String>,
+        /// Only images with all of these labels.
+        #[serde(default)]
+        tags: Vec<String>,
+        /// Of each name and host the latest so many stay.
+        #[serde(default)]
+        keep_last: u64,
+        /// The latest of each of so many hours.
+        #[serde(default)]
+        keep_hourly: u64,
+        /// The latest of each of so many days.
+        #[serde(default)]
+        keep_daily: u64,
+        /// The latest of each of so many weeks.
+        #[serde(default)]
+        keep_weekly: u64,
+        /// The latest of each of so many months.
+        #[serde(default)]
+        keep_monthly: u64,
+        /// The latest of each of so many years.
+        #[serde(default)]
+        keep_yearly: u64,
+        /// All that are not older than so many seconds before the latest.
+        keep_within_seconds: Option<u64>,
+        /// All with any of these labels.
+        #[serde(default)]
+        keep_tags: Vec<String>,
+        /// Instead of rules: those go that have been kept for as long as they say.
+        #[serde(default)]
+        expired: bool,
+        /// Only say what would go.
+        #[serde(default)]
+        dry_run: bool,
+        /// Then collect garbage.
+        #[serde(default)]
+        prune: bool,
+    }
 }
 
 async fn forget(
@@ -327,6 +349,7 @@ async fn forget(
     Path(path): Path<PoolPath>,
     Body(body): Body<StartForget>,
 ) -> Result<Accepted<Job>> {
+    let asker = start::asker(&call, &body)?;
     let rules = Rules {
         last: body.keep_last,
         hourly: body.keep_hourly,
@@ -338,18 +361,20 @@ async fn forget(
         tags: body.keep_tags,
     };
     let selection = Selection { name: body.name, host: body.host, tags: body.tags };
-    let what = ForgetParameters { selection, rules, prune: body.prune };
-    Ok(accepted(call.app().protect().forget(asker(&call, 0)?, path.pool, what).await?))
+    let StartForget { expired, dry_run, prune, .. } = body;
+    let what = ForgetParameters { selection, rules, expired, dry_run, prune };
+    Ok(accepted(call.app().protect().forget(asker, path.pool, what).await?))
 }
 
-/// Which disk is replaced, and by which.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct ReplaceDisk {
-    /// The number of the disk that is replaced.
-    number: usize,
-    /// The new disk's directory on the appliance, from the root.
-    disk: String,
+starts! {
+    /// Which disk is replaced, and by which.
+    #[derive(Debug)]
+    struct ReplaceDisk {
+        /// The number of the disk that is replaced.
+        number: usize,
+        /// The new disk's directory on the appliance, from the root.
+        disk: String,
+    }
 }
 
 async fn replace(
@@ -357,7 +382,42 @@ async fn replace(
     Path(path): Path<PoolPath>,
     Body(body): Body<ReplaceDisk>,
 ) -> Result<Accepted<Job>> {
+    let asker = start::asker(&call, &body)?;
     let what = DiskParameters { number: body.number, disk: body.disk };
-    let asker = asker(&call, 0)?;
     Ok(accepted(call.app().protect().replace_disk(asker, path.pool, what).await?))
+}
+
+starts! {
+    /// How to mend: superblocks and disks, then all data is checked.
+    #[derive(Debug)]
+    struct StartRepair {
+        /// First build the index again from the packs alone.
+        #[serde(default)]
+        rebuild_index: bool,
+    }
+}
+
+async fn repair(
+    call: Call,
+    Path(path): Path<PoolPath>,
+    Body(body): Body<StartRepair>,
+) -> Result<Accepted<Job>> {
+    let how = RepairParameters { rebuild_index: body.rebuild_index };
+    let asker = start::asker(&call, &body)?;
+    Ok(accepted(call.app().protect().repair(asker, path.pool, how).await?))
+}
+
+starts! {
+    /// A new data key: packs written from then on are sealed with it.
+    #[derive(Debug)]
+    struct StartRekey {}
+}
+
+async fn rekey(
+    call: Call,
+    Path(path): Path<PoolPath>,
+    Body(body): Body<StartRekey>,
+) -> Result<Accepted<Job>> {
+    let asker = start::asker(&call, &body)?;
+    Ok(accepted(call.app().protect().rekey(asker, path.pool).await?))
 }

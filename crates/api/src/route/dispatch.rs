@@ -24,7 +24,7 @@ use super::part::Received;
 use super::{Route, Routes, idempotency, listing};
 use crate::access;
 use crate::app::{App, BODIES};
-use crate::call::Call;
+use crate::call::{Call, Unapproved};
 use crate::problem::{Code, Problem, Result};
 use crate::request_id;
 
@@ -193,9 +193,11 @@ async fn answer(
     let received = Received { parts, body };
     // Of large bodies it would be dear.
     let digest = || idempotency::digest(&received);
-    if permit.approval {
+    let later = (permit.approval && route.approved_by_handler)
+        .then(|| Unapproved { place: place.clone(), request: digest() });
+    if permit.approval && later.is_none() {
         let (object, digest) = (&permit.object, digest());
-        let admitted = access::admit(&app, route, &caller, object, &place, &digest).await;
+        let admitted = access::admit(&app, route.id(), &caller, object, &place, &digest).await;
         if let Err(problem) = admitted {
             access::record(&app, route, &caller, object, &place, Some(problem.code().text())).await;
             return Err(problem);
@@ -218,6 +220,7 @@ async fn answer(
             let object = permit.object.clone();
             let call =
                 Call::new(app.clone(), route, caller.clone(), object, &received.parts, request);
+            let call = call.unapproved(later);
             let response = route.run.run(call, received).await;
             response.unwrap_or_else(IntoResponse::into_response)
         }

@@ -71,6 +71,7 @@ pub struct Route {
     also_on_appliance: bool,
     refusals_recorded: bool,
     only_reads: bool,
+    approved_by_handler: bool,
     time: Duration,
     body: usize,
     run: Arc<dyn Run>,
@@ -109,6 +110,7 @@ fn draft<P: 'static, H: Handler<P>>(
         also_on_appliance: false,
         refusals_recorded: false,
         only_reads: false,
+        approved_by_handler: false,
         time: TIME,
         body: BODY,
         run: Arc::new(Typed::new(handler)),
@@ -212,6 +214,14 @@ impl Route {
     #[must_use]
     pub fn only_reads(mut self) -> Self {
         self.only_reads = true;
+        self
+    }
+
+    /// Only a part of what it does needs approval, where its operation does: the handler asks for
+    /// it ([`Call::approved`](crate::call::Call::approved)) when it comes to that.
+    #[must_use]
+    pub fn approved_by_handler(mut self) -> Self {
+        self.approved_by_handler = true;
         self
     }
 

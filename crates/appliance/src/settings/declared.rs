@@ -113,8 +113,8 @@ settings! {
         "Events are removed after so many days; 0: never.";
     idempotency_kept: Hours, 24 in 1..=720, "idempotency.kept",
         "The same request with the same Idempotency-Key has the same answer for so many hours.";
-    jobs_attempts: Things, 1 in 1..=100, "jobs.attempts",
-        "How often a job is tried before it has failed.";
+    jobs_attempts: Things, 3 in 1..=100, "jobs.attempts",
+        "How often a job is tried before it has failed, unless its asker says.";
     jobs_backoff: Seconds, 30 in 1..=86_400, "jobs.backoff",
         "A job that failed is tried again after so many seconds, twice as many after each further failure.";
     jobs_backoff_most: Seconds, 3600 in 1..=604_800, "jobs.backoff_most",

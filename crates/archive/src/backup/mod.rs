@@ -102,6 +102,8 @@ pub struct Backup {
     pub one_file_system: bool,
     /// How long nothing may remove the image, in nanoseconds.
     pub immutable_for: Option<i64>,
+    /// How long it is kept, in nanoseconds; then it may be forgotten unasked.
+    pub keep_for: Option<i64>,
     /// What it is compared with.
     pub parent: Parent,
     /// The machine's name, for the image's record; by default what the system says.
@@ -330,6 +332,7 @@ impl Backup {
             parent: parent.map(|parent| parent.id),
             stats: Stats::default(),
             sealing: None,
+            kept_for: self.keep_for,
         };
         Ok(Made { top, meta, name, immutable_for: self.immutable_for, troubles })
     }

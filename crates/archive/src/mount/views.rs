@@ -225,6 +225,7 @@ mod tests {
                 parent: None,
                 stats: Stats::default(),
                 sealing: None,
+                kept_for: None,
             },
         }
     }

@@ -68,6 +68,24 @@ pub async fn claim(catalog: &Catalog, worker: &Worker<'_>) -> Result<Option<Clai
     Ok(Some(claim))
 }
 
+/// Sees to jobs of dead workers and to those that were to begin earlier, for a worker that has no
+/// room to claim any.
+///
+/// # Errors
+/// Those of the database.
+pub async fn tidy(catalog: &Catalog) -> Result<()> {
+    if !anything(catalog).await? {
+        return Ok(());
+    }
+    let mut tx = catalog.begin().await?;
+    if tx.engine() == Engine::Postgres {
+        tx.rows(Sql::new("SELECT 1 FROM pg_advisory_xact_lock(?)").bind(TURN)).await?;
+    }
+    let now = clock(&mut tx).await?;
+    sweep(&mut tx, now).await?;
+    tx.commit().await
+}
+
 /// Enters a job that begins at once, for a worker that has begun it already.
 ///
 /// # Errors
@@ -113,7 +131,8 @@ async fn anything(catalog: &Catalog) -> Result<bool> {
     let now = jiff::Timestamp::now();
     let sql = "SELECT 1 WHERE EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' AND run_at <= ?) \
                OR EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND lease_until < ?) \
-               OR EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' AND run_until < ?)";
+               OR EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' AND run_until < ? \
+                 AND started_at IS NULL)";
     let soon = now + jiff::SignedDuration::from_secs(5);
     let by = if catalog.engine() == Engine::Postgres { soon } else { now };
     let sql = Sql::new(sql).bind(by).bind(by).bind(by);
@@ -126,7 +145,8 @@ async fn sweep(tx: &mut Tx, now: i64) -> Result<()> {
     let mut sql = Sql::new(
         "SELECT id, CASE WHEN state = 'queued' THEN 'not_run' WHEN cancel = 1 THEN 'canceled' \
          WHEN deaths + 1 >= ? THEN 'failed' ELSE 'queued' END FROM jobs \
-         WHERE (state = 'running' AND lease_until < ?) OR (state = 'queued' AND run_until < ?) \
+         WHERE (state = 'running' AND lease_until < ?) \
+         OR (state = 'queued' AND run_until < ? AND started_at IS NULL) \
          ORDER BY id LIMIT ?",
     );
     sql.push(skip).value(MAX_DEATHS).value(now).value(now).value(SWEEP);
@@ -150,6 +170,8 @@ async fn sweep(tx: &mut Tx, now: i64) -> Result<()> {
 async fn choose(tx: &mut Tx, worker: &Worker<'_>, now: i64) -> Result<Option<i64>> {
     let mut sql =
         Sql::new("SELECT id FROM jobs j WHERE state = 'queued' AND run_at <= ?").bind(now);
+    // One that began in time and was cut off goes on.
+    sql.push(" AND (run_until IS NULL OR run_until >= ? OR started_at IS NOT NULL)").value(now);
     sql.push(" AND node IN ").push_set(["", worker.node]);
     sql.push(" AND kind IN ").push_set(worker.kinds.iter().copied());
     if !worker.not_pools.is_empty() {

@@ -12,7 +12,7 @@
 //! | `running` | a worker holds it | `queued` (its worker died or is stopping), the others |
 //! | `succeeded`, `warnings`, `failed`, `canceled` | over | |
 //! | `retried` | failed, and another job does it again ([`Job::retried_as`]) | |
-//! | `not_run` | its time was over before a worker was free | |
+//! | `not_run` | its time was over before a worker was free; one that began in time goes on | |
 //!
 //! Leases are counted by the database's clock where it has one, so that nodes need not agree on the
 //! time. No safety hangs on it: a lease that ends too early costs work, not truth.
@@ -29,10 +29,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 
-pub use self::claim::{Claim, Worker, begin, claim, orphan_all};
+pub use self::claim::{Claim, Worker, begin, claim, orphan_all, tidy};
 pub use self::held::{Beat, End, Lease, asked_to_stop, beat, checkpoint, finish, hold, release};
 pub use self::queue::{
-    Cancel, cancel, changed_since, find, last_change, log, purge, submit, submit_in,
+    Cancel, cancel, changed_since, find, is_tried, last_change, log, purge, submit, submit_in,
 };
 pub use self::request::Request;
 pub use self::stats::{Counted, Tally, ended, last_good, open};

@@ -174,6 +174,73 @@ async fn a_failed_job_is_tried_again_later_with_what_it_had() {
 }
 
 #[tokio::test]
+async fn a_job_that_began_in_time_goes_on_and_a_late_one_is_seen_to_without_room() {
+    testing::each(|catalog| async move {
+        organisation(&catalog).await;
+        let state = async |id| find(&catalog, id).await.unwrap().state;
+        let soon = Timestamp::now() + SignedDuration::from_secs(3600);
+        let new = NewJob { run_until: Some(soon), ..job("work") };
+        let begun = submit(&catalog, new.clone()).await.unwrap().id;
+        let waits = submit(&catalog, new).await.unwrap().id;
+        let dying = Worker { lease: NO_LEASE, ..worker("w") };
+        assert_eq!(claim(&catalog, &dying).await.unwrap().unwrap().job.id, begun);
+        tidy(&catalog).await.unwrap();
+        assert_eq!(state(waits).await, State::Queued);
+        catalog.execute(Sql::new("UPDATE jobs SET run_until = 1")).await.unwrap();
+        // Its worker died, and its time to begin is over: it is taken up all the same.
+        for _ in 0..2 {
+            tidy(&catalog).await.unwrap();
+        }
+        assert_eq!((state(begun).await, state(waits).await), (State::Queued, State::NotRun));
+        assert_eq!(next(&catalog, "v").await.unwrap().job.id, begun);
+        let told = crate::events::after(&catalog, 0, 100).await.unwrap();
+        let of = |kind: &str| told.iter().filter(|event| event.kind == kind).count();
+        assert_eq!(of("job.not_run"), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_clients_do_on_a_host_counts_for_its_limit() {
+    testing::each(|catalog| async move {
+        organisation(&catalog).await;
+        let on_host = |alone| NewJob { host: "h".into(), alone, ..job("work") };
+        for _ in 0..2 {
+            begin(&catalog, on_host(Alone::Beside), "w", LEASE).await.unwrap();
+        }
+        submit(&catalog, on_host(Alone::No)).await.unwrap();
+        assert!(next(&catalog, "v").await.is_none());
+        let elsewhere = NewJob { host: "i".into(), ..job("work") };
+        let elsewhere = submit(&catalog, elsewhere).await.unwrap().id;
+        assert_eq!(next(&catalog, "v").await.unwrap().job.id, elsewhere);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_failed_lately_is_known() {
+    testing::each(|catalog| async move {
+        organisation(&catalog).await;
+        let long_ago = Timestamp::UNIX_EPOCH;
+        let tried = async |since| is_tried(&catalog, "work", 1, since).await.unwrap();
+        assert!(!tried(long_ago).await);
+        submit(&catalog, on(1, Alone::No)).await.unwrap();
+        assert!(tried(Timestamp::now()).await, "it waits");
+        let claimed = next(&catalog, "w").await.unwrap();
+        let failed = End { state: State::Failed, ..done() };
+        finish(&catalog, &last(&claimed), failed).await.unwrap();
+        let later = Timestamp::now() + SignedDuration::from_secs(60);
+        assert!(tried(long_ago).await && !tried(later).await);
+        submit(&catalog, on(1, Alone::No)).await.unwrap();
+        let claimed = next(&catalog, "w").await.unwrap();
+        finish(&catalog, &last(&claimed), done()).await.unwrap();
+        assert!(!tried(later).await);
+        assert!(!is_tried(&catalog, "other", 1, long_ago).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_canceled_or_late_never_begins() {
     testing::each(|catalog| async move {
         organisation(&catalog).await;

@@ -41,8 +41,11 @@ impl Meter {
         self.canceled.store(true, Ordering::Relaxed);
     }
 
-    /// An error when the work was asked to stop.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// For `?`: an error when the work was asked to stop.
+    ///
+    /// # Errors
+    /// [`Error::Canceled`].
+    pub fn check(&self) -> Result<()> {
         if self.canceled.load(Ordering::Relaxed) { Err(Error::Canceled) } else { Ok(()) }
     }
 }

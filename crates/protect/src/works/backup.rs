@@ -38,6 +38,8 @@ pub struct BackupParameters {
     pub one_file_system: bool,
     /// For how many seconds nothing may remove the image.
     pub immutable_seconds: Option<u64>,
+    /// For how many seconds the image is kept; then it is forgotten unasked.
+    pub keep_seconds: Option<u64>,
     /// All files are read, even those that did not change.
     pub read_all: bool,
     /// The image is stored open although the latest one of its series is sealed under a client's key.
@@ -79,6 +81,7 @@ impl BackupParameters {
             exclude_caches: self.exclude_caches,
             one_file_system: self.one_file_system,
             immutable_for: self.immutable_seconds.map(seconds),
+            keep_for: self.keep_seconds.map(seconds),
             parent: if self.read_all { Parent::None } else { Parent::Latest },
             host: None,
             user: self.user,

@@ -1,4 +1,4 @@
-//! Forgetting images by rules, and freeing what only they had.
+//! Forgetting images by rules, or those whose time is over, and freeing what only they had.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,6 +18,10 @@ pub struct ForgetParameters {
     pub selection: Selection,
     /// What stays of them.
     pub rules: Rules,
+    /// Instead of rules: those go that have been kept for as long as they say themselves.
+    pub expired: bool,
+    /// Only say what would go.
+    pub dry_run: bool,
     /// Then collect garbage.
     pub prune: bool,
 }
@@ -39,7 +43,62 @@ pub(super) struct ForgetWork {
     pub(super) storage: Storage,
 }
 
+impl ForgetParameters {
+    fn check(&self) -> Result<(), String> {
+        match (self.rules == Rules::default(), self.expired) {
+            (true, false) => Err("rules that keep nothing are refused: give at least one".into()),
+            (false, true) => {
+                Err("give rules, or ask for what is expired: they are two jobs".into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a job of these came to.
+struct Done {
+    kept: Option<usize>,
+    forgotten: Vec<String>,
+}
+
 impl ForgetWork {
+    /// Forgets what is expired. Nothing is decided before: an image may be kept for longer until
+    /// the moment it goes, and taken up again the same images are found.
+    fn expired(&self, run: &Run, parameters: &ForgetParameters) -> Result<Done, Failure> {
+        let (pool, selection) = (run.pool_id()?, &parameters.selection);
+        let gone = match parameters.dry_run {
+            true => run.wait(self.storage.expired_images(pool, selection))?,
+            false => {
+                run.hold()?;
+                run.wait(self.storage.forget_expired(pool, selection))?
+            }
+        };
+        let goes = if parameters.dry_run { "would go" } else { "went" };
+        for image in &gone {
+            let text = format!("{} of {} is expired and {goes}", image.root, image.name);
+            run.log(Severity::Info, text);
+        }
+        Ok(Done { kept: None, forgotten: gone.into_iter().map(|image| image.root).collect() })
+    }
+
+    fn by_rules(&self, run: &Run, parameters: &ForgetParameters) -> Result<Done, Failure> {
+        let Decided { kept, going } = self.decided(run, parameters)?;
+        let mut ids = Vec::new();
+        for (id, _) in &going {
+            // Whoever had the job before may have been cut off in the middle.
+            match run.wait(self.storage.image(*id)) {
+                Ok(_) => ids.push(*id),
+                Err(Error::Catalog(strongroom_catalog::Error::NotFound { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if !parameters.dry_run {
+            run.hold()?;
+            run.wait(self.storage.forget_images(&ids))?;
+        }
+        Ok(Done { kept: Some(kept), forgotten: going.into_iter().map(|(_, root)| root).collect() })
+    }
+
     fn decided(&self, run: &Run, parameters: &ForgetParameters) -> Result<Decided, Failure> {
         if let Some(Ok(decided)) = run.checkpoint().map(Decided::deserialize) {
             run.log(Severity::Info, "what goes was decided already");
@@ -51,7 +110,8 @@ impl ForgetWork {
         let going: Vec<_> = verdicts.iter().filter(|verdict| !verdict.stays()).collect();
         for verdict in &going {
             let image = &verdict.image;
-            run.log(Severity::Info, format!("{} of {} goes", image.root, image.name));
+            let goes = if parameters.dry_run { "would go" } else { "goes" };
+            run.log(Severity::Info, format!("{} of {} {goes}", image.root, image.name));
         }
         let going: Vec<_> = going.iter().map(|v| (v.image.id, v.image.root.clone())).collect();
         let decided = Decided { kept: verdicts.len() - going.len(), going };
@@ -72,35 +132,26 @@ impl Work for ForgetWork {
     }
 
     fn check(&self, parameters: &Value) -> Result<(), String> {
-        let parameters = understood::<ForgetParameters>(parameters)?;
-        match parameters.rules == Rules::default() {
-            true => Err("rules that keep nothing are refused: give at least one".into()),
-            false => Ok(()),
-        }
+        understood::<ForgetParameters>(parameters)?.check()
     }
 
     fn run(&self, run: &Run) -> Result<Outcome, Failure> {
         let parameters: ForgetParameters = run.parameters()?;
-        let Decided { kept, going } = self.decided(run, &parameters)?;
-        let mut ids = Vec::new();
-        for (id, _) in &going {
-            // Whoever had the job before may have been cut off in the middle.
-            match run.wait(self.storage.image(*id)) {
-                Ok(_) => ids.push(*id),
-                Err(Error::Catalog(strongroom_catalog::Error::NotFound { .. })) => {}
-                Err(error) => return Err(error.into()),
-            }
+        parameters.check().map_err(Failure::Refused)?;
+        let Done { kept, forgotten } = match parameters.expired {
+            true => self.expired(run, &parameters)?,
+            false => self.by_rules(run, &parameters)?,
+        };
+        let dry_run = parameters.dry_run;
+        let mut result = json!({ "dry_run": dry_run, "forgotten": forgotten });
+        if let Some(kept) = kept {
+            result["kept"] = kept.into();
         }
-        run.hold()?;
-        run.wait(self.storage.forget_images(&ids))?;
-        let mut result = json!({
-            "kept": kept,
-            "forgotten": going.iter().map(|(_, root)| root.as_str()).collect::<Vec<_>>(),
-        });
         let mut warnings = false;
         if parameters.prune {
             let pool = open(run, &self.storage)?;
-            (result["gc"], warnings) = collect(run, &pool, GcOptions::default())?;
+            let options = GcOptions { dry_run, ..GcOptions::default() };
+            (result["gc"], warnings) = collect(run, &pool, options)?;
         }
         Ok(Outcome { result, warnings })
     }

@@ -8,6 +8,8 @@ mod forget;
 mod gc;
 mod import;
 mod ingest;
+mod rekey;
+mod repair;
 mod restore;
 mod scrub;
 
@@ -27,6 +29,8 @@ pub use forget::ForgetParameters;
 pub use gc::GcParameters;
 pub use import::ImportParameters;
 pub use ingest::IngestParameters;
+pub use rekey::RekeyParameters;
+pub use repair::RepairParameters;
 pub use restore::{Overwrite, RestoreParameters};
 pub use scrub::ScrubParameters;
 
@@ -46,6 +50,10 @@ pub const CHECK: &str = "check";
 pub const FORGET: &str = "forget";
 /// Replacing a disk.
 pub const REPLACE_DISK: &str = "disk_replace";
+/// Mending a pool.
+pub const REPAIR: &str = "repair";
+/// A new data key.
+pub const REKEY: &str = "rekey";
 /// Entering a pool that is there.
 pub const IMPORT: &str = "import";
 /// A backup that a client elsewhere makes.
@@ -61,9 +69,19 @@ pub fn all(storage: &Storage) -> Vec<Arc<dyn Work>> {
         Arc::new(check::CheckWork { storage: storage.clone() }),
         Arc::new(forget::ForgetWork { storage: storage.clone() }),
         Arc::new(disk::DiskWork { storage: storage.clone() }),
+        Arc::new(repair::RepairWork { storage: storage.clone() }),
+        Arc::new(rekey::RekeyWork { storage: storage.clone() }),
         Arc::new(import::ImportWork { storage: storage.clone() }),
         Arc::new(ingest::IngestWork { storage: storage.clone() }),
     ]
+}
+
+/// Parameters as anybody may see them who sees the job: without secrets, also sealed ones.
+pub fn shown(mut parameters: Value) -> Value {
+    if let Some(secret) = parameters.get_mut("secret").filter(|secret| !secret.is_null()) {
+        *secret = Value::Null;
+    }
+    parameters
 }
 
 /// Reads parameters as their work will.
@@ -81,17 +99,19 @@ fn absolute(path: &str) -> Result<(), String> {
 
 /// A meter that the job's progress is read from and that ends with the job.
 fn metered(run: &Run, phase: &'static str) -> Arc<Meter> {
+    meter(run, move |(done, total)| Progress {
+        phase: phase.into(),
+        bytes_done: done,
+        bytes_total: (total > 0).then_some(total),
+        ..Progress::default()
+    })
+}
+
+/// As [`metered`], for what isn't counted in bytes.
+fn meter(run: &Run, told: impl Fn((u64, u64)) -> Progress + Send + 'static) -> Arc<Meter> {
     let meter = Arc::new(Meter::new());
     let (sampled, stopped) = (Arc::clone(&meter), Arc::clone(&meter));
-    run.sample(move || {
-        let (done, total) = sampled.read();
-        Progress {
-            phase: phase.into(),
-            bytes_done: done,
-            bytes_total: (total > 0).then_some(total),
-            ..Progress::default()
-        }
-    });
+    run.sample(move || told(sampled.read()));
     run.on_stop(move || stopped.cancel());
     meter
 }

@@ -118,6 +118,9 @@ fn check(name: &str, meta: &ImageMeta) -> Result<()> {
             "{bad:?} is no label: it has 1 to {MAX_TAG} bytes, and no control characters"
         )));
     }
+    if meta.kept_for.is_some_and(|kept| kept < 0) {
+        return Err(Error::Invalid("an image can't be kept for less than no time".into()));
+    }
     let texts = [&meta.host, &meta.user, &meta.program];
     if !texts.iter().all(|text| plain(text, MAX_TEXT)) {
         let text = format!("host, user and program have {MAX_TEXT} bytes at most");

@@ -115,6 +115,7 @@ fn meta() -> ImageMeta {
         parent: None,
         stats: Stats { new_bytes: 999_999, ..Stats::default() },
         sealing: None,
+        kept_for: None,
     }
 }
 

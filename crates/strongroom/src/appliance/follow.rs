@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde::Serialize;
+use serde_json::Value;
 use strongroom_client::Client;
 use strongroom_client::types::{Items, Job, Line};
 
@@ -14,12 +15,17 @@ use super::operation::{OnceArgs, Operation};
 use super::resource::{describe, local};
 use crate::exit::{Context, Done, usage};
 use crate::output::size;
+use crate::parse::{self, Moment};
 use crate::progress::style;
 
 /// How long a change is waited for before Ctrl-C is looked for.
 pub(super) const LOOK: Duration = Duration::from_millis(150);
 /// How many lines of a job that had trouble are told.
 const TOLD: usize = 20;
+
+/// The options of [`StartArgs`].
+pub(crate) const OPTIONS: &str =
+    "--no-wait, --idempotency-key, --priority, --attempts, --run-at or --run-until";
 
 /// How a job is begun.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -29,18 +35,71 @@ pub(crate) struct StartArgs {
     pub(crate) no_wait: bool,
     #[command(flatten)]
     pub(crate) once: OnceArgs,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+/// When the appliance's job is begun, and how often it is tried.
+#[derive(clap::Args, Clone, Debug, Default)]
+struct HowArgs {
+    /// Jobs with a higher one come first [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "The job")]
+    priority: Option<i32>,
+    /// How often it is tried at most, 1 to 100 [default: as set by jobs.attempts]
+    #[arg(long, value_name = "N", help_heading = "The job",
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    attempts: Option<u32>,
+    /// Not begun before this: a time, or how long from now, like 2h
+    #[arg(long, value_name = "TIME|DURATION", value_parser = parse::moment, help_heading = "The job")]
+    run_at: Option<Moment>,
+    /// Not begun after this: if it hasn't been, it is not run
+    #[arg(long, value_name = "TIME|DURATION", value_parser = parse::moment, help_heading = "The job")]
+    run_until: Option<Moment>,
+}
+
+impl HowArgs {
+    fn is_given(&self) -> bool {
+        let Self { priority, attempts, run_at, run_until } = self;
+        priority.is_some() || attempts.is_some() || run_at.is_some() || run_until.is_some()
+    }
+
+    /// Says it in a request.
+    fn say(&self, body: &mut Value) -> Result<()> {
+        let now = jiff::Timestamp::now();
+        let time = |moment: Option<Moment>| -> Result<Option<String>> {
+            let time = moment.map(|moment| moment.from(now)).transpose().map_err(usage)?;
+            Ok(time.map(|time| time.to_string()))
+        };
+        let said = [
+            ("priority", self.priority.map(Value::from)),
+            ("attempts", self.attempts.map(Value::from)),
+            ("run_at", time(self.run_at)?.map(Value::from)),
+            ("run_until", time(self.run_until)?.map(Value::from)),
+        ];
+        for (name, value) in said {
+            if let Some(value) = value {
+                body[name] = value;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl StartArgs {
     /// Refuses what is said of a job where there will be none.
     pub(crate) fn must_not_be_given(&self) -> Result<()> {
-        match self.no_wait || self.once.idempotency_key.is_some() {
+        match self.is_given() {
             true => {
-                let text = "--no-wait and --idempotency-key are for jobs of an appliance";
-                Err(usage(format!("{text}: --pool names a pool of your own")))
+                let text = "is for jobs of an appliance: --pool names a pool of your own";
+                Err(usage(format!("{OPTIONS} {text}")))
             }
             false => Ok(()),
         }
+    }
+
+    /// Whether anything is said of a job.
+    pub(crate) fn is_given(&self) -> bool {
+        self.no_wait || self.once.idempotency_key.is_some() || self.how.is_given()
     }
 
     /// Begins a job, and waits for it unless that isn't wanted.
@@ -52,7 +111,9 @@ impl StartArgs {
         parts: &[&str],
         body: &impl Serialize,
     ) -> Result<Done> {
-        let job: Job = what.make(client, parts, body, &self.once)?;
+        let mut body = serde_json::to_value(body)?;
+        self.how.say(&mut body)?;
+        let job: Job = what.make(client, parts, &body, &self.once)?;
         if !self.no_wait {
             return follow(context, client, job, Waiting::ForOwn);
         }
@@ -189,6 +250,10 @@ fn ended(
                 })?;
             }
             Ok(Done::well_if(job.state == "succeeded"))
+        }
+        "not_run" => {
+            let (id, kind, object) = (job.id, &job.kind, &job.object);
+            Err(anyhow!("job {id} ({kind} {object}) was not begun in time, and is not run"))
         }
         "canceled" if canceled => Err(strongroom_engine::Error::Canceled.into()),
         state => {

@@ -19,6 +19,7 @@ operations! {
     FORGET = "images.forget", DELETE "/v1/images/{image}", by "images forget";
     TAG = "images.tag", PATCH "/v1/images/{image}", by "images tag";
     KEEP = "images.keep", PUT "/v1/images/{image}/immutable", by "images immutable";
+    RETAIN = "images.retain", PUT "/v1/images/{image}/retention", by "images retention";
     RESTORE = "images.restore", POST "/v1/images/{image}/restore", by "restore";
 }
 
@@ -41,6 +42,7 @@ pub(crate) static IMAGES: Resource = Resource {
         ("COMPLETE", "complete"),
         ("TAGS", "tags"),
         ("IMMUTABLE UNTIL", "immutable_until"),
+        ("KEPT UNTIL", "expires_at"),
     ],
     sort: Some("created_at:asc"),
     limit: None,
@@ -169,18 +171,46 @@ pub(crate) fn keep(
     until: Moment,
 ) -> Result<Done> {
     let image = find(client, pool, what)?;
-    let now = match until {
+    let until = then(client, &image, until)?;
+    let body = json!({ "until": until.to_string() });
+    let image: Value = KEEP.send(client, &[&image.id.to_string()], &body)?;
+    let until = super::resource::text("immutable_until", &image["immutable_until"]);
+    let text = format!("nothing can remove image {} before {until} (pool's time)", image["id"]);
+    context.out.done(image, &text)?;
+    Ok(Done::Well)
+}
+
+/// The time that is meant of an image; a duration counts from the pool's time.
+fn then(client: &Client, image: &Image, moment: Moment) -> Result<Timestamp> {
+    let now = match moment {
         Moment::At(_) => Timestamp::now(),
         Moment::In(_) => {
             let state: Value = DETAILS.ask(client, &[&image.pool_id.to_string()])?;
             state["pool_time"].as_str().unwrap_or_default().parse()?
         }
     };
-    let until = until.from(now).map_err(usage)?;
-    let body = json!({ "until": until.to_string() });
-    let image: Value = KEEP.send(client, &[&image.id.to_string()], &body)?;
-    let until = super::resource::text("immutable_until", &image["immutable_until"]);
-    let text = format!("nothing can remove image {} before {until} (pool's time)", image["id"]);
+    moment.from(now).map_err(usage)
+}
+
+/// Says how long an image is kept; None: until somebody forgets it.
+pub(crate) fn retain(
+    context: &Context,
+    client: &Client,
+    pool: Option<&str>,
+    what: &str,
+    until: Option<Moment>,
+) -> Result<Done> {
+    let image = find(client, pool, what)?;
+    let until = until.map(|until| then(client, &image, until)).transpose()?;
+    let body = json!({ "expires_at": until.map(|until| until.to_string()) });
+    let image: Value = RETAIN.send(client, &[&image.id.to_string()], &body)?;
+    let text = match image["expires_at"].is_null() {
+        true => format!("image {} is kept until somebody forgets it", image["id"]),
+        false => {
+            let at = super::resource::text("expires_at", &image["expires_at"]);
+            format!("image {} is kept until {at} (pool's time)", image["id"])
+        }
+    };
     context.out.done(image, &text)?;
     Ok(Done::Well)
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use strongroom_client::types::{Items, Pool};
 use strongroom_client::{Client, Place};
@@ -11,6 +12,7 @@ use super::follow::StartArgs;
 use super::operation::{OnceArgs, operations};
 use super::resource::{Resource, describe};
 use crate::exit::{Context, Done, usage};
+use crate::output::{print_table, table};
 
 operations! {
     CREATE = "pools.create", POST "/v1/pools", by "pool create";
@@ -24,6 +26,12 @@ operations! {
     CHECK = "pools.check", POST "/v1/pools/{pool}/check", by "pool check";
     FORGET = "pools.forget", POST "/v1/pools/{pool}/forget", by "forget";
     REPLACE = "pools.replace_disk", POST "/v1/pools/{pool}/replace-disk", by "pool disk-replace";
+    REPAIR = "pools.repair", POST "/v1/pools/{pool}/repair", by "pool repair";
+    REKEY = "pools.rekey", POST "/v1/pools/{pool}/rekey", by "pool rekey";
+    KEYS = "pools.keys", GET "/v1/pools/{pool}/keys", by "pool key list";
+    ADD_KEY = "pools.add_key", POST "/v1/pools/{pool}/keys", by "pool key add";
+    CHANGE_KEY = "pools.change_key", PUT "/v1/pools/{pool}/keys/{slot}", by "pool key change";
+    REMOVE_KEY = "pools.remove_key", DELETE "/v1/pools/{pool}/keys/{slot}", by "pool key remove";
     BACKUP = "backups.start", POST "/v1/pools/{pool}/backups", by "backup";
 }
 
@@ -99,7 +107,6 @@ pub(crate) struct New<'a> {
     pub(crate) disks: &'a [PathBuf],
     pub(crate) org: Option<&'a str>,
     pub(crate) passphrase: Option<String>,
-    pub(crate) once: &'a OnceArgs,
 }
 
 impl New<'_> {
@@ -120,13 +127,14 @@ impl New<'_> {
         &self,
         context: &Context,
         client: &Client,
-        layout: Option<&str>,
-        encrypted: bool,
+        how: &Value,
+        once: &OnceArgs,
     ) -> Result<Done> {
         let mut body = self.body(client)?;
-        body["layout"] = layout.into();
-        body["encrypted"] = encrypted.into();
-        let made: Value = CREATE.make(client, &[], &body, self.once)?;
+        for (name, value) in how.as_object().into_iter().flatten() {
+            body[name] = value.clone();
+        }
+        let made: Value = CREATE.make(client, &[], &body, once)?;
         let passphrase = made["passphrase"].as_str().map(str::to_owned);
         context.out.report(None, made.clone(), |out| {
             writeln!(out, "made the pool {} with the number {}", self.name, made["pool"]["id"])?;
@@ -141,16 +149,13 @@ impl New<'_> {
     }
 
     /// Has one entered that is there.
-    pub(crate) fn import(&self, context: &Context, client: &Client) -> Result<Done> {
-        let pool: Value = IMPORT.make(client, &[], &self.body(client)?, self.once)?;
-        context.out.summary(None, pool.clone(), |out| {
-            writeln!(
-                out,
-                "the appliance has the pool {} now, with the number {}",
-                self.name, pool["id"]
-            )
-        })?;
-        Ok(Done::Well)
+    pub(crate) fn import(
+        &self,
+        context: &Context,
+        client: &Client,
+        how: &StartArgs,
+    ) -> Result<Done> {
+        how.start(context, client, &IMPORT, &[], &self.body(client)?)
     }
 }
 
@@ -214,6 +219,8 @@ pub(crate) enum Upkeep {
     Check,
     Forget,
     ReplaceDisk,
+    Repair,
+    Rekey,
     Backup,
 }
 
@@ -232,8 +239,86 @@ pub(crate) fn start(
         Upkeep::Check => &CHECK,
         Upkeep::Forget => &FORGET,
         Upkeep::ReplaceDisk => &REPLACE,
+        Upkeep::Repair => &REPAIR,
+        Upkeep::Rekey => &REKEY,
         Upkeep::Backup => &BACKUP,
     };
     let id = pool(client, name)?.id.to_string();
     how.start(context, client, operation, &[&id], body)
+}
+
+/// A key slot of a pool.
+#[derive(Debug, Deserialize, Serialize)]
+struct Slot {
+    slot: u32,
+    label: String,
+    kind: String,
+    opened: bool,
+}
+
+/// Lists the key slots of a pool.
+pub(crate) fn keys(context: &Context, client: &Client, name: Option<&str>) -> Result<Done> {
+    let id = pool(client, name)?.id.to_string();
+    let slots: Items<Slot> = KEYS.ask(client, &[&id])?;
+    context.out.report(None, json!({ "keys": slots.items }), |out| {
+        if slots.items.is_empty() {
+            return writeln!(out, "the pool is not encrypted");
+        }
+        let mut rows = table(&[">SLOT", "KIND", "LABEL", "OPENED"]);
+        for slot in &slots.items {
+            rows.add_row([
+                slot.slot.to_string(),
+                slot.kind.replace('_', " "),
+                strongroom_archive::show(slot.label.as_bytes()),
+                if slot.opened { "by the appliance" } else { "" }.into(),
+            ]);
+        }
+        print_table(out, &rows)
+    })?;
+    Ok(Done::Well)
+}
+
+/// Adds a secret that opens a pool.
+pub(crate) fn add_key(
+    context: &Context,
+    client: &Client,
+    name: Option<&str>,
+    (passphrase, label): (&str, &str),
+    once: &OnceArgs,
+) -> Result<Done> {
+    let id = pool(client, name)?.id.to_string();
+    let body = json!({ "passphrase": passphrase, "label": label });
+    let slot: Slot = ADD_KEY.make(client, &[&id], &body, once)?;
+    context
+        .out
+        .done(json!({ "added": slot.slot }), &format!("key slot {} was added", slot.slot))?;
+    Ok(Done::Well)
+}
+
+/// Gives a key slot another secret.
+pub(crate) fn change_key(
+    context: &Context,
+    client: &Client,
+    name: Option<&str>,
+    slot: u32,
+    passphrase: &str,
+) -> Result<Done> {
+    let id = pool(client, name)?.id.to_string();
+    let body = json!({ "passphrase": passphrase });
+    let _: Slot = CHANGE_KEY.send(client, &[&id, &slot.to_string()], &body)?;
+    context.out.done(json!({ "changed": slot }), &format!("key slot {slot} has a new secret"))?;
+    Ok(Done::Well)
+}
+
+/// Removes a key slot.
+pub(crate) fn remove_key(
+    context: &Context,
+    client: &Client,
+    name: Option<&str>,
+    slot: u32,
+) -> Result<Done> {
+    let id = pool(client, name)?.id.to_string();
+    REMOVE_KEY.ask::<()>(client, &[&id, &slot.to_string()])?;
+    context.out.done(json!({ "removed": slot }), &format!("key slot {slot} was removed"))?;
+    Ok(Done::Well)
 }

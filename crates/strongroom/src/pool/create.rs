@@ -64,9 +64,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = parse::size32)]
     pack_size: u32,
     /// Make it a pool of the appliance, under this name
-    #[arg(long, conflicts_with_all = [
-        "chunk_size", "image_chunk_size", "compression", "pack_size", "key_file",
-    ])]
+    #[arg(long, conflicts_with = "key_file")]
     name: Option<String>,
     /// An appliance's pool without encryption; by default it makes a passphrase, shown once
     #[arg(long, requires = "name", conflicts_with_all = [
@@ -75,6 +73,8 @@ pub(crate) struct Args {
     unencrypted: bool,
     #[command(flatten)]
     entered: Entered,
+    #[command(flatten)]
+    once: OnceArgs,
 }
 
 /// What is said of a pool that an appliance gets.
@@ -85,8 +85,6 @@ pub(super) struct Entered {
     org: Option<String>,
     #[command(flatten)]
     pub(super) appliance: ApplianceArgs,
-    #[command(flatten)]
-    once: OnceArgs,
 }
 
 impl Entered {
@@ -98,7 +96,7 @@ impl Entered {
         disks: &'a [PathBuf],
         passphrase: Option<String>,
     ) -> pools::New<'a> {
-        pools::New { name, dir, disks, org: self.org.as_deref(), passphrase, once: &self.once }
+        pools::New { name, dir, disks, org: self.org.as_deref(), passphrase }
     }
 }
 
@@ -170,11 +168,29 @@ fn directory(path: &Path) -> Result<PathBuf> {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
+    let default = Params::default();
+    let fixed = args.image_chunk_size.unwrap_or(default.fixed);
+    let chunking = match args.chunk_size {
+        None => Params::new(default.min, default.avg, default.max, fixed),
+        Some(ChunkSizes::Around(avg)) => Params::around(avg, fixed),
+        Some(ChunkSizes::Exactly(min, avg, max)) => Params::new(min, avg, max, fixed),
+    };
+    let chunking = chunking.map_err(|e| usage(e.to_string()))?;
     if let Some(name) = &args.name {
         let client = args.entered.appliance.client()?;
-        let layout = args.layout.map(|layout| layout.to_string());
+        let how = json!({
+            "layout": args.layout.map(|layout| layout.to_string()),
+            "encrypted": !args.unencrypted,
+            "chunk_sizes": { "min": chunking.min, "avg": chunking.avg, "max": chunking.max },
+            "block_size": chunking.fixed,
+            "level": args.compression,
+            "pack_size": args.pack_size,
+        });
         let new = args.entered.pool(name, &args.dir, &args.disks, args.secret.passphrase()?);
-        return new.create(context, &client, layout.as_deref(), !args.unencrypted);
+        return new.create(context, &client, &how, &args.once);
+    }
+    if args.once.idempotency_key.is_some() {
+        return Err(usage("--idempotency-key is for pools of an appliance: give --name"));
     }
     let count = args.disks.len().max(1);
     let layout = match (args.layout, count) {
@@ -186,14 +202,6 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
         }
     };
     let parity = layout.parity(count).map_err(usage)?;
-    let default = Params::default();
-    let fixed = args.image_chunk_size.unwrap_or(default.fixed);
-    let chunking = match args.chunk_size {
-        None => Params::new(default.min, default.avg, default.max, fixed),
-        Some(ChunkSizes::Around(avg)) => Params::around(avg, fixed),
-        Some(ChunkSizes::Exactly(min, avg, max)) => Params::new(min, avg, max, fixed),
-    };
-    let chunking = chunking.map_err(|e| usage(e.to_string()))?;
     let secret = match args.secret.read()? {
         None if args.encrypt => {
             let nobody = || {

@@ -120,17 +120,21 @@ pub(crate) struct ImportArgs {
     #[command(flatten)]
     entered: Entered,
     #[command(flatten)]
+    start: StartArgs,
+    #[command(flatten)]
     secret: SecretArgs,
 }
 
 pub(crate) fn import(context: &Context, args: &ImportArgs) -> Result<Done> {
     if let Some(name) = &args.name {
         let client = args.entered.appliance.client()?;
-        return args
-            .entered
-            .pool(name, &args.dir, &args.disks, args.secret.passphrase()?)
-            .import(context, &client);
+        return args.entered.pool(name, &args.dir, &args.disks, args.secret.passphrase()?).import(
+            context,
+            &client,
+            &args.start,
+        );
     }
+    args.start.must_not_be_given()?;
     let mut read = Vec::new();
     let mut paths = Vec::new();
     for path in &args.disks {

@@ -343,6 +343,7 @@ lost leave the index; the next backup whose source still has them stores them ag
 every image that needs them is whole again.
 
 Examples:
+  strongroom pool repair --pool main
   strongroom pool repair --pool /srv/pool
   strongroom pool repair --pool /srv/pool --rebuild-index")]
 pub(crate) struct RepairArgs {
@@ -351,9 +352,17 @@ pub(crate) struct RepairArgs {
     /// First build the index again from the packs alone
     #[arg(long)]
     rebuild_index: bool,
+    #[command(flatten)]
+    start: StartArgs,
 }
 
 pub(crate) fn repair(context: &Context, args: &RepairArgs) -> Result<Done> {
+    if let Some(name) = args.pool.at_appliance() {
+        let how = json!({ "rebuild_index": args.rebuild_index });
+        let client = args.pool.appliance.client()?;
+        return pools::start(context, &client, name, Upkeep::Repair, &how, &args.start);
+    }
+    args.start.must_not_be_given()?;
     let (pool, superblocks) = args.pool.open_to_repair(context, args.rebuild_index)?;
     if !context.out.json && !context.out.quiet {
         for disk in &superblocks {

@@ -1,20 +1,34 @@
-//! What the appliance does by itself: it forgets what is old, and measures its pools.
+//! What the appliance does by itself: it forgets what is old, measures its pools, and has images
+//! forgotten whose time is over.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use strongroom_appliance::Upkeep;
+use strongroom_protect::Protect;
 use strongroom_storage::Storage;
 use tokio::task::JoinHandle;
 
 /// How often it looks whether an hour has begun in which the pools were not measured.
 const LOOK: Duration = Duration::from_secs(60);
+/// How often it looks for images whose time is over.
+const EXPIRED: Duration = Duration::from_secs(20);
 
 /// Does it until the task is aborted.
-pub(super) fn chores(upkeep: Upkeep, storage: Storage) -> JoinHandle<()> {
+pub(super) fn chores(upkeep: Upkeep, protect: Protect) -> JoinHandle<()> {
     tokio::spawn(async move {
-        tokio::join!(upkeep.run(), measure(&storage));
+        tokio::join!(upkeep.run(), measure(protect.storage()), forget(&protect));
     })
+}
+
+/// Has images forgotten whose time is over.
+async fn forget(protect: &Protect) {
+    loop {
+        tokio::time::sleep(EXPIRED).await;
+        if let Err(error) = protect.forget_expired().await {
+            tracing::warn!("images whose time is over are not forgotten: {error}");
+        }
+    }
 }
 
 /// Measures the pools once in each hour that has begun.

@@ -135,7 +135,7 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     let sending = identity.clone();
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let sender = tokio::spawn(async move { sending.send_audit(&host).await });
-    let tasks = [following, chores(upkeep, protect.storage().clone()), sender];
+    let tasks = [following, chores(upkeep, protect.clone()), sender];
     let app = App::new(catalog, identity, protect, settings, Health::of(&data));
 
     let file = |path: Option<PathBuf>, usual: &str| data.join(path.unwrap_or(usual.into()));

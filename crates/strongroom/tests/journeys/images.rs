@@ -81,3 +81,42 @@ fn gc_frees_what_only_forgotten_images_needed() {
     assert_same(&lab.path("src"), &lab.inside("out", "src"));
     lab.run("pool check --read-data").code(0);
 }
+
+#[test]
+fn images_are_kept_for_as_long_as_they_say() {
+    let lab = Lab::new();
+    fs::write(lab.path("file"), b"x").unwrap();
+    lab.make_pool();
+    let json = |line: &str| lab.run(&format!("{line} --json")).code(0).json();
+    lab.run("backup file --name long --keep-for 30d").code(0);
+    lab.run("backup file --name over --keep-for 0s").code(0);
+    lab.run("backup file --name held --keep-for 0s --immutable 1d").code(0);
+    lab.run("backup file --name ever").code(0);
+    let names = || -> Vec<String> {
+        let list = json("images list");
+        let images = list["images"].as_array().unwrap();
+        images.iter().map(|image| image["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let shown = json("images show long");
+    let time = |key: &str| shown[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let days = time("expires_at").duration_since(time("created")).as_hours() / 24;
+    assert_eq!(days, 30);
+    assert!(lab.run("images list").code(0).text().contains("(kept until "));
+
+    // Rules leave it alone; its time does not.
+    lab.run("forget --keep-tag none --name long").code(0);
+    lab.run("forget --expired --keep-last 1").code(2);
+    lab.run("forget --expired --dry-run").code(0);
+    assert_eq!(names(), ["long", "over", "held", "ever"]);
+    lab.run("forget --expired").code(0);
+    assert_eq!(names(), ["long", "held", "ever"]);
+    lab.run("images retention ever --until 1h").code(0);
+    assert!(json("images show ever")["expires_at"].is_string());
+    lab.run("images retention long --unlimited").code(0);
+    assert!(json("images show long")["expires_at"].is_null());
+    lab.run("images retention long").code(2);
+    lab.run("images retention long --until 2020-01-01").code(2);
+    lab.run("images tag long --add x").code(0);
+    lab.run("forget --keep-tag none").code(0);
+    assert_eq!(names(), ["held", "ever"]);
+}

@@ -245,18 +245,56 @@ fn pools_and_images_are_managed_by_jobs_of_the_appliance() {
     assert!(it.refused(2, "pool remove other").contains("--yes"));
     it.ends(0, "pool remove other --yes");
     assert!(it.refused(2, "pool show --pool other").contains("It has: main"));
-    it.ends(0, "pool import more --name again --password-file phrase");
+    let job = it.json("pool import more --name again --password-file phrase --priority 2");
+    assert_eq!((&job["kind"], &job["state"]), (&json!("import"), &json!("succeeded")));
+    assert_eq!(job["result"]["images"], 1);
     let shown = it.json("pool show --pool again");
     assert_eq!((&shown["state"], &shown["images"]), (&json!("ok"), &json!(1)));
     assert!(it.text("pool show").contains("layout"));
     assert!(it.text("pool stats").contains("deduplication"));
-    for line in ["pool gc --dry-run", "pool scrub", "pool check --read-data"] {
+    let lines = [
+        "pool gc --dry-run",
+        "pool scrub",
+        "pool check --read-data",
+        "pool repair --rebuild-index",
+        "pool rekey --pool again --priority 9 --attempts 1",
+        "forget --expired --dry-run",
+    ];
+    for line in lines {
         let job = it.json(line);
         assert_eq!(job["state"], "succeeded", "{line}: {job}");
         assert!(job["result"].is_object());
     }
     assert!(it.text("pool check").contains("clean"), "what came of it is told");
     it.refused(2, "pool create third --name third --key-file phrase");
+
+    // Who opens it: the appliance by one slot, others by more.
+    it.write("office", "office words for it\n");
+    it.write("own", "own words for it\n");
+    let slots = it.json("pool key list --pool again")["keys"].clone();
+    assert_eq!((slots.as_array().unwrap().len(), &slots[0]["opened"]), (1, &json!(true)));
+    let (own, of) = (slots[0]["slot"].to_string(), "--pool again");
+    let added = it.json(&format!("pool key add --label office --new-password-file office {of}"));
+    it.ends(0, &format!("pool key change {own} --new-password-file own {of}"));
+    assert!(it.refused(2, &format!("pool key remove {own} {of}")).contains("the appliance opens"));
+    let told = it.text(&format!("pool key list {of}"));
+    assert!(told.contains("by the appliance") && told.contains("office"), "{told}");
+    assert!(it.refused(2, &format!("pool key add --new-key-file own {of}")).contains("passphrase"));
+    it.ends(0, &format!("pool key remove {} {of}", added["added"]));
+    it.ends(0, "pool remove again --yes");
+    it.ends(1, "pool import more --name again --password-file phrase --attempts 1");
+    it.ends(0, "pool import more --name again --password-file own");
+
+    // A job that nobody has room for in time.
+    it.ends(0, "settings change jobs.per_node 0");
+    let why = it.refused(1, "pool gc --run-until 2s");
+    assert!(why.contains("not begun in time"), "{why}");
+    it.ends(0, "settings reset jobs.per_node");
+    let late = it.json("pool gc --run-at 1h --no-wait --priority -4");
+    assert_eq!(late["state"], "queued");
+    assert_eq!(it.json(&format!("jobs show {}", late["id"]))["priority"], -4);
+    it.ends(0, &format!("jobs cancel {}", late["id"]));
+    assert!(it.refused(2, "pool gc --run-at 2h --run-until 1h").contains("could never begin"));
 
     // Jobs.
     let job = it.json("pool scrub --no-wait");
@@ -280,13 +318,32 @@ fn pools_and_images_are_managed_by_jobs_of_the_appliance() {
     it.ends(0, "images tag one --add keep --remove one");
     assert_eq!(it.lines("images list --name one")[0]["tags"], json!(["keep"]));
     it.ends(0, "images immutable one --until 1d");
+    // How long they are kept: longer, less long, for ever; what is over goes unasked.
+    it.ends(0, "images retention one --until 30d");
+    let until =
+        |name: &str| it.lines(&format!("images list --name {name}"))[0]["expires_at"].clone();
+    assert!(until("one").is_string());
+    assert!(it.text("images retention one --unlimited").contains("until somebody forgets it"));
+    assert_eq!(until("one"), json!(null));
+    it.ends(2, "images retention one --until 2020-01-01");
+    it.ends(0, "backup source --name short --keep-for 1s");
+    let short = it.lines("images list --name short").remove(0);
+    assert!(short["expires_at"].is_string());
+    let waited = std::time::Instant::now();
+    while it.json("images list --name short --count")["count"] == 1 {
+        assert!(waited.elapsed() < std::time::Duration::from_secs(120), "it is not forgotten");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    let jobs = it.lines("jobs list --filter kind:==forget --filter user_name:==appliance");
+    assert!(jobs[0]["result"]["forgotten"].to_string().contains(short["root"].as_str().unwrap()));
     assert!(it.refused(2, "images forget two").contains("Forget"));
     assert!(it.refused(1, "images forget one --yes").contains("immutable"));
     it.ends(0, "images forget two --yes");
     it.ends(0, "backup source --name one");
     let kept = it.json("forget --name one --keep-last 1 --prune");
     assert_eq!(kept["result"]["forgotten"], json!([]), "the older one is immutable");
-    assert!(it.refused(2, "forget --keep-last 1 --dry-run").contains("--pool DIR"));
+    let would = it.json("forget --keep-last 1 --dry-run");
+    assert_eq!(would["result"]["dry_run"], true);
 
     // Settings: with none allowed at once, a job waits, and Ctrl-C reaches it there, too.
     assert!(it.text("settings list").contains("jobs.per_node"));

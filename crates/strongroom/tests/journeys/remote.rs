@@ -15,6 +15,7 @@ use crate::damage::{files, spoil};
 use crate::looking::{ids, mounted, two_images, unmounted};
 use crate::support::served::{Served, ask, requests};
 use crate::support::{Lab, Run, assert_same, make_tree, noise};
+use crate::up::until;
 
 /// A pool of one's own, which an appliance serves as its pool `own`.
 struct Behind {
@@ -30,7 +31,12 @@ impl Behind {
         fs::write(lab.path("admin"), served.told["passphrase"].as_str().unwrap()).unwrap();
         let body = json!({"name": "own", "path": lab.path("pool"), "passphrase": "correct horse"});
         let (code, told) = ask(&data, "POST", "/v1/pools/import", Some(body));
-        assert_eq!(code, 201, "{told}");
+        assert_eq!(code, 202, "{told}");
+        until("the pool is entered", || {
+            let job = ask(&data, "GET", &format!("/v1/jobs/{}", told["id"]), None).1;
+            assert_ne!(job["state"], "failed", "{job}");
+            job["state"] == "succeeded"
+        });
         Self { lab, served }
     }
 

@@ -79,7 +79,7 @@ fn what_is_set_takes_effect_while_it_runs() {
         let body = json!({"paths": ["/nothing/is/here"], "name": "x"});
         ask(&data, "POST", "/v1/pools/1/backups", Some(body)).1
     };
-    assert_eq!(backup()["attempts"], 1);
+    assert_eq!(backup()["attempts"], 3);
     set("jobs.attempts", 2);
     until("jobs are tried twice", || backup()["attempts"] == 2);
     set("password.shortest", 20);
@@ -125,7 +125,7 @@ fn the_configuration_is_read_again_and_a_broken_one_changes_nothing() {
 }
 
 /// Waits until it is so.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(30);
     while !is_so() {
         assert!(Instant::now() < end, "in time, {what}");

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use strongroom_catalog::images as known;
 use strongroom_identity::Right;
-use strongroom_storage::TagChange;
+use strongroom_storage::{Error, Retaining, TagChange};
 use utoipa::ToSchema;
 
 use self::view::{Image, ImageState};
@@ -45,6 +45,10 @@ pub(super) fn group() -> Group {
             .needs(Right::ImageRetain, image)
             .fails(refused)
             .fails([Code::Immutable]),
+            put("/v1/images/{image}/retention", "images.retain", "Say how long it is kept", retain)
+                .needs(Right::ImageRetain, image)
+                .approved_by_handler()
+                .fails(refused),
             delete("/v1/images/{image}", "images.forget", "Forget an image", forget)
                 .needs(Right::ImageDelete, image)
                 .fails(refused)
@@ -107,6 +111,37 @@ async fn keep(
     Body(body): Body<KeepImage>,
 ) -> Result<Tagged<Image>> {
     let image = call.app().storage().keep_image_until(path.image, body.until, version).await?;
+    let version = image.version;
+    Ok(Tagged(image.into(), version))
+}
+
+/// How long an image is kept. Where `images.retain` needs approval, only shortening does.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RetainImage {
+    /// When it is to be forgotten, by the pool's clock; null: when somebody asks for it. An
+    /// immutable image stays for as long as it is immutable.
+    #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(required = true)]
+    expires_at: Option<Timestamp>,
+}
+
+async fn retain(
+    call: Call,
+    Path(path): Path<ImagePath>,
+    IfMatch(version): IfMatch,
+    Body(body): Body<RetainImage>,
+) -> Result<Tagged<Image>> {
+    let storage = call.app().storage();
+    let retain = |how| storage.retain_image(path.image, body.expires_at, how, version);
+    let how = if call.needs_approval() { Retaining::Longer } else { Retaining::Either };
+    let image = match retain(how).await {
+        Err(Error::Shortens) => {
+            call.approved().await?;
+            retain(Retaining::Either).await?
+        }
+        image => image?,
+    };
     let version = image.version;
     Ok(Tagged(image.into(), version))
 }

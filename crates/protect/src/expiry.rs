@@ -1,0 +1,37 @@
+//! Images that have been kept for as long as they say are forgotten by jobs that nobody asks for.
+
+use jiff::{SignedDuration, Timestamp};
+use strongroom_catalog::jobs::{self, Job};
+
+use crate::works::{FORGET, ForgetParameters};
+use crate::{Asker, Protect, Result};
+
+/// As who the appliance asks for what it does by itself.
+const ITSELF: &str = "appliance";
+/// After a job that failed or was canceled it is left alone for so long.
+const QUIET: SignedDuration = SignedDuration::from_hours(1);
+
+impl Protect {
+    /// Queues a job for each pool of this machine that has images which are expired by the pool's
+    /// own clock, unless something is being forgotten there, or couldn't be lately.
+    ///
+    /// # Errors
+    /// Those of [`crate::Engine::submit`]; those of the database.
+    pub async fn forget_expired(&self) -> Result<Vec<Job>> {
+        let mut queued = Vec::new();
+        for pool in self.storage.pools_with_expired().await? {
+            let since = Timestamp::now() - QUIET;
+            if jobs::is_tried(self.storage.catalog(), FORGET, pool.id, since).await? {
+                continue;
+            }
+            let asker = Asker {
+                organisation_id: pool.organisation_id,
+                user_name: ITSELF.into(),
+                ..Asker::default()
+            };
+            let what = ForgetParameters { expired: true, ..ForgetParameters::default() };
+            queued.push(self.forget(asker, pool.id, what).await?);
+        }
+        Ok(queued)
+    }
+}
