@@ -9,10 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::json;
-
 use crate::jobs::{Asked, Dice, Wishes, number, unfinished};
-use crate::process::{Plan, Served, until};
+use crate::process::{Plan, make_pool, until};
 
 /// All files below a directory: a step of the program shows as another listing.
 fn listing(dir: &Path) -> BTreeMap<PathBuf, (u64, u64, i64)> {
@@ -33,12 +31,6 @@ fn listing(dir: &Path) -> BTreeMap<PathBuf, (u64, u64, i64)> {
         }
     }
     found
-}
-
-/// Makes a pool that needs no key derivation at each start.
-pub(crate) fn make_pool(served: &Served, path: &Path) -> i64 {
-    let body = json!({"name": "work", "path": path, "encrypted": false});
-    served.post("/v1/pools", &body)["pool"]["id"].as_i64().unwrap()
 }
 
 #[test]

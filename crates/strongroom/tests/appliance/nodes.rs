@@ -9,9 +9,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::crash::make_pool;
 use crate::jobs::{Asked, Dice, Wishes, number};
-use crate::process::{Database, Plan, until};
+use crate::process::{Plan, make_pool, until};
+use crate::support::database::Database;
 use crate::support::noise;
 
 fn plan(dir: &Path, name: &str, host: &'static str, database: &Database) -> Plan {

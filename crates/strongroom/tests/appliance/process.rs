@@ -9,10 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
-use strongroom_catalog::{Address, Engine, testing::Fresh};
+use serde_json::{Value, json};
 
-use crate::support::BINARY;
+use crate::support::{BINARY, database};
 
 /// Nothing here takes so long; what does hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -30,31 +29,10 @@ pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A database of its own on the tests' PostgreSQL; gone afterwards.
-pub(crate) struct Database(Option<Fresh>);
-
-impl Database {
-    pub(crate) fn new() -> Self {
-        Self(Some(wait(Fresh::new(Engine::Postgres))))
-    }
-
-    pub(crate) fn url(&self) -> String {
-        match self.0.as_ref().unwrap().address() {
-            Address::Postgres(url) => url.clone(),
-            Address::Sqlite(_) => unreachable!("it was made on PostgreSQL"),
-        }
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        wait(self.0.take().unwrap().remove());
-    }
-}
-
-fn wait<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.unwrap().block_on(future)
+/// Makes a pool that needs no key derivation at each start.
+pub(crate) fn make_pool(served: &Served, path: &Path) -> i64 {
+    let body = json!({"name": "work", "path": path, "encrypted": false});
+    served.post("/v1/pools", &body)["pool"]["id"].as_i64().unwrap()
 }
 
 /// How a process is started.
@@ -68,7 +46,8 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(data: PathBuf) -> Self {
-        Self { data, database: None, host: None }
+        let database = database::of(&data);
+        Self { data, database, host: None }
     }
 
     pub(crate) fn command(&self) -> Command {

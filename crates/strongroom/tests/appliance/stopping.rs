@@ -12,8 +12,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::crash::make_pool;
-use crate::process::{Plan, Served, ask, until};
+use crate::process::{Plan, Served, ask, make_pool, until};
 use crate::support::noise;
 
 #[test]

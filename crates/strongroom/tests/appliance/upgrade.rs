@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::process::{Database, Plan, Served, ask};
+use crate::process::{Plan, Served, ask};
+use crate::support::database::Database;
 use crate::support::{output, tool};
 
 /// What was kept of an appliance of this schema with this database.

@@ -1,42 +1,11 @@
 //! What happens when bytes on disk are not what was written.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::support::images::{files, spoil};
 use crate::support::{Lab, assert_same, make_tree, noise};
-
-/// All files below a directory.
-pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut stack = vec![dir.to_owned()];
-    while let Some(dir) = stack.pop() {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { stack.push(path) } else { found.push(path) }
-        }
-    }
-    found.sort();
-    found
-}
-
-/// Spoils the middle of every large file below a directory; how many that were.
-pub(crate) fn spoil(dir: &Path) -> usize {
-    let large = files(dir).into_iter().filter(|path| path.metadata().unwrap().len() > 500_000);
-    let mut spoilt = 0;
-    for path in large {
-        let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        let at = file.metadata().unwrap().len() / 2;
-        let mut bytes = [0; 64];
-        file.read_exact_at(&mut bytes, at).unwrap();
-        bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
-        file.write_all_at(&bytes, at).unwrap();
-        spoilt += 1;
-    }
-    spoilt
-}
 
 #[test]
 fn rot_on_one_disk_is_mended() {

@@ -1,43 +1,12 @@
 //! Looking into images without restoring them: ls, cat, diff, find, dump, mount; and retention.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
 
 use serde_json::{Value, json};
 
+use crate::support::images::{ids, mounted, two_images, unmounted};
 use crate::support::{Lab, assert_same, at, make_tree, noise, output, tool};
-
-/// A pool with two images of a small tree that changed in between.
-pub(crate) fn two_images() -> Lab {
-    let lab = Lab::new();
-    fs::create_dir_all(lab.path("src/sub/deeper")).unwrap();
-    for (name, content) in
-        [("same", "same"), ("grows", "a"), ("goes", "x"), ("sub/mode", "m"), ("sub/deeper/it", "i")]
-    {
-        fs::write(lab.path("src").join(name), content).unwrap();
-    }
-    fs::write(lab.path("src/turns"), "a file").unwrap();
-    lab.make_pool();
-    lab.run("backup src --name tree").code(0);
-    fs::write(lab.path("src/grows"), "longer").unwrap();
-    fs::remove_file(lab.path("src/goes")).unwrap();
-    fs::create_dir(lab.path("src/new")).unwrap();
-    fs::write(lab.path("src/new/thing"), noise(1, 100_000)).unwrap();
-    fs::set_permissions(lab.path("src/sub/mode"), fs::Permissions::from_mode(0o640)).unwrap();
-    fs::remove_file(lab.path("src/turns")).unwrap();
-    fs::create_dir(lab.path("src/turns")).unwrap();
-    lab.run("backup src --name tree").code(0);
-    lab
-}
-
-/// The ids of the images, oldest first.
-pub(crate) fn ids(lab: &Lab) -> Vec<String> {
-    let list = lab.run("images list --json").code(0).json();
-    let images = list["images"].as_array().unwrap();
-    images.iter().map(|image| image["id"].as_str().unwrap().to_owned()).collect()
-}
 
 #[test]
 fn what_differs_is_found_from_metadata() {
@@ -149,20 +118,6 @@ fn archives_have_everything() {
     output(tool("unzip").args(["-tq"]).arg(lab.path("tree.zip")));
     let one = tool("unzip").arg("-p").arg(lab.path("tree.zip")).arg("src/large").output().unwrap();
     assert_eq!(one.stdout, noise(1, 3_000_000));
-}
-
-/// A mount that is there; unmounted in the end.
-pub(crate) fn mounted(mut command: Command) -> Child {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut first = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
-    assert!(first.starts_with("mounted at"), "{first}");
-    child
-}
-
-pub(crate) fn unmounted(mut child: Child) {
-    output(tool("kill").args(["-INT", &child.id().to_string()]));
-    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -11,8 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::damage::{files, spoil};
-use crate::looking::{ids, mounted, two_images, unmounted};
+use crate::support::images::{files, ids, mounted, spoil, two_images, unmounted};
 use crate::support::served::{Served, ask, requests};
 use crate::support::{Lab, Run, assert_same, make_tree, noise};
 use crate::up::until;

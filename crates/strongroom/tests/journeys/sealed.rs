@@ -4,9 +4,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::damage::{files, spoil};
 use crate::ingest::{document, log_in};
-use crate::looking::{mounted, unmounted};
+use crate::support::images::{files, mounted, spoil, unmounted};
 use crate::support::served::{Served, ask};
 use crate::support::{Lab, assert_same, make_tree, noise, output, tool};
 use crate::up::run;

@@ -1,6 +1,6 @@
 //! The appliance as a service: what it tells the manager that starts it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
+use strongroom_catalog::Engine;
 
 use crate::support::served::{Served, ask, of_user};
+use crate::support::{database, tool};
 use crate::up::run;
 
 /// The watchdog's patience.
@@ -59,12 +61,23 @@ impl Manager {
     }
 }
 
-/// Holds the locks that every reader of the SQLite catalogue needs, as a process would that has
-/// recovered it half way and hangs. Ends with this.
+/// Holds the locks that every reader of the catalogue needs: of the SQLite file's as a process would
+/// that has recovered it half way and hangs, of PostgreSQL's the one of a table. Ends with this.
 struct Locked(Child);
 
 impl Locked {
     fn take(data: &Path) -> Self {
+        let Some(url) = database::of(data) else { return Self::file(data) };
+        let mut psql = tool("psql");
+        psql.args(["-qAt", "-v", "ON_ERROR_STOP=1"]).arg(url);
+        let mut child = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // Open until the input ends.
+        let sql = "BEGIN; LOCK TABLE schema_steps; SELECT 'locked';\n";
+        child.stdin.as_mut().unwrap().write_all(sql.as_bytes()).unwrap();
+        Self::once_told(child)
+    }
+
+    fn file(data: &Path) -> Self {
         // The bytes 120 to 127 of the shared index are WAL_WRITE_LOCK to WAL_READ_LOCK(4).
         let script = "import fcntl, sys\n\
                       file = open(sys.argv[1], 'r+b')\n\
@@ -73,7 +86,10 @@ impl Locked {
                       sys.stdin.read()\n";
         let mut python = Command::new("python3");
         python.args(["-c", script]).arg(data.join("catalogue.db-shm"));
-        let mut child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Self::once_told(python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn once_told(mut child: Child) -> Self {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "locked\n");
@@ -180,13 +196,20 @@ fn what_is_shown_once_is_shown_to_who_wants_it_quiet() {
 const STEPS: [&str; 6] =
     ["serve.lock", "catalogue.db", "appliance.key", "first-start", "pools/main", "tls/key.pem"];
 
+/// Those of them that can be seen where the catalogue isn't a file.
+fn steps() -> impl Iterator<Item = &'static str> {
+    let file = database::engine() == Engine::Sqlite;
+    STEPS.into_iter().filter(move |step| file || *step != "catalogue.db")
+}
+
 #[test]
 fn a_first_start_that_is_killed_is_made_good_by_the_next() {
-    for step in STEPS {
+    for step in steps() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         let mut command = of_user(&data);
         command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
+        database::tell(&mut command, &data);
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         let mut up = command.spawn().unwrap();
         let end = Instant::now() + DEADLINE;
@@ -234,12 +257,14 @@ fn a_pool_that_a_new_catalogue_does_not_know_stays_where_it_is() {
     let (code, _, err) = run(&data, "backup file");
     assert_eq!(code, 0, "{err}");
     first.stop();
-    for name in ["catalogue.db", "catalogue.db-wal", "catalogue.db-shm"] {
-        let _ = std::fs::remove_file(data.join(name));
-    }
+    database::lose(&data);
     for _ in 0..3 {
-        let (code, _, err) = run(&data, "up --listen 127.0.0.1:0 --data data");
-        assert!(code == 1 && err.contains("import it"), "{code} {err}");
+        let mut up = of_user(&data);
+        up.args(["up", "--listen", "127.0.0.1:0", "--data", "data"]);
+        database::tell(&mut up, &data);
+        let up = up.output().unwrap();
+        let err = String::from_utf8_lossy(&up.stderr);
+        assert!(up.status.code() == Some(1) && err.contains("import it"), "{err}");
     }
     std::fs::write(dir.path().join("pool-pw"), passphrase).unwrap();
     let file = dir.path().join("file");

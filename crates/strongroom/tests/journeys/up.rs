@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use strongroom_catalog::Engine;
 
 use crate::support::served::{Served, ask, of_user};
-use crate::support::{assert_same, make_tree};
+use crate::support::{assert_same, database, make_tree};
 
 fn status(data: &Path) -> std::process::Output {
     of_user(data).args(["--json", "status"]).output().unwrap()
@@ -37,7 +38,11 @@ fn an_appliance_is_started_asked_stopped_and_started_again() {
     let asked = status(&data);
     assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
     let told: Value = serde_json::from_slice(&asked.stdout).unwrap();
-    assert_eq!(told["database"], "sqlite");
+    let engine = match database::engine() {
+        Engine::Sqlite => "sqlite",
+        Engine::Postgres => "postgresql",
+    };
+    assert_eq!(told["database"], engine);
 
     // A second process is refused and told who is first.
     let second = of_user(&data).args(["up", "--data"]).arg(&data).output().unwrap();

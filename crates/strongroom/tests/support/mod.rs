@@ -2,6 +2,8 @@
 //! tree with every kind of file.
 #![allow(clippy::unwrap_used, dead_code, reason = "tests; not each journey needs all")]
 
+pub(crate) mod database;
+pub(crate) mod images;
 pub(crate) mod served;
 
 use std::ffi::{OsStr, OsString};

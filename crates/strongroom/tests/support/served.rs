@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::BINARY;
+use super::{BINARY, database};
 
 /// It ends with this.
 pub(crate) struct Served {
@@ -29,6 +29,7 @@ impl Served {
     /// As a command that says more of how it runs.
     pub(crate) fn start_as(data: &Path, mut command: Command) -> Self {
         command.args(["--json", "up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+        database::tell(&mut command, data);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
