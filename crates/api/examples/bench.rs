@@ -189,7 +189,8 @@ fn main() {
     let client = client(&cert);
 
     let (app, password) = serving.block_on(appliance(dir.path()));
-    let (_ours, ours) = serving.block_on(serve(strongroom_api::router(&app), &certificate));
+    let (_ours, ours) =
+        serving.block_on(serve(strongroom_api::router(&app, &Default::default()), &certificate));
     let (token, body) = asking.block_on(log_in(&client, ours, &password));
     let bytes = body.len();
     let bare = move || {

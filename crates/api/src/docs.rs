@@ -8,40 +8,46 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use http::{HeaderValue, header};
-use utoipa_swagger_ui::Config;
+use utoipa_swagger_ui::{Config, Url};
 
 use crate::problem::{Code, Problem};
 
 /// Where it is.
 pub const PAGE: &str = "/api/docs/index.html";
-/// Where the document is.
+/// Where the native document is.
 pub const DOCUMENT: &str = "/openapi.json";
+/// Where that of the dialect Jidoteki Admin is.
+pub(crate) const JIDOTEKI: &str = "/openapi/jidoteki.json";
+/// What the pages call them.
+const NAMES: [(&str, &str); 2] = [("Strongroom", DOCUMENT), ("Jidoteki Admin", JIDOTEKI)];
 /// Its pages load nothing from elsewhere; their styles stand in them.
 const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; \
                       img-src 'self' data:; frame-ancestors 'none'";
 
-/// The pages, and the document that they show.
-pub(crate) fn router(document: Bytes) -> Router {
-    let config = Config::from(DOCUMENT)
+/// The pages, and the documents that they show, each at its path.
+pub(crate) fn router(documents: [(&'static str, Bytes); NAMES.len()]) -> Router {
+    let config = Config::new(NAMES.map(|(name, path)| Url::new(name, path)))
         .display_operation_id(true)
-        .persist_authorization(false)
-        .use_base_layout();
+        .persist_authorization(false);
     let config = Arc::new(config);
     let show = move |Path(path): Path<String>| {
         let response = page(&path, &config);
         async move { response }
     };
-    Router::new()
+    let mut router = Router::new();
+    for (path, document) in documents {
+        let serve = move || {
+            let document = document.clone();
+            async move { ([(header::CONTENT_TYPE, "application/json")], document) }
+        };
+        router = router.route(path, get(serve));
+    }
+    router
+        // Where Jidoteki Admin has its own.
+        .route("/docs", get(|| async { Redirect::to(PAGE) }))
         .route("/api/docs", get(|| async { Redirect::to(PAGE) }))
         .route("/api/docs/", get(|| async { Redirect::to(PAGE) }))
         .route("/api/docs/{*path}", get(show))
-        .route(
-            DOCUMENT,
-            get(move || {
-                let document = document.clone();
-                async move { ([(header::CONTENT_TYPE, "application/json")], document) }
-            }),
-        )
 }
 
 /// The first page, under a name by which one finds it among others.

@@ -7,6 +7,7 @@
 pub mod access;
 mod app;
 mod call;
+pub mod dialects;
 mod docs;
 mod error;
 mod fetch;
@@ -23,15 +24,20 @@ use axum::Router;
 
 pub use app::{App, KeySealer};
 pub use call::Call;
+pub use dialects::Dialects;
 pub use docs::{DOCUMENT, PAGE};
 pub use error::{Error, Result};
 pub use fetch::Https;
 pub use problem::Problem;
 
 /// Everything that the appliance serves.
-pub fn router(app: &App) -> Router {
+pub fn router(app: &App, dialects: &Dialects) -> Router {
     let routes = native::routes();
-    let document = routes.document();
-    let router = routes.router(app).merge(docs::router(document.into()));
+    let documents = [
+        (docs::DOCUMENT, routes.document().into()),
+        (docs::JIDOTEKI, dialects::jidoteki::document().into()),
+    ];
+    let router = routes.router(app).merge(docs::router(documents));
+    let router = router.merge(dialects::router(app, dialects));
     layers::around(router.fallback(route::nowhere))
 }

@@ -190,7 +190,7 @@ fn make_room(table: &mut HashMap<Who, Entry>, who: &Who, now: Timestamp, policy:
 }
 
 /// What one customer has: an address of IPv4, 64 bits of IPv6.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
         v4 => v4,

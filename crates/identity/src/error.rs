@@ -120,6 +120,9 @@ pub enum AuthError {
     /// It is known who it is, by a directory or issuer, and that this one has no role here.
     #[error("you have no role here: have a group of yours given one by an administrator")]
     NoRole,
+    /// It is a passphrase for setting a token, or there is one to be set first.
+    #[error("the administration token must be set first, with the passphrase of the first run")]
+    FirstRun,
     /// Another has the name.
     #[error("another user has your name already, who didn't come from there: ask an administrator")]
     NameTaken,
@@ -149,6 +152,7 @@ impl AuthError {
             Self::Reused => "reused token",
             Self::Stale(_) => "stale",
             Self::NoRole => "no role",
+            Self::FirstRun => "first run",
             Self::NameTaken => "name taken",
             Self::Unreachable => "directory can't be asked",
             Self::Internal(_) => "error",

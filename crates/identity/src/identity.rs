@@ -9,6 +9,7 @@ use strongroom_catalog::identity::{Grant, NewUser, Organisation, Role, User, Use
 use strongroom_catalog::settings::Setting;
 use strongroom_catalog::{Catalog, Tx};
 
+use crate::admin_token::Turns;
 use crate::audit::{Deed, Who};
 use crate::backoff::Backoff;
 use crate::builtin;
@@ -25,7 +26,7 @@ use crate::secret::{Secret, sha256};
 use crate::{Error, Result, passphrase};
 
 /// The name of the first administrator.
-const ADMIN: &str = "admin";
+pub(crate) const ADMIN: &str = "admin";
 /// The setting that tells whether the key is the catalogue's.
 const KEY_CHECK: &str = "appliance.key_check";
 /// The setting that says whose the first run was, until all of it was told ([`Untold`]).
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) passwords: Passwords,
     pub(crate) backoff: Backoff,
     pub(crate) cache: Cache,
+    pub(crate) turns: Turns,
     policy: RwLock<Policy>,
     pub(crate) logins: Counters,
     pub(crate) issuers: Arc<KeyRing>,
@@ -64,6 +66,8 @@ pub struct FirstRun {
     pub name: &'static str,
     /// Its passphrase. It is nowhere else.
     pub passphrase: Secret,
+    /// The passphrase that the administration token is set with, if that was not done yet.
+    pub token: Option<Secret>,
     /// It was made before, and nobody was told.
     pub again: bool,
 }
@@ -112,8 +116,19 @@ impl Identity {
         let policy = RwLock::default();
         let logins = Counters::default();
         let issuers = Arc::default();
-        let inner =
-            Inner { catalog, key, clock, passwords, backoff, cache, policy, logins, issuers };
+        let turns = Turns::default();
+        let inner = Inner {
+            catalog,
+            key,
+            clock,
+            passwords,
+            backoff,
+            cache,
+            turns,
+            policy,
+            logins,
+            issuers,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -155,9 +170,11 @@ impl Identity {
             UserSecrets::set_password(tx, admin.id, hash, false).await?;
             let untold = Untold { password: Some(digest(hash)), ..untold };
             Setting::put(tx, FIRST_RUN, &untold.value(), now, None).await?;
+            let token = self.first_admin_token(&mut change, admin.id).await?;
             let deed = Deed::new("appliance.first_run", "again: it had been cut off");
             change.commit(deed.within(root.id)).await?;
-            return Ok(Some(FirstRun { name: ADMIN, passphrase: passphrase.clone(), again: true }));
+            let passphrase = passphrase.clone();
+            return Ok(Some(FirstRun { name: ADMIN, passphrase, token, again: true }));
         }
         let (None, Some((passphrase, hash))) = (root, made) else {
             if outdated {
@@ -193,8 +210,9 @@ impl Identity {
             let untold = Untold { mark: mark.to_owned(), password: Some(digest(&hash)) };
             Setting::put(tx, FIRST_RUN, &untold.value(), now, None).await?;
         }
+        let token = self.first_admin_token(&mut change, user_id).await?;
         change.commit(Deed::new("appliance.first_run", "").within(root)).await?;
-        Ok(Some(FirstRun { name: ADMIN, passphrase, again: false }))
+        Ok(Some(FirstRun { name: ADMIN, passphrase, token, again: false }))
     }
 
     async fn untold(&self, mark: &str) -> Result<Option<Untold>> {

@@ -23,6 +23,7 @@
 //! issuers of tokens. It knows no HTTP: what issuers publish is fetched by whoever can, see
 //! [`Fetch`].
 
+mod admin_token;
 mod approvals;
 mod arrival;
 mod audit;
@@ -61,6 +62,7 @@ mod totp;
 mod trial;
 mod users;
 
+pub use admin_token::{SetUpError, ShownToken, TokenInfo, TokenState};
 pub use approvals::{Admission, FourEyes};
 pub use audit::{
     Deed, Fault, FaultKind, Protocol, SenderSettings, Sending, Verdict, Who, to_json, to_syslog,

@@ -23,6 +23,7 @@ mod sources;
 mod start;
 mod stats;
 mod system;
+mod token;
 mod users;
 mod work;
 
@@ -56,6 +57,7 @@ pub fn routes() -> Routes {
             stats::group(),
             audit::group(),
             system::group(),
+            token::group(),
         ],
     )
 }

@@ -79,7 +79,7 @@ impl Appliance {
         let settings = Settings::open(identity.clone()).await.unwrap();
         let health = Health::of(dir.path());
         let app = App::new(catalog, identity, protect, settings, health);
-        let router = strongroom_api::router(&app);
+        let router = strongroom_api::router(&app, &Default::default());
         let passphrase = first.passphrase.expose().to_owned();
         Self { dir, app, router, passphrase, _database: Database(Some(fresh)) }
     }

@@ -7,6 +7,7 @@
 //!
 //! [`Sql`]: crate::Sql
 
+mod admin_token;
 mod approvals;
 mod audit;
 mod keys;
@@ -17,6 +18,7 @@ mod sessions;
 mod sources;
 mod users;
 
+pub use admin_token::AdminToken;
 pub use approvals::{APPROVALS, Approval};
 pub use audit::{AUDIT, AuditHead, AuditLine};
 pub use keys::{API_KEYS, ApiKey, KeySecrets, NewKey, Nonce};

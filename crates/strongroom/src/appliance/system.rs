@@ -1,6 +1,7 @@
 //! `strongroom system`: what an appliance is, what it serves, and how its machine fares.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -10,6 +11,7 @@ use strongroom_client::types::Items;
 use super::ApplianceArgs;
 use super::operation::operations;
 use super::resource::{self, Column, describe};
+use crate::ask::{self, YesArgs};
 use crate::exit::{Context, Done};
 
 operations! {
@@ -17,6 +19,9 @@ operations! {
     VERSION = "system.version", GET "/v1/system/version", by "system version";
     CHANGELOG = "system.changelog", GET "/v1/system/changelog", by "system changelog";
     SERVICES = "system.services", GET "/v1/system/services", by "system services";
+    TOKEN = "system.token.show", GET "/v1/system/token", by "system token show";
+    SET_TOKEN = "system.token.set", PUT "/v1/system/token", by "system token set";
+    RESET_TOKEN = "system.token.reset", POST "/v1/system/token/reset", by "system token reset";
 }
 
 /// What is shown of what can be full.
@@ -46,6 +51,60 @@ pub(crate) enum Command {
     Version(VersionArgs),
     Changelog(ChangelogArgs),
     Services(ServicesArgs),
+    /// The one token that scripts for Jidoteki Admin take
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    Show(ShowTokenArgs),
+    Set(SetTokenArgs),
+    Reset(ResetTokenArgs),
+}
+
+/// Show whether there is a token, and which API key it is
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+The key of that number can be narrowed, switched off and given an end, as others can.
+
+Example:
+  strongroom system token show")]
+pub(crate) struct ShowTokenArgs {
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+}
+
+/// Set the token, whatever there was before; it acts as you
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+1 to 255 visible ASCII characters without spaces. On the control socket it acts as `admin`.
+
+Examples:
+  strongroom system token set
+  strongroom system token set --token-file token.txt")]
+pub(crate) struct SetTokenArgs {
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+    /// The token is the first line of this file, `-` of standard input [default: it is asked for]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// End the token, and print a passphrase that another is set with
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Until a token is set by POST /api/v1/admin/setup with the passphrase, scripts get nothing else.
+
+Example:
+  strongroom system token reset --yes")]
+pub(crate) struct ResetTokenArgs {
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+    #[command(flatten)]
+    yes: YesArgs,
 }
 
 /// Show the room, memory and load of the machine, measured now
@@ -109,6 +168,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
             let document = json!({ "changelog": text });
             context.out.report(None, document, |out| out.write_all(text.as_bytes()))?;
         }
+        Command::Token { command } => token(context, command)?,
         Command::Services(args) => {
             let services: Items<Value> = SERVICES.ask(&args.appliance.client()?, &[])?;
             match context.out.json {
@@ -118,6 +178,32 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         }
     }
     Ok(Done::Well)
+}
+
+fn token(context: &Context, command: &TokenCommand) -> Result<()> {
+    match command {
+        TokenCommand::Show(args) => {
+            let token: Value = TOKEN.ask(&args.appliance.client()?, &[])?;
+            context.out.report(None, token.clone(), |out| describe(out, &["state"], &token))?;
+        }
+        TokenCommand::Set(args) => {
+            let client = args.appliance.client()?;
+            let token = ask::new_secret(args.token_file.as_deref(), "New token")?;
+            let token = token.ok_or_else(|| ask::nobody("--token-file"))?;
+            SET_TOKEN.send::<()>(&client, &[], &json!({ "token": token }))?;
+            context.out.done(json!({ "set": true }), "the token was set")?;
+        }
+        TokenCommand::Reset(args) => {
+            let client = args.appliance.client()?;
+            args.yes.confirm("End the token; scripts that have it get nothing more")?;
+            let made: Value = RESET_TOKEN.ask(&client, &[])?;
+            context.out.report(None, made.clone(), |out| {
+                writeln!(out, "passphrase  {}", made["passphrase"].as_str().unwrap_or_default())?;
+                writeln!(out, "Shown this once. It is good for POST /api/v1/admin/setup alone.")
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn show_health(out: &mut dyn Write, health: &Value) -> io::Result<()> {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
+use strongroom_api::Dialects;
+use strongroom_api::dialects::jidoteki;
 
 /// Its name in the data directory.
 pub(super) const NAME: &str = "strongroom.toml";
@@ -29,6 +31,8 @@ pub(super) struct Config {
     pub(super) key: Option<PathBuf>,
     pub(super) names: Vec<String>,
     pub(super) connections: Option<usize>,
+    jidoteki_endpoints: Option<Vec<String>>,
+    jidoteki_open_setup: bool,
     takeover: Option<u64>,
 }
 
@@ -38,6 +42,23 @@ impl Config {
         let Some(seconds) = self.takeover else { return Ok(None) };
         anyhow::ensure!((2..=3600).contains(&seconds), "takeover: it takes 2 to 3600 seconds");
         Ok(Some(Duration::from_secs(seconds)))
+    }
+
+    /// What of the dialects is configured.
+    pub(super) fn dialects(&self) -> Result<Dialects> {
+        for name in self.jidoteki_endpoints.iter().flatten() {
+            let all = jidoteki::OPTIONAL;
+            anyhow::ensure!(
+                all.contains(&name.as_str()),
+                "jidoteki_endpoints: there is no `{name}`; those that can be left out are {}",
+                all.join(", ")
+            );
+        }
+        let jidoteki = jidoteki::Options {
+            open_setup: self.jidoteki_open_setup,
+            endpoints: self.jidoteki_endpoints.clone(),
+        };
+        Ok(Dialects { jidoteki })
     }
 
     /// Reads it; makes it when there is none.
@@ -79,6 +100,8 @@ impl Config {
             ("key", self.key == other.key),
             ("names", self.names == other.names),
             ("takeover", self.takeover == other.takeover),
+            ("jidoteki_endpoints", self.jidoteki_endpoints == other.jidoteki_endpoints),
+            ("jidoteki_open_setup", self.jidoteki_open_setup == other.jidoteki_open_setup),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }
@@ -99,7 +122,16 @@ mod tests {
         let config: Config = toml::from_str(&keys.join("\n")).unwrap();
         assert_eq!(config.connections, Some(2048));
         assert_eq!(config.takeover().unwrap(), Some(Duration::from_secs(30)));
-        assert_eq!(keys.len(), 8);
+        assert_eq!(config.dialects().unwrap().jidoteki.endpoints.unwrap(), jidoteki::OPTIONAL);
+        assert_eq!(keys.len(), 10);
+    }
+
+    #[test]
+    fn endpoints_that_are_not_there_are_named() {
+        let config: Config = toml::from_str("jidoteki_endpoints = [\"version\"]").unwrap();
+        let error = config.dialects().unwrap_err().to_string();
+        assert!(error.contains("`version`") && error.contains("backup"), "{error}");
+        assert!(!Config::default().dialects().unwrap().jidoteki.open_setup);
     }
 
     #[test]

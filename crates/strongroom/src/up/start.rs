@@ -14,7 +14,7 @@ use strongroom_api::{App, Https, KeySealer, PAGE};
 use strongroom_appliance::{Health, Settings, Upkeep};
 use strongroom_catalog::{Address, Catalog, Engine};
 use strongroom_engine::id::RootId;
-use strongroom_identity::{ApplianceKey, FirstRun, Identity};
+use strongroom_identity::{ApplianceKey, FirstRun, Identity, Secret};
 use strongroom_protect::{Options, Protect};
 use strongroom_storage::{NewPool, Storage};
 use tokio::task::JoinHandle;
@@ -57,6 +57,7 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     let lock = Lock::take(&data)?;
     let config = Config::open(&data)?;
     let (takeover, configured) = (config.takeover()?, config.clone());
+    let dialects = config.dialects()?;
 
     let database = args.database.clone().or(config.database);
     let address = match database {
@@ -96,6 +97,9 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
         && let Some(first) = first.take()
     {
         file.keep(&[("user", first.name), ("passphrase", first.passphrase.expose())])?;
+        if let Some(token) = &first.token {
+            file.keep(&[("setup-passphrase", token.expose())])?;
+        }
         identity.first_run_told(mark.mark()).await?;
     }
 
@@ -147,7 +151,8 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     let usual = Limits::default();
     let connections = config.connections.unwrap_or(usual.connections);
     let limits = Limits { connections, ..usual };
-    let mut server = Server::new(strongroom_api::router(&app), limits, app.services().clone());
+    let mut server =
+        Server::new(strongroom_api::router(&app, &dialects), limits, app.services().clone());
     let mut addresses = Vec::new();
     for listener in listeners {
         addresses.push(listener.local_addr()?);
@@ -265,6 +270,7 @@ impl Running {
                 "certificate_sha256": self.certificate.fingerprint(),
                 "user": self.first.as_ref().map(|first| first.name),
                 "passphrase": self.first.as_ref().map(|first| first.passphrase.expose()),
+                "setup_passphrase": self.setup().map(Secret::expose),
                 "pool_passphrase": self.passphrase,
             });
             writeln!(out, "{told}")?;
@@ -282,11 +288,23 @@ impl Running {
             writeln!(out, "  user          {}", first.name)?;
             writeln!(out, "  passphrase    {}", first.passphrase.expose())?;
         }
+        if let Some(setup) = self.setup() {
+            writeln!(out, "  setup         {}", setup.expose())?;
+            writeln!(
+                out,
+                "The last sets the token of scripts for Jidoteki Admin, see docs/dialects."
+            )?;
+        }
         if let Some(passphrase) = &self.passphrase {
             writeln!(out, "  pool `{POOL}`   {passphrase}")?;
             writeln!(out, "Only this opens the pool when this data directory is lost.")?;
         }
         Ok(out.flush()?)
+    }
+
+    /// What the administration token is set with.
+    fn setup(&self) -> Option<&Secret> {
+        self.first.as_ref().and_then(|first| first.token.as_ref())
     }
 
     /// What is said only once was said.

@@ -9,6 +9,7 @@ mod damage;
 mod golden;
 mod images;
 mod ingest;
+mod jidoteki;
 mod looking;
 mod manage;
 mod metrics;

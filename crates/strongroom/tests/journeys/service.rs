@@ -149,10 +149,11 @@ fn secrets_of_the_first_run_go_to_their_file_and_not_to_the_log() {
     let served = start();
     assert_eq!(served.told["passphrase"], Value::Null);
     assert_eq!(served.told["pool_passphrase"], Value::Null);
+    assert_eq!(served.told["setup_passphrase"], Value::Null);
     let text = std::fs::read_to_string(&secrets).unwrap();
     let kept: Vec<_> = text.lines().map(|line| line.split_once(' ').unwrap()).collect();
     let names: Vec<_> = kept.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, ["user", "passphrase", "pool", "pool-passphrase"]);
+    assert_eq!(names, ["user", "passphrase", "setup-passphrase", "pool", "pool-passphrase"]);
 
     // The passphrase is the one that opens.
     std::fs::write(dir.path().join("pw"), kept[1].1).unwrap();

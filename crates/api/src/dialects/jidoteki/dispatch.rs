@@ -1,0 +1,216 @@
+//! From a request to its answer, in the original's order: is there such a path, the first run, who
+//! asks, the method, the handler.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
+use axum::routing::any;
+use http::{Method, StatusCode};
+use strongroom_identity::{
+    AuthError, Decision, Deed, Object, Origin, Principal, ShownToken, TokenState, decide,
+};
+
+use super::answer::{Answer, Fault, target};
+use super::request::Form;
+use super::{Endpoint, OPTIONAL, Options, PREFIX};
+use crate::access;
+use crate::app::App;
+use crate::problem::Problem;
+use crate::route::LetThrough;
+
+/// How long an answer may take to begin.
+const TIME: Duration = Duration::from_secs(60);
+/// What requests are counted as that lead nowhere.
+const NOWHERE: &str = "jidoteki.nowhere";
+/// Whoever sets the token says who they are in a way of their own.
+const SETUP: &str = "/setup";
+
+/// The dialect, as it is configured.
+#[derive(Debug)]
+pub(crate) struct Dialect {
+    pub(crate) app: App,
+    pub(crate) options: Options,
+    endpoints: Vec<Endpoint>,
+}
+
+/// A request that was let through.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) dialect: Arc<Dialect>,
+    pub(crate) form: Arc<Form>,
+    pub(crate) origin: Origin,
+    /// What was shown of the token; None: nothing.
+    pub(crate) shown: Option<ShownToken>,
+}
+
+impl Call {
+    pub(crate) fn app(&self) -> &App {
+        &self.dialect.app
+    }
+}
+
+/// What is asked for, before it is known by whom.
+struct Asked<'a> {
+    /// All operations of the path.
+    here: &'a [Endpoint],
+    /// The one of the method.
+    endpoint: Option<Endpoint>,
+    state: TokenState,
+    /// Whether the body could be taken.
+    read: Answer<()>,
+}
+
+pub(super) fn router(app: &App, options: &Options) -> Router {
+    let is_there = |one: &Endpoint| match &options.endpoints {
+        Some(named) if OPTIONAL.contains(&one.name()) => {
+            named.iter().any(|name| name == one.name())
+        }
+        _ => true,
+    };
+    let endpoints = super::endpoints().into_iter().filter(is_there).collect();
+    let dialect = Arc::new(Dialect { app: app.clone(), options: options.clone(), endpoints });
+    let serve = move |request: Request| {
+        let dialect = Arc::clone(&dialect);
+        async move { dialect.serve(request).await }
+    };
+    let paths = [PREFIX.to_owned(), format!("{PREFIX}/"), format!("{PREFIX}/{{*path}}")];
+    paths.iter().fold(Router::new(), |router, path| router.route(path, any(serve.clone())))
+}
+
+impl Dialect {
+    /// The names of what is there, each once.
+    pub(crate) fn names(&self) -> BTreeSet<&'static str> {
+        self.endpoints.iter().map(Endpoint::name).collect()
+    }
+
+    async fn serve(self: Arc<Self>, request: Request) -> Response {
+        let began = Instant::now();
+        let method = request.method().clone();
+        let path = request.uri().path().strip_prefix(PREFIX).unwrap_or_default().to_owned();
+        let bare = path.strip_suffix('/').unwrap_or(&path);
+        let here: Vec<_> = self.endpoints.iter().filter(|one| one.path == bare).cloned().collect();
+        let endpoint = here.iter().find(|one| one.method == method).cloned();
+        let id = endpoint.as_ref().or(here.first()).map_or(NOWHERE, |one| one.id);
+        let metrics = Arc::clone(self.app.metrics());
+        // A change that was begun is ended, even if the client goes.
+        let work = tokio::spawn(crate::request_id::within(crate::request_id::current(), {
+            let dialect = Arc::clone(&self);
+            let path = path.clone();
+            async move { dialect.answer(request, here, endpoint, &path).await }
+        }));
+        let response = match tokio::time::timeout(TIME, work).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => Fault::from(Problem::internal(&error)).response(None),
+            Err(_) => Fault::bare(StatusCode::GATEWAY_TIMEOUT).response(None),
+        };
+        metrics.request(id, &method, response.status(), began.elapsed());
+        response
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        request: Request,
+        here: Vec<Endpoint>,
+        endpoint: Option<Endpoint>,
+        path: &str,
+    ) -> Response {
+        let (parts, body) = request.into_parts();
+        if here.is_empty() {
+            return Fault::not_found().response(None);
+        }
+        if parts.method != Method::GET && parts.method != Method::POST {
+            return Fault::bare(StatusCode::NOT_IMPLEMENTED).response(None);
+        }
+        let state = match self.app.identity().admin_token_state().await {
+            Ok(state) => state,
+            Err(error) => return Fault::from(error).response(None),
+        };
+        // With an open setup there is no first run to be told of.
+        let mut first_run = (!self.options.open_setup).then_some(state == TokenState::FirstRun);
+        if state == TokenState::FirstRun {
+            first_run = Some(true);
+        }
+        let (form, read) = Form::read(&parts, body).await;
+        let origin = access::origin(&parts);
+        let shown = shown(&form, &parts.method, path);
+        let call = Call { dialect: Arc::clone(&self), form: Arc::new(form), origin, shown };
+        let mut permitted = false;
+        let asked = Asked { here: &here, endpoint, state, read };
+        let answer = self.let_through(call, asked, &mut permitted).await;
+        let mut response = answer.unwrap_or_else(|fault| fault.response(first_run));
+        if permitted {
+            response.extensions_mut().insert(LetThrough);
+        }
+        response
+    }
+
+    async fn let_through(&self, call: Call, asked: Asked<'_>, permitted: &mut bool) -> Answer {
+        let Asked { here, endpoint, state, read } = asked;
+        let other = || {
+            let expected: Vec<_> = here.iter().map(|one| one.method.as_str()).collect();
+            let expected = expected.join("' or '");
+            Fault::bad(format!("Invalid authentication method. Expected {expected}"))
+        };
+        if here[0].path == SETUP {
+            *permitted = true;
+            let endpoint = endpoint.ok_or_else(other)?;
+            read?;
+            return (endpoint.run)(call).await;
+        }
+        if state == TokenState::FirstRun {
+            return Err(Fault::unauthenticated());
+        }
+        let principal = self.known(&call).await?;
+        let endpoint = endpoint.ok_or_else(other)?;
+        may(&principal, &endpoint)?;
+        *permitted = true;
+        read?;
+        let (changes, run) = (endpoint.method == Method::POST, endpoint.run);
+        let answer = run(call).await;
+        if changes {
+            let mut deed = Deed::new(endpoint.id, target(endpoint.path));
+            if let Err(fault) = &answer {
+                deed = deed.failed(fault.word());
+            }
+            self.app.identity().record(&principal, deed).await?;
+        }
+        answer
+    }
+
+    async fn known(&self, call: &Call) -> Answer<Principal> {
+        let Some(shown) = &call.shown else { return Err(Fault::unauthenticated()) };
+        match self.app.identity().by_admin_token(shown, &call.origin).await {
+            Ok(principal) => Ok(principal),
+            Err(AuthError::Internal(error)) => Err(error.into()),
+            Err(AuthError::Blocked { wait }) => {
+                Err(Fault::unauthenticated().retry_after(wait.as_secs().max(1)))
+            }
+            Err(_) => Err(Fault::unauthenticated()),
+        }
+    }
+}
+
+/// What was shown of the token: a hash, if there is one, else the token itself.
+fn shown(form: &Form, method: &Method, path: &str) -> Option<ShownToken> {
+    let given = |name: &str| form.text(name).filter(|text| !text.is_empty());
+    if let Some(hash) = given("hash") {
+        return Some(ShownToken::Hash { text: format!("{method}{PREFIX}{path}"), hash });
+    }
+    given("token").map(|word| ShownToken::Word(word.into()))
+}
+
+fn may(principal: &Principal, endpoint: &Endpoint) -> Answer<()> {
+    match decide(principal, endpoint.right, &Object::APPLIANCE, endpoint.id) {
+        Decision::Allow => Ok(()),
+        Decision::NeedsApproval => {
+            let text = "Another administrator must approve that: use the native API";
+            Err(Fault::new(StatusCode::FORBIDDEN, text))
+        }
+        Decision::Forbidden { why } => Err(Fault::new(StatusCode::FORBIDDEN, why)),
+        Decision::Hidden => Err(Fault::not_found()),
+    }
+}

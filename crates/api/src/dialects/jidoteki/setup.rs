@@ -1,0 +1,66 @@
+//! Sections 1 and 2: setting the token, and changing it.
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{Method, StatusCode};
+use strongroom_identity::{Error, Right, SetUpError};
+
+use super::answer::{Answer, Fault, done};
+use super::dispatch::Call;
+use super::{Documented, Endpoint, Parameter};
+
+/// The printable characters without the space, as the original lists them.
+fn printable() -> String {
+    (33u8..=126).map(char::from).collect()
+}
+
+pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint {
+    method: Method::POST,
+    path: "/setup",
+    id: "jidoteki.setup",
+    summary: "Set the token, or change it",
+    section: "Setup",
+    right: Right::SystemManage,
+    parameters: &[Parameter {
+        name: "newtoken",
+        is_file: false,
+        required: true,
+        meaning: "The new token: 1 to 255 printable ASCII characters without spaces.",
+    }],
+    answers: &[
+        Documented { status: 200, kind: None, meaning: "It is set." },
+        Documented { status: 400, kind: None, meaning: "It can't be a token." },
+    ],
+    run: setup,
+}];
+
+fn setup(call: Call) -> BoxFuture<'static, Answer> {
+    async move {
+        let identity = call.app().identity();
+        let open = call.dialect.options.open_setup;
+        let new = call.form.text("newtoken").unwrap_or_default();
+        let given = || Ok(new.as_str().into());
+        match identity.set_up_admin_token(call.shown.as_ref(), given, open, &call.origin).await {
+            Ok(()) => Ok(done()),
+            Err(SetUpError::Refused) => Err(Fault::bare(StatusCode::FORBIDDEN)),
+            Err(SetUpError::Failed(Error::Invalid { .. })) => Err(unfit(&new)),
+            Err(SetUpError::Failed(error)) => Err(error.into()),
+            Err(_) => Err(Fault::bare(StatusCode::BAD_REQUEST)),
+        }
+    }
+    .boxed()
+}
+
+/// What is wrong with a token, in the original's words.
+fn unfit(new: &str) -> Fault {
+    if new.is_empty() {
+        return Fault::bare(StatusCode::BAD_REQUEST);
+    }
+    if !new.bytes().all(|c| c.is_ascii_graphic()) {
+        let allowed = printable();
+        return Fault::bad(format!(
+            "Missing or invalid string for option: newtoken. Allowed: {allowed}"
+        ));
+    }
+    Fault::bad("Invalid string length for option: newtoken. Allowed: >= 1 and <= 255")
+}

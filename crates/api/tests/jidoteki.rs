@@ -1,0 +1,371 @@
+//! The dialect Jidoteki Admin: the seed's calls and answers, and who is let in.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use aws_lc_rs::{digest, hmac};
+use axum::body::Body;
+use data_encoding::HEXLOWER;
+use http::Request;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use strongroom_api::Dialects;
+use strongroom_api::dialects::jidoteki;
+use strongroom_api::route::LetThrough;
+use strongroom_identity::{KeyChange, TokenState};
+use support::{Answer, Appliance};
+
+const TOKEN: &str = "yourtoken";
+
+fn hash(token: &str, text: &str) -> String {
+    let key = HEXLOWER.encode(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
+    HEXLOWER.encode(hmac::sign(&key, text.as_bytes()).as_ref())
+}
+
+/// A request with fields of a form as curl sends them; without any it has no body.
+fn request(method: &str, path: &str, fields: &[(&str, &str)]) -> Request<Body> {
+    let mut body = String::new();
+    for (name, value) in fields {
+        body.push_str(&format!(
+            "--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+        ));
+    }
+    let request = Request::builder().method(method).uri(format!("/api/v1/admin{path}"));
+    if fields.is_empty() {
+        return request.body(Body::empty()).unwrap();
+    }
+    let request = request.header("content-type", "multipart/form-data; boundary=x");
+    // In pieces, without a length: as a chunked form comes.
+    let pieces = (body + "--x--\r\n").into_bytes();
+    let pieces: Vec<_> =
+        pieces.chunks(7).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
+    request.body(Body::from_stream(futures_util::stream::iter(pieces))).unwrap()
+}
+
+fn told(answer: &Answer) -> (u16, String) {
+    (answer.status, String::from_utf8(answer.body.clone()).unwrap())
+}
+
+const REFUSED: &str =
+    r#"{"Status":"403 Forbidden","Error-Message":"Authentication error","First-Run":false}"#;
+const FIRST_RUN: &str =
+    r#"{"Status":"403 Forbidden","Error-Message":"Authentication error","First-Run":true}"#;
+const BARE: &str = r#"{"Status":"403 Forbidden"}"#;
+const DONE: &str = r#"{"Status":"200 OK"}"#;
+
+async fn get(appliance: &Appliance, path: &str) -> Answer {
+    appliance.ask(request("GET", path, &[])).await
+}
+
+/// One whose token is set.
+async fn set_up() -> Appliance {
+    let appliance = Appliance::new().await;
+    let by = appliance.system().await;
+    appliance.app.identity().set_admin_token(&by, &TOKEN.into()).await.unwrap();
+    appliance
+}
+
+#[tokio::test]
+async fn the_example_of_the_document_opens_the_version() {
+    let appliance = set_up().await;
+    let hash = "b714a60732e096ccef06e360eefe0f1ba4fa5d16ef7da726612e2026e5523241";
+    let answer = get(&appliance, &format!("/version?hash={hash}")).await;
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(told(&answer), (200, format!(r#"{{"version":"{version}"}}"#)));
+    assert_eq!(answer.headers["content-type"], "application/json");
+    assert_eq!(answer.headers["x-frame-options"], "deny");
+    // The token itself, in the query or in a form.
+    assert_eq!(get(&appliance, "/version?token=yourtoken").await.status, 200);
+    let fields = [("token", TOKEN)];
+    let answer = appliance.ask(request("GET", "/version", &fields)).await;
+    assert_eq!(answer.status, 200);
+    // The path is signed as it is asked for.
+    let answer = get(&appliance, &format!("/version/?hash={hash}")).await;
+    assert_eq!(told(&answer), (403, REFUSED.into()));
+    let slash = self::hash(TOKEN, "GET/api/v1/admin/version/");
+    assert_eq!(get(&appliance, &format!("/version/?hash={slash}")).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_first_run_ends_with_a_token_that_its_passphrase_sets() {
+    let appliance = Appliance::new().await;
+    let identity = appliance.app.identity();
+    let by = appliance.system().await;
+    let phrase = identity.reset_admin_token(&by).await.unwrap().expose().to_owned();
+    // Nothing else is open, with the right passphrase too.
+    for path in ["/version".to_owned(), format!("/version?token={phrase}")] {
+        let answer = get(&appliance, &path).await;
+        assert_eq!(told(&answer), (403, FIRST_RUN.into()));
+        assert_eq!(answer.headers["error-message"], "Authentication error");
+    }
+    assert_eq!(
+        told(&get(&appliance, "/nothing").await),
+        (404, r#"{"Status":"404 Not Found"}"#.into())
+    );
+    // Not with a wrong one.
+    let fields = [("newtoken", TOKEN), ("token", "wrong")];
+    let began = Instant::now();
+    let answer = appliance.ask(request("POST", "/setup", &fields)).await;
+    assert_eq!(told(&answer), (403, BARE.into()));
+    assert!(answer.headers.get("error-message").is_none());
+    assert!(began.elapsed() >= Duration::from_secs(2));
+    // What can't be a token leaves everything as it was.
+    let setup = format!("/setup?token={phrase}");
+    for (new, message) in [
+        ("", None),
+        ("a b", Some("Missing or invalid string for option: newtoken. Allowed: !\"#")),
+        (
+            &*"x".repeat(256),
+            Some("Invalid string length for option: newtoken. Allowed: >= 1 and <= 255"),
+        ),
+    ] {
+        let answer = appliance.ask(request("POST", &setup, &[("newtoken", new)])).await;
+        assert_eq!(answer.status, 400, "{new}");
+        let told = answer.json();
+        match message {
+            Some(message) => {
+                assert!(told["Error-Message"].as_str().unwrap().starts_with(message), "{told}");
+                assert_eq!(told["First-Run"], true);
+            }
+            None => assert_eq!(told, json!({"Status": "400 Bad Request"})),
+        }
+        assert_eq!(identity.admin_token_state().await.unwrap(), TokenState::FirstRun);
+    }
+    let signed = hash(&phrase, "POST/api/v1/admin/setup");
+    let fields = [("newtoken", TOKEN), ("hash", &*signed)];
+    let answer = appliance.ask(request("POST", "/setup", &fields)).await;
+    assert_eq!(told(&answer), (200, DONE.into()));
+    assert_eq!(get(&appliance, "/version?token=yourtoken").await.status, 200);
+    assert_eq!(
+        told(&get(&appliance, &format!("/version?token={phrase}")).await),
+        (403, REFUSED.into())
+    );
+    // And another by that one.
+    let answer =
+        appliance.ask(request("POST", "/setup?token=yourtoken", &[("newtoken", "next")])).await;
+    assert_eq!(told(&answer), (200, DONE.into()));
+    assert_eq!(get(&appliance, "/version?token=yourtoken").await.status, 403);
+    assert_eq!(get(&appliance, "/version?token=next").await.status, 200);
+    assert_eq!(appliance.ask(request("GET", "/setup", &[])).await.status, 400);
+}
+
+#[tokio::test]
+async fn many_wrong_setups_at_once_take_as_long_as_one_after_the_other() {
+    let appliance = set_up().await;
+    let began = Instant::now();
+    let tries = (0..3).map(|i| {
+        let (router, word) = (appliance.router.clone(), format!("wrong{i}"));
+        tokio::spawn(async move {
+            use tower::ServiceExt;
+            let path = format!("/setup?token={word}&newtoken=mine");
+            router.oneshot(request("POST", &path, &[])).await.unwrap().status().as_u16()
+        })
+    });
+    for done in tries.collect::<Vec<_>>() {
+        assert_eq!(done.await.unwrap(), 403);
+    }
+    assert!(began.elapsed() >= Duration::from_secs(6), "{:?}", began.elapsed());
+    assert_eq!(get(&appliance, "/version?token=yourtoken").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_setup_is_open_only_where_that_is_configured_and_there_is_no_token() {
+    let mut appliance = Appliance::new().await;
+    let by = appliance.system().await;
+    let identity = appliance.app.identity().clone();
+    let key = identity.admin_token(&by).await.unwrap().key.unwrap();
+    identity.remove_key(&by, key.id).await.unwrap();
+    assert_eq!(identity.admin_token_state().await.unwrap(), TokenState::Absent);
+    let fields = [("newtoken", TOKEN)];
+    let answer = appliance.ask(request("POST", "/setup", &fields)).await;
+    assert_eq!(told(&answer), (403, BARE.into()));
+    assert_eq!(told(&get(&appliance, "/version?token=").await), (403, REFUSED.into()));
+
+    let options = jidoteki::Options { open_setup: true, endpoints: None };
+    appliance.router = strongroom_api::router(&appliance.app, &Dialects { jidoteki: options });
+    assert_eq!(told(&appliance.ask(request("POST", "/setup", &fields)).await), (200, DONE.into()));
+    assert_eq!(get(&appliance, "/version?token=yourtoken").await.status, 200);
+    // That was the only time. There is no first run to be told of.
+    let answer = appliance.ask(request("POST", "/setup", &[("newtoken", "mine")])).await;
+    assert_eq!(told(&answer), (403, BARE.into()));
+    let refused = r#"{"Status":"403 Forbidden","Error-Message":"Authentication error"}"#;
+    assert_eq!(told(&get(&appliance, "/version?token=mine").await), (403, refused.into()));
+}
+
+#[tokio::test]
+async fn a_hash_counts_more_than_a_token_and_an_empty_one_is_none() {
+    let appliance = set_up().await;
+    for (query, status) in [
+        ("hash=0&token=yourtoken", 403),
+        ("hash=&token=yourtoken", 200),
+        ("token=wrong&token=yourtoken", 200),
+        ("token=yourtoken&token=wrong", 403),
+        ("token=yourtoken&unknown=1", 200),
+        ("token=%79ourtoken", 200),
+    ] {
+        assert_eq!(get(&appliance, &format!("/version?{query}")).await.status, status, "{query}");
+    }
+    // Upper case is another hash.
+    let upper = hash(TOKEN, "GET/api/v1/admin/version").to_uppercase();
+    assert_eq!(get(&appliance, &format!("/version?hash={upper}")).await.status, 403);
+}
+
+#[tokio::test]
+async fn who_is_not_known_is_told_no_more_than_which_paths_there_are() {
+    let appliance = set_up().await;
+    for (method, path, fields, expected) in [
+        ("GET", "/version", &[][..], (403, REFUSED)),
+        ("POST", "/version", &[][..], (403, REFUSED)),
+        ("POST", "/version?token=yourtoken", &[][..], (400, "")),
+        ("GET", "/", &[][..], (404, r#"{"Status":"404 Not Found"}"#)),
+        ("GET", "", &[][..], (404, r#"{"Status":"404 Not Found"}"#)),
+        ("GET", "/../../v1/users", &[][..], (404, r#"{"Status":"404 Not Found"}"#)),
+        ("PUT", "/version", &[][..], (501, r#"{"Status":"501 Not Implemented"}"#)),
+        ("HEAD", "/version", &[][..], (501, "")),
+    ] {
+        let answer = appliance.ask(request(method, path, fields)).await;
+        assert_eq!(answer.status, expected.0, "{method} {path}");
+        if !expected.1.is_empty() {
+            assert_eq!(told(&answer).1, expected.1, "{method} {path}");
+        }
+    }
+    let answer = appliance.ask(request("POST", "/version?token=yourtoken", &[])).await;
+    assert_eq!(answer.json()["Error-Message"], "Invalid authentication method. Expected GET");
+    // A body that can't be taken is told of to who is known.
+    let broken = |path: &str| {
+        let request = Request::post(format!("/api/v1/admin{path}"));
+        request
+            .header("content-type", "multipart/form-data; boundary=x")
+            .body(Body::from("nothing"))
+    };
+    assert_eq!(appliance.ask(broken("/version").unwrap()).await.status, 403);
+    assert_eq!(appliance.ask(broken("/setup?token=yourtoken").unwrap()).await.status, 400);
+}
+
+#[tokio::test]
+async fn wrong_tokens_cost_time_and_the_right_one_of_another_address_does_not() {
+    use std::net::{IpAddr, SocketAddr};
+    use strongroom_api::server::Peer;
+    let appliance = set_up().await;
+    let from = |address: [u8; 4], token: &str| {
+        let mut request = request("GET", &format!("/version?token={token}"), &[]);
+        let address = SocketAddr::from((IpAddr::from(address), 1));
+        request.extensions_mut().insert(Peer::Network(address));
+        request
+    };
+    for _ in 0..4 {
+        assert_eq!(appliance.ask(from([192, 0, 2, 1], "wrong")).await.status, 403);
+    }
+    let blocked = appliance.ask(from([192, 0, 2, 1], TOKEN)).await;
+    assert_eq!(told(&blocked), (403, REFUSED.into()));
+    assert!(blocked.headers.contains_key("retry-after"));
+    assert_eq!(appliance.ask(from([192, 0, 2, 2], TOKEN)).await.status, 200);
+}
+
+#[tokio::test]
+async fn each_operation_is_open_to_a_token_whose_key_and_user_may() {
+    let appliance = set_up().await;
+    let identity = appliance.app.identity();
+    let by = appliance.system().await;
+    let key = identity.admin_token(&by).await.unwrap().key.unwrap();
+    let narrow = KeyChange {
+        operations: Some(Some(["jidoteki.version".to_owned()].into())),
+        ..KeyChange::default()
+    };
+    let none = KeyChange {
+        rights: Some(Some(Default::default())),
+        operations: Some(None),
+        ..KeyChange::default()
+    };
+    let off = KeyChange { enabled: Some(false), rights: Some(None), ..KeyChange::default() };
+    for (name, change) in [
+        ("whole", None),
+        ("narrow", Some(narrow)),
+        ("without rights", Some(none)),
+        ("off", Some(off)),
+    ] {
+        if let Some(change) = change {
+            identity.change_key(&by, key.id, None, change).await.unwrap();
+        }
+        for (method, path, id, _) in jidoteki::operations() {
+            // Setting the token is for who has it, narrowed or not; that has tests of its own.
+            if id == "jidoteki.setup" {
+                continue;
+            }
+            let path = path.strip_prefix(jidoteki::PREFIX).unwrap();
+            let nobody = appliance.ask(request(method.as_str(), path, &[])).await;
+            assert_eq!(told(&nobody), (403, REFUSED.into()), "{id}: nobody");
+            let path = format!("{path}?token={TOKEN}");
+            let answer = appliance.ask(request(method.as_str(), &path, &[])).await;
+            let open = name == "whole" || (name == "narrow" && id == "jidoteki.version");
+            assert_eq!(answer.extensions.get::<LetThrough>().is_some(), open, "{id}: {name}");
+            assert_eq!(answer.status == 403, !open, "{id}: {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_told_is_so() {
+    let appliance = set_up().await;
+    let at = |path: &str| format!("{path}?token={TOKEN}");
+    let answer = get(&appliance, &at("/changelog")).await;
+    assert_eq!(answer.headers["content-type"], "text/plain");
+    assert!(told(&answer).1.starts_with("# Changelog"));
+    let build = get(&appliance, &at("/build")).await.json();
+    assert_eq!(build["version"], env!("CARGO_PKG_VERSION"));
+    let health = get(&appliance, &at("/health")).await.json();
+    let is_size = |value: &Value| value.as_str().unwrap().ends_with(['K', 'M', 'G', 'T', 'P']);
+    assert!(is_size(&health["disk"]["used"]) && is_size(&health["disk"]["total"]), "{health}");
+    assert!(health["memory"]["total"].as_str().unwrap().ends_with('M'), "{health}");
+    assert!(health["memory"]["percentage"].is_u64() && health["cpu"]["num"].is_u64(), "{health}");
+    assert_eq!(health["cpu"]["load"].as_str().unwrap().split(", ").count(), 3);
+    let services = get(&appliance, &at("/services")).await.json();
+    assert_eq!(services["services"][0], json!({"jidoteki-admin-api": "running"}));
+    let endpoints = get(&appliance, &at("/endpoints")).await.json();
+    let endpoints: Vec<_> =
+        endpoints["endpoints"].as_array().unwrap().iter().map(|e| e.as_str().unwrap()).collect();
+    assert!(endpoints.contains(&"/api/v1/admin/version"), "{endpoints:?}");
+    assert_eq!(endpoints.last(), Some(&"/docs"));
+    assert!(endpoints.is_sorted(), "{endpoints:?}");
+}
+
+#[tokio::test]
+async fn what_is_switched_off_is_not_there() {
+    let mut appliance = set_up().await;
+    let options = jidoteki::Options { open_setup: false, endpoints: Some(Vec::new()) };
+    appliance.router = strongroom_api::router(&appliance.app, &Dialects { jidoteki: options });
+    for name in jidoteki::OPTIONAL {
+        let answer = get(&appliance, &format!("/{name}?token={TOKEN}")).await;
+        assert_eq!(told(&answer), (404, r#"{"Status":"404 Not Found"}"#.into()), "{name}");
+    }
+    let endpoints = get(&appliance, &format!("/endpoints?token={TOKEN}")).await.json().to_string();
+    assert!(jidoteki::OPTIONAL.iter().all(|name| !endpoints.contains(&format!("/{name}\""))));
+}
+
+#[tokio::test]
+async fn no_line_of_the_audit_trail_holds_a_token() {
+    let appliance = set_up().await;
+    let setup = appliance.ask(request("POST", "/setup?token=hunter2", &[("newtoken", "hunter3")]));
+    assert_eq!(setup.await.status, 403);
+    let setup = "/setup?token=yourtoken&newtoken=hunter4";
+    assert_eq!(appliance.ask(request("POST", setup, &[])).await.status, 200);
+    let lines = appliance.app.identity().audit_lines(0, 1000).await.unwrap();
+    let text = format!("{lines:?}");
+    assert!(text.contains("token.set") && text.contains("wrong credentials"), "{text}");
+    assert!(!text.contains("hunter") && !text.contains(TOKEN), "{text}");
+}
+
+#[test]
+fn the_committed_document_is_that_of_the_endpoints() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../openapi/jidoteki-v1.24.0.json");
+    let made = jidoteki::document();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, &made).unwrap();
+    }
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        made == committed,
+        "if that is wanted: UPDATE=1 cargo test -p strongroom-api --test jidoteki"
+    );
+}
