@@ -194,7 +194,7 @@ impl Identity {
         };
         let right = match &found {
             Some(token) => {
-                let key = inner.key.unseal(PURPOSE, &token.sealed).map_err(Error::from)?;
+                let key = inner.key.unseal(PURPOSE, &token.sealed)?;
                 is_right(&key, shown)
             }
             None => false,
