@@ -19,7 +19,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use strongroom_api::server::{Certificate, Limits, Server, listen};
 use strongroom_api::{App, KeySealer};
-use strongroom_appliance::{Health, Services, Settings};
+use strongroom_appliance::tls::TlsFiles;
+use strongroom_appliance::{Administration, Health, Parts, Services, Settings};
 use strongroom_catalog::jobs::{self, NewJob};
 use strongroom_catalog::{Address, Catalog};
 use strongroom_identity::{ApplianceKey, Identity};
@@ -58,13 +59,16 @@ async fn appliance(dir: &std::path::Path) -> (App, String) {
     let sealer = Arc::new(KeySealer(identity.clone()));
     let storage = Storage::new(catalog.clone(), sealer, "the benchmark").unwrap();
     let options = Options { sole: true, ..Options::default() };
-    let protect = Protect::start(storage, options).await.unwrap();
+    let tls = TlsFiles::open(&dir.join("box.pem"), &dir.join("box.key")).unwrap();
+    let parts = Parts::new(dir, tls);
+    let protect = Protect::start_with(storage, parts.works(), options).await.unwrap();
     let organisation = identity.root().await.unwrap().id;
     for number in 0..JOBS {
         jobs::submit(&catalog, job(organisation, number)).await.unwrap();
     }
     let settings = Settings::open(identity.clone()).await.unwrap();
-    let app = App::new(catalog, identity, protect, settings, Health::of(dir));
+    let administration = Administration::new(parts, protect.clone());
+    let app = App::new(catalog, identity, protect, settings, Health::of(dir), administration);
     (app, first.passphrase.expose().to_owned())
 }
 

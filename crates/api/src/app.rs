@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use strongroom_appliance::{Health, Services, Settings};
+use strongroom_appliance::{Administration, Health, Services, Settings};
 use strongroom_catalog::{Catalog, Engine};
 use strongroom_identity::Identity;
 use strongroom_protect::Protect;
@@ -31,6 +31,7 @@ struct Inner {
     protect: Protect,
     settings: Settings,
     health: Health,
+    administration: Administration,
     services: Services,
     metrics: Arc<Metrics>,
     bodies: Arc<Semaphore>,
@@ -46,6 +47,7 @@ impl App {
         protect: Protect,
         settings: Settings,
         health: Health,
+        administration: Administration,
     ) -> Self {
         let inner = Inner {
             catalog,
@@ -53,6 +55,7 @@ impl App {
             protect,
             settings,
             health,
+            administration,
             services: Services::default(),
             metrics: Arc::default(),
             bodies: Arc::new(Semaphore::new(BODIES as usize)),
@@ -90,6 +93,11 @@ impl App {
     /// How the machine fares.
     pub fn health(&self) -> &Health {
         &self.inner.health
+    }
+
+    /// What is done to the box.
+    pub fn administration(&self) -> &Administration {
+        &self.inner.administration
     }
 
     /// What this process serves.

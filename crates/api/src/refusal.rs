@@ -57,7 +57,11 @@ impl From<Appliance> for Problem {
             Appliance::Catalog(error) => error.into(),
             Appliance::Identity(error) => error.into(),
             Appliance::Unknown { .. } => Self::new(Code::NotFound, error.to_string()),
-            Appliance::Value { .. } => Self::new(Code::Invalid, error.to_string()),
+            Appliance::Value { .. } | Appliance::Certificate { .. } => {
+                Self::new(Code::Invalid, error.to_string())
+            }
+            Appliance::Busy { .. } => Self::new(Code::InProgress, error.to_string()),
+            Appliance::Protect(error) => error.into(),
             error => Self::internal(&error),
         }
     }

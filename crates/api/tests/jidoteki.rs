@@ -330,6 +330,88 @@ async fn what_is_told_is_so() {
     assert!(endpoints.is_sorted(), "{endpoints:?}");
 }
 
+/// A certificate signed by itself, and its key.
+fn certificate(name: &str) -> [String; 2] {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let made = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key);
+    [made.unwrap().pem(), key.serialize_pem()]
+}
+
+/// What is told of the certificate once nothing is done about it.
+async fn certs(appliance: &Appliance) -> Value {
+    let last = appliance.app.administration().last("certificate", 0).await.unwrap().unwrap();
+    appliance.app.protect().engine().wait(last.job.id).await.unwrap();
+    let answer = get(appliance, &format!("/certs?token={TOKEN}")).await;
+    assert_eq!(answer.status, 200);
+    answer.json()
+}
+
+#[tokio::test]
+async fn a_certificate_is_replaced_by_a_job_that_tells_how_it_went() {
+    let appliance = set_up().await;
+    let administration = appliance.app.administration();
+    assert_eq!(
+        told(&get(&appliance, "/certs?token=yourtoken").await).1,
+        r#"{"status":null,"log":null}"#
+    );
+    let before = administration.certificate().await.unwrap().sha256;
+    let post = |fields: Vec<(&'static str, String)>| {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        request("POST", "/certs?token=yourtoken", &fields)
+    };
+    let [public, private] = certificate("box.example");
+    let [_, stranger] = certificate("other.example");
+    for fields in [
+        vec![("public", public.clone())],
+        vec![("private", private.clone())],
+        vec![("public", String::new()), ("private", private.clone())],
+    ] {
+        let answer = appliance.ask(post(fields)).await;
+        assert_eq!(told(&answer), (400, r#"{"Status":"400 Bad Request"}"#.into()));
+    }
+    // What does not belong together is taken, looked at, and changes nothing.
+    let accepted = r#"{"Status":"202 Accepted","Location":"/api/v1/admin/certs"}"#;
+    let answer = appliance.ask(post(vec![("public", public.clone()), ("private", stranger)])).await;
+    assert_eq!(told(&answer), (202, accepted.into()));
+    assert_eq!(answer.headers["location"], "/api/v1/admin/certs");
+    let shown = certs(&appliance).await;
+    assert_eq!(shown["status"], "failed");
+    assert!(shown["log"].as_str().unwrap().ends_with("\\n"), "{shown}");
+    assert_eq!(administration.certificate().await.unwrap().sha256, before);
+
+    let answer = appliance.ask(post(vec![("public", public), ("private", private.clone())])).await;
+    assert_eq!(told(&answer), (202, accepted.into()));
+    let shown = certs(&appliance).await;
+    assert_eq!(shown["status"], "success");
+    let log = shown["log"].as_str().unwrap();
+    assert!(log.contains("][SYSTEM] Validating and adding TLS certificates\\n["), "{log}");
+    assert_eq!(administration.certificate().await.unwrap().names, ["box.example"]);
+    // The key is in its file, and nowhere else.
+    let secret = private.lines().nth(3).unwrap();
+    let jobs = appliance.call(&appliance.admin().await, "GET", "/v1/jobs", None).await;
+    assert!(!String::from_utf8_lossy(&jobs.body).contains(secret));
+    let staged = appliance.dir.path().join("staged");
+    assert_eq!(std::fs::read_dir(staged).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn natively_a_certificate_is_replaced_at_once_or_not_at_all() {
+    let appliance = Appliance::new().await;
+    let admin = appliance.admin().await;
+    let path = "/v1/system/certificate";
+    let before = appliance.call(&admin, "GET", path, None).await.json();
+    let ([public, private], [_, stranger]) = (certificate("box.example"), certificate("x.example"));
+    let body = json!({"certificate": public, "key": stranger});
+    let refused = appliance.call(&admin, "PUT", path, Some(body)).await;
+    assert_eq!((refused.status, refused.code().as_str()), (422, "invalid"));
+    assert!(refused.json()["detail"].as_str().unwrap().contains("another certificate's"));
+    assert_eq!(appliance.call(&admin, "GET", path, None).await.json(), before);
+    let body = json!({"certificate": public, "key": private});
+    let done = appliance.call(&admin, "PUT", path, Some(body)).await.json();
+    assert_eq!(done["certificate"]["names"], json!(["box.example"]));
+    assert_eq!(appliance.call(&admin, "GET", path, None).await.json(), done["certificate"]);
+}
+
 #[tokio::test]
 async fn what_is_switched_off_is_not_there() {
     let mut appliance = set_up().await;

@@ -10,6 +10,33 @@ pub enum Error {
     /// The audit trail can't be written.
     #[error(transparent)]
     Identity(#[from] strongroom_identity::Error),
+    /// A certificate, its key or its chain can't be taken.
+    #[error("{what} can't be used: {why}")]
+    Certificate {
+        /// Which of them.
+        what: &'static str,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+    /// A file can't be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another one is at it.
+    #[error("job {job} ({kind}) is not over: wait for it, or cancel it")]
+    Busy {
+        /// What it does.
+        kind: &'static str,
+        /// Its number.
+        job: i64,
+    },
+    /// A job can't be begun.
+    #[error(transparent)]
+    Protect(#[from] strongroom_protect::Error),
     /// There is no such setting.
     #[error("there is no setting `{key}`; there are: {known}")]
     Unknown {

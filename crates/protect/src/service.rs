@@ -1,5 +1,7 @@
 //! What others ask for, each as a job.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use strongroom_catalog::jobs::{Job, NewJob, Request};
@@ -11,7 +13,7 @@ use crate::works::{
     self, BackupParameters, CheckParameters, DiskParameters, ForgetParameters, GcParameters,
     ImportParameters, RekeyParameters, RepairParameters, RestoreParameters, ScrubParameters,
 };
-use crate::{Engine, Error, Options, Result};
+use crate::{Engine, Error, Options, Result, Work};
 
 /// Who asks, and how much it matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,7 +52,20 @@ impl Protect {
     /// # Errors
     /// Those of the database.
     pub async fn start(storage: Storage, options: Options) -> Result<Self> {
-        let works = works::all(&storage);
+        Self::start_with(storage, Vec::new(), options).await
+    }
+
+    /// As [`Protect::start`], with works that are not of this crate.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn start_with(
+        storage: Storage,
+        more: Vec<Arc<dyn Work>>,
+        options: Options,
+    ) -> Result<Self> {
+        let mut works = works::all(&storage);
+        works.extend(more);
         let engine = Engine::start(storage.catalog().clone(), works, options).await?;
         Ok(Self { engine, storage, attended: IngestJobs::default() })
     }
@@ -99,6 +114,20 @@ impl Protect {
             ..NewJob::default()
         };
         self.engine.submit(new).await
+    }
+
+    /// Asks this machine for work that is not of this crate.
+    ///
+    /// # Errors
+    /// Those of [`Engine::submit`].
+    pub async fn ask(
+        &self,
+        asker: Asker,
+        kind: &str,
+        object: String,
+        parameters: &(impl Serialize + Sync),
+    ) -> Result<Job> {
+        self.submit(asker, kind, None, object, parameters).await
     }
 
     /// Backs up paths of this machine to a pool.

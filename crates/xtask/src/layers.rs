@@ -19,7 +19,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("iscsi", &["block"]),
     ("nbd", &["block"]),
     ("export", &["archive", "block", "engine"]),
-    ("appliance", &["catalog", "identity"]),
+    ("appliance", &["catalog", "identity", "protect"]),
     ("storage", &["archive", "block", "catalog", "engine", "export", "identity", "iscsi", "nbd"]),
     ("protect", &["archive", "block", "catalog", "engine", "identity", "storage"]),
     ("api", &["appliance", "archive", "catalog", "engine", "identity", "protect", "storage"]),

@@ -2,6 +2,7 @@
 
 mod approvals;
 mod audit;
+mod certificate;
 mod directories;
 mod events;
 mod hidden;
@@ -58,6 +59,7 @@ pub fn routes() -> Routes {
             audit::group(),
             system::group(),
             token::group(),
+            certificate::group(),
         ],
     )
 }

@@ -209,15 +209,20 @@ fn problems(mut operation: OperationBuilder, codes: &BTreeSet<Code>) -> Operatio
     operation
 }
 
+/// What is answered to who isn't let through where one must be known.
+const KNOWN: [Code; 4] =
+    [Code::Unauthenticated, Code::TooMany, Code::Forbidden, Code::PasswordChange];
+
 /// All codes that a route may answer with: its own, and those that follow from what it is.
 pub(super) fn codes(route: &Route) -> BTreeSet<Code> {
     let mut codes = route.codes.clone();
     codes.extend([Code::BadRequest, Code::Internal, Code::Unavailable, Code::Timeout]);
     match route.need {
         Need::Open(_) => {}
-        Need::Login => codes.extend([Code::Unauthenticated, Code::TooMany]),
+        // Whoever must change a password first is told so everywhere, and a key may be narrowed.
+        Need::Login => codes.extend(KNOWN),
         Need::Right(_, on) => {
-            codes.extend([Code::Unauthenticated, Code::TooMany, Code::Forbidden]);
+            codes.extend(KNOWN);
             if on.parameter().is_some() {
                 codes.insert(Code::NotFound);
             }

@@ -7,17 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
-use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use strongroom_appliance::tls::{self, MAX_PEM};
 
-use super::{addresses, validity};
+use super::addresses;
 use crate::{Error, Result};
-
-/// Bytes of a file with certificates or a key, at most.
-const MAX_FILE: u64 = 1 << 20;
 
 /// The certificate that is shown to clients at the moment, and where it came from.
 #[derive(Debug)]
@@ -45,7 +40,7 @@ impl Certificate {
     /// [`Error::File`]; [`Error::Certificate`] also when they don't belong together.
     pub fn open(certificate: &Path, key: &Path) -> Result<Self> {
         let now = [stamp(certificate), stamp(key)];
-        let current = RwLock::new(Arc::new(read(certificate, key)?));
+        let current = RwLock::new(read(certificate, key)?);
         let looked = Mutex::new(Looked { read: now, last: now });
         Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), current, looked })
     }
@@ -76,7 +71,7 @@ impl Certificate {
     pub fn reload(&self) -> Result<()> {
         let now = [stamp(&self.certificate), stamp(&self.key)];
         *self.looked() = Looked { read: now, last: now };
-        let new = Arc::new(read(&self.certificate, &self.key)?);
+        let new = read(&self.certificate, &self.key)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
     }
@@ -106,16 +101,14 @@ impl Certificate {
     /// Until when the certificate is valid; None: it doesn't say so in a way that is understood.
     pub fn not_after(&self) -> Option<jiff::Timestamp> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        current.cert.first().and_then(|der| validity::not_after(der))
+        current.cert.first().and_then(|der| tls::facts(der)?.not_after)
     }
 
     /// The SHA-256 of the certificate, by which a person can tell it.
     pub fn fingerprint(&self) -> String {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        let digest = current.cert.first().map(|der| {
-            aws_lc_rs_digest(der).iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>()
-        });
-        digest.unwrap_or_default().join(":")
+        let facts = current.cert.first().and_then(|der| tls::facts(der));
+        facts.map(|facts| facts.sha256).unwrap_or_default()
     }
 }
 
@@ -124,37 +117,23 @@ fn stamp(path: &Path) -> Stamp {
     Some((meta.modified().ok()?, meta.len(), meta.ino()))
 }
 
-fn aws_lc_rs_digest(bytes: &[u8]) -> Vec<u8> {
-    use ::aws_lc_rs::digest;
-    digest::digest(&digest::SHA256, bytes).as_ref().to_vec()
-}
-
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
-fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey> {
-    let wrong =
-        |path: &Path, why: String| Error::Certificate { path: path.display().to_string(), why };
-    let pem = bytes(certificate)?;
-    let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-    let chain = chain.map_err(|error| wrong(certificate, error.to_string()))?;
-    if chain.is_empty() {
-        return Err(wrong(certificate, "there is no certificate in it".into()));
-    }
-    let pem = bytes(key)?;
-    // The error of the parser says what was wrong, not what was there.
-    let private = PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|error| wrong(key, format!("there is no private key in it: {error}")))?;
-    CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider())
-        .map_err(|error| wrong(certificate, error.to_string()))
+fn read(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>> {
+    let pair = tls::pair(&bytes(certificate)?, &bytes(key)?);
+    pair.map_err(|error| Error::Certificate {
+        path: certificate.display().to_string(),
+        why: error.to_string(),
+    })
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>> {
-    if path.metadata().map_err(failed(path))?.len() > MAX_FILE {
-        let why = format!("it is larger than {MAX_FILE} bytes");
+    if path.metadata().map_err(failed(path))?.len() > MAX_PEM as u64 {
+        let why = format!("it is larger than {MAX_PEM} bytes");
         return Err(Error::Certificate { path: path.display().to_string(), why });
     }
     std::fs::read(path).map_err(failed(path))

@@ -11,7 +11,6 @@ mod gate;
 mod io;
 mod redirect;
 mod tls;
-mod validity;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -9,7 +9,8 @@ use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use strongroom_api::{App, KeySealer};
-use strongroom_appliance::{Health, Settings};
+use strongroom_appliance::tls::TlsFiles;
+use strongroom_appliance::{Administration, Health, Parts, Settings};
 use strongroom_catalog::Engine;
 use strongroom_catalog::testing::Fresh;
 use strongroom_identity::{ApplianceKey, Identity, Principal};
@@ -75,10 +76,21 @@ impl Appliance {
         let first = identity.first_run(None).await.unwrap().unwrap();
         let sealer = Arc::new(KeySealer(identity.clone()));
         let storage = Storage::new(catalog.clone(), sealer, "a test").unwrap();
-        let protect = Protect::start(storage, Options::default()).await.unwrap();
+        let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        drop(strongroom_api::server::Certificate::open_or_make(&cert, &key, &[]).unwrap());
+        let parts = Parts::new(dir.path(), TlsFiles::open(&cert, &key).unwrap());
+        let protect =
+            Protect::start_with(storage, parts.works(), Options::default()).await.unwrap();
         let settings = Settings::open(identity.clone()).await.unwrap();
         let health = Health::of(dir.path());
-        let app = App::new(catalog, identity, protect, settings, health);
+        let app = App::new(
+            catalog,
+            identity,
+            protect.clone(),
+            settings,
+            health,
+            Administration::new(parts, protect),
+        );
         let router = strongroom_api::router(&app, &Default::default());
         let passphrase = first.passphrase.expose().to_owned();
         Self { dir, app, router, passphrase, _database: Database(Some(fresh)) }

@@ -84,6 +84,26 @@ pub async fn log(catalog: &Catalog, job: i64, after: i64, limit: u32) -> Result<
     catalog.find(Sql::new(sql).bind(job).bind(after).bind(limit)).await
 }
 
+/// The last lines of a job's log, so many at most, oldest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn last_lines(catalog: &Catalog, job: i64, limit: u32) -> Result<Vec<Line>> {
+    let sql = "FROM job_log WHERE job_id = ? ORDER BY id DESC LIMIT ?";
+    let mut lines: Vec<Line> = catalog.find(Sql::new(sql).bind(job).bind(limit)).await?;
+    lines.reverse();
+    Ok(lines)
+}
+
+/// The job of this kind that was asked for last, of those that this machine must do.
+///
+/// # Errors
+/// Those of the database.
+pub async fn newest(catalog: &Catalog, kind: &str, node: &str) -> Result<Option<Job>> {
+    let sql = "FROM jobs WHERE kind = ? AND node = ? ORDER BY id DESC LIMIT 1";
+    catalog.find_one(Sql::new(sql).bind(kind).bind(node)).await
+}
+
 /// Asks a job to stop.
 ///
 /// # Errors

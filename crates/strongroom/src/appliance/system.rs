@@ -1,9 +1,10 @@
 //! `strongroom system`: what an appliance is, what it serves, and how its machine fares.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use serde_json::{Value, json};
 use strongroom_client::types::Items;
@@ -12,13 +13,18 @@ use super::ApplianceArgs;
 use super::operation::operations;
 use super::resource::{self, Column, describe};
 use crate::ask::{self, YesArgs};
-use crate::exit::{Context, Done};
+use crate::exit::{Context, Done, usage};
+use crate::output::say_notes;
 
 operations! {
     HEALTH = "system.health.show", GET "/v1/system/health", by "system health";
     VERSION = "system.version", GET "/v1/system/version", by "system version";
     CHANGELOG = "system.changelog", GET "/v1/system/changelog", by "system changelog";
     SERVICES = "system.services", GET "/v1/system/services", by "system services";
+    CERTIFICATE = "system.certificate.show", GET "/v1/system/certificate",
+        by "system certificate show";
+    REPLACE_CERTIFICATE = "system.certificate.replace", PUT "/v1/system/certificate",
+        by "system certificate replace";
     TOKEN = "system.token.show", GET "/v1/system/token", by "system token show";
     SET_TOKEN = "system.token.set", PUT "/v1/system/token", by "system token set";
     RESET_TOKEN = "system.token.reset", POST "/v1/system/token/reset", by "system token reset";
@@ -51,11 +57,55 @@ pub(crate) enum Command {
     Version(VersionArgs),
     Changelog(ChangelogArgs),
     Services(ServicesArgs),
+    /// The certificate that the appliance shows
+    Certificate {
+        #[command(subcommand)]
+        command: CertificateCommand,
+    },
     /// The one token that scripts for Jidoteki Admin take
     Token {
         #[command(subcommand)]
         command: TokenCommand,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertificateCommand {
+    Show(ShowCertificateArgs),
+    Replace(ReplaceCertificateArgs),
+}
+
+/// Show what the certificate says: its names, who signed it, until when it is valid
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  strongroom system certificate show")]
+pub(crate) struct ShowCertificateArgs {
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+}
+
+/// Show another certificate to clients from now on
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+All files are PEM. The key is RSA, EC or Ed25519 and not encrypted. Certificates and key are looked at
+first: when they don't belong together, nothing is changed. Whoever trusted the certificate until now by
+its fingerprint has to log in again.
+
+Example:
+  strongroom system certificate replace --certificate box.pem --key box.key --chain ca.pem")]
+pub(crate) struct ReplaceCertificateArgs {
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+    /// The certificate; those that it was signed with may follow it
+    #[arg(long, value_name = "FILE")]
+    certificate: PathBuf,
+    /// Its private key
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Certificates that it was signed with, in any order
+    #[arg(long, value_name = "FILE")]
+    chain: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -168,6 +218,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
             let document = json!({ "changelog": text });
             context.out.report(None, document, |out| out.write_all(text.as_bytes()))?;
         }
+        Command::Certificate { command } => certificate(context, command)?,
         Command::Token { command } => token(context, command)?,
         Command::Services(args) => {
             let services: Items<Value> = SERVICES.ask(&args.appliance.client()?, &[])?;
@@ -178,6 +229,46 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         }
     }
     Ok(Done::Well)
+}
+
+/// Bytes of a file with certificates or a key, at most; the appliance takes no more.
+const MAX_PEM: u64 = 1 << 20;
+
+fn pem(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    let file = File::open(path).and_then(|file| file.take(MAX_PEM + 1).read_to_string(&mut text));
+    file.with_context(|| format!("reading {}", path.display()))?;
+    if text.len() as u64 > MAX_PEM {
+        return Err(usage(format!("{} has more than {MAX_PEM} bytes", path.display())));
+    }
+    Ok(text)
+}
+
+fn certificate(context: &Context, command: &CertificateCommand) -> Result<()> {
+    let first = ["subject", "issuer", "names"];
+    match command {
+        CertificateCommand::Show(args) => {
+            let shown: Value = CERTIFICATE.ask(&args.appliance.client()?, &[])?;
+            context.out.report(None, shown.clone(), |out| describe(out, &first, &shown))?;
+        }
+        CertificateCommand::Replace(args) => {
+            let chain = args.chain.as_deref().map(pem).transpose()?.unwrap_or_default();
+            let new = json!({
+                "certificate": pem(&args.certificate)?,
+                "key": pem(&args.key)?,
+                "chain": chain,
+            });
+            let client = args.appliance.client()?;
+            let done: Value = REPLACE_CERTIFICATE.send(&client, &[], &new)?;
+            if !context.out.json {
+                let warnings = done["warnings"].as_array().into_iter().flatten();
+                say_notes(&warnings.map(|one| resource::text("", one)).collect::<Vec<_>>());
+            }
+            let shown = &done["certificate"];
+            context.out.report(None, done.clone(), |out| describe(out, &first, shown))?;
+        }
+    }
+    Ok(())
 }
 
 fn token(context: &Context, command: &TokenCommand) -> Result<()> {

@@ -119,6 +119,7 @@ async fn serve(context: &Context, args: &Args) -> Result<Done> {
                 notify::ready(&status);
             }
             _ = look.tick() => running.refresh(),
+            () = running.replaced() => {}
         }
     }
     notify::stopping("Stopping: jobs that run come to a point where they can go on");

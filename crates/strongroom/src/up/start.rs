@@ -11,12 +11,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use strongroom_api::server::{Certificate, Limits, Server, bind_control, listen};
 use strongroom_api::{App, Https, KeySealer, PAGE};
-use strongroom_appliance::{Health, Settings, Upkeep};
+use strongroom_appliance::tls::TlsFiles;
+use strongroom_appliance::{Administration, Health, Parts, Settings, Upkeep};
 use strongroom_catalog::{Address, Catalog, Engine};
 use strongroom_engine::id::RootId;
 use strongroom_identity::{ApplianceKey, FirstRun, Identity, Secret};
 use strongroom_protect::{Options, Protect};
 use strongroom_storage::{NewPool, Storage};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Args;
@@ -38,6 +40,8 @@ pub(super) struct Running {
     app: App,
     server: Server,
     certificate: Arc<Certificate>,
+    /// Told when an administrator replaced the certificate.
+    replaced: watch::Receiver<u64>,
     addresses: Vec<SocketAddr>,
     first: Option<FirstRun>,
     /// Until it was told.
@@ -133,19 +137,24 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
         options.lease = lease;
     }
     let worker = options.worker.clone();
-    let protect = Protect::start(storage, options).await?;
+    let file = |path: Option<PathBuf>, usual: &str| data.join(path.unwrap_or(usual.into()));
+    let cert = file(config.certificate, "tls/cert.pem");
+    let key = file(config.key, "tls/key.pem");
+    directory(&data.join("tls"))?;
+    // A replacement that was cut off is ended before the certificate is read.
+    let tls = TlsFiles::open(&cert, &key)?;
+    let parts = Parts::new(&data, tls.clone());
+    let protect = Protect::start_with(storage, parts.works(), options).await?;
+    let administration = Administration::new(parts, protect.clone());
     let following = follow(&settings, &identity, protect.engine());
     let upkeep = Upkeep::new(catalog.clone(), settings.clone(), worker);
     let sending = identity.clone();
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let sender = tokio::spawn(async move { sending.send_audit(&host).await });
     let tasks = [following, chores(upkeep, protect.clone()), sender];
-    let app = App::new(catalog, identity, protect, settings, Health::of(&data));
+    let health = Health::of(&data);
+    let app = App::new(catalog, identity, protect, settings, health, administration);
 
-    let file = |path: Option<PathBuf>, usual: &str| data.join(path.unwrap_or(usual.into()));
-    let cert = file(config.certificate, "tls/cert.pem");
-    let key = file(config.key, "tls/key.pem");
-    directory(&data.join("tls"))?;
     let certificate = Arc::new(Certificate::open_or_make(&cert, &key, &config.names)?);
     app.metrics().certificate(certificate.not_after());
     let usual = Limits::default();
@@ -168,6 +177,7 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
         app,
         server,
         certificate,
+        replaced: tls.watch(),
         addresses,
         first,
         mark,
@@ -333,6 +343,15 @@ impl Running {
             self.config.connections = config.connections;
         }
         tracing::info!("the configuration was read again");
+    }
+
+    /// Waits until an administrator replaces the certificate, and reads it again.
+    pub(super) async fn replaced(&mut self) {
+        if self.replaced.changed().await.is_err() {
+            // Whoever would tell is gone.
+            std::future::pending::<()>().await;
+        }
+        self.told(self.certificate.reload().map(|()| true));
     }
 
     /// Reads the certificate again if its files were replaced.

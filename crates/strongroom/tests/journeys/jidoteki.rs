@@ -87,6 +87,83 @@ fn the_calls_of_the_document_are_answered_as_it_says() {
     served.stop();
 }
 
+/// What the server shows to who connects now.
+fn subject(served: &Served) -> String {
+    let url = served.told["urls"][0].as_str().unwrap();
+    let address = url.strip_prefix("https://").unwrap();
+    let script = r#"openssl s_client -connect "$1" </dev/null 2>/dev/null |
+        openssl x509 -noout -subject -nameopt multiline | sed -n 's/ *commonName *= //p'"#;
+    text(tool("sh").args(["-c", script, "sh", address])).trim().to_owned()
+}
+
+/// A certificate that openssl makes, signed by another if one is named, and its key.
+fn make(dir: &Path, name: &str, kind: &str, by: Option<&str>) {
+    let file = |name: &str| dir.join(name).display().to_string();
+    let mut args = vec!["req", "-x509", "-newkey", kind, "-nodes", "-days", "9", "-subj"];
+    let (subject, key, out) =
+        (format!("/CN={name}"), file(&format!("{name}.key")), file(&format!("{name}.pem")));
+    args.extend([&*subject, "-keyout", &key, "-out", &out]);
+    if kind == "ec" {
+        args.extend(["-pkeyopt", "ec_paramgen_curve:P-256"]);
+    }
+    let by = by.map(|by| (file(&format!("{by}.pem")), file(&format!("{by}.key"))));
+    if let Some((pem, key)) = &by {
+        args.extend(["-CA", pem, "-CAkey", key, "-addext", "basicConstraints=CA:FALSE"]);
+    }
+    output(tool("openssl").args(args));
+}
+
+#[test]
+fn certificates_are_replaced_without_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let served = Served::start(&data);
+    std::fs::write(dir.path().join("token"), "yourtoken\n").unwrap();
+    assert_eq!(run(&data, "system token set --token-file token").0, 0);
+    make(dir.path(), "authority", "ec", None);
+    make(dir.path(), "one.example", "rsa:2048", Some("authority"));
+    make(dir.path(), "two.example", "ec", Some("authority"));
+    let log = || {
+        let path = "/certs?token=yourtoken";
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        loop {
+            let shown: Value = serde_json::from_str(&curl(&served, "GET", path, &[]).1).unwrap();
+            if shown["status"] != "running" {
+                return shown;
+            }
+            assert!(std::time::Instant::now() < end, "{shown}");
+        }
+    };
+    let post = |public: &str, private: &str, ca: &str| {
+        let part = |name: &str, file: &str| format!("{name}=@{}", dir.path().join(file).display());
+        let parts = [part("public", public), part("private", private), part("ca", ca)];
+        let parts: Vec<_> = parts.iter().flat_map(|part| ["-F", part]).collect();
+        curl(&served, "POST", "/certs?token=yourtoken", &parts).0
+    };
+    for name in ["one.example", "two.example"] {
+        assert_eq!(post(&format!("{name}.pem"), &format!("{name}.key"), "authority.pem"), 202);
+        assert_eq!(log()["status"], "success", "{}", log());
+        assert_eq!(subject(&served), name);
+    }
+    // What can't be shown leaves what is shown.
+    assert_eq!(post("one.example.pem", "two.example.key", "authority.pem"), 202);
+    assert_eq!(log()["status"], "failed");
+    assert_eq!(subject(&served), "two.example");
+    let replace = "--json system certificate replace --certificate one.example.pem \
+                   --key one.example.key --chain authority.pem";
+    let (code, out, err) = run(&data, replace);
+    assert_eq!(code, 0, "{err}");
+    let done: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(done["certificate"]["key"], "RSA 2048");
+    assert_eq!(subject(&served), "one.example");
+    let log = served.log();
+    served.stop();
+    let served = Served::start(&data);
+    assert_eq!(subject(&served), "one.example");
+    let secret = std::fs::read_to_string(dir.path().join("two.example.key")).unwrap();
+    assert!(!log.contains(secret.lines().nth(1).unwrap()));
+}
+
 /// What an administrator does with it.
 fn native(data: &Path, served: &Served) {
     let system = |words: &str| {

@@ -95,6 +95,12 @@ impl From<Problem> for Fault {
     }
 }
 
+impl From<strongroom_appliance::Error> for Fault {
+    fn from(error: strongroom_appliance::Error) -> Self {
+        Problem::from(error).into()
+    }
+}
+
 impl From<strongroom_identity::Error> for Fault {
     fn from(error: strongroom_identity::Error) -> Self {
         Problem::from(error).into()
@@ -106,6 +112,8 @@ impl From<strongroom_identity::Error> for Fault {
 struct Status<'a> {
     #[serde(rename = "Status")]
     status: String,
+    #[serde(rename = "Location", skip_serializing_if = "Option::is_none")]
+    location: Option<&'a str>,
     #[serde(rename = "Error-Message", skip_serializing_if = "Option::is_none")]
     error_message: Option<&'a str>,
     #[serde(rename = "First-Run", skip_serializing_if = "Option::is_none")]
@@ -117,7 +125,7 @@ impl Status<'_> {
     fn of(status: StatusCode) -> Self {
         let reason = status.canonical_reason().unwrap_or_default();
         let status = format!("{} {reason}", status.as_str());
-        Self { status, error_message: None, first_run: None }
+        Self { status, location: None, error_message: None, first_run: None }
     }
 }
 
@@ -137,6 +145,18 @@ pub(crate) fn found(value: &impl Serialize) -> Response {
 /// It was done.
 pub(crate) fn done() -> Response {
     found(&Status::of(StatusCode::OK))
+}
+
+/// A job does it; how that goes is told there, below the prefix.
+pub(crate) fn accepted(path: &str) -> Response {
+    let location = format!("{PREFIX}{path}");
+    let mut body = Status::of(StatusCode::ACCEPTED);
+    body.location = Some(&location);
+    let mut response = json(StatusCode::ACCEPTED, &body);
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
 }
 
 /// Text, to be read anew each time.

@@ -17,6 +17,8 @@ use strongroom_identity::{
 use super::answer::{Answer, Fault, target};
 use super::request::Form;
 use super::{Endpoint, OPTIONAL, Options, PREFIX};
+use strongroom_protect::Asker;
+
 use crate::access;
 use crate::app::App;
 use crate::problem::Problem;
@@ -45,11 +47,24 @@ pub(crate) struct Call {
     pub(crate) origin: Origin,
     /// What was shown of the token; None: nothing.
     pub(crate) shown: Option<ShownToken>,
+    /// Who asks, where that was asked for.
+    pub(crate) principal: Option<Arc<Principal>>,
 }
 
 impl Call {
     pub(crate) fn app(&self) -> &App {
         &self.dialect.app
+    }
+
+    /// Who asks, for a job.
+    pub(crate) fn asker(&self) -> Answer<Asker> {
+        let who = self.principal.as_ref().ok_or_else(Fault::unauthenticated)?;
+        Ok(Asker {
+            organisation_id: who.organisation_id,
+            user_id: who.user_id,
+            user_name: who.name.clone(),
+            ..Asker::default()
+        })
     }
 }
 
@@ -137,7 +152,13 @@ impl Dialect {
         let (form, read) = Form::read(&parts, body).await;
         let origin = access::origin(&parts);
         let shown = shown(&form, &parts.method, path);
-        let call = Call { dialect: Arc::clone(&self), form: Arc::new(form), origin, shown };
+        let call = Call {
+            dialect: Arc::clone(&self),
+            form: Arc::new(form),
+            origin,
+            shown,
+            principal: None,
+        };
         let mut permitted = false;
         let asked = Asked { here: &here, endpoint, state, read };
         let answer = self.let_through(call, asked, &mut permitted).await;
@@ -164,19 +185,19 @@ impl Dialect {
         if state == TokenState::FirstRun {
             return Err(Fault::unauthenticated());
         }
-        let principal = self.known(&call).await?;
+        let principal = Arc::new(self.known(&call).await?);
         let endpoint = endpoint.ok_or_else(other)?;
         may(&principal, &endpoint)?;
         *permitted = true;
         read?;
         let (changes, run) = (endpoint.method == Method::POST, endpoint.run);
-        let answer = run(call).await;
+        let answer = run(Call { principal: Some(Arc::clone(&principal)), ..call }).await;
         if changes {
             let mut deed = Deed::new(endpoint.id, target(endpoint.path));
             if let Err(fault) = &answer {
                 deed = deed.failed(fault.word());
             }
-            self.app.identity().record(&principal, deed).await?;
+            self.app.identity().record(&*principal, deed).await?;
         }
         answer
     }

@@ -9,8 +9,10 @@
 //! asks, the method, and only then what is sent.
 
 mod answer;
+mod certs;
 mod dispatch;
 mod information;
+mod job;
 mod openapi;
 mod request;
 mod services;
@@ -93,7 +95,7 @@ impl Endpoint {
 
 /// All operations.
 pub(crate) fn endpoints() -> Vec<Endpoint> {
-    [setup::ENDPOINTS, services::ENDPOINTS, information::ENDPOINTS].concat()
+    [setup::ENDPOINTS, services::ENDPOINTS, information::ENDPOINTS, certs::ENDPOINTS].concat()
 }
 
 /// The path, right and id of each operation, for the test that tries all kinds of callers.

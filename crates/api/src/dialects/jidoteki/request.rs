@@ -54,6 +54,17 @@ impl Form {
         }
     }
 
+    /// A parameter as a file, which may be sent as a text too.
+    pub(crate) fn bytes(&self, name: &str) -> Option<Bytes> {
+        if let Some(text) = self.query.get(name) {
+            return Some(Bytes::from(text.clone()));
+        }
+        match self.fields.get(name)? {
+            Value::Text(text) => Some(Bytes::from(text.clone())),
+            Value::File(bytes) => Some(bytes.clone()),
+        }
+    }
+
     /// A parameter as a text, which a file may hold too.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         if let Some(text) = self.query.get(name) {

@@ -1,0 +1,146 @@
+//! What is done to the box: each operation once, for the native API and the dialects.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use strongroom_catalog::jobs;
+use strongroom_protect::{Asker, Job, Line, Protect, State, Work};
+
+use crate::staged::Staged;
+use crate::tls::{CertificateFacts, NewCertificate, TlsFiles};
+use crate::works::{self, CertificateParameters, certificate_files};
+use crate::{Error, Result};
+
+/// What works and operations have in common. Made before the engine of jobs, which takes the works.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    pub(crate) data: PathBuf,
+    pub(crate) tls: TlsFiles,
+    pub(crate) staged: Staged,
+}
+
+impl Parts {
+    /// Of the data directory, and the certificate's files.
+    pub fn new(data: &Path, tls: TlsFiles) -> Self {
+        let staged = Staged::of(data);
+        staged.sweep();
+        Self { data: data.to_owned(), tls, staged }
+    }
+
+    /// What the engine of jobs must know how to do.
+    pub fn works(&self) -> Vec<Arc<dyn Work>> {
+        works::all(self)
+    }
+}
+
+/// How the last job of a kind went.
+#[derive(Clone, Debug)]
+pub struct LastJob {
+    /// The job.
+    pub job: Job,
+    /// The last lines of its log, oldest first.
+    pub lines: Vec<Line>,
+}
+
+/// The operations. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Administration {
+    parts: Parts,
+    protect: Protect,
+}
+
+impl Administration {
+    /// Over an engine that has [`Parts::works`].
+    pub fn new(parts: Parts, protect: Protect) -> Self {
+        Self { parts, protect }
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        &self.parts.data
+    }
+
+    /// What the certificate says that is shown.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Certificate`].
+    pub async fn certificate(&self) -> Result<CertificateFacts> {
+        let tls = self.parts.tls.clone();
+        blocking(move || tls.show()).await
+    }
+
+    /// Shows another certificate from now on, also to who connects next.
+    ///
+    /// # Errors
+    /// [`Error::Certificate`] when it can't be taken; [`Error::File`].
+    pub async fn replace_certificate(
+        &self,
+        new: NewCertificate,
+    ) -> Result<(CertificateFacts, Vec<String>)> {
+        let tls = self.parts.tls.clone();
+        blocking(move || {
+            let checked = new.check(Timestamp::now())?;
+            tls.replace(&checked)?;
+            Ok((checked.facts, checked.warnings))
+        })
+        .await
+    }
+
+    /// As [`Administration::replace_certificate`], by a job, which also looks whether it can be
+    /// taken.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another such job is not over; [`Error::File`]; those of the engine.
+    pub async fn replace_certificate_later(
+        &self,
+        asker: Asker,
+        new: NewCertificate,
+    ) -> Result<Job> {
+        self.free(works::CERTIFICATE).await?;
+        let staged = self.parts.staged.clone();
+        let name = blocking(move || {
+            staged.put(&[
+                (certificate_files::PUBLIC, &new.certificate),
+                (certificate_files::PRIVATE, &new.key),
+                (certificate_files::CHAIN, &new.chain),
+            ])
+        })
+        .await?;
+        let parameters = CertificateParameters { staged: name };
+        let object = "the certificate".to_owned();
+        Ok(self.protect.ask(asker, works::CERTIFICATE, object, &parameters).await?)
+    }
+
+    /// How the last job of this kind went on this machine, with so many lines of its log.
+    ///
+    /// # Errors
+    /// Those of the catalogue.
+    pub async fn last(&self, kind: &str, lines: u32) -> Result<Option<LastJob>> {
+        let (catalog, node) = (self.protect.storage().catalog(), self.protect.storage().node());
+        let Some(job) = jobs::newest(catalog, kind, node).await? else { return Ok(None) };
+        let lines = jobs::last_lines(catalog, job.id, lines).await?;
+        Ok(Some(LastJob { job, lines }))
+    }
+
+    /// Refuses a second one while one is not over.
+    async fn free(&self, kind: &'static str) -> Result<()> {
+        let (catalog, node) = (self.protect.storage().catalog(), self.protect.storage().node());
+        match jobs::newest(catalog, kind, node).await? {
+            Some(job) if matches!(job.state, State::Queued | State::Running) => {
+                Err(Error::Busy { kind, job: job.id })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Does what waits for files where that holds nobody up.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
