@@ -73,6 +73,15 @@ fn value(which: Which<'_>, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
     Err(Errno::RANGE.into())
 }
 
+/// Whether a file has an attribute.
+pub(crate) fn has(which: Which<'_>, name: &[u8]) -> bool {
+    let len = match which {
+        Which::Open(fd) => rustix::fs::fgetxattr(fd, name, &mut [0u8; 0][..]),
+        Which::Named(dir, file) => rustix::fs::lgetxattr(path(dir, file), name, &mut [0u8; 0][..]),
+    };
+    len.is_ok()
+}
+
 /// Sets one attribute.
 pub(crate) fn write(which: Which<'_>, name: &[u8], value: &[u8]) -> io::Result<()> {
     let flags = XattrFlags::empty();

@@ -9,6 +9,9 @@ use crate::names::Owners;
 use crate::store::Source;
 use crate::xattrs::{self, Which};
 
+/// The attribute that is a file's ACL.
+const ACL: &[u8] = b"system.posix_acl_access";
+
 /// How owners are treated.
 #[derive(Debug)]
 pub(super) struct Attributes<'s> {
@@ -99,6 +102,14 @@ impl Attributes<'_> {
     }
 
     fn xattrs(&self, which: Which<'_>, entry: &Entry, troubles: &mut Vec<String>) {
+        // What is made in a directory with a default ACL gets one, which it did not have before.
+        if !entry.is_dir()
+            && !entry.xattrs.iter().any(|xattr| xattr.name == ACL)
+            && xattrs::has(which, ACL)
+            && let Err(e) = xattrs::remove(which, ACL)
+        {
+            troubles.push(format!("taking away the ACL that its directory gave it: {e}"));
+        }
         for xattr in &entry.xattrs {
             let open =
                 xattr.name.starts_with(b"user.") || xattr.name.starts_with(b"system.posix_acl");
