@@ -8,9 +8,10 @@
 
 mod common;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use common::watch::Watch;
 use common::workload::{Act, Run, chapters};
 use common::{Bed, LAYOUTS, Model, Pending, Rng, back_up, check_roots, root_id, setting, verify};
 use strongroom_engine::disk::Snapshot;
@@ -109,10 +110,10 @@ fn run_seed(seed: u64, stride: u64) -> Result<u64, String> {
     Ok(cuts)
 }
 
-/// Runs many seeds on all processors.
-fn run_seeds(seeds: std::ops::Range<u64>, stride: u64) {
+/// Runs many seeds on all processors; the sum of what they count.
+fn run_seeds(seeds: std::ops::Range<u64>, run: impl Fn(u64) -> Result<u64, String> + Sync) -> u64 {
     let next = AtomicU64::new(seeds.start);
-    let cuts = AtomicU64::new(0);
+    let sum = AtomicU64::new(0);
     let failures = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
@@ -123,8 +124,8 @@ fn run_seeds(seeds: std::ops::Range<u64>, stride: u64) {
                     if seed >= seeds.end || failures.lock().unwrap().len() > 3 {
                         break;
                     }
-                    match run_seed(seed, stride) {
-                        Ok(count) => drop(cuts.fetch_add(count, Ordering::Relaxed)),
+                    match run(seed) {
+                        Ok(count) => drop(sum.fetch_add(count, Ordering::Relaxed)),
                         Err(why) => failures.lock().unwrap().push(why),
                     }
                 }
@@ -133,17 +134,67 @@ fn run_seeds(seeds: std::ops::Range<u64>, stride: u64) {
     });
     let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
-    eprintln!("{} power cuts, everything that was confirmed was there", cuts.into_inner());
+    sum.into_inner()
+}
+
+/// Which seeds to run, and of how many operations one is taken.
+fn asked_for(more: u64, stride: u64) -> (std::ops::Range<u64>, u64) {
+    let (seeds, usual) = match (setting(NAME_ONE), setting(NAME_ALL)) {
+        (Some(seed), _) => (seed..seed + 1, 1),
+        (None, Some(seeds)) => (0..seeds, 1),
+        (None, None) => (0..LAYOUTS.len() as u64 + more, stride),
+    };
+    (seeds, setting("STRONGROOM_CRASH_STRIDE").unwrap_or(usual))
 }
 
 #[test]
 fn no_power_cut_takes_what_was_confirmed() {
-    let stride = setting("STRONGROOM_CRASH_STRIDE");
-    match (setting(NAME_ONE), setting(NAME_ALL)) {
-        (Some(seed), _) => run_seeds(seed..seed + 1, stride.unwrap_or(1)),
-        (None, Some(seeds)) => run_seeds(0..seeds, stride.unwrap_or(1)),
-        (None, None) => run_seeds(0..LAYOUTS.len() as u64 + 6, stride.unwrap_or(23)),
+    let (seeds, stride) = asked_for(6, 23);
+    let cuts = run_seeds(seeds, |seed| run_seed(seed, stride));
+    eprintln!("{cuts} power cuts, everything that was confirmed was there");
+}
+
+/// Runs the workload of a seed with a reader who comes before every `every`-th operation and
+/// compares all that is there. How often that was.
+fn readers_between(seed: u64, every: u64) -> u64 {
+    let layout = LAYOUTS[(seed % LAYOUTS.len() as u64) as usize];
+    let chapters = chapters(seed, LAYOUTS.len() as u64, layout.encrypted, layout.disks);
+    let mut bed = Bed::new(layout, seed);
+    drop(bed.create().unwrap());
+    let board = Arc::new(Mutex::new((Model::default(), Pending::Nothing)));
+    let look = {
+        let (other, board) = (bed.beside(), Arc::clone(&board));
+        move || {
+            let (mut model, pending) = board.lock().unwrap().clone();
+            let reader = other.open(OpenMode::Read).unwrap_or_else(|e| panic!("{pending:?}: {e}"));
+            check_roots(&reader, &mut model, &pending)
+                .unwrap_or_else(|why| panic!("{pending:?}: {why}"));
+        }
+    };
+    let watch = Watch::new(every, Box::new(look));
+    bed.watch = Some(Arc::clone(&watch));
+    let mut model = Model::default();
+    for acts in &chapters {
+        let mut run = Run::new(&bed, model.clone());
+        run.board = Arc::clone(&board);
+        run.all(acts).unwrap_or_else(|e| panic!("{layout:?} {acts:?}: {e}"));
+        model = run.model.clone();
     }
+    watch.looks.load(Ordering::Relaxed)
+}
+
+/// What is being done is there or not there for a reader, everything else as it was: at every
+/// operation of whoever writes.
+#[test]
+fn readers_may_come_between_any_two_operations() {
+    let (seeds, every) = asked_for(4, 29);
+    let looks = run_seeds(seeds, |seed| {
+        std::panic::catch_unwind(|| readers_between(seed, every)).map_err(|_| {
+            format!("run it again: {NAME_ONE}={seed} cargo test -p strongroom-engine --test crash")
+        })
+    });
+    assert!(looks > 0);
+    eprintln!("{looks} readers came while the pool was written, and found what they should");
 }
 
 /// A pool that was being created is there and empty, or not there, and can be created then; or some

@@ -10,8 +10,10 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use common::{Bed, LONG, Layout, Model, Rng, back_up, piece, reachable, restore, root_id, setting};
-use strongroom_engine::disk::{Disk, SimDisk, Snapshot};
+use common::{
+    Bed, LONG, Layout, Model, Rng, back_up, compare, piece, reachable, restore, root_id, setting,
+};
+use strongroom_engine::disk::{Disk, Fault, SimDisk, Snapshot};
 use strongroom_engine::error::Error;
 use strongroom_engine::id::ChunkKind;
 use strongroom_engine::pool::{Meter, OpenMode, OpenOptions, Pool, ScrubOptions};
@@ -345,4 +347,101 @@ fn what_a_broken_pack_had_is_healed_by_the_next_backup() {
         pool.gc(common::EXACT).unwrap();
         assert!(pool.check(true, &Meter::new()).unwrap().is_clean());
     }
+}
+
+/// The disk and the path of the first shard of the data, which is read first, and its content.
+fn first_shard(scene: &Scene) -> (SimDisk, String, Vec<u8>) {
+    let first = scene.files().into_iter().filter(|(_, path, _)| path.ends_with(".00"));
+    let (disk, path, _) = first.max_by_key(|(_, _, len)| *len).unwrap();
+    let disk = scene.bed.world.disks()[disk].clone();
+    let content = disk.read_raw(&path).unwrap();
+    (disk, path, content)
+}
+
+#[test]
+fn what_a_reader_finds_bad_it_mends() {
+    for layout in [Layout::new(2, 1, true), Layout::new(3, 1, false), Layout::new(5, 2, true)] {
+        let scene = Scene::new(layout, &[(1..30).collect()]);
+        let (disk, path, good) = first_shard(&scene);
+        let rot = || disk.flip_bit(&path, 4096 + 100, 3).unwrap();
+        let is_whole = || disk.read_raw(&path).unwrap() == good;
+        let what = format!("{layout:?}");
+        rot();
+        let reader = scene.bed.open(OpenMode::Read).unwrap();
+        scene.read_all(&reader, true, &what);
+        assert!(reader.take_notices().is_empty() && !is_whole());
+        // Not beside somebody who writes.
+        let writer = scene.bed.write();
+        reader.mend(|| None);
+        let notices = reader.take_notices().join("; ");
+        assert!(
+            notices.contains("can't be mended now") && notices.contains("pool scrub"),
+            "{notices}"
+        );
+        assert!(!is_whole(), "{what}");
+        drop(writer);
+        scene.read_all(&reader, true, &what);
+        reader.mend(|| None);
+        assert_eq!(reader.take_notices(), Vec::<String>::new(), "what was read is kept in memory");
+        drop(reader);
+        let reader = scene.bed.open(OpenMode::Read).unwrap();
+        scene.read_all(&reader, true, &what);
+        reader.mend(|| None);
+        let mended = format!("mended 1 unit on {} that was not what was written", disk.describe());
+        assert_eq!(reader.take_notices(), [mended], "{what}");
+        assert!(is_whole(), "{what}");
+    }
+}
+
+#[test]
+fn what_no_disk_can_make_good_is_stored_again() {
+    for encrypted in [false, true] {
+        let image: Vec<u64> = (1..30).collect();
+        let scene = Scene::new(Layout::new(1, 0, encrypted), std::slice::from_ref(&image));
+        let (disk, path, _) = first_shard(&scene);
+        let root = scene.bed.write().root(root_id(0)).unwrap();
+        let rot = || disk.flip_bit(&path, 4096 + 100, 3).unwrap();
+        let read_all = |pool: &Pool| {
+            let data = reachable(pool).unwrap();
+            let bad = data.iter().filter(|id| {
+                matches!(pool.read(ChunkKind::Data, id), Err(Error::ChunkUnreadable { .. }))
+            });
+            assert!(bad.count() > 0);
+        };
+        // A process that writes knows it from then on.
+        rot();
+        let pool = scene.bed.write();
+        read_all(&pool);
+        back_up(&pool, 9, &image, None).unwrap();
+        compare(&pool, &root, &image).unwrap();
+        drop(pool);
+        // One that reads hands it on.
+        scene.bed.world.restore(&scene.whole);
+        rot();
+        let reader = scene.bed.open(OpenMode::Read).unwrap();
+        read_all(&reader);
+        reader.mend(|| scene.bed.open(OpenMode::Write).ok());
+        let notices = reader.take_notices().join("; ");
+        assert!(notices.contains("left the index"), "{notices}");
+        drop(reader);
+        let pool = scene.bed.write();
+        assert!(!pool.state().bad.is_empty());
+        back_up(&pool, 9, &image, None).unwrap();
+        compare(&pool, &root, &image).unwrap();
+    }
+}
+
+#[test]
+fn reads_that_go_wrong_on_the_way_give_nothing_up() {
+    let image: Vec<u64> = (1..30).collect();
+    let scene = Scene::new(Layout::new(1, 0, true), std::slice::from_ref(&image));
+    let pool = scene.bed.write();
+    let root = pool.root(root_id(0)).unwrap();
+    let data = pool.node(&pool.node(&root.nodes[0]).unwrap().nodes[0]).unwrap().data;
+    scene.bed.world.inject(Fault::flipped_read("packs/", 50, 1).forever());
+    pool.read(ChunkKind::Data, &data[0]).unwrap_err();
+    scene.bed.world.clear_faults();
+    back_up(&pool, 9, &image, None).unwrap();
+    assert!(pool.state().bad.is_empty());
+    compare(&pool, &root, &image).unwrap();
 }

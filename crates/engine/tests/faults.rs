@@ -2,16 +2,22 @@
 //! and work goes on as far as the layout allows.
 //!
 //! `STRONGROOM_FAULTS_ALL=1` lets every single operation fail; by default some do.
+//! `STRONGROOM_FAULTS_SEEDS` says how many workloads run on disks that err now and then;
+//! `STRONGROOM_FAULTS_SEED` runs one.
 #![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::print_stderr, reason = "proofs that take long tell what they did")]
 
 mod common;
 
 use std::io::ErrorKind;
 
-use common::workload::{Act, Run};
-use common::{Bed, EXACT, LONG, Layout, Model, Pending, back_up, check_roots, setting, verify};
+use common::workload::{Act, Run, random_act};
+use common::{
+    Bed, EXACT, LAYOUTS, LONG, Layout, Model, Pending, Rng, back_up, check_roots, setting, verify,
+};
 use strongroom_engine::disk::{Fault, Operation};
 use strongroom_engine::error::Error;
+use strongroom_engine::pool::OpenMode;
 
 const CHANGES: [Operation; 8] = [
     Operation::Create,
@@ -134,6 +140,137 @@ fn a_disk_that_is_gone_does_not_stop_the_others() {
         bed.world.disks()[0].set_lost(false);
         verify(&bed, &mut model, &Pending::Nothing).unwrap();
     }
+}
+
+/// The content of a pack on one disk and its name on the other are no pack.
+#[test]
+fn what_one_disk_failed_to_take_must_be_durable_on_another() {
+    for (content, name) in [("packs/", "packs/"), ("index/", "index")] {
+        let bed = Bed::new(Layout::new(2, 1, false), 3);
+        let pool = bed.create().unwrap();
+        let image: Vec<u64> = (0..20).collect();
+        bed.world.inject(Fault::io_error(Operation::Create, content).on_disk(0).forever());
+        bed.world.inject(Fault::io_error(Operation::SyncDir, name).on_disk(1).forever());
+        let refused = back_up(&pool, 0, &image, None).unwrap_err();
+        assert!(tells(&refused), "{refused}");
+        drop(pool);
+        bed.world.clear_faults();
+        bed.world.power_cut(1);
+        let pending = Pending::Put(common::root_id(0), image);
+        verify(&bed, &mut Model::default(), &pending).unwrap();
+    }
+}
+
+#[test]
+fn a_disk_that_does_not_answer_is_as_good_as_missing() {
+    for layout in [Layout::new(2, 1, true), Layout::new(3, 1, false)] {
+        let bed = Bed::new(layout, 3);
+        let pool = bed.create().unwrap();
+        let mut model = Model::default();
+        for n in 0..2 {
+            let image: Vec<u64> = (n * 10..n * 10 + 20).chain([LONG + n]).collect();
+            let root = back_up(&pool, n, &image, None).unwrap();
+            model.images.insert(root.id, image);
+        }
+        drop(pool);
+        let disk = bed.world.disks()[1].clone();
+        disk.set_lost(true);
+        for mode in [OpenMode::Read, OpenMode::Write] {
+            let pool = bed.open(mode).unwrap();
+            let notices = pool.take_notices().join("; ");
+            assert!(notices.contains("sim1 is not used: lock sim1"), "{notices}");
+            check_roots(&pool, &mut model, &Pending::Nothing).unwrap();
+        }
+        // When it fails with the pool open, what it has to let go waits for it.
+        disk.set_lost(false);
+        let pool = bed.write();
+        pool.forget(&[common::root_id(0)]).unwrap();
+        model.images.remove(&common::root_id(0));
+        disk.set_lost(true);
+        assert!(pool.gc(EXACT).unwrap().packs_waiting > 0);
+        disk.set_lost(false);
+        assert_eq!(pool.gc(EXACT).unwrap().packs_waiting, 0);
+        drop(pool);
+        verify(&bed, &mut model, &Pending::Nothing).unwrap();
+    }
+    // The only one is not.
+    let bed = Bed::new(Layout::new(1, 0, false), 3);
+    drop(bed.create().unwrap());
+    bed.world.disks()[0].set_lost(true);
+    let refused = bed.open(OpenMode::Read).unwrap_err();
+    assert!(matches!(&refused, Error::Io { .. }), "{refused}");
+}
+
+/// What errs in a chapter.
+fn let_err(bed: &Bed, rng: &mut Rng) -> String {
+    let one_in = [20, 60, 250][rng.below(3) as usize];
+    let kind = rng.below(4);
+    let world = &bed.world;
+    match kind {
+        0 => CHANGES.iter().for_each(|change| world.set_error_rate(*change, one_in)),
+        1 => LOOKS.iter().for_each(|look| world.set_error_rate(*look, one_in)),
+        2 => [Operation::Create, Operation::Write, Operation::SetLen, Operation::MakeDir]
+            .iter()
+            .for_each(|change| world.set_no_space_rate(*change, one_in)),
+        _ => world.set_flip_rate(one_in),
+    }
+    let what = ["changes", "looks", "room", "bits"][kind as usize];
+    format!("{what} err once in {one_in}")
+}
+
+/// A workload on disks of which each errs now and then, chapter by chapter; after each, with the
+/// disks well again and perhaps after a power cut, all that was confirmed is there and whole. How
+/// many errors there were.
+fn err(seed: u64) -> u64 {
+    let layout = LAYOUTS[(seed % LAYOUTS.len() as u64) as usize];
+    let bed = Bed::new(layout, seed);
+    drop(bed.create().unwrap());
+    let mut rng = Rng(seed);
+    let mut model = Model::default();
+    let mut first = Run::new(&bed, model.clone());
+    first.all(&[Act::Backup((0..12).collect())]).unwrap();
+    model = first.model.clone();
+    drop(first);
+    for _ in 0..3 {
+        let acts: Vec<Act> =
+            (0..4 + rng.below(6)).map(|_| random_act(&mut rng, layout.disks)).collect();
+        let what = format!("{layout:?}, {}, {acts:?}", let_err(&bed, &mut rng));
+        let mut run = Run::new(&bed, model.clone());
+        run.lenient = true;
+        let result = run.all(&acts);
+        bed.world.clear_faults();
+        let Run { model: after, pending, pool, reader, .. } = run;
+        model = after;
+        drop((pool, reader));
+        if rng.chance(2) {
+            bed.world.kill();
+        } else {
+            bed.world.power_cut(rng.next());
+        }
+        verify(&bed, &mut model, &pending)
+            .unwrap_or_else(|e| panic!("{what}: {:?}: {e}", result.map_err(|e| e.to_string())));
+    }
+    bed.world.faults_struck()
+}
+
+#[test]
+fn disks_may_err_now_and_then() {
+    let seeds = match setting("STRONGROOM_FAULTS_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..setting("STRONGROOM_FAULTS_SEEDS").unwrap_or(48),
+    };
+    let mut struck = 0;
+    for seed in seeds {
+        let ran = std::panic::catch_unwind(|| err(seed));
+        struck += ran.unwrap_or_else(|_| {
+            panic!(
+                "run it again: STRONGROOM_FAULTS_SEED={seed} cargo test -p strongroom-engine \
+                 --test faults"
+            )
+        });
+    }
+    assert!(struck > 0);
+    eprintln!("{struck} errors of disks, everything that was confirmed is there");
 }
 
 fn is_full(e: &Error) -> bool {

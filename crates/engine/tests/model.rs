@@ -1,6 +1,6 @@
 //! Random histories of a pool, held against a model of what must be in it: images come and go,
 //! sessions are held open across collections, the clock jumps, the power fails, processes are
-//! killed.
+//! killed, a disk goes away and comes back or is replaced, keys change.
 //!
 //! `STRONGROOM_MODEL_SEEDS` says how many histories; `STRONGROOM_MODEL_SEED` runs one.
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -9,12 +9,14 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use common::{
     Bed, DAY, EXACT, Image, LAYOUTS, LONG, Model, Pending, Rng, check_exact, compare, new_root,
     root_id, setting, store_nodes, store_pieces, verify,
 };
 use strongroom_engine::clock::{Clock, PoolTime};
+use strongroom_engine::disk::Disk;
 use strongroom_engine::error::{Error, Result};
 use strongroom_engine::id::{ChunkId, RootId};
 use strongroom_engine::pool::{GcOptions, Meter, OpenMode, Pool, ScrubOptions, Session};
@@ -29,6 +31,10 @@ struct World {
     pending: Pending,
     /// Until when images can't be removed, as the pool said.
     immutable: BTreeMap<RootId, PoolTime>,
+    /// Every disk has all it should: one may go away.
+    whole: bool,
+    /// The disk that can't be used.
+    lost: Option<usize>,
     log: Vec<String>,
 }
 
@@ -78,7 +84,7 @@ impl World {
     }
 
     fn step<'p>(&mut self, pool: &'p Pool, held: &mut Vec<Held<'p>>) -> Result<()> {
-        let what = self.rng.below(16);
+        let what = self.rng.below(18);
         self.log.push(format!("step {what} with {} sessions", held.len()));
         match what {
             0..3 => self.begin(pool, held)?,
@@ -107,7 +113,9 @@ impl World {
             10 | 11 => {
                 let max_unused = if self.rng.chance(2) { 0.0 } else { 0.05 };
                 let report = pool.gc(GcOptions { max_unused, ..EXACT })?;
-                if (report.missing_chunks, report.packs_waiting) != (0, 0) {
+                // A disk that fails keeps what it should let go.
+                let waiting = if self.whole { report.packs_waiting } else { 0 };
+                if (report.missing_chunks, waiting) != (0, 0) {
                     self.must(Err(format!("{report:?}")))?;
                 }
                 if held.is_empty() && max_unused == 0.0 {
@@ -128,6 +136,8 @@ impl World {
             }
             13 => self.pass_time(),
             14 => self.lock_longer(pool)?,
+            15 if self.bed.layout.encrypted => drop(pool.rekey()?),
+            16 => self.lose_a_disk(pool),
             _ => {
                 let id = self.known();
                 if let Some((root, image)) = id.map(|id| (pool.root(id), &self.model.images[&id])) {
@@ -219,6 +229,69 @@ impl World {
         Ok(())
     }
 
+    /// A disk that the layout can spare fails, and is away from then on.
+    fn lose_a_disk(&mut self, pool: &Pool) {
+        if !self.whole || self.bed.layout.parity == 0 || !self.rng.chance(2) {
+            return;
+        }
+        let place = self.rng.below(pool.disks().len() as u64) as usize;
+        let Some(disk) = &pool.disks()[place] else { return };
+        let disk = self.bed.sim(&**disk);
+        disk.set_lost(true);
+        // Nobody sees it, or it is seen and doesn't answer.
+        self.lost = Some(disk.index());
+        if self.rng.chance(2) {
+            *self.bed.away.lock().unwrap() = self.lost;
+        }
+        self.whole = false;
+        self.log.push(format!("disk {place} goes away"));
+    }
+
+    /// Between two processes: a disk that is away stays away, comes back as it was, or is replaced;
+    /// or one that is there is replaced.
+    fn attend_to_disks(&mut self) {
+        let away = self.lost;
+        let replace = match away {
+            Some(_) if self.rng.chance(3) => return,
+            Some(disk) if self.rng.chance(2) => {
+                self.log.push("it comes back".into());
+                self.bed.world.disks()[disk].set_lost(false);
+                *self.bed.away.lock().unwrap() = None;
+                self.lost = None;
+                None
+            }
+            Some(_) => {
+                let pool = self.bed.open(OpenMode::Read).unwrap();
+                pool.disks().iter().position(Option::is_none)
+            }
+            None if self.whole && self.bed.layout.parity > 0 && self.rng.chance(6) => {
+                Some(self.rng.below(self.bed.layout.disks as u64) as usize)
+            }
+            None if self.whole => return,
+            None => None,
+        };
+        let pool = match replace {
+            None => self.bed.write(),
+            Some(place) => {
+                self.log.push(format!("disk {place} is replaced"));
+                let options = self.bed.options(OpenMode::Write, 0);
+                let fresh: Arc<dyn Disk> = Arc::new(self.bed.world.add_disk());
+                let pool = Pool::replace_disk(options, self.bed.used(0), place, fresh).unwrap();
+                if let Some(disk) = away {
+                    // Should it come back, nobody wants it; or it is there and doesn't answer.
+                    self.bed.world.disks()[disk].set_lost(self.rng.chance(2));
+                    *self.bed.away.lock().unwrap() = None;
+                    self.lost = None;
+                }
+                pool
+            }
+        };
+        // Only when all that is missing was rebuilt may another go.
+        let outcome = pool.scrub(ScrubOptions::default(), &Meter::new()).unwrap();
+        assert!(outcome.complete && outcome.lost.is_empty(), "{outcome:?}");
+        self.whole = true;
+    }
+
     /// Time passes, or the wall clock is set.
     fn pass_time(&mut self) {
         let days = self.rng.below(12) as i64;
@@ -255,6 +328,7 @@ impl World {
                 }
                 self.bed.clock.reboot();
             }
+            self.attend_to_disks();
             let pool = self.bed.write();
             common::check_roots(&pool, &mut self.model, &self.pending).unwrap();
             self.pending = Pending::Nothing;
@@ -282,6 +356,8 @@ fn history(seed: u64) {
         model: Model::default(),
         pending: Pending::Nothing,
         immutable: BTreeMap::new(),
+        whole: true,
+        lost: None,
         log: Vec::new(),
     };
     let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));

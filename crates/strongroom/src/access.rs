@@ -55,7 +55,10 @@ impl PoolArgs {
     /// Opens the pool for reading, wherever it is.
     fn read(&self, context: &Context) -> Result<Readable> {
         match self.at_appliance() {
-            None => self.open(context, OpenMode::Read).map(Readable::Own),
+            None => {
+                let pool = self.open(context, OpenMode::Read)?;
+                Ok(Readable::Own(Own { pool, args: self.clone() }))
+            }
             Some(name) => {
                 let source = Arc::new(appliance::read(self.appliance.client()?, name)?);
                 context.interrupt.stops(&source);
@@ -165,33 +168,59 @@ impl SealedPoolArgs {
     /// Opens the pool for reading, wherever it is; with a key, the images that are sealed under it.
     pub(crate) fn read(&self, context: &Context) -> Result<Readable> {
         let pool = self.pool.read(context)?;
-        Ok(self.sealed(pool.shared())?.map_or(pool, Readable::Sealed))
+        Ok(match self.sealed(pool.shared())? {
+            None => pool,
+            Some(sealed) => Readable::Sealed(sealed, Box::new(pool)),
+        })
     }
+}
+
+/// A pool that this process has open to read.
+#[derive(Debug)]
+pub(crate) struct Own {
+    pool: Arc<Pool>,
+    /// What opens it to write, should something in it have to leave the index.
+    args: PoolArgs,
 }
 
 /// A pool whose images are read: one's own, or one of an appliance.
 #[derive(Debug)]
 pub(crate) enum Readable {
-    Own(Arc<Pool>),
+    Own(Own),
     Remote(Arc<RemoteSource>),
-    Sealed(SealedSource),
+    /// What is sealed under a key of one's own, and the pool that it lies in.
+    Sealed(SealedSource, Box<Readable>),
 }
 
 impl Readable {
     /// The pool, if this process has it open: it has notices to tell.
     pub(crate) fn own(&self) -> Option<&Pool> {
         match self {
-            Self::Own(pool) => Some(pool),
-            Self::Remote(_) | Self::Sealed(_) => None,
+            Self::Own(own) => Some(&own.pool),
+            Self::Remote(_) => None,
+            Self::Sealed(_, pool) => pool.own(),
+        }
+    }
+
+    /// As [`Readable::own`], when all has been read: what was found bad on the way is mended if it
+    /// can be, and the notices tell.
+    pub(crate) fn ended(&self, context: &Context) -> Option<&Pool> {
+        match self {
+            Self::Own(Own { pool, args }) => {
+                pool.mend(|| args.open_unasked(context).ok());
+                Some(pool)
+            }
+            Self::Remote(_) => None,
+            Self::Sealed(_, pool) => pool.ended(context),
         }
     }
 
     /// For who keeps it.
     pub(crate) fn shared(&self) -> Arc<dyn Source + Send + Sync> {
         match self {
-            Self::Own(pool) => pool.clone(),
+            Self::Own(own) => own.pool.clone(),
             Self::Remote(source) => source.clone(),
-            Self::Sealed(source) => Arc::new(source.clone()),
+            Self::Sealed(source, _) => Arc::new(source.clone()),
         }
     }
 }
@@ -201,9 +230,9 @@ impl Deref for Readable {
 
     fn deref(&self) -> &Self::Target {
         match self {
-            Self::Own(pool) => &**pool,
+            Self::Own(own) => &*own.pool,
             Self::Remote(source) => &**source,
-            Self::Sealed(source) => source,
+            Self::Sealed(source, _) => source,
         }
     }
 }

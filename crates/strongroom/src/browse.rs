@@ -181,7 +181,7 @@ pub(crate) fn ls(context: &Context, args: &LsArgs) -> Result<Done> {
     }
     out.flush()?;
     drop(out);
-    context.out.stream_ended(pool.own(), &troubles);
+    context.out.stream_ended(pool.ended(context), &troubles);
     Ok(Done::well_if(troubles.is_empty()))
 }
 
@@ -216,8 +216,9 @@ pub(crate) fn cat(context: &Context, args: &CatArgs) -> Result<Done> {
     };
     let length = args.length.unwrap_or(u64::MAX);
     let mut out = io::stdout().lock();
-    strongroom_archive::cat(&*pool, map, args.offset, length, &mut out)?;
+    let printed = strongroom_archive::cat(&*pool, map, args.offset, length, &mut out);
+    context.out.notes(pool.ended(context));
+    printed?;
     out.flush()?;
-    context.out.notes(pool.own());
     Ok(Done::Well)
 }

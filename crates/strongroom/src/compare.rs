@@ -88,12 +88,13 @@ pub(crate) fn run_diff(context: &Context, args: &DiffArgs) -> Result<Done> {
         serde_json::to_writer(&mut out, &map).map_err(|e| unwritten(e.into()))?;
         writeln!(out).map_err(unwritten)
     };
-    diff(&*pool, &left, &right, left_path, &mut tell)?;
+    let compared = diff(&*pool, &left, &right, left_path, &mut tell);
+    context.out.notes(pool.ended(context));
+    compared?;
     if !context.out.json && !context.out.quiet {
         writeln!(out, "{added} added, {removed} removed, {changed} changed")?;
     }
     out.flush()?;
-    context.out.notes(pool.own());
     Ok(Done::Well)
 }
 
@@ -195,6 +196,6 @@ pub(crate) fn run_find(context: &Context, args: &FindArgs) -> Result<Done> {
     }
     out.flush()?;
     drop(out);
-    context.out.stream_ended(pool.own(), &troubles);
+    context.out.stream_ended(pool.ended(context), &troubles);
     Ok(Done::well_if(troubles.is_empty()))
 }

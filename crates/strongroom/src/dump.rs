@@ -58,14 +58,16 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
         out.flush()?;
         Ok(troubles)
     };
-    let troubles = match &args.output {
-        None => write(&mut io::stdout().lock())?,
+    let written = match &args.output {
+        None => write(&mut io::stdout().lock()),
         Some(path) => {
             let mut file =
                 File::create(path).with_context(|| format!("making {}", path.display()))?;
-            write(&mut file)?
+            write(&mut file)
         }
     };
-    context.out.stream_ended(pool.own(), &troubles);
+    context.out.notes(pool.ended(context));
+    let troubles = written?;
+    context.out.stream_ended(None, &troubles);
     Ok(Done::well_if(troubles.is_empty()))
 }

@@ -284,7 +284,7 @@ pub(crate) fn print_images(out: &mut dyn Write, images: &[Image]) -> std::io::Re
 fn show_one(context: &Context, args: &ShowArgs) -> Result<Done> {
     let pool = args.pool.read(context)?;
     let image = image::find(&*pool, &args.image)?;
-    context.out.report(pool.own(), image_json(&image), |out| describe(out, &image))?;
+    context.out.report(pool.ended(context), image_json(&image), |out| describe(out, &image))?;
     Ok(Done::Well)
 }
 

@@ -78,6 +78,6 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
         writeln!(out, "mounted at {dir}; Ctrl-C or `umount {dir}` ends it")
     })?;
     mounted.run()?;
-    context.out.notes(pool.own());
+    context.out.notes(pool.ended(context));
     Ok(Done::well_if(well.load(Ordering::Relaxed)))
 }

@@ -135,7 +135,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Done> {
         "troubles": outcome.troubles.count,
         "first_troubles": troubles(&outcome.troubles),
     });
-    context.out.summary(pool.own(), document, |out| summary(out, &restore, &outcome))?;
+    context.out.summary(pool.ended(context), document, |out| summary(out, &restore, &outcome))?;
     Ok(Done::well_if(outcome.troubles.is_empty()))
 }
 

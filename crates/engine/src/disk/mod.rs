@@ -27,8 +27,10 @@ mod conformance;
 pub use fs::FsDisk;
 pub use sim::{Fault, Operation, Record, SimDisk, SimWorld, Snapshot};
 
-use std::fmt::{Debug, Display};
+use std::fmt::{self, Debug, Display};
 use std::io;
+
+use rustix::io::Errno;
 
 /// How a file's content is to be moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,8 +169,46 @@ fn check_dir(dir: &str) -> io::Result<()> {
     if dir.is_empty() { Ok(()) } else { check_path(dir) }
 }
 
+/// What the system said, and of what.
+#[derive(Debug)]
+struct Failed {
+    text: String,
+    code: Option<i32>,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Failed {}
+
 /// An error that says what was being done to which file, and keeps its kind.
 fn failed(operation: &str, path: impl Display, why: impl Into<io::Error>) -> io::Error {
     let why = why.into();
-    io::Error::new(why.kind(), format!("{operation} {path}: {why}"))
+    let text = format!("{operation} {path}: {why}");
+    io::Error::new(why.kind(), Failed { text, code: why.raw_os_error() })
+}
+
+/// Whether an error of a [`Disk`] says that the device behind it doesn't answer: it is as good as
+/// missing. Not so when it may not be used, is full, or this process has run out of something.
+pub fn is_dead(error: &io::Error) -> bool {
+    let failed = error.get_ref().and_then(|inner| inner.downcast_ref::<Failed>());
+    let code = failed.map_or_else(|| error.raw_os_error(), |failed| failed.code);
+    code.is_some_and(|code| {
+        [
+            Errno::IO,
+            Errno::NXIO,
+            Errno::NODEV,
+            Errno::NOMEDIUM,
+            Errno::REMOTEIO,
+            Errno::STALE,
+            Errno::TIMEDOUT,
+            Errno::HOSTDOWN,
+            Errno::NOTCONN,
+            Errno::SHUTDOWN,
+        ]
+        .contains(&Errno::from_raw_os_error(code))
+    })
 }

@@ -146,8 +146,8 @@ impl Pool {
         }
         let mut options = OpenOptions { mode: OpenMode::Write, ..options };
         {
-            let _locks = lock_all(&options.disks, OpenMode::Write, &used.holder)?;
-            let Found { mut superblock, mut disks, .. } = find(&options.disks)?;
+            let locked = lock_all(&options.disks, OpenMode::Write, &used.holder)?;
+            let Found { mut superblock, mut disks, .. } = find(&locked.disks)?;
             if place >= disks.len() {
                 let what = format!("the pool has disks 0 to {}, not {place}", disks.len() - 1);
                 return Err(Error::Invalid(what));
@@ -184,11 +184,11 @@ impl Pool {
     /// # Errors
     /// As [`Pool::open`], before anything is changed; those of the disks.
     pub fn mend_superblocks(options: &OpenOptions<'_>, used: &Use) -> Result<Vec<usize>> {
-        let _locks = lock_all(&options.disks, OpenMode::Write, &used.holder)?;
-        let Found { superblock, mut disks, .. } = find(&options.disks)?;
+        let locked = lock_all(&options.disks, OpenMode::Write, &used.holder)?;
+        let Found { superblock, mut disks, .. } = find(&locked.disks)?;
         superblock.protection.unlock(superblock.pool, options.secret)?;
         let mut mended = Vec::new();
-        for disk in options.disks.iter().flatten() {
+        for disk in locked.disks.iter().flatten() {
             let unreadable = Superblock::read(&**disk);
             if !matches!(unreadable, Err(Error::Damaged { .. } | Error::NotAPool { .. })) {
                 continue;

@@ -1,6 +1,6 @@
 //! What all parts of an open pool share, and the one way in which its state changes.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -9,10 +9,11 @@ use crate::clock::{Clock, ClockMark, PoolTime};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, Location, PackId, PoolId, SegmentId};
-use crate::index::{self, CopyDamage, Index};
+use crate::index::{self, CopyDamage, Index, Written};
 use crate::journal::{Journal, Lost};
 use crate::keys::{Keyring, Master};
 use crate::pack::Sealed;
+use crate::pool::mend::Found;
 use crate::pool::pins::Pins;
 use crate::seal::ChunkHasher;
 use crate::shard::{self, Shape};
@@ -114,6 +115,8 @@ pub(crate) struct Core {
     journaling: Option<Journaling>,
     stopped: Mutex<Option<String>>,
     notices: Mutex<Vec<String>>,
+    /// What reading found bad that isn't put right yet.
+    pub(crate) found: Mutex<Found>,
     pub(crate) canceled: AtomicBool,
     /// Whether a collection is at work: it may use the last of the room.
     pub(crate) collecting: AtomicBool,
@@ -168,6 +171,7 @@ impl Core {
             }),
             stopped: Mutex::default(),
             notices: Mutex::default(),
+            found: Mutex::default(),
             canceled: AtomicBool::new(false),
             collecting: AtomicBool::new(false),
         })
@@ -379,6 +383,11 @@ impl Core {
         for (disk, why) in &sealed.failed {
             self.notice(format!("disk {disk} failed while pack {} was written: {why}", sealed.id));
         }
+        self.pack_taken_in(sealed)
+    }
+
+    /// As [`Core::pack_sealed`], of an earlier process.
+    pub(crate) fn pack_taken_in(&self, sealed: Sealed) -> Result<()> {
         lock(&self.writable()?.sealed).push(sealed);
         Ok(())
     }
@@ -399,7 +408,7 @@ impl Core {
         journaling.flushing.with(|()| {
             let sealed = std::mem::take(&mut *lock(&journaling.sealed));
             let ids: Vec<PackId> = sealed.iter().map(|s| s.id).collect();
-            self.sync_names(&ids).inspect_err(|e| self.stop(e))?;
+            self.sync_names(&sealed).inspect_err(|e| self.stop(e))?;
             let mut ops: Vec<Op> = sealed.iter().map(|s| Op::AddPack(s.id, s.info)).collect();
             let segment = if self.index.memtable().is_empty() {
                 None
@@ -417,8 +426,7 @@ impl Core {
                 for (disk, why) in &written.failed {
                     self.notice(format!("disk {disk} failed to take an index segment: {why}"));
                 }
-                self.sync_dirs(&HashSet::from([index::DIR.to_owned()]))
-                    .inspect_err(|e| self.stop(e))?;
+                self.sync_segment(written).inspect_err(|e| self.stop(e))?;
             }
             let recorded = self.record(|state| {
                 ops.extend(more(state)?);
@@ -463,8 +471,8 @@ impl Core {
                     self.state().packs.contains_key(&at.pack) || self.is_fresh(at.pack)
                 };
                 let written = self.index.merge(&from, to, &keep)?;
-                if written.is_some() {
-                    self.sync_dirs(&HashSet::from([index::DIR.to_owned()]))?;
+                if let Some(written) = &written {
+                    self.sync_segment(written)?;
                 }
                 let added = written.as_ref().map(|written| (to, &written.info));
                 let mut ops: Vec<Op> = from.iter().map(|id| Op::DropSegment(*id)).collect();
@@ -511,29 +519,73 @@ impl Core {
         })
     }
 
-    /// Syncs the directories that packs lie in.
-    pub(crate) fn sync_names(&self, packs: &[PackId]) -> Result<()> {
-        let dirs: HashSet<String> = packs.iter().map(|id| shard::directory(*id)).collect();
-        self.sync_dirs(&dirs)
+    /// Syncs the directories that packs lie in. A disk that failed a pack before doesn't count for
+    /// it: on one disk its content may be missing and on another its name.
+    fn sync_names(&self, packs: &[Sealed]) -> Result<()> {
+        let dirs = packs.iter().map(|pack| shard::directory(pack.id)).collect();
+        let unsynced = self.sync(&dirs);
+        packs.iter().try_for_each(|pack| {
+            let before = pack.failed.iter().map(|(disk, _)| *disk);
+            let need = usize::from(pack.info.data_shards);
+            self.judge(&unsynced, &shard::directory(pack.id), before, need)
+        })
+    }
+
+    /// Makes the name of a segment durable, as [`Core::sync_names`] those of packs.
+    fn sync_segment(&self, written: &Written) -> Result<()> {
+        let unsynced = self.sync(&HashSet::from([index::DIR.to_owned()]));
+        let before = written.failed.iter().map(|(disk, _)| *disk);
+        self.judge(&unsynced, index::DIR, before, self.layout.data.data())
     }
 
     /// Syncs directories on all disks.
     pub(crate) fn sync_dirs(&self, dirs: &HashSet<String>) -> Result<()> {
-        let mut good = 0;
-        let mut last = None;
-        for disk in self.disks.iter().flatten() {
-            match dirs.iter().try_for_each(|dir| disk.sync_dir(dir)) {
-                Ok(()) => good += 1,
-                Err(e) => {
+        let unsynced = self.sync(dirs);
+        let need = self.layout.data.data();
+        dirs.iter().try_for_each(|dir| self.judge(&unsynced, dir, std::iter::empty(), need))
+    }
+
+    /// Syncs directories on all disks; which could not be synced.
+    fn sync(&self, dirs: &HashSet<String>) -> HashMap<(usize, String), std::io::Error> {
+        let mut unsynced = HashMap::new();
+        let mut sorted: Vec<&String> = dirs.iter().collect();
+        sorted.sort();
+        for (place, disk) in self.disks.iter().enumerate() {
+            let Some(disk) = disk else { continue };
+            for dir in &sorted {
+                if let Err(e) = disk.sync_dir(dir) {
                     self.notice(format!("{} failed to sync: {e}", disk.describe()));
-                    last = Some(e);
+                    unsynced.insert((place, (*dir).clone()), e);
                 }
             }
         }
-        let need = self.layout.data.data();
-        match last {
-            Some(e) if good < need => Err(Error::io("syncing directories", e)),
-            _ => Ok(()),
+        unsynced
+    }
+
+    /// Fails when a directory could not be synced on some disk, and fewer disks than are needed have
+    /// neither failed here nor before.
+    fn judge(
+        &self,
+        unsynced: &HashMap<(usize, String), std::io::Error>,
+        dir: &str,
+        before: impl Iterator<Item = usize>,
+        need: usize,
+    ) -> Result<()> {
+        let before: BTreeSet<usize> = before.collect();
+        let here = |place: usize| unsynced.get(&(place, dir.to_owned()));
+        let good = self.disks.iter().enumerate().filter(|(place, disk)| {
+            disk.is_some() && !before.contains(place) && here(*place).is_none()
+        });
+        if good.count() >= need {
+            return Ok(());
+        }
+        match (0..self.disks.len()).find_map(here) {
+            Some(e) => {
+                let e = std::io::Error::new(e.kind(), e.to_string());
+                Err(Error::io(format!("syncing directory {dir}"), e))
+            }
+            // Too few took it in the first place; whoever wrote it has let that pass.
+            None => Ok(()),
         }
     }
 }

@@ -14,7 +14,6 @@
 //! 6. *Remove* the files of packs that are given up, sync the directories, record that they are
 //!    gone. While other processes read the pool this is left to the next collection.
 
-use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
@@ -347,9 +346,9 @@ impl Pool {
     }
 
     /// Removes the files of packs that were given up, unless other processes read the pool. How
-    /// many packs are left waiting.
+    /// many packs are left waiting: also those that a failing disk would not let go.
     pub(crate) fn remove_condemned(&self) -> Result<u64> {
-        let condemned: Vec<PackId> = self.core.state().condemned.keys().copied().collect();
+        let mut condemned: Vec<PackId> = self.core.state().condemned.keys().copied().collect();
         if condemned.is_empty() {
             return Ok(0);
         }
@@ -364,15 +363,24 @@ impl Pool {
                 Err(_) => {}
             }
         }
-        let mut dirs = HashSet::new();
-        for id in &condemned {
-            let removed = shard::remove_pack(&self.core.disks, *id);
-            removed.map_err(|e| Error::io(format!("removing pack {id}"), e))?;
-            dirs.insert(shard::directory(*id));
-        }
+        let all = condemned.len();
+        let mut failed = None;
+        condemned.retain(|id| match shard::remove_pack(&self.core.disks, *id) {
+            Ok(()) => true,
+            Err(e) => {
+                failed = Some(e);
+                false
+            }
+        });
+        let dirs = condemned.iter().map(|id| shard::directory(*id)).collect();
         self.core.sync_dirs(&dirs)?;
         self.core.record(|_| Ok(condemned.iter().copied().map(Op::DropPack).collect()))?;
-        Ok(0)
+        let waiting = (all - condemned.len()) as u64;
+        if let Some(e) = failed {
+            self.core
+                .notice(format!("{waiting} packs that were given up could not be removed: {e}"));
+        }
+        Ok(waiting)
     }
 
     /// Merges index segments when there are many.

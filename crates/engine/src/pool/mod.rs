@@ -27,6 +27,7 @@
 //! | merge index segments | the flush turn, the journal's turn | segments never change, and the new one takes the old ones' place at once | entries of packs that went meanwhile count for nothing |
 //! | check | nothing; a writer marks what is bad by a record | packs never change | a pack that is gone meanwhile is skipped |
 //! | scrub, heal | nothing | a bad unit is replaced by the very bytes that were written | a pack that is gone meanwhile is skipped |
+//! | mend what a reader found | the writer's lock, for as long as it takes | there is none | there is none; files that are gone are not made again |
 //! | disk-replace | the writer's lock, nothing else running | it changes the superblock at its end | not at the same time |
 //! | rekey, key slots | the writer's lock; rekey the turn of upkeep too | packs name the key that they were sealed with, and open ones go on with theirs | rekey not at the same time; slots have nothing to do with packs |
 //! | repair | the writer's lock, nothing else running | as disk-replace | not at the same time |
@@ -37,6 +38,7 @@ mod admin;
 mod core;
 mod foreign;
 mod gc;
+mod mend;
 mod meter;
 mod nodes;
 mod open;
@@ -104,6 +106,8 @@ pub struct Pool {
     upkeep: Mutex<Option<&'static str>>,
     reading: read::Reading,
     threads: usize,
+    /// Who this is, for others that find the pool in use.
+    holder: String,
     _locks: Vec<Box<dyn DiskLock>>,
 }
 

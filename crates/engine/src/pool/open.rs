@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::chunker;
 use crate::clock::{Clock, ClockMark};
-use crate::disk::{Caching, Disk, DiskLock, read_file};
+use crate::disk::{Caching, Disk, DiskLock, is_dead, read_file};
 use crate::error::{Error, Result};
 use crate::id::{DiskId, PoolId};
 use crate::index::{self, Index};
@@ -164,7 +164,7 @@ impl Pool {
     pub fn open(options: OpenOptions<'_>, used: Use) -> Result<Self> {
         let OpenOptions { disks, mode, secret, without_index } = options;
         let writes = mode == OpenMode::Write;
-        let locks = lock_all(&disks, mode, &used.holder)?;
+        let Locked { locks, disks, dead } = lock_all(&disks, mode, &used.holder)?;
         let found = find(&disks)?;
         let Found { superblock, disks, outdated, notices } = found;
         let tolerated = usize::from(superblock.parity_shards);
@@ -216,7 +216,7 @@ impl Pool {
             journal: writes.then_some(journal),
         };
         let core = Arc::new(Core::new(parts)?);
-        notices.into_iter().for_each(|text| core.notice(text));
+        dead.into_iter().chain(notices).for_each(|text| core.notice(text));
         report.stale.iter().for_each(|stale| {
             core.notice(format!("a copy of the journal on disk {} {}", stale.disk, stale.why));
         });
@@ -232,6 +232,7 @@ impl Pool {
             flushing: AtomicBool::new(false),
             upkeep: Mutex::new(None),
             threads: used.threads,
+            holder: used.holder,
             _locks: locks,
         };
         if writes {
@@ -338,20 +339,44 @@ pub(crate) fn find(disks: &[Option<Arc<dyn Disk>>]) -> Result<Found> {
     Ok(Found { superblock: newest, disks: members, outdated, notices })
 }
 
-/// Locks every disk that is there.
+/// Disks that are locked.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    pub(crate) locks: Vec<Box<dyn DiskLock>>,
+    /// Those that were given, without those that don't answer.
+    pub(crate) disks: Vec<Option<Arc<dyn Disk>>>,
+    /// What is to be said of those.
+    pub(crate) dead: Vec<String>,
+}
+
+/// Locks every disk that is there and answers.
 pub(crate) fn lock_all(
     disks: &[Option<Arc<dyn Disk>>],
     mode: OpenMode,
     holder: &str,
-) -> Result<Vec<Box<dyn DiskLock>>> {
-    let mut locks = Vec::new();
-    for disk in disks.iter().flatten() {
-        match mode {
-            OpenMode::Write => locks.push(lock_to_write(&**disk, holder)?),
-            OpenMode::Read => locks.extend(lock_to_read(&**disk)?),
+) -> Result<Locked> {
+    let mut locked = Locked { locks: Vec::new(), disks: disks.to_vec(), dead: Vec::new() };
+    let mut last = None;
+    for place in &mut locked.disks {
+        let Some(disk) = place else { continue };
+        let lock = match mode {
+            OpenMode::Write => lock_to_write(&**disk, holder).map(Some),
+            OpenMode::Read => lock_to_read(&**disk),
+        };
+        match lock {
+            Ok(lock) => locked.locks.extend(lock),
+            Err(Error::Io { what, source }) if is_dead(&source) => {
+                locked.dead.push(format!("{} is not used: {source}", disk.describe()));
+                last = Some(Error::Io { what, source });
+                *place = None;
+            }
+            Err(e) => return Err(e),
         }
     }
-    Ok(locks)
+    match last {
+        Some(e) if locked.disks.iter().all(Option::is_none) => Err(e),
+        _ => Ok(locked),
+    }
 }
 
 fn lock_to_write(disk: &dyn Disk, holder: &str) -> Result<Box<dyn DiskLock>> {

@@ -2,7 +2,7 @@
 //!
 //! Every chunk is checked against its id before anybody sees it. When the check fails, the units
 //! it lies on are checked against their own sums, those that are bad are worked out from the other
-//! disks and written back, and the chunk is tried once more.
+//! disks and written back (at once, or by [`Pool::mend`]), and the chunk is tried once more.
 
 use std::collections::HashMap;
 use std::ops::{Deref, Range};
@@ -103,11 +103,18 @@ impl OpenPack {
         verified: bool,
         buf: &mut AlignedBuf,
     ) -> Result<Range<usize>> {
-        if !verified {
-            return Ok(self.shards.read(offset, len, buf)?.range);
+        let report = match verified {
+            false => self.shards.read(offset, len, buf)?,
+            true => self.shards.read_verified(offset, len, buf)?,
+        };
+        if !report.lost.is_empty() {
+            lock(&core.found).add_shards(core, self.id, &report.lost);
         }
-        let report = self.shards.read_verified(offset, len, buf)?;
         if report.bad.is_empty() {
+            return Ok(report.range);
+        }
+        if core.writable().is_err() {
+            lock(&core.found).add_units(self.id, &report.bad);
             return Ok(report.range);
         }
         let names: Vec<String> = report
@@ -116,10 +123,6 @@ impl OpenPack {
             .map(|bad| format!("unit {} of shard {} on disk {}", bad.unit, bad.shard, bad.disk))
             .collect();
         let names = format!("pack {}: {}", self.id, names.join(", "));
-        if core.writable().is_err() {
-            core.notice(format!("{names} bad, worked out from the other disks"));
-            return Ok(report.range);
-        }
         match self.shards.heal(&report.bad) {
             Ok(_) => core.notice(format!("{names} bad, healed")),
             Err(e) => core.notice(format!("{names} bad, could not be healed: {e}")),
@@ -295,8 +298,13 @@ impl Pool {
         }
         match last {
             None => Err(Error::ChunkMissing { id: *id }),
-            Some((_, e @ Error::ChunkUnreadable { .. })) => Err(e),
-            Some((at, e)) => Err(unreadable(id, &at, &e)),
+            Some((at, e)) => {
+                self.found_unreadable(id, &at);
+                Err(match e {
+                    e @ Error::ChunkUnreadable { .. } => e,
+                    e => unreadable(id, &at, &e),
+                })
+            }
         }
     }
 

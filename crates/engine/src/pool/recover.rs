@@ -40,7 +40,7 @@ impl Pool {
         let disks = current.count();
         shards_of.retain(|_, shards| *shards == disks && disks >= self.core.layout.data.data());
         let orphans: BTreeSet<PackId> = shards_of.into_keys().collect();
-        let adopted = self.adopt(&orphans)?;
+        let adopted = self.adopt(&orphans, stale)?;
         for (disk, shards) in &found {
             let Some(disk) = &self.core.disks[*disk] else { continue };
             for shard in shards {
@@ -98,7 +98,7 @@ impl Pool {
     }
 
     /// Takes in packs that are whole, with their index entries.
-    fn adopt(&self, orphans: &BTreeSet<PackId>) -> Result<HashSet<PackId>> {
+    fn adopt(&self, orphans: &BTreeSet<PackId>, stale: &[usize]) -> Result<HashSet<PackId>> {
         let mut adopted = HashSet::new();
         for id in orphans {
             let Some((info, entries)) = self.look_into(*id) else { continue };
@@ -106,7 +106,9 @@ impl Pool {
                 self.core.index.memtable().insert(&chunk, at);
             }
             self.core.pack_found(*id);
-            self.core.pack_sealed(Sealed { id: *id, info, failed: Vec::new() })?;
+            // On those that were away it is not.
+            let failed = stale.iter().map(|disk| (*disk, "it was away".to_owned())).collect();
+            self.core.pack_taken_in(Sealed { id: *id, info, failed })?;
             adopted.insert(*id);
         }
         if !adopted.is_empty() {

@@ -134,6 +134,8 @@ pub struct Session<'p> {
 impl<'p> Session<'p> {
     pub(crate) fn new(pool: Hand<'p>) -> Result<Self> {
         pool.core.writable()?;
+        // What is known to be bad is stored again.
+        pool.mark_found()?;
         pool.core.pins.hold();
         Ok(Self {
             pool,

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each proof uses its part")]
 #![allow(clippy::print_stderr, reason = "proofs that take long tell what they did")]
 
+pub mod watch;
 pub mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -92,13 +93,15 @@ impl Layout {
     }
 }
 
-pub const LAYOUTS: [Layout; 6] = [
+pub const LAYOUTS: [Layout; 8] = [
     Layout::new(1, 0, false),
     Layout::new(2, 1, true),
     Layout::new(3, 1, false),
     Layout::new(1, 0, true),
     Layout::new(2, 1, false),
     Layout::new(3, 1, true),
+    Layout::new(5, 2, true),
+    Layout::new(4, 2, false),
 ];
 
 /// Disks, a clock, and the ways to open the pool on them.
@@ -108,6 +111,10 @@ pub struct Bed {
     pub layout: Layout,
     pub clock: VirtualClock,
     secrets: [Secret; 2],
+    /// Who looks at the disks while a writer changes them.
+    pub watch: Option<Arc<watch::Watch>>,
+    /// The disk of the world that can't be reached: the pool is opened without it.
+    pub away: Mutex<Option<usize>>,
 }
 
 impl Bed {
@@ -115,7 +122,14 @@ impl Bed {
         let world = SimWorld::new(seed);
         (0..layout.disks).for_each(|_| drop(world.add_disk()));
         let secrets = [Secret::passphrase(b"first").unwrap(), Secret::passphrase(b"two").unwrap()];
-        Self { world, layout, clock: VirtualClock::new(START), secrets }
+        let clock = VirtualClock::new(START);
+        Self { world, layout, clock, secrets, watch: None, away: Mutex::new(None) }
+    }
+
+    /// The same disks and clock in another's hand, whom nobody watches.
+    pub fn beside(&self) -> Self {
+        let other = Self::new(self.layout, 0);
+        Self { world: self.world.clone(), clock: self.clock.clone(), ..other }
     }
 
     pub fn secret(&self, which: usize) -> Option<&Secret> {
@@ -149,8 +163,17 @@ impl Bed {
     }
 
     pub fn options(&self, mode: OpenMode, secret: usize) -> OpenOptions<'_> {
+        let away = *self.away.lock().unwrap();
+        let watch = self.watch.as_ref().filter(|_| mode == OpenMode::Write);
+        let disks = self.handles().into_iter().enumerate().map(|(i, disk)| {
+            let disk = match watch {
+                Some(watch) => watch::watched(disk, watch),
+                None => disk,
+            };
+            (Some(i) != away).then_some(disk)
+        });
         OpenOptions {
-            disks: self.handles().into_iter().map(Some).collect(),
+            disks: disks.collect(),
             mode,
             secret: self.secret(secret),
             without_index: false,
@@ -277,6 +300,8 @@ pub fn reachable(pool: &Pool) -> Result<BTreeSet<ChunkId>> {
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     pub images: BTreeMap<RootId, Image>,
+    /// What was put in the place of what a root was made with.
+    pub tags: BTreeMap<RootId, Vec<u8>>,
     /// Whether the second secret opens the pool.
     pub second: bool,
     pub next: u64,
@@ -288,6 +313,7 @@ pub enum Pending {
     Nothing,
     Put(RootId, Image),
     Drop(Vec<RootId>),
+    Tag(RootId, Vec<u8>),
     Second(bool),
 }
 
@@ -312,13 +338,22 @@ pub fn check_roots(pool: &Pool, model: &mut Model, pending: &Pending) -> Held<()
                 return Err("some of the images forgotten together are there".into());
             }
         }
+        Pending::Tag(id, tag) if roots.get(id).is_some_and(|root| root.meta == *tag) => {
+            model.tags.insert(*id, tag.clone());
+        }
         _ => {}
     }
+    model.tags.retain(|id, _| model.images.contains_key(id));
     let (have, want): (Vec<_>, Vec<_>) = (roots.keys().collect(), model.images.keys().collect());
     if have != want {
         return Err(format!("the images are {have:?}, they should be {want:?}"));
     }
     for (id, image) in &model.images {
+        let number = id.0.first_chunk().map(|n| u64::from_be_bytes(*n).to_le_bytes().to_vec());
+        let tag = model.tags.get(id).cloned().or(number);
+        if tag.as_ref() != Some(&roots[id].meta) {
+            return Err(format!("image {id} is tagged {:?}, not {tag:?}", roots[id].meta));
+        }
         compare(pool, &roots[id], image)?;
     }
     Ok(())
@@ -383,7 +418,7 @@ pub fn check_files(bed: &Bed, pool: &Pool) -> Held<()> {
 pub fn verify(bed: &Bed, model: &mut Model, pending: &Pending) -> Held<()> {
     let mut pool = told("opening", bed.open(OpenMode::Write))?;
     // A replacement that was begun counts, though the new disk may have got nothing yet.
-    if let Some(place) = pool.disks().iter().position(Option::is_none) {
+    while let Some(place) = pool.disks().iter().position(Option::is_none) {
         drop(pool);
         let options = bed.options(OpenMode::Write, 0);
         let fresh: Arc<dyn Disk> = Arc::new(bed.world.add_disk());

@@ -202,8 +202,9 @@ pub(super) fn scrub_text(out: &mut dyn Write, outcome: &ScrubOutcome) -> std::io
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Without --read-data it follows every image through its directories and looks up each chunk; with it
-every pack is read too, and every chunk compared with its id. Nothing is changed. Exit code 3 says
-that damage was found; the images and files that it affects are listed, each of them.
+every pack is read too, and every chunk compared with its id. Rot that other disks make good is mended
+when nobody else writes the pool. Exit code 3 says that damage was found; the images and files that it
+affects are listed, each of them.
 
 Examples:
   strongroom pool check --read-data
@@ -247,6 +248,7 @@ fn checked(
     let meter = Meter::new();
     let report =
         progress::meter(context.out, "checking", &meter, || pool.check(read_data, &meter))?;
+    pool.mend_units();
     let affected = affected(pool, &report.lost)?;
     let clean = report.is_clean();
     let marked = !report.bad_copies.is_empty() && mark(&report);

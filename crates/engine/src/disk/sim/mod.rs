@@ -76,7 +76,7 @@ struct State {
     powered: bool,
     rng: Rng,
     faults: Vec<Fault>,
-    rates: Vec<(Operation, u64)>,
+    rates: Vec<(Operation, Rate, u64)>,
     struck: u64,
     records: Option<Vec<Record>>,
 }
@@ -86,6 +86,13 @@ struct World {
     state: State,
     /// Files and locks of an earlier boot are of no use.
     boot: u64,
+}
+
+/// What goes wrong now and then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rate {
+    Error(Errno),
+    Flip,
 }
 
 /// What becomes of an operation.
@@ -131,9 +138,15 @@ impl World {
             effect = state.faults.iter_mut().find_map(|fault| fault.strikes(&call));
             state.faults.retain(|fault| !fault.is_spent());
         }
-        for (operation, one_in) in &state.rates {
-            if *operation == call.operation && state.rng.chance(1, *one_in) {
-                effect = effect.or(Some(Effect::Error(Errno::IO)));
+        let State { rates, rng, .. } = state;
+        for (operation, rate, one_in) in rates {
+            if *operation == call.operation && rng.chance(1, *one_in) {
+                effect = effect.or_else(|| {
+                    Some(match rate {
+                        Rate::Error(errno) => Effect::Error(*errno),
+                        Rate::Flip => Effect::Flip(rng.below(1 << 40), rng.below(8) as u8),
+                    })
+                });
             }
         }
         state.struck += u64::from(effect.is_some());
@@ -319,10 +332,25 @@ impl SimWorld {
     /// One in `one_in` operations of a kind is to fail with an input/output error, by the world's
     /// seed; 0 for none.
     pub fn set_error_rate(&self, operation: Operation, one_in: u64) {
+        self.set_rate(operation, Rate::Error(Errno::IO), one_in);
+    }
+
+    /// As [`SimWorld::set_error_rate`], for want of space.
+    pub fn set_no_space_rate(&self, operation: Operation, one_in: u64) {
+        self.set_rate(operation, Rate::Error(Errno::NOSPC), one_in);
+    }
+
+    /// One in `one_in` reads is to return what was written but for one bit; 0 for none. What is
+    /// stored stays as it is.
+    pub fn set_flip_rate(&self, one_in: u64) {
+        self.set_rate(Operation::Read, Rate::Flip, one_in);
+    }
+
+    fn set_rate(&self, operation: Operation, rate: Rate, one_in: u64) {
         let rates = &mut self.world().state.rates;
-        rates.retain(|(other, _)| *other != operation);
+        rates.retain(|(other, kind, _)| (*other, *kind) != (operation, rate));
         if one_in > 0 {
-            rates.push((operation, one_in));
+            rates.push((operation, rate, one_in));
         }
     }
 
