@@ -44,16 +44,23 @@ fn what_was_acknowledged_survives_kills_and_happens_once() {
     let plan = Plan::new(dir.path().join("data"));
     let pool = dir.path().join("pool");
     let mut served = plan.start();
-    let id = make_pool(&served, &pool);
-    let mut wishes = Wishes::new(dir.path(), id, seed, total);
+    let disks = [pool.join("disk-a"), pool.join("disk-b")];
+    let body = json!({"name": "work", "path": pool, "encrypted": false, "layout": "mirror",
+                      "disks": disks});
+    let id = served.post("/v1/pools", &body)["pool"]["id"].as_i64().unwrap();
+    let mut wishes = Wishes::new(dir.path(), id, seed, total).mixed();
+    // So that there is something to do at each of them.
+    let each = total.div_ceil(kills.max(1) as usize) + 1;
     let mut bound = 150;
     for round in 0..kills {
         let (over, all_asked) = (AtomicBool::new(false), AtomicBool::new(false));
         let (wished, lot) = (&mut wishes, dice.below(bound));
         let seen = std::thread::scope(|scope| {
             let asking = scope.spawn(|| {
+                let enough = wished.asked() + each;
                 while !over.load(Ordering::Acquire) {
-                    if wished.ask_next(&plan.data) == Asked::All {
+                    let asked = wished.ask_next(&plan.data);
+                    if asked == Asked::All || asked == Asked::Yes && wished.asked() >= enough {
                         all_asked.store(true, Ordering::Release);
                         break;
                     }

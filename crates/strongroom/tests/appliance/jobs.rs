@@ -34,6 +34,14 @@ struct Wish {
     job: Option<i64>,
     /// Whether it had to be sent again.
     again: bool,
+    /// Of what a client sends: the image that was acknowledged.
+    root: Option<String>,
+}
+
+impl Wish {
+    fn is_acknowledged(&self) -> bool {
+        self.job.is_some() || self.root.is_some()
+    }
 }
 
 /// The jobs that are asked for, one after the other.
@@ -43,6 +51,8 @@ pub(crate) struct Wishes {
     dice: Dice,
     total: usize,
     wishes: Vec<Wish>,
+    /// Whether clients send, disks are replaced and pools come, too.
+    mixed: bool,
 }
 
 /// What came of asking for the next.
@@ -63,7 +73,14 @@ const AT_ONCE: usize = 12;
 
 impl Wishes {
     pub(crate) fn new(place: &Path, pool: i64, seed: u64, total: usize) -> Self {
-        Self { place: place.to_owned(), pool, dice: Dice(seed), total, wishes: Vec::new() }
+        let (place, wishes) = (place.to_owned(), Vec::new());
+        Self { place, pool, dice: Dice(seed), total, wishes, mixed: false }
+    }
+
+    /// Of one appliance alone, whose pool is a mirror: it can have disks replaced, clients send to
+    /// it, and it gets more pools.
+    pub(crate) fn mixed(self) -> Self {
+        Self { mixed: true, ..self }
     }
 
     /// How many were asked for, whether acknowledged or not.
@@ -72,7 +89,7 @@ impl Wishes {
     }
 
     pub(crate) fn all_asked(&self) -> bool {
-        self.wishes.len() == self.total && self.wishes.iter().all(|wish| wish.job.is_some())
+        self.wishes.len() == self.total && self.wishes.iter().all(Wish::is_acknowledged)
     }
 
     fn source(&self, number: usize) -> PathBuf {
@@ -106,9 +123,11 @@ impl Wishes {
         let number = self.wishes.len();
         let pool = self.pool;
         let on_pool = |what: &str| format!("/v1/pools/{pool}/{what}");
-        let wish =
-            |kind, path: String, body| Some(Wish { path, body, kind, job: None, again: false });
-        let dice = if number < 6 { 0 } else { self.dice.below(20) };
+        let wish = |kind, path: String, body| {
+            Some(Wish { path, body, kind, job: None, again: false, root: None })
+        };
+        let sides = if self.mixed { 26 } else { 20 };
+        let dice = if number < 6 { 0 } else { self.dice.below(sides) };
         match dice {
             9..=11 => {
                 let images = self.images(data)?;
@@ -133,6 +152,24 @@ impl Wishes {
             14..=15 => wish("gc", on_pool("gc"), json!({"max_unused": 0.0})),
             16..=17 => wish("scrub", on_pool("scrub"), json!({"restart": true})),
             18..=19 => wish("check", on_pool("check"), json!({"read_data": true})),
+            20..=21 => {
+                let name = format!("imported{number}");
+                let pool = self.place.join(&name);
+                self.grow(number);
+                self.run(&["pool", "create", pool.to_str().unwrap()], &pool);
+                self.run(&["backup", self.source(number).to_str().unwrap()], &pool);
+                let body = json!({"name": name, "path": pool});
+                wish("import", "/v1/pools/import".into(), body)
+            }
+            22..=23 => {
+                self.grow(number);
+                wish("ingest", self.source(number).to_str().unwrap().into(), json!(null))
+            }
+            24..=25 => {
+                let disk = self.place.join(format!("pool/disk-{number}"));
+                let body = json!({"number": self.dice.below(2), "disk": disk});
+                wish("disk_replace", on_pool("replace-disk"), body)
+            }
             _ => {
                 let name = if self.dice.below(2) == 0 { "rotate" } else { "keep" };
                 self.grow(number);
@@ -144,7 +181,7 @@ impl Wishes {
 
     /// Asks for the next job, or again for one whose answer did not come.
     pub(crate) fn ask_next(&mut self, data: &Path) -> Asked {
-        let open = self.wishes.last().is_some_and(|wish| wish.job.is_none());
+        let open = self.wishes.last().is_some_and(|wish| !wish.is_acknowledged());
         if !open {
             if self.wishes.len() == self.total {
                 return Asked::All;
@@ -157,6 +194,9 @@ impl Wishes {
             self.wishes.push(wish);
         }
         let key = format!("wish-{}", self.wishes.len());
+        if self.wishes.last().is_some_and(|wish| wish.kind == "ingest") {
+            return self.send(data);
+        }
         let wish = self.wishes.last_mut().unwrap();
         let headers = [("idempotency-key", key.as_str())];
         match ask(data, "POST", &wish.path, &headers, Some(&wish.body)) {
@@ -177,19 +217,67 @@ impl Wishes {
         }
     }
 
+    /// Sends the last wish's tree as a client does; when that is cut off, it is sent anew.
+    fn send(&mut self, data: &Path) -> Asked {
+        let number = self.wishes.len() - 1;
+        let mut command = std::process::Command::new(BINARY);
+        command.args(["backup", "--here", "--json", "--name", "sent", "--pool", "work", "--tag"]);
+        command.arg(number.to_string()).arg(self.source(number));
+        command.env("HOME", &self.place).env("STRONGROOM_APPLIANCE", data);
+        command.current_dir(&self.place);
+        let sent = command.output().unwrap();
+        let wish = self.wishes.last_mut().unwrap();
+        match serde_json::from_slice::<Value>(&sent.stdout) {
+            Ok(told) if sent.status.success() => {
+                wish.root = Some(told["image"].as_str().unwrap().to_owned());
+                Asked::Yes
+            }
+            _ => {
+                wish.again = true;
+                eprint!("sending {number}: {}", String::from_utf8_lossy(&sent.stderr));
+                Asked::Silence
+            }
+        }
+    }
+
+    /// Runs a command about a pool of one's own.
+    fn run(&self, line: &[&str], pool: &Path) -> Vec<u8> {
+        let mut command = std::process::Command::new(BINARY);
+        command.args(line).env("STRONGROOM_POOL", pool).env("HOME", &self.place);
+        output(command.current_dir(&self.place))
+    }
+
+    /// What clients sent: what they were told of is there, and nothing that no job made.
+    fn judge_sent(&self, sent: &[Value], rows: &BTreeMap<&str, &Value>) {
+        let made: BTreeSet<&str> =
+            sent.iter().filter_map(|job| job["result"]["root"].as_str()).collect();
+        let of_jobs = |state: &str| sent.iter().filter(|job| job["state"] == state).count();
+        assert_eq!(made.len(), of_jobs("succeeded"), "two jobs made one image: {sent:?}");
+        assert_eq!(of_jobs("succeeded") + of_jobs("failed"), sent.len(), "{sent:?}");
+        let listed = rows.iter().filter(|(_, row)| row["name"] == "sent").map(|(root, _)| *root);
+        assert_eq!(made, listed.collect());
+        for (number, wish) in self.wishes.iter().enumerate().filter(|(_, w)| w.kind == "ingest") {
+            let root = wish.root.as_deref().unwrap();
+            assert!(made.contains(root), "the image {root} of {number} is lost");
+        }
+    }
+
     /// What must be true when all is over, of a process that serves; there may be other jobs.
     pub(crate) fn judge(&self, served: &Served, others: &[i64]) {
         let mut jobs = all_jobs(served);
         jobs.retain(|job| !others.contains(&job["id"].as_i64().unwrap()));
+        // A client that was cut off begins anew: there may be more of these than were wished for.
+        let sent: Vec<Value> = jobs.extract_if(.., |job| job["kind"] == "ingest").collect();
+        let asked = || self.wishes.iter().filter(|wish| wish.kind != "ingest");
         let by_id: BTreeMap<i64, &Value> =
             jobs.iter().map(|job| (job["id"].as_i64().unwrap(), job)).collect();
         // Each wish became one job, and there is no other.
-        let told: BTreeSet<i64> = self.wishes.iter().map(|wish| wish.job.unwrap()).collect();
-        assert_eq!(told.len(), self.wishes.len(), "two wishes were told of one job");
+        let told: BTreeSet<i64> = asked().map(|wish| wish.job.unwrap()).collect();
+        assert_eq!(told.len(), asked().count(), "two wishes were told of one job");
         assert_eq!(told, by_id.keys().copied().collect(), "a wish became two jobs, or none");
         let again = self.wishes.iter().filter(|wish| wish.again).count();
         eprintln!("{} jobs, of which {again} had to be asked for again", jobs.len());
-        for wish in &self.wishes {
+        for wish in asked() {
             let job = by_id[&wish.job.unwrap()];
             assert_eq!(job["kind"], wish.kind, "{job}");
             assert!(job["state"] == "succeeded" || job["state"] == "warnings", "{job}");
@@ -212,7 +300,19 @@ impl Wishes {
         let rows: BTreeMap<&str, &Value> =
             images.iter().map(|image| (image["root"].as_str().unwrap(), image)).collect();
         assert_eq!(rows.len(), images.len());
-        let mut expected = BTreeSet::new();
+        self.judge_sent(&sent, &rows);
+        for wish in self.wishes.iter().filter(|wish| wish.kind == "import") {
+            let pools = format!("/v1/pools?filter=name:=={}", wish.body["name"].as_str().unwrap());
+            let pools = served.get(&pools);
+            let pools = pools["items"].as_array().unwrap();
+            assert_eq!(pools.len(), 1, "{} came once: {pools:?}", wish.body["name"]);
+            let images = format!("/v1/images?count=true&filter=pool_id:=={}", pools[0]["id"]);
+            assert_eq!(served.get(&images)["count"], 1);
+        }
+        let mut expected: BTreeSet<String> = sent
+            .iter()
+            .filter_map(|job| job["result"]["root"].as_str().map(str::to_owned))
+            .collect();
         for (number, wish) in self.wishes.iter().enumerate().filter(|(_, w)| w.kind == "backup") {
             let root = by_id[&wish.job.unwrap()]["result"]["root"].as_str().unwrap();
             let row = match (forgotten.contains(root), rows.get(root)) {
@@ -252,11 +352,7 @@ impl Wishes {
     /// What must be true of the pool, with nobody using it: every image restores to what was backed
     /// up, and all is whole.
     pub(crate) fn judge_pool(&self, pool: &Path) {
-        let run = |line: &[&str]| {
-            let mut command = std::process::Command::new(BINARY);
-            command.args(line).env("STRONGROOM_POOL", pool).env("HOME", &self.place);
-            output(command.current_dir(&self.place))
-        };
+        let run = |line: &[&str]| self.run(line, pool);
         run(&["pool", "check", "--read-data"]);
         let scrubbed: Value = serde_json::from_slice(&run(&["pool", "scrub", "--json"])).unwrap();
         assert_eq!(scrubbed["bad_shards"], 0, "{scrubbed}");
@@ -265,7 +361,8 @@ impl Wishes {
         let mut seen = BTreeSet::new();
         for image in images {
             let number: usize = image["tags"][0].as_str().unwrap().parse().unwrap();
-            assert!(seen.insert(number), "the backup {number} made two images: {list}");
+            let once = seen.insert(number) || image["name"] == "sent";
+            assert!(once, "the backup {number} made two images: {list}");
             let to = self.place.join("back");
             let _ = fs::remove_dir_all(&to);
             let id = image["id"].as_str().unwrap();
