@@ -179,6 +179,12 @@ async fn a_pool_is_made_named_removed_and_imported_again() {
                 .contains("wrong")
         );
         assert!(storage.pool_named("back").await.is_err());
+        // Whoever changes their mind half way has no pool.
+        let stopped = Meter::new();
+        stopped.cancel();
+        let canceled = storage.import_pool(import(Some(&passphrase)), &stopped).await;
+        assert!(canceled.unwrap_err().is_canceled());
+        assert!(storage.pool_named("back").await.is_err());
         let back = storage.import_pool(import(Some(&passphrase)), &Meter::new()).await.unwrap();
         assert_eq!(back.uuid, made.pool.uuid);
         assert_eq!(

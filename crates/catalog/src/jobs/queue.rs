@@ -133,15 +133,22 @@ pub async fn cancel(catalog: &Catalog, id: i64) -> Result<Cancel> {
 }
 
 /// Whether there is a job of this kind on this pool that isn't over, or that didn't come to a good
-/// end since then.
+/// end since the one time, or that this asker had done since the other.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn is_tried(catalog: &Catalog, kind: &str, pool: i64, since: Timestamp) -> Result<bool> {
+pub async fn is_tried(
+    catalog: &Catalog,
+    kind: &str,
+    pool: i64,
+    failed_since: Timestamp,
+    (asker, done_since): (&str, Timestamp),
+) -> Result<bool> {
     let sql = "SELECT 1 FROM jobs WHERE pool_id = ? AND kind = ? \
                AND (state IN ('queued', 'running') \
-               OR (state IN ('failed', 'canceled', 'not_run') AND ended_at > ?)) LIMIT 1";
-    let sql = Sql::new(sql).bind(pool).bind(kind).bind(since);
+               OR (state IN ('failed', 'canceled', 'not_run') AND ended_at > ?) \
+               OR (user_name = ? AND ended_at > ?)) LIMIT 1";
+    let sql = Sql::new(sql).bind(pool).bind(kind).bind(failed_since).bind(asker).bind(done_since);
     Ok(!catalog.rows(sql).await?.is_empty())
 }
 

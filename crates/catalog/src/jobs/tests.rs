@@ -222,20 +222,24 @@ async fn what_failed_lately_is_known() {
     testing::each(|catalog| async move {
         organisation(&catalog).await;
         let long_ago = Timestamp::UNIX_EPOCH;
-        let tried = async |since| is_tried(&catalog, "work", 1, since).await.unwrap();
+        let later = Timestamp::now() + SignedDuration::from_secs(60);
+        let tried =
+            async |since| is_tried(&catalog, "work", 1, since, ("me", long_ago)).await.unwrap();
         assert!(!tried(long_ago).await);
         submit(&catalog, on(1, Alone::No)).await.unwrap();
         assert!(tried(Timestamp::now()).await, "it waits");
         let claimed = next(&catalog, "w").await.unwrap();
         let failed = End { state: State::Failed, ..done() };
         finish(&catalog, &last(&claimed), failed).await.unwrap();
-        let later = Timestamp::now() + SignedDuration::from_secs(60);
         assert!(tried(long_ago).await && !tried(later).await);
         submit(&catalog, on(1, Alone::No)).await.unwrap();
         let claimed = next(&catalog, "w").await.unwrap();
         finish(&catalog, &last(&claimed), done()).await.unwrap();
         assert!(!tried(later).await);
-        assert!(!is_tried(&catalog, "other", 1, long_ago).await.unwrap());
+        assert!(!is_tried(&catalog, "other", 1, long_ago, ("", long_ago)).await.unwrap());
+        // Those of the one who asks count even when they went well.
+        assert!(is_tried(&catalog, "work", 1, later, ("", long_ago)).await.unwrap());
+        assert!(!is_tried(&catalog, "work", 1, later, ("", later)).await.unwrap());
     })
     .await;
 }

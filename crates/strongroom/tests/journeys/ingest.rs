@@ -79,10 +79,12 @@ fn a_backup_is_sent_from_elsewhere_and_only_what_is_new() {
 
     let trial = document(&user, "backup source --name tree --dry-run");
     assert_eq!((&trial["dry_run"], &trial["image"]), (&json!(true), &Value::Null));
-    let first =
-        document(&user, "backup source --name tree --tag far --exclude empty --immutable 1h");
+    let first = document(
+        &user,
+        "backup source --name tree --tag far --exclude empty --immutable 1h --keep-for 30d",
+    );
     assert!(first["new_bytes"].as_u64() > Some(3_000_000), "{first}");
-    assert!(first["immutable_until"].is_string());
+    assert!(first["immutable_until"].is_string() && first["expires_at"].is_string());
     let second = document(&user, "backup source --name tree --exclude empty");
     assert!(second["new_bytes"].as_u64() < Some(100_000), "{second}");
     assert_eq!(second["parent"], first["image"]);
@@ -101,6 +103,8 @@ fn a_backup_is_sent_from_elsewhere_and_only_what_is_new() {
     assert_eq!(image["new_size"], first["new_bytes"]);
     let (_, job) = ask(&data, "GET", &format!("/v1/jobs/{}", image["job_id"]), None);
     assert_eq!((&job["kind"], &job["state"]), (&json!("ingest"), &json!("succeeded")), "{job}");
+    assert_eq!(job["host"], "127.0.0.1", "it counts for its host");
+    assert!(image["expires_at"].is_string());
     let (code, _) = ask(&data, "DELETE", &format!("/v1/images/{}", image["id"]), None);
     assert_eq!(code, 409, "it is immutable");
     fs::remove_file(source.join("empty")).unwrap();
