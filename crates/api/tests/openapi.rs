@@ -1,28 +1,60 @@
 //! The committed document is the one that is served.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "support/difference.rs"]
+mod difference;
 mod support;
 
 use std::path::Path;
 
+use difference::{Difference, difference};
+use serde_json::Value;
 use support::Appliance;
 
 const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../openapi/strongroom-v1.json");
 
+/// How the committed document differs from the one that is made, for who reads it here.
+fn told(committed: &str, made: &str) -> (Difference, String) {
+    let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let difference = difference(&read(committed), &read(made));
+    let mut text = String::new();
+    for (title, lines) in [
+        ("BREAKING, clients that kept to the committed document fail", &difference.breaking),
+        ("additive", &difference.additive),
+    ] {
+        if !lines.is_empty() {
+            text.push_str(&format!("{title}:\n  {}\n", lines.join("\n  ")));
+        }
+    }
+    if text.is_empty() {
+        let differs = made.lines().zip(committed.lines()).position(|(made, there)| made != there);
+        let line = differs.unwrap_or_else(|| committed.lines().count()) + 1;
+        text = format!("words only, first in line {line}\n");
+    }
+    (difference, text)
+}
+
+/// `UPDATE=1` writes what only adds; what breaks clients is written with `UPDATE=breaking`.
 #[test]
 fn the_committed_document_is_that_of_the_routes() {
     let made = strongroom_api::native::routes().document();
-    if std::env::var_os("UPDATE").is_some() {
+    let committed = std::fs::read_to_string(COMMITTED).unwrap_or_default();
+    if made == committed {
+        return;
+    }
+    let (difference, text) = told(&committed, &made);
+    let update = std::env::var("UPDATE").unwrap_or_default();
+    let breaking = !difference.breaking.is_empty();
+    if update == "breaking" || (!update.is_empty() && !breaking) {
+        eprintln!("{text}");
         std::fs::create_dir_all(Path::new(COMMITTED).parent().unwrap()).unwrap();
         std::fs::write(COMMITTED, &made).unwrap();
+        return;
     }
-    let committed = std::fs::read_to_string(COMMITTED).unwrap_or_default();
-    let differs = made.lines().zip(committed.lines()).position(|(made, there)| made != there);
-    assert!(
-        made == committed,
-        "openapi/strongroom-v1.json differs from the routes, first in line {}. If that is what you \
-         want and no client breaks by it: UPDATE=1 cargo test -p strongroom-api --test openapi",
-        differs.map_or(committed.lines().count(), |line| line) + 1
+    let how = if breaking { "breaking" } else { "1" };
+    panic!(
+        "openapi/strongroom-v1.json differs from the routes.\n{text}If that is what you want: \
+         UPDATE={how} cargo test -p strongroom-api --test openapi"
     );
 }
 
