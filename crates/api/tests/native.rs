@@ -632,3 +632,46 @@ async fn health_tells_of_the_disks_that_a_key_is_for() {
         assert_eq!(health["pool_disks"].as_array().unwrap().len(), count, "{health}");
     }
 }
+
+#[tokio::test]
+async fn words_are_looked_for_in_every_list() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let text = strongroom_api::native::routes().document();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut lists = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let parameters = methods["get"]["parameters"].as_array().into_iter().flatten();
+        let names: Vec<_> = parameters.map(|one| one["name"].as_str().unwrap()).collect();
+        assert_eq!(names.contains(&"filter"), names.contains(&"keyword"), "{path}");
+        lists += usize::from(names.contains(&"filter"));
+    }
+    assert!(lists >= 14, "{lists}");
+
+    let rules = json!({"operations": ["organisations.create"], "hours": 1});
+    appliance.call(&token, "PUT", "/v1/settings/approvals", Some(rules)).await;
+    let asked =
+        appliance.call(&token, "POST", "/v1/organisations", Some(json!({"name": "b"}))).await;
+    assert_eq!(asked.status, 403);
+    let body = json!({"name": "Wörter", "path": appliance.dir.path().join("pool")});
+    assert_eq!(appliance.call(&token, "POST", "/v1/pools", Some(body)).await.status, 201);
+    let find = async |list: &str, word: &str| {
+        let path = format!("/v1/{list}keyword={word}&count=true");
+        let found = appliance.call(&token, "GET", &path, None).await;
+        assert_eq!(found.status, 200, "{}", found.json());
+        found.json()["count"].as_u64().unwrap()
+    };
+    for (list, word) in [
+        ("audit?", "ANISATIONS.CRE"),
+        ("audit?filter=result:==ok&", "settings.approvals"),
+        // Too short for trigrams.
+        ("audit?", "ok"),
+        ("approvals?", "Organisations.c"),
+        ("sessions?", "ADMIN"),
+    ] {
+        assert!(find(list, word).await > 0, "{list}: {word}");
+        assert_eq!(find(list, "no-such-word").await, 0, "{list}");
+    }
+    assert_eq!(find("audit?filter=result:==ok&", "anisations.cre").await, 0);
+    assert_eq!(find("stats/samples?", "no-such-word").await, 0);
+}

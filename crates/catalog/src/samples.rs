@@ -4,19 +4,20 @@ use jiff::Timestamp;
 
 use crate::Result;
 use crate::db::{Catalog, Tx};
-use crate::list::{Field, Kind, Resource};
+use crate::list::{Field, Kind, Resource, Search};
 use crate::sql::Sql;
 use crate::value::{Record, Row};
 
 /// Samples of pools, as a list.
 pub static SAMPLES: Resource = Resource {
     name: "sample",
-    from: "(SELECT s.*, p.organisation_id AS organisation_id FROM pool_samples s \
+    from: "(SELECT s.*, p.organisation_id AS organisation_id, p.name AS pool_name FROM pool_samples s \
            JOIN pools p ON p.id = s.pool_id) AS samples",
     key: "id",
     fields: &[
         Field::new("id", Kind::Integer, "Its number."),
         Field::new("pool_id", Kind::Integer, "Of which pool."),
+        Field::new("pool_name", Kind::Text, "That pool's name.").searched(),
         Field::new("grain", Kind::Enum(Grain::WORDS), "The newest of an hour, or of a day."),
         Field::new("at", Kind::Time, "When it was measured."),
         Field::new("images", Kind::Integer, "Images."),
@@ -27,7 +28,7 @@ pub static SAMPLES: Resource = Resource {
     ],
     order: ("at", true),
     organisation: Some("organisation_id"),
-    search: None,
+    search: Some(Search { column: "LOWER(pool_name)", trigrams: None }),
     counted: None,
 };
 

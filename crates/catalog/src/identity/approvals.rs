@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::list::{Field, Kind, Resource};
+use crate::list::{Field, Kind, Resource, Search};
 use crate::{Record, Result, Row, Sql, Tx};
 
 /// Approvals, as a list.
@@ -13,10 +13,10 @@ pub static APPROVALS: Resource = Resource {
     fields: &[
         Field::new("id", Kind::Integer, "The approval's number."),
         Field::new("organisation_id", Kind::Integer, "Whose object it is about."),
-        Field::new("operation", Kind::Text, "What is to be done."),
-        Field::new("object", Kind::Text, "To what."),
+        Field::new("operation", Kind::Text, "What is to be done.").searched(),
+        Field::new("object", Kind::Text, "To what.").searched(),
         Field::new("asked_by", Kind::Integer, "Who asks.").nullable(),
-        Field::new("asker", Kind::Text, "The name of who asks."),
+        Field::new("asker", Kind::Text, "The name of who asks.").searched(),
         Field::new("asked_at", Kind::Time, "Since when."),
         Field::new("expires_at", Kind::Time, "Until when it can be decided and used."),
         Field::new("state", Kind::Enum(&["asked", "approved", "refused", "used"]), "How it is."),
@@ -25,7 +25,10 @@ pub static APPROVALS: Resource = Resource {
     ],
     order: ("asked_at", true),
     organisation: Some("organisation_id"),
-    search: None,
+    search: Some(Search {
+        column: "LOWER(operation || ' ' || object || ' ' || asker)",
+        trigrams: None,
+    }),
     counted: None,
 };
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::list::{Field, Kind, Resource};
+use crate::list::{Field, Kind, Resource, Search};
 use crate::{Engine, Error, Record, Result, Row, Sql, Tx};
 
 /// The audit trail, as a list.
@@ -17,17 +17,17 @@ pub static AUDIT: Resource = Resource {
         Field::new("id", Kind::Integer, "The line's number, without gaps."),
         Field::new("at", Kind::Time, "When it was done."),
         Field::new("user_id", Kind::Integer, "Who did it.").nullable(),
-        Field::new("user_name", Kind::Text, "The name of who did it, as it was then."),
+        Field::new("user_name", Kind::Text, "The name of who did it, as it was then.").searched(),
         Field::new("organisation_id", Kind::Integer, "Where it was done.").nullable(),
         Field::new("via", Kind::Text, "How the user was known: by a password, a key, ..."),
-        Field::new("address", Kind::Text, "From where."),
-        Field::new("operation", Kind::Text, "What was done."),
-        Field::new("object", Kind::Text, "To what."),
-        Field::new("result", Kind::Text, "What came of it: ok, or why not."),
+        Field::new("address", Kind::Text, "From where.").searched(),
+        Field::new("operation", Kind::Text, "What was done.").searched(),
+        Field::new("object", Kind::Text, "To what.").searched(),
+        Field::new("result", Kind::Text, "What came of it: ok, or why not.").searched(),
     ],
     order: ("id", true),
     organisation: Some("organisation_id"),
-    search: None,
+    search: Some(Search { column: "search", trigrams: Some("audit_trigrams") }),
     counted: None,
 };
 

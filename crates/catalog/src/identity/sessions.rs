@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::there;
-use crate::list::{Field, Kind, Resource};
+use crate::list::{Field, Kind, Resource, Search};
 use crate::value::single;
 use crate::{Catalog, Record, Result, Row, Sql, Tx};
 
@@ -18,17 +18,20 @@ pub static SESSIONS: Resource = Resource {
     fields: &[
         Field::new("id", Kind::Integer, "The session's number."),
         Field::new("user_id", Kind::Integer, "Whose session it is."),
-        Field::new("user_name", Kind::Text, "That user's name."),
+        Field::new("user_name", Kind::Text, "That user's name.").searched(),
         Field::new("kind", Kind::Enum(&["session", "pair", "jwt"]), "What stands for it."),
-        Field::new("address", Kind::Text, "From where it was opened."),
-        Field::new("agent", Kind::Text, "With which program."),
+        Field::new("address", Kind::Text, "From where it was opened.").searched(),
+        Field::new("agent", Kind::Text, "With which program.").searched(),
         Field::new("created_at", Kind::Time, "When it was opened."),
         Field::new("used_at", Kind::Time, "When it was last used."),
         Field::new("expires_at", Kind::Time, "When it ends."),
     ],
     order: ("used_at", true),
     organisation: Some("organisation_id"),
-    search: None,
+    search: Some(Search {
+        column: "LOWER(user_name || ' ' || address || ' ' || agent)",
+        trigrams: None,
+    }),
     counted: None,
 };
 

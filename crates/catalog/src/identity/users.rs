@@ -158,6 +158,18 @@ impl User {
         )
     }
 
+    /// Those who may log in, for nobody else, and have this right in the topmost organisation.
+    pub fn with_right(right: &str) -> Sql {
+        Sql::new(
+            "FROM users WHERE enabled = 1 AND delegate_of IS NULL AND id IN (\
+             SELECT g.user_id FROM all_grants g JOIN roles r ON r.id = g.role_id \
+             JOIN organisations o ON o.id = g.organisation_id WHERE o.parent_id IS NULL AND (\
+             (r.builtin = 1 AND r.name = 'administrator') \
+             OR (' ' || r.rights || ' ') LIKE ('% ' || ? || ' %'))) ORDER BY id",
+        )
+        .bind(right)
+    }
+
     /// Makes a user; gives its number.
     ///
     /// # Errors
