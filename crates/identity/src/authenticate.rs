@@ -194,7 +194,7 @@ impl Identity {
     async fn unnamed(&self, via: Via, name: String) -> Result<Principal> {
         let (tree, root) = self.tree().await?;
         let rights = tree.keys().map(|id| (*id, RightSet::ALL)).collect();
-        let four_eyes = self.four_eyes().await?.operations;
+        let four_eyes = self.four_eyes().await?.rules.all();
         Ok(Principal {
             user_id: None,
             name,
@@ -251,7 +251,7 @@ impl Identity {
             root,
             rights: Arc::new(rights),
             narrowing: Arc::new(narrowing),
-            four_eyes: Arc::new(self.four_eyes().await?.operations),
+            four_eyes: Arc::new(self.four_eyes().await?.rules.all()),
         })
     }
 
@@ -291,8 +291,13 @@ pub(crate) fn narrowing(key: &ApiKey) -> Narrowing {
     let words = |text: &String| -> BTreeSet<String> {
         text.split_ascii_whitespace().map(str::to_owned).collect()
     };
+    let rights = key.rights.as_deref().map(RightSet::stored);
     Narrowing {
-        rights: key.rights.as_deref().map(RightSet::stored),
+        rights: match key.pools {
+            // What is for some pools has nothing to do with users, settings and the like.
+            Some(_) => Some(rights.unwrap_or(RightSet::ALL).and(RightSet::OF_POOLS)),
+            None => rights,
+        },
         pools: key
             .pools
             .as_ref()

@@ -80,11 +80,18 @@ pub fn decide(principal: &Principal, right: Right, object: &Object, operation: &
             None => format!("it needs the right `{right}` in the topmost organisation"),
         });
     }
-    let four_eyes = &principal.four_eyes;
-    if four_eyes.contains(operation) || (operation == FOUR_EYES && !four_eyes.is_empty()) {
+    if principal.narrowing.pools.is_some() && of_all_pools(right, object) {
+        return forbidden("this key is for some pools: that is about all there are".into());
+    }
+    if principal.needs_approval(operation) {
         return Decision::NeedsApproval;
     }
     Decision::Allow
+}
+
+/// Whether it is done to all pools, or makes one more.
+fn of_all_pools(right: Right, object: &Object) -> bool {
+    *object == Object::APPLIANCE && matches!(right, Right::PoolManage | Right::StatsView)
 }
 
 #[cfg(test)]
@@ -169,7 +176,10 @@ mod tests {
             let allowed = decide(&user, right, &object, &operation) == Decision::Allow;
             let is_for = key.rights.is_none_or(|rights| rights.has(right))
                 && key.operations.is_none_or(|all| all.contains(&operation))
-                && object.pool.is_none_or(|pool| key.pools.is_none_or(|all| all.contains(&pool)));
+                && object.pool.is_none_or(|pool| key.pools.as_ref().is_none_or(|all| all.contains(&pool)));
+            let of_one = object != Object::APPLIANCE
+                || ![Right::PoolManage, Right::StatsView].contains(&right);
+            let is_for = is_for && (key.pools.is_none() || of_one);
             let decided = decide(&by_key, right, &object, &operation);
             prop_assert_eq!(decided == Decision::Allow, allowed && is_for);
         }

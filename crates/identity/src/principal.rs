@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use strongroom_catalog::list::Scope;
 
+use crate::decide::FOUR_EYES;
 use crate::rights::{Right, RightSet};
 
 /// How a principal was known.
@@ -133,6 +134,11 @@ impl Principal {
     /// The operations it is narrowed to, if it is.
     pub fn operations(&self) -> Option<&BTreeSet<String>> {
         self.narrowing.operations.as_ref()
+    }
+
+    /// Whether a second administrator must approve of an operation.
+    pub fn needs_approval(&self, operation: &str) -> bool {
+        self.four_eyes.contains(operation) || (operation == FOUR_EYES && !self.four_eyes.is_empty())
     }
 
     /// Whether it may do everything, everywhere.

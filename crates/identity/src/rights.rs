@@ -90,6 +90,22 @@ pub struct RightSet(u64);
 const _: () = assert!(Right::ALL.len() <= 64, "a set has a bit for each right");
 
 impl RightSet {
+    /// What is about pools, what is in them and what is done to them; all else is the appliance's.
+    pub const OF_POOLS: Self = Self::of(&[
+        Right::PoolView,
+        Right::PoolManage,
+        Right::ImageView,
+        Right::ImageCreate,
+        Right::ImageRead,
+        Right::ImageRestore,
+        Right::ImageDelete,
+        Right::ImageRetain,
+        Right::JobView,
+        Right::JobManage,
+        Right::EventView,
+        Right::StatsView,
+        Right::SystemView,
+    ]);
     /// No right.
     pub const NONE: Self = Self(0);
     /// Every right.

@@ -154,7 +154,9 @@ fn themselves(principal: &Principal, operation: &str) -> Result<Permit> {
         return Err(Problem::new(Code::Forbidden, text));
     }
     let object = Object::of(principal.organisation_id);
-    Ok(Permit { object, approval: false })
+    // One's own password and the way out are nobody else's business.
+    let approval = principal.needs_approval(operation) && !FIRST.contains(&operation);
+    Ok(Permit { object, approval })
 }
 
 fn change_password() -> Problem {
