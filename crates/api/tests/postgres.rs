@@ -2,9 +2,15 @@
 //! `support::engine`.
 #![allow(clippy::duplicate_mod, reason = "each of the files brings what it needs")]
 
+#[path = "changes.rs"]
+mod changes;
+#[path = "events.rs"]
+mod events;
 #[path = "identity.rs"]
 mod identity;
 #[path = "matrix.rs"]
 mod matrix;
 #[path = "native.rs"]
 mod native;
+#[path = "readers.rs"]
+mod readers;

@@ -194,10 +194,27 @@ pub struct Grants {
 /// Which operations need a second administrator.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct ApprovalSettings {
-    /// Their ids.
+    /// Those that were named, by id.
     pub operations: Vec<String>,
+    /// Those that do together.
+    pub classes: Vec<ApprovalClass>,
     /// In how many hours it must be decided and done.
     pub hours: u32,
+    /// Counts changes.
+    pub version: i64,
+}
+
+/// Operations that are put on the list together.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ApprovalClass {
+    /// Its name.
+    pub name: String,
+    /// What its operations do.
+    pub meaning: String,
+    /// Their ids.
+    pub operations: Vec<String>,
+    /// Whether they need a second administrator.
+    pub on: bool,
 }
 
 /// What checking the audit trail came to.

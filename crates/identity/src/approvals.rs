@@ -4,8 +4,8 @@
 //! approval; [`Identity::admit`] then asks for it, or lets the same request of the same asker pass
 //! once when another has approved it in time. Who may approve is a user with the right
 //! `approval.decide` where the object is, who is not the asker, nor acts for the asker, nor the
-//! other way round. Whoever relies on it should put `users` operations on the list too: one who
-//! may make users could make the second pair of eyes.
+//! other way round, and who logged in: keys don't count. Whoever relies on it should switch on the
+//! class `accounts` too: one who may make users could make the second pair of eyes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -31,11 +31,71 @@ const ASKED: usize = 100;
 /// Operations on the list, at most.
 const OPERATIONS: usize = 1000;
 
+/// Operations that are put under four eyes together. What is kept is the name: a version that
+/// knows more such operations asks for approval of these too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// Its name, which keeps its meaning.
+    pub name: &'static str,
+    /// What its operations do.
+    pub meaning: &'static str,
+    /// Their ids.
+    pub operations: &'static [&'static str],
+}
+
+/// All classes.
+pub const CLASSES: &[Class] = &[
+    Class {
+        name: "deletion",
+        meaning: "deleting data: forgetting images, by name or by rules",
+        operations: &["images.forget", "pools.forget"],
+    },
+    Class {
+        name: "retention",
+        meaning: "shortening retention: rules by which images go, and how long jobs, events and \
+                  the like are kept",
+        operations: &["pools.forget", "settings.change", "settings.reset"],
+    },
+    Class {
+        name: "protection",
+        meaning: "switching protection off: letting go of pools, sending the audit trail \
+                  elsewhere or nowhere, limits of jobs and logins, second factors of others",
+        operations: &[
+            "audit.sender.remove",
+            "audit.sender.set",
+            "pools.remove",
+            "settings.change",
+            "settings.reset",
+            "users.second_factor.remove",
+        ],
+    },
+    Class {
+        name: "accounts",
+        meaning: "making the second pair of eyes oneself: users, their passwords and roles, keys \
+                  of others, directories and issuers",
+        operations: &[
+            "directories.change",
+            "directories.create",
+            "issuers.change",
+            "issuers.create",
+            "roles.change",
+            "users.change",
+            "users.create",
+            "users.grant",
+            "users.password",
+            "users.second_factor.remove",
+        ],
+    },
+];
+
 /// Which operations need a second administrator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FourEyes {
     /// Their ids.
     pub operations: BTreeSet<String>,
+    /// The names of [`CLASSES`] whose operations do too.
+    #[serde(default)]
+    pub classes: BTreeSet<String>,
     /// Hours from asking in which it must be decided and done.
     pub hours: u32,
 }
@@ -43,8 +103,27 @@ pub struct FourEyes {
 impl Default for FourEyes {
     /// None; a day.
     fn default() -> Self {
-        Self { operations: BTreeSet::new(), hours: 24 }
+        Self { operations: BTreeSet::new(), classes: BTreeSet::new(), hours: 24 }
     }
+}
+
+impl FourEyes {
+    /// All operations that do, named or of a class. Of a class that only a newer version knows
+    /// nothing is known.
+    pub fn all(&self) -> BTreeSet<String> {
+        let classes = CLASSES.iter().filter(|class| self.classes.contains(class.name));
+        let of_classes = classes.flat_map(|class| class.operations).map(|&id| id.to_owned());
+        of_classes.chain(self.operations.iter().cloned()).collect()
+    }
+}
+
+/// What is set, and which version of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FourEyesSet {
+    /// Which operations.
+    pub rules: FourEyes,
+    /// Counts changes, from 0 for what was never set.
+    pub version: i64,
 }
 
 /// What came of asking.
@@ -74,22 +153,29 @@ impl Identity {
     /// # Errors
     /// Those of the catalogue; [`Error::State`] when the setting can't be read: nothing is let
     /// through for that.
-    pub async fn four_eyes(&self) -> Result<FourEyes> {
-        match self.inner.catalog.find_one::<Setting>(Setting::by_name(SETTING)).await? {
-            Some(setting) => serde_json::from_str(&setting.value).map_err(|_| {
-                Error::State("the setting `approvals` is damaged: put the catalogue back")
-            }),
-            None => Ok(FourEyes::default()),
-        }
+    pub async fn four_eyes(&self) -> Result<FourEyesSet> {
+        let setting = self.inner.catalog.find_one::<Setting>(Setting::by_name(SETTING)).await?;
+        let Some(setting) = setting else { return Ok(FourEyesSet::default()) };
+        let damaged = "the setting `approvals` is damaged: put the catalogue back";
+        let rules = serde_json::from_str(&setting.value).map_err(|_| Error::State(damaged))?;
+        Ok(FourEyesSet { rules, version: setting.version })
     }
 
-    /// Says which operations need a second administrator. Needs the right `settings.manage` in the
-    /// topmost organisation; the operation [`FOUR_EYES`](crate::FOUR_EYES) needs a second
-    /// administrator itself as long as any does, which is up to the caller as for all others.
+    /// Says which operations need a second administrator, if that has this version still (None:
+    /// whichever it has). Needs the right `settings.manage` in the topmost organisation; the
+    /// operation [`FOUR_EYES`](crate::FOUR_EYES) needs a second administrator itself as long as
+    /// any does, which is up to the caller as for all others. A class is switched on only where
+    /// two may approve: the one who is left alone could not even switch it off.
     ///
     /// # Errors
-    /// [`Error::Forbidden`], [`Error::Invalid`].
-    pub async fn set_four_eyes(&self, by: &Principal, four_eyes: FourEyes) -> Result<()> {
+    /// [`Error::Forbidden`], [`Error::Invalid`], [`Error::State`];
+    /// [`Changed`](strongroom_catalog::Error::Changed).
+    pub async fn set_four_eyes(
+        &self,
+        by: &Principal,
+        four_eyes: FourEyes,
+        version: Option<i64>,
+    ) -> Result<FourEyesSet> {
         by.require_whole()?;
         by.require(Right::SettingsManage, by.root(), "setting")?;
         if !(1..=24 * 30).contains(&four_eyes.hours) {
@@ -102,11 +188,27 @@ impl Identity {
         for operation in &four_eyes.operations {
             check_text("operations", operation, 128)?;
         }
+        for class in &four_eyes.classes {
+            if !CLASSES.iter().any(|known| known.name == class) {
+                let known: Vec<_> = CLASSES.iter().map(|known| known.name).collect();
+                let why = format!("there is no class `{class}`; there are {}", known.join(", "));
+                return Err(Error::Invalid { field: "classes", why });
+            }
+        }
         let value = serde_json::to_string(&four_eyes)
             .map_err(|_| Error::State("the setting `approvals` can't be written"))?;
         let mut change = self.change(Who::from(by)).await?;
-        Setting::put(change.tx(), SETTING, &value, self.inner.clock.now(), None).await?;
-        change.commit(Deed::new(crate::FOUR_EYES, SETTING).detail(value)).await
+        if !four_eyes.classes.is_empty() {
+            let deciders = User::with_right(Right::ApprovalDecide.name());
+            if change.tx().find::<User>(deciders).await?.len() < 2 {
+                return Err(Error::State(
+                    "there are not yet two users who may approve: make a second administrator",
+                ));
+            }
+        }
+        Setting::put(change.tx(), SETTING, &value, self.inner.clock.now(), version).await?;
+        change.commit(Deed::new(crate::FOUR_EYES, SETTING).detail(value)).await?;
+        self.four_eyes().await
     }
 
     /// For what [`decide`](crate::decide()) says needs approval: lets it pass when another has
@@ -126,7 +228,7 @@ impl Identity {
         check_text("operation", operation, 128)?;
         check_text("object", object, 512)?;
         let request = data_encoding::HEXLOWER.encode(request);
-        let hours = self.four_eyes().await?.hours;
+        let hours = self.four_eyes().await?.rules.hours;
         let now = self.inner.clock.now();
         let asker = asker(by);
         let mut change = self.change(Who::from(by)).await?;
@@ -188,6 +290,11 @@ impl Identity {
         approve: bool,
     ) -> Result<Approval> {
         by.require_whole()?;
+        if by.key_id.is_some() {
+            // Who may make keys for others could be their eyes too.
+            let why = "it takes a person to approve: log in, keys are for programs".into();
+            return Err(Error::Forbidden { why });
+        }
         let mut change = self.change(Who::from(by)).await?;
         let none = Error::NotFound { what: "approval" };
         let approval = change.tx().find_one::<Approval>(Approval::by_id(id)).await?.ok_or(none)?;

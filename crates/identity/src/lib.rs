@@ -63,7 +63,7 @@ mod trial;
 mod users;
 
 pub use admin_token::{SetUpError, ShownToken, TokenInfo, TokenState};
-pub use approvals::{Admission, FourEyes};
+pub use approvals::{Admission, CLASSES, Class, FourEyes, FourEyesSet};
 pub use audit::{
     Deed, Fault, FaultKind, Protocol, SenderSettings, Sending, Verdict, Who, to_json, to_syslog,
 };

@@ -1,16 +1,18 @@
 //! Approvals: deeds that wait for a second administrator.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_catalog::identity as known;
-use strongroom_identity::{FourEyes, Right};
+use strongroom_identity::{CLASSES, Class, FourEyes, FourEyesSet, Right};
 use utoipa::{IntoParams, ToSchema};
 
 use super::paths::Approvals;
 use crate::access::On;
 use crate::call::Call;
-use crate::problem::{Code, Result};
-use crate::route::{Body, Group, Items, Json, Listing, Path, get, post, put};
+use crate::problem::{Code, Problem, Result};
+use crate::route::{Body, Group, IfMatch, Items, Json, Listing, Path, Tagged, get, post, put};
 
 pub(super) fn group() -> Group {
     Group::new(
@@ -37,6 +39,7 @@ pub(super) fn group() -> Group {
                 set,
             )
             .needs(Right::SettingsManage, On::Appliance)
+            .fails([Code::Conflict])
             .recorded_by_service(),
         ],
     )
@@ -113,23 +116,74 @@ async fn decide(
 }
 
 /// Which operations need a second administrator.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ApprovalSettings {
+    /// Those that were named, by id.
+    operations: Vec<String>,
+    /// Those that do together.
+    classes: Vec<ApprovalClass>,
+    /// Hours from asking in which it must be decided and done.
+    hours: u32,
+    /// Counts changes; the `ETag`.
+    version: i64,
+}
+
+/// Operations that are put on the list together; a later version may know more of them.
+#[derive(Debug, Serialize, ToSchema)]
+struct ApprovalClass {
+    /// Its name.
+    name: &'static str,
+    /// What its operations do.
+    meaning: &'static str,
+    /// Their ids.
+    operations: &'static [&'static str],
+    /// Whether they need a second administrator.
+    on: bool,
+}
+
+/// Which operations are to need a second administrator.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SetApprovals {
     /// Their ids.
     operations: Vec<String>,
+    /// The names of classes whose operations do too.
+    #[serde(default)]
+    classes: Vec<String>,
     /// Hours from asking in which it must be decided and done: 1 to 720.
     hours: u32,
 }
 
-async fn show(call: Call) -> Result<Json<ApprovalSettings>> {
-    let FourEyes { operations, hours } = call.app().identity().four_eyes().await?;
-    Ok(Json(ApprovalSettings { operations: operations.into_iter().collect(), hours }))
+fn tagged(set: FourEyesSet) -> Tagged<ApprovalSettings> {
+    let FourEyesSet { rules, version } = set;
+    let classes = CLASSES.iter().map(|class| {
+        let Class { name, meaning, operations } = *class;
+        ApprovalClass { name, meaning, operations, on: rules.classes.contains(name) }
+    });
+    let classes = classes.collect();
+    let operations = rules.operations.into_iter().collect();
+    Tagged(ApprovalSettings { operations, classes, hours: rules.hours, version }, version)
 }
 
-async fn set(call: Call, Body(body): Body<ApprovalSettings>) -> Result<Json<ApprovalSettings>> {
-    let four_eyes =
-        FourEyes { operations: body.operations.into_iter().collect(), hours: body.hours };
-    call.app().identity().set_four_eyes(call.principal()?, four_eyes).await?;
-    show(call).await
+async fn show(call: Call) -> Result<Tagged<ApprovalSettings>> {
+    Ok(tagged(call.app().identity().four_eyes().await?))
+}
+
+async fn set(
+    call: Call,
+    IfMatch(version): IfMatch,
+    Body(body): Body<SetApprovals>,
+) -> Result<Tagged<ApprovalSettings>> {
+    let known: BTreeSet<&str> = super::routes().iter().map(|route| route.id()).collect();
+    if let Some(wrong) = body.operations.iter().find(|id| !known.contains(id.as_str())) {
+        // What is misspelt would need nobody, and look as if it did.
+        return Err(Problem::new(Code::Invalid, format!("there is no operation `{wrong}`")));
+    }
+    let four_eyes = FourEyes {
+        operations: body.operations.into_iter().collect(),
+        classes: body.classes.into_iter().collect(),
+        hours: body.hours,
+    };
+    let by = call.principal()?;
+    Ok(tagged(call.app().identity().set_four_eyes(by, four_eyes, version).await?))
 }

@@ -10,7 +10,9 @@ use super::paths::Audit;
 use crate::access::On;
 use crate::call::Call;
 use crate::problem::{Code, Problem, Result};
-use crate::route::{Body, Empty, Group, Items, Json, Listing, Query, Text, delete, get, post, put};
+use crate::route::{
+    Body, Empty, Group, IfMatch, Items, Json, Listing, Query, Tagged, Text, delete, get, post, put,
+};
 
 /// The most lines of one export.
 const MAX_LINES: u32 = 10_000;
@@ -231,19 +233,24 @@ struct AuditSender {
     behind: i64,
     /// Why they can't be sent at the moment.
     trouble: Option<String>,
+    /// Counts changes of where; the `ETag`.
+    version: i64,
 }
 
-async fn sender(call: Call) -> Result<Json<AuditSender>> {
+async fn sender(call: Call) -> Result<Tagged<AuditSender>> {
     let found = call.app().identity().audit_sender().await?;
     let found = found.ok_or_else(|| Problem::not_found("audit sender"))?;
     let SenderSettings { protocol, host, port, ca_certificate } = found.settings;
-    Ok(Json(AuditSender {
+    let version = found.row.version;
+    let sender = AuditSender {
         collector: Collector { protocol: protocol.into(), host, port, ca_certificate },
         last: found.row.last,
         sent_at: found.row.sent_at,
         behind: found.behind,
         trouble: found.row.trouble,
-    }))
+        version,
+    };
+    Ok(Tagged(sender, version))
 }
 
 /// Where lines are to be sent.
@@ -257,15 +264,19 @@ struct SetAuditSender {
     after: Option<i64>,
 }
 
-async fn set_sender(call: Call, Body(body): Body<SetAuditSender>) -> Result<Json<AuditSender>> {
+async fn set_sender(
+    call: Call,
+    IfMatch(version): IfMatch,
+    Body(body): Body<SetAuditSender>,
+) -> Result<Tagged<AuditSender>> {
     let Collector { protocol, host, port, ca_certificate } = body.collector;
     let settings = SenderSettings { protocol: protocol.into(), host, port, ca_certificate };
     let identity = call.app().identity();
-    identity.set_audit_sender(call.principal()?, settings, body.after).await?;
+    identity.set_audit_sender(call.principal()?, settings, body.after, version).await?;
     sender(call).await
 }
 
-async fn remove_sender(call: Call) -> Result<Empty> {
-    call.app().identity().remove_audit_sender(call.principal()?).await?;
+async fn remove_sender(call: Call, IfMatch(version): IfMatch) -> Result<Empty> {
+    call.app().identity().remove_audit_sender(call.principal()?, version).await?;
     Ok(Empty)
 }

@@ -39,7 +39,8 @@ pub(super) fn group() -> Group {
                 "ingests.open",
                 "Begin to send a backup",
                 open,
-            )),
+            ))
+            .idempotent(),
             session(post(
                 "/v1/pools/{pool}/ingests/{ingest}/known",
                 "ingests.known",

@@ -6,6 +6,7 @@ use strongroom_catalog::identity as known;
 use strongroom_identity::{KeyChange, KeySpec, Right};
 use utoipa::ToSchema;
 
+use super::given;
 use super::paths::{KeyPath, Keys};
 use super::roles::right_set;
 use crate::access::On;
@@ -57,7 +58,7 @@ struct Key {
     enabled: bool,
     /// Only these rights; none: all that the user has.
     rights: Option<Vec<String>>,
-    /// Only these pools.
+    /// Only these pools, and nothing but what is about them.
     pools: Option<Vec<i64>>,
     /// Only these operations.
     operations: Option<Vec<String>>,
@@ -121,7 +122,7 @@ struct CreateKey {
     expires_at: Option<Timestamp>,
     /// Only these rights; none: all that the user has.
     rights: Option<Vec<String>>,
-    /// Only these pools, by number.
+    /// Only these pools, by number, and nothing but what is about them, their images and jobs.
     pools: Option<Vec<i64>>,
     /// Only these operations, by id.
     operations: Option<Vec<String>>,
@@ -169,6 +170,22 @@ struct ChangeKey {
     name: Option<String>,
     /// Whether it can be used.
     enabled: Option<bool>,
+    /// When it ends; null: never.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Timestamp>)]
+    expires_at: Option<Option<Timestamp>>,
+    /// Only these rights; null: all that the user has.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<String>>)]
+    rights: Option<Option<Vec<String>>>,
+    /// Only these pools, by number, and nothing but what is about them; null: all.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<i64>>)]
+    pools: Option<Option<Vec<i64>>>,
+    /// Only these operations, by id; null: all.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<String>>)]
+    operations: Option<Option<Vec<String>>>,
 }
 
 async fn change(
@@ -177,7 +194,15 @@ async fn change(
     IfMatch(version): IfMatch,
     Body(body): Body<ChangeKey>,
 ) -> Result<Tagged<Key>> {
-    let what = KeyChange { name: body.name, enabled: body.enabled, ..KeyChange::default() };
+    let rights = |names: Option<Vec<String>>| names.map(|names| right_set(&names)).transpose();
+    let what = KeyChange {
+        name: body.name,
+        enabled: body.enabled,
+        expires_at: body.expires_at,
+        rights: body.rights.map(rights).transpose()?,
+        pools: body.pools.map(|pools| pools.map(|pools| pools.into_iter().collect())),
+        operations: body.operations.map(|ids| ids.map(|ids| ids.into_iter().collect())),
+    };
     let identity = call.app().identity();
     let key = identity.change_key(call.principal()?, path.key, version, what).await?;
     let version = key.version;

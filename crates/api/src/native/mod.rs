@@ -28,8 +28,20 @@ mod token;
 mod users;
 mod work;
 
+use serde::{Deserialize, Deserializer};
+
 pub(crate) use self::jobs::accepted;
 use crate::route::Routes;
+
+/// For a field of a change whose null says something: what is there is some, be it null; with
+/// `#[serde(default)]` what is left out is none.
+fn given<'de, D, T>(value: D) -> std::result::Result<Option<Option<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(value).map(Some)
+}
 
 /// All native routes.
 pub fn routes() -> Routes {
@@ -71,4 +83,9 @@ session, an API key, or a token of an issuer that was set up; on the appliance i
 Errors are problem details (RFC 9457); their `code` never changes its meaning. Lists take `filter`, \
 `sort`, `offset`, `limit` and, where there is something to look for, `keyword`; OPTIONS tells their \
 fields and HEAD counts. What takes long is a job: the answer is 202 and names it. Times are RFC 3339 \
-in UTC, sizes are bytes.";
+in UTC, sizes are bytes.
+
+What makes something takes an `Idempotency-Key`: the same request sent again with it has the same \
+answer, which is kept sealed, and makes nothing more; whether what it made is still there is another \
+matter. Logging in takes none: who sends it again is not known before the answer, so that whoever \
+has the key could be given another's token. It opens a second session, and the first ends unused.";

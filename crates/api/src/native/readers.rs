@@ -36,7 +36,8 @@ pub(super) fn group() -> Group {
         [
             post("/v1/pools/{pool}/readers", "readers.open", "Open a reader", open)
                 .needs(Right::ImageRead, pool)
-                .fails([Code::Conflict, Code::Invalid]),
+                .fails([Code::Conflict, Code::Invalid])
+                .idempotent(),
             delete("/v1/pools/{pool}/readers/{reader}", "readers.close", "Close a reader", close)
                 .needs(Right::ImageRead, pool),
             get(

@@ -70,6 +70,8 @@ enum LoginKind {
     Pair,
     /// A short JWT (15 minutes, unless set otherwise), which goes on while it is used.
     Jwt,
+    /// A short JWT whose end stays where it was when it was made.
+    JwtFixed,
 }
 
 /// A session that was opened. Send its token as `Authorization: Bearer`.
@@ -127,8 +129,11 @@ async fn open(call: Call, Body(body): Body<Login>) -> Result<Created<OpenedSessi
             let (access, refresh) = (set.tokens_access, set.tokens_refresh);
             identity.open_pair(&who, access, refresh, origin).await?.into()
         }
-        LoginKind::Jwt => {
-            let life = JwtLife::Sliding { idle: set.tokens_access, most: set.tokens_refresh };
+        LoginKind::Jwt | LoginKind::JwtFixed => {
+            let life = match body.kind {
+                LoginKind::JwtFixed => JwtLife::Fixed(set.tokens_access),
+                _ => JwtLife::Sliding { idle: set.tokens_access, most: set.tokens_refresh },
+            };
             identity.open_jwt(&who, life, serde_json::Map::new(), origin).await?.into()
         }
     };

@@ -63,6 +63,7 @@ pub(super) fn group() -> Group {
             post("/v1/users/{user}/grants", "users.grant", "Give a user a role", grant)
                 .needs(Right::UserManage, user)
                 .fails(refused)
+                .idempotent()
                 .recorded_by_service(),
             delete("/v1/users/{user}/grants", "users.revoke", "Take a role from a user", revoke)
                 .needs(Right::UserManage, user)

@@ -7,7 +7,9 @@ use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, Para
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
     ComponentsBuilder, Content, HeaderBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr,
@@ -21,8 +23,10 @@ use super::{Group, Route, Routes};
 use crate::access::Need;
 use crate::problem::{Code, MEDIA_TYPE, ProblemDetails};
 
-/// The name of the way to say who one is.
+/// The names of the ways to say who one is; the last two go together.
 const BEARER: &str = "bearer";
+const SIGNATURE: &str = "signature";
+const SIGNATURE_INPUT: &str = "signature_input";
 
 pub(super) fn document(routes: &Routes) -> OpenApi {
     let mut paths = Paths::new();
@@ -54,6 +58,8 @@ pub(super) fn document(routes: &Routes) -> OpenApi {
     let components = ComponentsBuilder::new()
         .schemas_from_iter(schemas)
         .security_scheme(BEARER, SecurityScheme::Http(scheme))
+        .security_scheme(SIGNATURE, in_header("Signature", SIGNATURE_TEXT))
+        .security_scheme(SIGNATURE_INPUT, in_header("Signature-Input", SIGNATURE_INPUT_TEXT))
         .build();
     let tag =
         |group: &Group| TagBuilder::new().name(group.name).description(Some(group.text)).build();
@@ -66,7 +72,7 @@ pub(super) fn document(routes: &Routes) -> OpenApi {
         )
         .paths(paths)
         .components(Some(components))
-        .security(Some([bearer()]))
+        .security(Some([bearer(), signed()]))
         .tags(Some(routes.groups.iter().map(tag)))
         .build()
 }
@@ -78,6 +84,27 @@ fn path(route: &Route) -> String {
 
 fn bearer() -> SecurityRequirement {
     SecurityRequirement::new(BEARER, Vec::<String>::new())
+}
+
+const SIGNATURE_TEXT: &str = "\
+For programs that sign instead of sending a key: HTTP Message Signatures (RFC 9421) with `hmac-sha256`. \
+The key of the HMAC is the whole API key, which was made with `signing`. The header is \
+`sig=:BASE64:`, the signature of what `Signature-Input` names; it comes with that header, and with \
+`Content-Digest` (RFC 9530, `sha-256`) where the operation takes a body. A signature is taken once.";
+
+const SIGNATURE_INPUT_TEXT: &str = "\
+What was signed, beside `Signature`: `sig=(\"@method\" \"@path\");created=1764216000;\
+keyid=\"abcd1234\";nonce=\"b7c1e2d3f4a5968778695a4b\"`. It covers `@method` and `@path`; `@query` where \
+there is a query; `content-digest` where the operation takes a body; `if-match` and `idempotency-key` \
+where they are sent. `keyid` is the prefix of the API key, the part between its underscores.";
+
+fn in_header(name: &str, text: &str) -> SecurityScheme {
+    SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(name, text)))
+}
+
+fn signed() -> SecurityRequirement {
+    SecurityRequirement::new(SIGNATURE, Vec::<String>::new())
+        .add(SIGNATURE_INPUT, Vec::<String>::new())
 }
 
 fn method(method: &Method) -> HttpMethod {

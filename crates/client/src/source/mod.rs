@@ -141,7 +141,8 @@ impl RemoteSource {
     /// Those of the client.
     pub fn open(client: Arc<Client>, pool: i64) -> crate::Result<Self> {
         let (stop, _) = watch::channel(false);
-        let opened: Opened = client.post(&readers(pool), &())?;
+        let open = Call::new(Method::POST, readers(pool)).only_once()?;
+        let opened: Opened = client.call(&open)?;
         let wrong = |why: &str| crate::Error::Broken {
             place: client.place().to_string(),
             why: why.to_owned(),

@@ -90,15 +90,17 @@ impl Identity {
     }
 
     /// Says where the audit trail is sent: what is written from now on, or from behind that line.
-    /// Needs the rights `settings.manage` and `audit.view` in the topmost organisation.
+    /// Needs the rights `settings.manage` and `audit.view` in the topmost organisation. If a version
+    /// is given it must be the one that there is, 0 where it is sent nowhere.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::Forbidden`].
+    /// [`Error::Invalid`], [`Error::Forbidden`]; [`Changed`](strongroom_catalog::Error::Changed).
     pub async fn set_audit_sender(
         &self,
         by: &Principal,
         settings: SenderSettings,
         behind: Option<i64>,
+        version: Option<i64>,
     ) -> Result<()> {
         may(by)?;
         check_text("host", &settings.host, 255)?;
@@ -119,6 +121,7 @@ impl Identity {
             .map_err(|_| Error::State("the settings can't be written"))?;
         let mut change = self.change(Who::from(by)).await?;
         let before = change.tx().find_one::<AuditSender>(AuditSender::only()).await?;
+        is_version(before.as_ref(), version)?;
         let head = change.tx().find_one::<AuditHead>(AuditHead::only()).await?;
         let end = head.map_or(0, |head| head.last);
         // Where it goes on when it only goes elsewhere.
@@ -134,10 +137,15 @@ impl Identity {
     /// Sends the audit trail nowhere any more. Needs what [`Identity::set_audit_sender`] does.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when it went nowhere; [`Error::Forbidden`].
-    pub async fn remove_audit_sender(&self, by: &Principal) -> Result<()> {
+    /// [`Error::NotFound`] when it went nowhere; [`Error::Forbidden`];
+    /// [`Changed`](strongroom_catalog::Error::Changed).
+    pub async fn remove_audit_sender(&self, by: &Principal, version: Option<i64>) -> Result<()> {
         may(by)?;
         let mut change = self.change(Who::from(by)).await?;
+        let before = change.tx().find_one::<AuditSender>(AuditSender::only()).await?;
+        if before.is_some() {
+            is_version(before.as_ref(), version)?;
+        }
         if !AuditSender::remove(change.tx()).await? {
             return Err(Error::NotFound { what: "audit sender" });
         }
@@ -212,6 +220,15 @@ fn may(by: &Principal) -> Result<()> {
     by.require_whole()?;
     by.require(Right::SettingsManage, by.root(), "setting")?;
     by.require(Right::AuditView, by.root(), "setting")
+}
+
+fn is_version(row: Option<&AuditSender>, version: Option<i64>) -> Result<()> {
+    match version {
+        Some(version) if row.map_or(0, |row| row.version) != version => {
+            Err(strongroom_catalog::Error::Changed { what: "audit sender" }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn read(row: &AuditSender) -> Result<SenderSettings> {

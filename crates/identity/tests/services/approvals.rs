@@ -22,8 +22,9 @@ impl Two {
     async fn new(catalog: strongroom_catalog::Catalog) -> Self {
         let world = World::new(catalog).await;
         world.user("olga", "administrator", world.root).await;
-        let four_eyes = FourEyes { operations: [DELETE.to_owned()].into(), hours: 2 };
-        world.identity.set_four_eyes(&world.admin, four_eyes).await.unwrap();
+        let operations = [DELETE.to_owned()].into();
+        let four_eyes = FourEyes { operations, hours: 2, ..FourEyes::default() };
+        world.identity.set_four_eyes(&world.admin, four_eyes, None).await.unwrap();
         let (admin, other) = (world.admin().await, world.log_in("olga", PASSWORD).await.unwrap());
         let object = Object::of(world.root);
         Self { world, admin, other, object }
@@ -166,14 +167,14 @@ async fn the_setting_guards_itself_and_is_checked() {
         let identity = &two.world.identity;
         let hours = |hours| FourEyes { hours, ..FourEyes::default() };
         for wrong in [0, 721] {
-            let refused = identity.set_four_eyes(&two.admin, hours(wrong)).await;
+            let refused = identity.set_four_eyes(&two.admin, hours(wrong), None).await;
             assert!(matches!(refused, Err(Error::Invalid { field: "hours", .. })));
         }
         two.world.user("vera", "viewer", two.world.root).await;
         let vera = two.world.log_in("vera", PASSWORD).await.unwrap();
-        let refused = identity.set_four_eyes(&vera, hours(1)).await;
+        let refused = identity.set_four_eyes(&vera, hours(1), None).await;
         assert!(matches!(refused, Err(Error::Forbidden { .. })));
-        identity.set_four_eyes(&two.admin, hours(1)).await.unwrap();
+        identity.set_four_eyes(&two.admin, hours(1), None).await.unwrap();
         let decided = decide(&two.world.admin().await, Right::ImageDelete, &two.object, DELETE);
         assert_eq!(decided, Decision::Allow);
     })

@@ -80,7 +80,7 @@ async fn lines_come_in_order_and_what_was_missed_comes_later() {
         let port = listener.local_addr().unwrap().port();
         let (sender, mut lines) = mpsc::unbounded_channel();
         identity
-            .set_audit_sender(&world.admin, to(Protocol::Tcp, port, None), Some(0))
+            .set_audit_sender(&world.admin, to(Protocol::Tcp, port, None), Some(0), None)
             .await
             .unwrap();
         // Two nodes; one of them sends.
@@ -156,7 +156,7 @@ async fn in_tls_and_in_datagrams_and_to_nobody_else() {
         }));
         // Nobody this machine trusts vouches for it: it gets nothing.
         let admin = &world.admin;
-        identity.set_audit_sender(admin, to(Protocol::Tls, port, None), None).await.unwrap();
+        identity.set_audit_sender(admin, to(Protocol::Tls, port, None), None, None).await.unwrap();
         let end = tokio::time::Instant::now() + LONG;
         loop {
             let state = identity.audit_sender().await.unwrap().unwrap();
@@ -168,13 +168,16 @@ async fn in_tls_and_in_datagrams_and_to_nobody_else() {
         }
         assert!(lines.try_recv().is_err());
         // Then what it missed: from the line that set it up.
-        identity.set_audit_sender(admin, to(Protocol::Tls, port, Some(ca)), None).await.unwrap();
+        identity
+            .set_audit_sender(admin, to(Protocol::Tls, port, Some(ca)), None, None)
+            .await
+            .unwrap();
         assert_eq!(next(&mut lines).await, 3);
         assert_eq!(next(&mut lines).await, 4);
 
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = socket.local_addr().unwrap().port();
-        identity.set_audit_sender(admin, to(Protocol::Udp, port, None), None).await.unwrap();
+        identity.set_audit_sender(admin, to(Protocol::Udp, port, None), None, None).await.unwrap();
         let mut datagram = vec![0; 65_536];
         let received = tokio::time::timeout(LONG, socket.recv(&mut datagram)).await;
         let length = received.expect("a line comes").unwrap();
@@ -182,15 +185,19 @@ async fn in_tls_and_in_datagrams_and_to_nobody_else() {
         // One or two that the other had may come again.
         assert!(number(&message) >= 3 && message.contains("audit_sender.set"), "{message}");
 
-        identity.remove_audit_sender(admin).await.unwrap();
+        identity.remove_audit_sender(admin, None).await.unwrap();
         assert_eq!(identity.audit_sender().await.unwrap(), None);
-        assert!(matches!(identity.remove_audit_sender(admin).await, Err(Error::NotFound { .. })));
+        assert!(matches!(
+            identity.remove_audit_sender(admin, None).await,
+            Err(Error::NotFound { .. })
+        ));
         world.user("op", "operator", world.root).await;
         let op = world.log_in("op", crate::world::PASSWORD).await.unwrap();
-        let refused = identity.set_audit_sender(&op, to(Protocol::Udp, port, None), None).await;
+        let refused =
+            identity.set_audit_sender(&op, to(Protocol::Udp, port, None), None, None).await;
         assert!(matches!(refused, Err(Error::Forbidden { .. })));
         let odd = SenderSettings { host: "a b".into(), ..to(Protocol::Udp, port, None) };
-        let odd = identity.set_audit_sender(admin, odd, None).await;
+        let odd = identity.set_audit_sender(admin, odd, None, None).await;
         assert!(matches!(odd, Err(Error::Invalid { field: "host", .. })));
     })
     .await;

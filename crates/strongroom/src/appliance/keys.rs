@@ -20,7 +20,7 @@ use crate::parse::{self, Moment};
 operations! {
     CREATE = "keys.create", POST "/v1/keys", by "keys create";
     SHOW = "keys.show", GET "/v1/keys/{key}", by "keys show";
-    CHANGE = "keys.change", PATCH "/v1/keys/{key}", by "keys rename";
+    CHANGE = "keys.change", PATCH "/v1/keys/{key}", by "keys change";
     REMOVE = "keys.remove", DELETE "/v1/keys/{key}", by "keys delete";
 }
 
@@ -50,6 +50,7 @@ pub(crate) enum Command {
     List(ListArgs),
     Show(ShowArgs),
     Create(Box<CreateArgs>),
+    Change(Box<ChangeArgs>),
     Rename(RenameArgs),
     Enable(EnableArgs),
     Disable(DisableArgs),
@@ -126,6 +127,51 @@ pub(crate) struct CreateArgs {
     signing: bool,
     #[command(flatten)]
     once: OnceArgs,
+}
+
+/// Change a key: its name, when it ends, what it is for
+#[derive(clap::Args, Debug)]
+#[command(
+    visible_alias = "update",
+    after_help = "\
+What is not named stays as it is; what is given takes the place of all that was there. A key can do
+no more than its user, whatever it is for.
+
+Examples:
+  strongroom keys change monitoring --expires 90d
+  strongroom keys change monitoring --operation pools.list --operation jobs.list --any-right
+  strongroom keys change branch --pool main --never-expires"
+)]
+pub(crate) struct ChangeArgs {
+    #[command(flatten)]
+    one: OneArgs,
+    /// Another name
+    #[arg(long)]
+    name: Option<String>,
+    /// When it ends: a time, or how long from now, like 90d
+    #[arg(long, value_name = "TIME|DURATION", value_parser = parse::moment)]
+    expires: Option<Moment>,
+    /// It never ends
+    #[arg(long, conflicts_with = "expires")]
+    never_expires: bool,
+    /// Only this right; may be given several times
+    #[arg(long)]
+    right: Vec<String>,
+    /// All rights that its user has
+    #[arg(long, conflicts_with = "right")]
+    any_right: bool,
+    /// Only this pool, by name or number; may be given several times
+    #[arg(long)]
+    pool: Vec<String>,
+    /// All pools
+    #[arg(long, conflicts_with = "pool")]
+    any_pool: bool,
+    /// Only this operation, by its id; may be given several times
+    #[arg(long, value_name = "ID")]
+    operation: Vec<String>,
+    /// All operations
+    #[arg(long, conflicts_with = "operation")]
+    any_operation: bool,
 }
 
 /// Give a key another name
@@ -208,6 +254,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
             context.out.report(None, key.clone(), |out| KEYS.describe(out, &key))?;
         }
         Command::Create(args) => create(context, args)?,
+        Command::Change(args) => change_all(context, args)?,
         Command::Rename(args) => {
             let text = format!("the key {} is called {} now", args.one.key, args.name);
             change(context, &args.one, &json!({ "name": args.name }), &text)?;
@@ -236,6 +283,30 @@ fn change(context: &Context, one: &OneArgs, body: &Value, text: &str) -> Result<
     let (client, key) = one.find()?;
     let key: Value = CHANGE.send(&client, &[&key], body)?;
     Ok(context.out.done(key, text)?)
+}
+
+fn change_all(context: &Context, args: &ChangeArgs) -> Result<()> {
+    let mut body = serde_json::Map::new();
+    let mut set = |field: &str, value: Option<Value>, none: bool| {
+        if let Some(value) = value.or(none.then_some(Value::Null)) {
+            body.insert(field.to_owned(), value);
+        }
+    };
+    let expires = args.expires.map(|moment| moment.from(Timestamp::now())).transpose();
+    let pools = match args.pool.is_empty() {
+        true => None,
+        false => Some(json!(named::ids(&args.one.appliance.client()?, &POOLS, &args.pool)?)),
+    };
+    set("name", args.name.clone().map(Value::from), false);
+    let expires = expires.map_err(usage)?.map(|at| at.to_string());
+    set("expires_at", expires.map(Value::from), args.never_expires);
+    set("rights", some(&args.right).map(|rights| json!(rights)), args.any_right);
+    set("pools", pools, args.any_pool);
+    set("operations", some(&args.operation).map(|ids| json!(ids)), args.any_operation);
+    if body.is_empty() {
+        return Err(usage("nothing to change: say what, see --help"));
+    }
+    change(context, &args.one, &body.into(), &format!("changed the key {}", args.one.key))
 }
 
 fn create(context: &Context, args: &CreateArgs) -> Result<()> {

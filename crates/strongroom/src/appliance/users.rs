@@ -361,7 +361,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         Command::Grant(args) => {
             let (client, user, role, organisation) = args.what.find()?;
             let body = json!({ "role_id": role, "organisation_id": organisation });
-            GRANT.send::<()>(&client, &[&user], &body)?;
+            GRANT.make::<()>(&client, &[&user], &body, &OnceArgs::default())?;
             let (who, role) = (&args.what.one.user, &args.what.role);
             context.out.done(body, &format!("{who} has the role {role}"))?;
         }
@@ -413,7 +413,8 @@ fn create(context: &Context, args: &CreateArgs) -> Result<()> {
     let mut user: Value = CREATE.make(&client, &[], &body, &args.once)?;
     for role in roles {
         let body = json!({ "role_id": role, "organisation_id": user["organisation_id"] });
-        GRANT.send::<()>(&client, &[&user["id"].to_string()], &body)?;
+        let user = user["id"].to_string();
+        GRANT.make::<()>(&client, &[&user], &body, &OnceArgs::default())?;
     }
     let shown = password.as_ref().and_then(NewPassword::shown);
     if let Some(password) = shown {

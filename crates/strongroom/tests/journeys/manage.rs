@@ -156,6 +156,16 @@ fn people_are_managed_with_roles_keys_sessions_and_a_second_administrator() {
     assert_eq!(it.json("keys show mine")["enabled"], false);
     it.ends(0, "keys enable mine");
     it.ends(0, "keys rename mine yours");
+    let wide = "--operation jobs.list --operation jobs.show --any-pool --never-expires";
+    let changed = it.json(&format!("keys update yours --right job.view {wide}"));
+    assert_eq!(changed["rights"], json!(["job.view"]));
+    assert_eq!((&changed["pools"], &changed["expires_at"]), (&Value::Null, &Value::Null));
+    let changed = it.json("keys change yours --operation jobs.list --pool main --expires 9d");
+    assert_eq!(changed["operations"], json!(["jobs.list"]));
+    assert!(changed["pools"].is_array() && changed["expires_at"].is_string(), "{changed}");
+    assert_eq!(changed["rights"], json!(["job.view"]), "it stays");
+    assert!(it.refused(2, "keys change yours").contains("nothing to change"));
+    it.refused(2, "keys change yours --right no.such");
     let turned = it.json("keys rotate yours --yes");
     assert_ne!(turned["secret"], key["secret"]);
     assert_eq!(turned["key"]["operations"], json!(["jobs.list"]));
@@ -196,6 +206,8 @@ fn people_are_managed_with_roles_keys_sessions_and_a_second_administrator() {
 
     // A second administrator.
     assert_eq!(it.json("approvals rules")["operations"], json!([]));
+    assert!(it.refused(2, "approvals require colour").contains("deletion"));
+    assert!(it.refused(1, "approvals require deletion").contains("second administrator"));
     it.ends(0, "approvals change-rules --add users.remove --hours 2");
     assert!(it.text("approvals rules").contains("users.remove"));
     let why = it.refused(6, "users delete robot --yes");
@@ -211,6 +223,16 @@ fn people_are_managed_with_roles_keys_sessions_and_a_second_administrator() {
     let open = it.lines("approvals list --open");
     it.ends(0, &format!("approvals deny {}", open[0]["id"]));
     assert_eq!(it.lines("approvals list").len(), 2);
+    let require = format!("approvals require {local}");
+    it.ends(6, &require);
+    let open = it.lines("approvals list --open");
+    it.ends(0, &format!("approvals approve {}", open[0]["id"]));
+    assert!(it.text(&require).contains("deletion, which is deleting data"));
+    let rules = it.json("approvals rules");
+    let on = |class: &Value| class["on"] == true;
+    assert!(rules["classes"].as_array().unwrap().iter().all(on), "{rules}");
+    assert_eq!(rules["operations"], json!(["users.remove"]));
+    it.ends(6, &format!("users create third --no-password {local}"));
     it.ends(0, &format!("logout {url}"));
 
     // All of that stands in the trail.
