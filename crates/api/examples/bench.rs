@@ -59,7 +59,7 @@ async fn appliance(dir: &std::path::Path) -> (App, String) {
     let sealer = Arc::new(KeySealer(identity.clone()));
     let storage = Storage::new(catalog.clone(), sealer, "the benchmark").unwrap();
     let options = Options { sole: true, ..Options::default() };
-    let tls = TlsFiles::open(&dir.join("box.pem"), &dir.join("box.key")).unwrap();
+    let tls = TlsFiles::open(&dir.join("box.pem"), &dir.join("box.key"));
     let parts = Parts::new(dir, tls);
     let protect = Protect::start_with(storage, parts.works(), options).await.unwrap();
     let organisation = identity.root().await.unwrap().id;

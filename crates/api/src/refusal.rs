@@ -60,6 +60,11 @@ impl From<Appliance> for Problem {
             Appliance::Value { .. } | Appliance::Certificate { .. } => {
                 Self::new(Code::Invalid, error.to_string())
             }
+            // Where the certificate's files can't be replaced; the path is the administrator's.
+            Appliance::File { .. } => {
+                tracing::error!(%error, "a file of the appliance");
+                Self::new(Code::Conflict, error.to_string())
+            }
             Appliance::Busy { .. } => Self::new(Code::InProgress, error.to_string()),
             Appliance::Protect(error) => error.into(),
             error => Self::internal(&error),

@@ -12,6 +12,9 @@ use crate::tls::{CertificateFacts, NewCertificate, TlsFiles};
 use crate::works::{self, CertificateParameters, certificate_files};
 use crate::{Error, Result};
 
+/// The priority of what somebody waits for.
+const URGENT: i64 = 100;
+
 /// What works and operations have in common. Made before the engine of jobs, which takes the works.
 #[derive(Clone, Debug)]
 pub struct Parts {
@@ -23,9 +26,7 @@ pub struct Parts {
 impl Parts {
     /// Of the data directory, and the certificate's files.
     pub fn new(data: &Path, tls: TlsFiles) -> Self {
-        let staged = Staged::of(data);
-        staged.sweep();
-        Self { data: data.to_owned(), tls, staged }
+        Self { data: data.to_owned(), tls, staged: Staged::of(data) }
     }
 
     /// What the engine of jobs must know how to do.
@@ -67,7 +68,7 @@ impl Administration {
     /// [`Error::File`], [`Error::Certificate`].
     pub async fn certificate(&self) -> Result<CertificateFacts> {
         let tls = self.parts.tls.clone();
-        blocking(move || tls.show()).await
+        blocking(move || tls.facts()).await
     }
 
     /// Shows another certificate from now on, also to who connects next.
@@ -107,9 +108,35 @@ impl Administration {
             ])
         })
         .await?;
+        // Somebody waits for it, and a second try would find what the first found.
+        let asker = Asker { priority: URGENT, attempts: 1, ..asker };
         let parameters = CertificateParameters { staged: name };
         let object = "the certificate".to_owned();
-        Ok(self.protect.ask(asker, works::CERTIFICATE, object, &parameters).await?)
+        let asked = self.protect.ask(asker, works::CERTIFICATE, object, &parameters).await;
+        if asked.is_err() {
+            self.parts.staged.remove(&parameters.staged);
+        }
+        Ok(asked?)
+    }
+
+    /// Removes staged files that no job will come for, such as those of a job that was canceled.
+    ///
+    /// # Errors
+    /// Those of the catalogue.
+    pub async fn sweep(&self) -> Result<()> {
+        let found = self.parts.staged.settled();
+        if found.is_empty() {
+            return Ok(());
+        }
+        let (catalog, node) = (self.protect.storage().catalog(), self.protect.storage().node());
+        let open = jobs::open_of(catalog, works::CERTIFICATE, node).await?;
+        let is_wanted = |name: &String| {
+            open.iter().any(|job| job.parameters["staged"].as_str() == Some(name.as_str()))
+        };
+        for name in found.iter().filter(|name| !is_wanted(name)) {
+            self.parts.staged.remove(name);
+        }
+        Ok(())
     }
 
     /// How the last job of this kind went on this machine, with so many lines of its log.

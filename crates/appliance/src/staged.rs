@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 
 use crate::{Error, Result};
 
-/// After so long nobody will come for it.
-const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
+/// After so long the job that will come for it is in the catalogue.
+const SETTLED: Duration = Duration::from_secs(600);
 /// Digits of the name of a directory.
 const DIGITS: usize = 32;
 
@@ -40,14 +40,17 @@ impl Staged {
         };
         let mut make = fs::DirBuilder::new();
         make.recursive(true).mode(0o700).create(&dir).map_err(failed(&dir))?;
-        for (name, bytes) in files {
-            let path = dir.join(name);
-            let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-            let written = file.and_then(|mut file| {
+        for (file, bytes) in files {
+            let path = dir.join(file);
+            let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+            let written = made.and_then(|mut file| {
                 file.write_all(bytes)?;
                 file.sync_all()
             });
-            written.map_err(failed(&path))?;
+            if let Err(error) = written {
+                self.remove(&name);
+                return Err(failed(&path)(error));
+            }
         }
         Ok(name)
     }
@@ -78,16 +81,16 @@ impl Staged {
         }
     }
 
-    /// Removes those that no job came for.
-    pub(crate) fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(&self.dir) else { return };
-        for entry in entries.flatten() {
+    /// The names of those whose job must be in the catalogue by now, if there is to be one.
+    pub(crate) fn settled(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
+        let is_settled = |entry: &fs::DirEntry| {
             let changed = entry.metadata().and_then(|meta| meta.modified());
             let age = changed.map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
-            if age.is_ok_and(|age| age >= FORGOTTEN) {
-                self.remove(&entry.file_name().to_string_lossy());
-            }
-        }
+            age.is_ok_and(|age| age >= SETTLED)
+        };
+        let names = entries.flatten().filter(is_settled);
+        names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 }
 
@@ -102,7 +105,7 @@ mod tests {
     fn files_are_private_and_gone_when_they_are_removed_or_old() {
         let dir = tempfile::tempdir().unwrap();
         let staged = Staged::of(dir.path());
-        staged.sweep();
+        assert!(staged.settled().is_empty());
         let name = staged.put(&[("a", b"one"), ("b", b"")]).unwrap();
         assert!(Staged::is_name(&name) && !Staged::is_name("../../etc") && !Staged::is_name(""));
         assert_eq!(**staged.read(&name, "a").unwrap().unwrap(), *b"one");
@@ -110,12 +113,13 @@ mod tests {
         let path = dir.path().join("staged").join(&name);
         assert_eq!(path.join("a").metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
-        staged.sweep();
-        assert!(path.exists());
-        let old = SystemTime::now() - FORGOTTEN - Duration::from_secs(1);
+        assert!(staged.settled().is_empty());
+        let old = SystemTime::now() - SETTLED - Duration::from_secs(1);
         fs::File::open(&path).unwrap().set_modified(old).unwrap();
-        staged.sweep();
-        assert!(!path.exists());
-        staged.remove(&name);
+        assert_eq!(staged.settled(), [name.clone()]);
+        for _ in 0..2 {
+            staged.remove(&name);
+            assert!(!path.exists());
+        }
     }
 }

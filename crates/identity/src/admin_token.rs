@@ -7,8 +7,9 @@
 //! checked with those digits alone, so they are kept, sealed, and the word is not.
 //!
 //! At the first run it is a passphrase that is good for setting a token, and for nothing else.
-//! Whoever sets it without the right to waits two seconds for the answer, and so does the next from
-//! the same network: many at once take as long as one after the other.
+//! Whoever tries to set it with a wrong one waits two seconds for the answer, and so does the next
+//! from the same network: many at once take as long as one after the other. Who has the right one
+//! waits for nobody; how many can be tried at once is what counts failed logins.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,17 +17,18 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use data_encoding::HEXLOWER;
 use strongroom_catalog::identity::{AdminToken, ApiKey, NewKey, User};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use zeroize::Zeroizing;
 
 use crate::audit::{Deed, Who};
 use crate::backoff::network;
 use crate::change::Change;
+use crate::decide::{Decision, Object, decide};
 use crate::identity::{ADMIN, Identity};
 use crate::origin::Origin;
 use crate::principal::{Principal, Via};
 use crate::rights::Right;
-use crate::secret::{Secret, random_text, same, sha256};
+use crate::secret::{Secret, random, random_text, same, sha256};
 use crate::{AuthError, Error, Result, passphrase};
 
 /// The name of the API key that it is.
@@ -45,7 +47,7 @@ const TURNS: usize = 64;
 const QUEUE: usize = 16;
 
 /// How it is shown.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum ShownToken {
     /// The word itself.
     Word(Secret),
@@ -56,6 +58,12 @@ pub enum ShownToken {
         /// The HMAC.
         hash: String,
     },
+}
+
+impl std::fmt::Debug for ShownToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ShownToken")
+    }
 }
 
 /// What there is.
@@ -85,28 +93,39 @@ pub enum SetUpError {
     /// Who asks may not.
     #[error("the token is set by who has it, or has the passphrase of the first run")]
     Refused,
+    /// It is known who asks, and this one may not.
+    #[error("{0}")]
+    Forbidden(&'static str),
     /// It is not one that can be taken.
     #[error(transparent)]
     Failed(#[from] Error),
 }
 
-/// Where tries wait for each other.
+/// Where tries that failed wait for each other.
 #[derive(Debug)]
 pub(crate) struct Turns {
-    turns: [(Mutex<()>, tokio::sync::Semaphore); TURNS],
-}
-
-impl Default for Turns {
-    fn default() -> Self {
-        let turn = |_| (Mutex::default(), tokio::sync::Semaphore::new(QUEUE));
-        Self { turns: std::array::from_fn(turn) }
-    }
+    /// So that nobody can choose whom to wait with.
+    salt: [u8; 16],
+    turns: [(Mutex<()>, Semaphore); TURNS],
 }
 
 impl Turns {
-    fn of(&self, address: Option<IpAddr>) -> &(Mutex<()>, tokio::sync::Semaphore) {
-        let name = address.map(|address| network(address).to_string()).unwrap_or_default();
-        &self.turns[sha256(name.as_bytes())[0] as usize % TURNS]
+    pub(crate) fn new() -> Result<Self> {
+        let turn = |_| (Mutex::default(), Semaphore::new(QUEUE));
+        Ok(Self { salt: *random::<16>()?, turns: std::array::from_fn(turn) })
+    }
+
+    /// Makes one who was refused wait for those before, and the usual time. Of very many the last
+    /// are told at once: they were as wrong.
+    async fn wait(&self, address: Option<IpAddr>) {
+        let mut name = self.salt.to_vec();
+        name.extend(
+            address.map(|address| network(address).to_string()).unwrap_or_default().bytes(),
+        );
+        let (turn, queue) = &self.turns[usize::from(sha256(&name)[0]) % TURNS];
+        let Ok(_place) = queue.try_acquire() else { return };
+        let _turn = turn.lock().await;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -211,46 +230,50 @@ impl Identity {
         Ok((self.with_key(&key, Via::Key, origin).await?, token))
     }
 
-    /// Sets the token, for who shows the one that is there or the passphrase of the first run; for
-    /// anybody when there is none and `open` says so. Whoever is refused waits.
+    /// Sets the token, for who shows the one that is there, and may do this `operation` with it, or
+    /// the passphrase of the first run; for anybody when there is none and `open` says so. Whoever
+    /// is refused waits.
     ///
     /// # Errors
     /// [`SetUpError`].
     pub async fn set_up_admin_token(
         &self,
         shown: Option<&ShownToken>,
-        new: impl FnOnce() -> Result<Secret>,
+        new: &Secret,
         open: bool,
+        operation: &str,
         origin: &Origin,
     ) -> Result<(), SetUpError> {
-        let (turn, queue) = self.inner.turns.of(origin.address);
-        let Ok(_place) = queue.try_acquire() else { return Err(SetUpError::Refused) };
-        let turn = turn.lock().await;
         let found = self.inner.catalog.find_one::<AdminToken>(AdminToken::current()).await;
         let found = found.map_err(Error::from)?;
         let is_open = open && found.is_none();
+        let first_run = found.as_ref().is_some_and(|token| token.first_run);
         let by = match shown {
-            Some(shown) => self.shown(found, shown, origin).await,
-            None if is_open => Err(AuthError::Credentials),
-            None => {
-                self.turned_away(None, Via::Key, origin, &AuthError::Credentials)
-                    .await
-                    .map_err(internal)?;
-                Err(AuthError::Credentials)
-            }
+            Some(shown) => self.shown(found, shown, origin).await.map(Some),
+            None if is_open => Ok(None),
+            None => Err(AuthError::Credentials),
         };
-        let who = match by {
-            Ok((principal, _)) => Who::from(&principal),
+        let by = match by {
+            Ok(by) => by.map(|(principal, _)| principal),
             Err(AuthError::Internal(error)) => return Err(error.into()),
-            Err(_) if is_open => Who { address: origin.address_text(), ..Who::appliance() },
-            Err(_) => {
-                tokio::time::sleep(PAUSE).await;
-                drop(turn);
+            Err(_) if is_open => None,
+            Err(error) => {
+                if shown.is_none() {
+                    let told = self.turned_away(None, Via::Key, origin, &error).await;
+                    told.map_err(internal)?;
+                }
+                self.inner.turns.wait(origin.address).await;
                 return Err(SetUpError::Refused);
             }
         };
-        let new = new()?;
-        check(&new)?;
+        if let Some(by) = by.as_ref().filter(|_| !first_run) {
+            self.may_set(by, operation).await?;
+        }
+        check(new)?;
+        let who = match &by {
+            Some(by) => Who::from(by),
+            None => Who { address: origin.address_text(), ..Who::appliance() },
+        };
         let mut change = self.change(who).await?;
         // Another may have been faster: then what was shown is no longer right.
         let current = change.tx().find_one::<AdminToken>(AdminToken::current()).await;
@@ -269,9 +292,25 @@ impl Identity {
             Some(_) => None,
             None => Some(first_administrator(&mut change).await?),
         };
-        self.put_admin_token(&mut change, current, user, &new, false).await?;
-        change.commit(Deed::new("token.set", NAME)).await?;
+        let root = self.root().await?.id;
+        self.put_admin_token(&mut change, current, user, new, false).await?;
+        change.commit(Deed::new("token.set", NAME).within(root)).await?;
         Ok(())
+    }
+
+    /// Refuses one whose key or user may not set the token.
+    async fn may_set(&self, by: &Principal, operation: &str) -> Result<(), SetUpError> {
+        let decision = decide(by, Right::SystemManage, &Object::APPLIANCE, operation);
+        let why = match decision {
+            Decision::Allow => return Ok(()),
+            Decision::NeedsApproval => {
+                "another administrator must approve that: use the native API"
+            }
+            _ => "the key that this token is, or its user, may not set it",
+        };
+        let deed = Deed::new("token.set", NAME).within(by.root).failed(why);
+        self.record(by, deed).await?;
+        Err(SetUpError::Forbidden(why))
     }
 
     /// Sets the token natively: it will be the asker's, whatever there was before.

@@ -116,7 +116,7 @@ impl Identity {
         let policy = RwLock::default();
         let logins = Counters::default();
         let issuers = Arc::default();
-        let turns = Turns::default();
+        let turns = Turns::new()?;
         let inner = Inner {
             catalog,
             key,

@@ -20,10 +20,11 @@ pub(super) fn group() -> Group {
         "What the appliance shows to clients.",
         [
             get(path, "system.certificate.show", "What the certificate says", show)
-                .needs(Right::SystemView, On::Appliance),
+                .needs(Right::SystemView, On::Appliance)
+                .fails([Code::Invalid, Code::Conflict]),
             put(path, "system.certificate.replace", "Show another certificate", replace)
                 .needs(Right::SystemManage, On::Appliance)
-                .fails([Code::Invalid])
+                .fails([Code::Invalid, Code::Conflict])
                 .body(4 << 20),
         ],
     )

@@ -17,8 +17,8 @@ use crate::{Error, Result};
 /// The certificate that is shown to clients at the moment, and where it came from.
 #[derive(Debug)]
 pub struct Certificate {
-    certificate: PathBuf,
-    key: PathBuf,
+    /// The certificate's file, and its key's.
+    files: Mutex<[PathBuf; 2]>,
     current: RwLock<Arc<CertifiedKey>>,
     looked: Mutex<Looked>,
 }
@@ -42,7 +42,8 @@ impl Certificate {
         let now = [stamp(certificate), stamp(key)];
         let current = RwLock::new(read(certificate, key)?);
         let looked = Mutex::new(Looked { read: now, last: now });
-        Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), current, looked })
+        let files = Mutex::new([certificate.to_owned(), key.to_owned()]);
+        Ok(Self { files, current, looked })
     }
 
     /// As [`Certificate::open`]; when there are no such files, they are made: a certificate signed
@@ -69,11 +70,27 @@ impl Certificate {
     /// # Errors
     /// [`Error::File`], [`Error::Certificate`].
     pub fn reload(&self) -> Result<()> {
-        let now = [stamp(&self.certificate), stamp(&self.key)];
+        let [certificate, key] = self.files().clone();
+        let now = [stamp(&certificate), stamp(&key)];
         *self.looked() = Looked { read: now, last: now };
-        let new = read(&self.certificate, &self.key)?;
+        let new = read(&certificate, &key)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
+    }
+
+    /// Takes these files from now on, which must be there; when they can't be used, all stays as it
+    /// was.
+    ///
+    /// # Errors
+    /// As [`Certificate::reload`].
+    pub fn take(&self, certificate: &Path, key: &Path) -> Result<()> {
+        read(certificate, key)?;
+        *self.files() = [certificate.to_owned(), key.to_owned()];
+        self.reload()
+    }
+
+    fn files(&self) -> std::sync::MutexGuard<'_, [PathBuf; 2]> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// To be called now and then: reads the files again when they were replaced, and are since the
@@ -82,7 +99,7 @@ impl Certificate {
     /// # Errors
     /// As [`Certificate::reload`], once for each change.
     pub fn refresh(&self) -> Result<bool> {
-        let now = [stamp(&self.certificate), stamp(&self.key)];
+        let now = self.files().each_ref().map(|file| stamp(file));
         let settled = {
             let mut looked = self.looked();
             let last = std::mem::replace(&mut looked.last, now);

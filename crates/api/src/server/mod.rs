@@ -95,6 +95,8 @@ pub struct Server {
     gate: Arc<Gate>,
     stop: watch::Sender<bool>,
     services: Services,
+    /// The addresses that are listened at on the network, each with what ends that.
+    open: Vec<(SocketAddr, watch::Sender<bool>)>,
     tasks: JoinSet<()>,
 }
 
@@ -103,12 +105,35 @@ impl Server {
     pub fn new(router: Router, limits: Limits, services: Services) -> Self {
         let gate = Arc::new(Gate::new(limits.connections));
         let stop = watch::Sender::new(false);
-        Self { router, limits, gate, stop, services, tasks: JoinSet::new() }
+        let (open, tasks) = (Vec::new(), JoinSet::new());
+        Self { router, limits, gate, stop, services, open, tasks }
     }
 
     fn listening(&self, name: &'static str, listener: &TcpListener) -> Listening {
         let address = listener.local_addr().ok().map(|address| address.to_string());
         self.services.enter(name, address)
+    }
+
+    /// What tells a listener that it is closed.
+    fn closing(&mut self, listener: &TcpListener) -> watch::Receiver<bool> {
+        let (close, closing) = watch::channel(false);
+        if let Ok(address) = listener.local_addr() {
+            self.open.push((address, close));
+        }
+        closing
+    }
+
+    /// Listens at this address no longer, which is free then. Connections that came there go on.
+    pub async fn close(&mut self, address: SocketAddr) {
+        let (closed, open) =
+            std::mem::take(&mut self.open).into_iter().partition(|(at, _)| *at == address);
+        self.open = open;
+        let closed: Vec<(SocketAddr, watch::Sender<bool>)> = closed;
+        for (_, close) in closed {
+            close.send_replace(true);
+            // When nobody hears of it any more the listener is gone.
+            close.closed().await;
+        }
     }
 
     /// How many connections there are.
@@ -149,7 +174,8 @@ impl Server {
                 handler.serve(stream, h2, Peer::Network(from), place, stop).await;
             }
         };
-        self.tasks.spawn(accept_tcp(listener, listening, gate, stop, serve));
+        let closing = self.closing(&listener);
+        self.tasks.spawn(accept_tcp((listener, listening, closing), gate, stop, serve));
         Ok(())
     }
 
@@ -162,7 +188,8 @@ impl Server {
             let handler = handler.clone();
             async move { handler.serve(stream, false, Peer::Network(from), place, stop).await }
         };
-        self.tasks.spawn(accept_tcp(listener, listening, gate, stop, serve));
+        let closing = self.closing(&listener);
+        self.tasks.spawn(accept_tcp((listener, listening, closing), gate, stop, serve));
     }
 
     /// Serves processes on this machine; the listener is at this path.
@@ -195,10 +222,10 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(failed)
 }
 
-/// Takes connections until it is told to stop, then waits until they have ended.
+/// Takes connections until it is told to stop, or this listener is closed, then waits until they
+/// have ended.
 async fn accept_tcp<F, S>(
-    listener: TcpListener,
-    listening: Listening,
+    (listener, listening, mut closing): (TcpListener, Listening, watch::Receiver<bool>),
     gate: Arc<Gate>,
     mut stop: watch::Receiver<bool>,
     serve: S,
@@ -212,6 +239,8 @@ async fn accept_tcp<F, S>(
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
+            // Also when the server is gone.
+            _ = closing.wait_for(|closing| *closing) => break,
         };
         match accepted {
             Ok((stream, from)) => {
@@ -220,13 +249,14 @@ async fn accept_tcp<F, S>(
                 let place = tokio::select! {
                     place = gate.enter() => place,
                     _ = stop.wait_for(|stop| *stop) => break,
+                    _ = closing.wait_for(|closing| *closing) => break,
                 };
                 connections.spawn(serve(stream, from, place, stop.clone()));
             }
             Err(error) => breathe(&error).await,
         }
     }
-    drop((listener, listening));
+    drop((listener, listening, closing));
     while connections.join_next().await.is_some() {}
 }
 

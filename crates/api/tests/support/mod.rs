@@ -78,7 +78,7 @@ impl Appliance {
         let storage = Storage::new(catalog.clone(), sealer, "a test").unwrap();
         let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
         drop(strongroom_api::server::Certificate::open_or_make(&cert, &key, &[]).unwrap());
-        let parts = Parts::new(dir.path(), TlsFiles::open(&cert, &key).unwrap());
+        let parts = Parts::new(dir.path(), TlsFiles::open(&cert, &key));
         let protect =
             Protect::start_with(storage, parts.works(), Options::default()).await.unwrap();
         let settings = Settings::open(identity.clone()).await.unwrap();

@@ -8,7 +8,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer;
+use x509_parser::prelude::{FromDer, X509Error};
 use zeroize::Zeroizing;
 
 use super::facts::{CertificateFacts, facts};
@@ -133,24 +133,35 @@ impl NewCertificate {
     }
 }
 
-/// Puts the chain in order: each is signed by the next. What signs nothing of it is refused.
+/// Puts the chain in order: each is signed by the next. What signs nothing of it is left out; when
+/// that is all that was given, it is refused.
 fn order(
     own: CertificateDer<'static>,
-    mut others: Vec<CertificateDer<'static>>,
+    given: Vec<CertificateDer<'static>>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<CertificateDer<'static>>> {
-    others.retain(|other| *other != own);
+    let mut others: Vec<CertificateDer<'static>> = Vec::new();
+    for one in given {
+        if one != own && !others.contains(&one) {
+            others.push(one);
+        }
+    }
+    let is_alone = others.is_empty();
     let mut chain = vec![own];
-    while !others.is_empty() {
-        let last = chain.last().unwrap_or(&others[0]);
-        let next = others.iter().position(|other| signed_by(last, other));
-        let Some(next) = next else {
-            let names = others.iter().filter_map(|der| facts(der)).map(|facts| facts.subject);
-            let names = names.collect::<Vec<_>>().join("; ");
-            let why = format!("what was given beside it did not sign it: {names}");
-            return Err(unfit(CHAIN, why));
-        };
-        chain.push(others.remove(next));
+    while let Some((place, how)) = next(&chain, &others) {
+        if how == Signed::ByName {
+            let text = "whether it was signed by the next of the chain could be told by names only";
+            warnings.push(text.into());
+        }
+        chain.push(others.remove(place));
+    }
+    let names = others.iter().filter_map(|der| facts(der)).map(|facts| facts.subject);
+    let names = names.collect::<Vec<_>>().join("; ");
+    if chain.len() == 1 && !is_alone {
+        return Err(unfit(CHAIN, format!("what was given beside it did not sign it: {names}")));
+    }
+    if !others.is_empty() {
+        warnings.push(format!("what is not of its chain was left out: {names}"));
     }
     let last = chain.last().and_then(|der| facts(der));
     if chain.len() == 1 && last.is_some_and(|facts| facts.subject != facts.issuer) {
@@ -160,15 +171,37 @@ fn order(
     Ok(chain)
 }
 
-/// Whether the one was signed by the other.
-fn signed_by(one: &[u8], other: &[u8]) -> bool {
-    let read = |der| X509Certificate::from_der(der).ok().map(|(_, certificate)| certificate);
-    fn inner(one: &X509Certificate<'_>, other: &X509Certificate<'_>) -> bool {
-        one.issuer().as_raw() == other.subject().as_raw()
-            && other.is_ca()
-            && one.verify_signature(Some(other.public_key())).is_ok()
+/// Whether one certificate was signed by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signed {
+    Yes,
+    /// The names say so; the algorithm of the signature is not known here.
+    ByName,
+}
+
+/// Which of the others signed the last of the chain, and isn't in it.
+fn next(
+    chain: &[CertificateDer<'static>],
+    others: &[CertificateDer<'static>],
+) -> Option<(usize, Signed)> {
+    let last = chain.last()?;
+    let all = others.iter().enumerate();
+    all.filter_map(|(place, other)| Some((place, signed_by(last, other)?))).next()
+}
+
+fn signed_by(one: &[u8], other: &[u8]) -> Option<Signed> {
+    let (_, one) = X509Certificate::from_der(one).ok()?;
+    let (_, other) = X509Certificate::from_der(other).ok()?;
+    // Roots of old have no extension that says whether they may sign.
+    let may_sign = other.is_ca() || other.basic_constraints().is_ok_and(|found| found.is_none());
+    if one.issuer().as_raw() != other.subject().as_raw() || !may_sign {
+        return None;
     }
-    matches!((read(one), read(other)), (Some(one), Some(other)) if inner(&one, &other))
+    match one.verify_signature(Some(other.public_key())) {
+        Ok(()) => Some(Signed::Yes),
+        Err(X509Error::SignatureUnsupportedAlgorithm) => Some(Signed::ByName),
+        Err(_) => None,
+    }
 }
 
 #[cfg(test)]
@@ -230,7 +263,7 @@ mod tests {
         for (algorithm, key) in [
             (&PKCS_RSA_SHA256, "RSA 2048"),
             (&PKCS_ECDSA_P384_SHA384, "EC 384"),
-            (&PKCS_ED25519, "1.3.101.112"),
+            (&PKCS_ED25519, "Ed25519"),
         ] {
             let own = leaf(algorithm, &middle, [2029, 2031]);
             for chain in [[&root.pem, &middle.pem], [&middle.pem, &root.pem]] {
@@ -257,6 +290,11 @@ mod tests {
         // The name of the one that signed it is not enough.
         assert!(why(check(&own, &other.pem)).contains("did not sign it"));
         assert!(why(check(&own, &stranger[0])).contains("did not sign it"));
+        // What is there twice counts once, and what is of another chain is left out.
+        let twice = format!("{0}{0}{1}", root.pem, other.pem);
+        let checked = check(&own, &twice).unwrap();
+        assert_eq!(certificates(CERTIFICATE, checked.certificate.as_bytes()).unwrap().len(), 2);
+        assert!(checked.warnings[0].contains("left out: CN=root"), "{:?}", checked.warnings);
         for (pair, said) in [
             ([String::new(), own[1].clone()], "no certificate"),
             ([own[1].clone(), own[1].clone()], "no certificate"),

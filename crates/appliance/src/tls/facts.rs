@@ -23,7 +23,7 @@ pub struct CertificateFacts {
     pub not_before: Option<Timestamp>,
     /// Until when.
     pub not_after: Option<Timestamp>,
-    /// Its key: `RSA 2048`, `EC 256`, or as the certificate names the algorithm.
+    /// Its key: `RSA 2048`, `EC 256`, `Ed25519`, or as the certificate names the algorithm.
     pub key: String,
     /// The SHA-256 of all of it, in pairs of hexadecimal digits.
     pub sha256: String,
@@ -72,8 +72,12 @@ fn key(certificate: &X509Certificate<'_>) -> String {
     let public = certificate.public_key();
     match public.parsed() {
         Ok(PublicKey::RSA(key)) => format!("RSA {}", key.key_size()),
-        Ok(PublicKey::EC(point)) => format!("EC {}", point.key_size()),
-        _ => public.algorithm.algorithm.to_id_string(),
+        // Of P-521 the point has whole bytes.
+        Ok(PublicKey::EC(point)) => format!("EC {}", point.key_size().min(521)),
+        _ => match public.algorithm.algorithm.to_id_string().as_str() {
+            "1.3.101.112" => "Ed25519".into(),
+            other => other.into(),
+        },
     }
 }
 

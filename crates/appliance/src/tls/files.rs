@@ -1,18 +1,19 @@
 //! The certificate's two files, which change together or not at all.
 //!
-//! The new ones are written beside them, then a note with the SHA-256 of each: from then on they are
-//! the certificate, and whoever finds the note puts them in place. Without a note, what stands beside
-//! the files was never decided on.
+//! The old ones get a second name, the new ones are written beside them, then a note with the SHA-256
+//! of each: from then on they are the certificate, and whoever finds the note puts them in place, or,
+//! when that can't be done, the old ones back. Without a note, what stands beside the files was never
+//! decided on.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest;
 use data_encoding::{BASE64, HEXLOWER};
-use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::MAX_PEM;
@@ -20,24 +21,33 @@ use super::check::{Checked, pair};
 use super::facts::{CertificateFacts, facts};
 use crate::{Error, Result};
 
-/// Where a new file is until it is in its place.
+/// Where a new file is until it is in its place, and the old one until all are.
 const NEW: &str = ".replacing";
-/// The note beside the certificate.
+const OLD: &str = ".replaced";
+/// The note beside the certificate, and what it is called until it is whole.
 const NOTE: &str = ".replace";
+const DRAFT: &str = ".replace.new";
 
-/// The files, and who is told when they were replaced. Cheap to clone.
-#[derive(Clone, Debug)]
+/// Shows the certificate that is in the files; why it can't, else.
+pub type Show = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// The files. Cheap to clone.
+#[derive(Clone)]
 pub struct TlsFiles {
-    inner: Arc<Inner>,
+    /// Whoever has it may change them.
+    inner: Arc<Mutex<Inner>>,
 }
 
-#[derive(Debug)]
 struct Inner {
     certificate: PathBuf,
     key: PathBuf,
-    /// One at a time replaces them.
-    turn: Mutex<()>,
-    replaced: watch::Sender<u64>,
+    show: Option<Show>,
+}
+
+impl fmt::Debug for TlsFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsFiles")
+    }
 }
 
 /// As PEM (RFC 7468).
@@ -48,30 +58,33 @@ pub(super) fn pem(label: &str, der: &[u8]) -> String {
 }
 
 impl TlsFiles {
-    /// Of the certificate with its chain and of its key. Ends a replacement that was cut off.
-    ///
-    /// # Errors
-    /// [`Error::File`].
-    pub fn open(certificate: &Path, key: &Path) -> Result<Self> {
-        let (certificate, key) = (certificate.to_owned(), key.to_owned());
-        let turn = Mutex::default();
-        let inner = Inner { certificate, key, turn, replaced: watch::Sender::new(0) };
-        inner.end()?;
-        Ok(Self { inner: Arc::new(inner) })
+    /// Of the certificate with its chain and of its key. Ends a replacement that was cut off; what
+    /// is in the way of that is logged, for the files may be somebody else's.
+    pub fn open(certificate: &Path, key: &Path) -> Self {
+        let inner = Inner { certificate: certificate.into(), key: key.into(), show: None };
+        inner.tidy();
+        Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// Tells whenever they were replaced.
-    pub fn watch(&self) -> watch::Receiver<u64> {
-        self.inner.replaced.subscribe()
+    /// The certificate is in other files from now on.
+    pub fn take(&self, certificate: &Path, key: &Path) {
+        let mut inner = self.lock();
+        (inner.certificate, inner.key) = (certificate.into(), key.into());
+        inner.tidy();
+    }
+
+    /// Says who shows the certificate: called whenever it was replaced.
+    pub fn show_with(&self, show: Show) {
+        self.lock().show = Some(show);
     }
 
     /// What the certificate says that is there.
     ///
     /// # Errors
     /// [`Error::File`], [`Error::Certificate`].
-    pub fn show(&self) -> Result<CertificateFacts> {
-        let Inner { certificate, key, .. } = &*self.inner;
-        let pair = pair(&read(certificate)?, &read(key)?)?;
+    pub fn facts(&self) -> Result<CertificateFacts> {
+        let inner = self.lock();
+        let pair = pair(&read(&inner.certificate)?, &read(&inner.key)?)?;
         let said = pair.cert.first().and_then(|der| facts(der));
         said.ok_or(Error::Certificate {
             what: "the certificate",
@@ -79,19 +92,42 @@ impl TlsFiles {
         })
     }
 
-    /// Puts a certificate in the place of the one that is there.
+    /// When the certificate was put where it is; None: nobody knows.
+    pub(crate) fn changed_at(&self) -> Option<std::time::SystemTime> {
+        self.lock().certificate.metadata().and_then(|meta| meta.modified()).ok()
+    }
+
+    /// Puts a certificate in the place of the one that is there, and shows it.
     ///
     /// # Errors
-    /// [`Error::File`]; then the one that was there still is, unless the note was written: then it
-    /// is replaced at the next try or start.
+    /// [`Error::File`] when the files can't be replaced: then what was there still is.
+    /// [`Error::Certificate`] for links, which somebody else made and changes.
     pub fn replace(&self, by: &Checked) -> Result<()> {
-        let inner = &*self.inner;
-        let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.lock();
         inner.end()?;
-        inner.decide(by)?;
+        for path in [&inner.certificate, &inner.key] {
+            if path.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
+                let why = format!(
+                    "{} is a link, kept by another program: change it there, or name another file \
+                     in the configuration",
+                    path.display()
+                );
+                return Err(Error::Certificate { what: "the certificate", why });
+            }
+        }
+        if let Err(error) = inner.decide(by) {
+            inner.tidy();
+            return Err(error);
+        }
         inner.end()?;
-        inner.replaced.send_modify(|count| *count += 1);
-        Ok(())
+        match &inner.show {
+            Some(show) => show().map_err(|why| Error::Certificate { what: "the certificate", why }),
+            None => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -100,14 +136,22 @@ impl Inner {
         beside(&self.certificate, NOTE)
     }
 
-    /// Writes the new files, then the note.
+    /// Gives the old files a second name, writes the new ones, then the note. That the first can be
+    /// done tells that the old ones can be replaced: not so where one is mounted by itself, or must
+    /// not be changed.
     fn decide(&self, by: &Checked) -> Result<()> {
-        let new_key = beside(&self.key, NEW);
-        let new_certificate = beside(&self.certificate, NEW);
-        write(&new_key, &by.key, 0o600)?;
-        write(&new_certificate, by.certificate.as_bytes(), 0o644)?;
+        for path in [&self.key, &self.certificate] {
+            match fs::hard_link(path, beside(path, OLD)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(failed(path)(error));
+                }
+                _ => {}
+            }
+        }
+        write(&beside(&self.key, NEW), &by.key, 0o600)?;
+        write(&beside(&self.certificate, NEW), by.certificate.as_bytes(), 0o644)?;
         let sums = format!("{}\n{}\n", sum(by.certificate.as_bytes()), sum(&by.key));
-        let draft = beside(&self.certificate, ".replace.new");
+        let draft = beside(&self.certificate, DRAFT);
         write(&draft, sums.as_bytes(), 0o600)?;
         for path in [&self.key, &self.certificate] {
             sync_dir(path)?;
@@ -117,36 +161,68 @@ impl Inner {
         sync_dir(&note)
     }
 
-    /// Ends what was decided; removes what was not.
+    /// As [`Inner::end`], for who can't do anything about it.
+    fn tidy(&self) {
+        if let Err(error) = self.end() {
+            tracing::error!("the certificate's files can't be put in order: {error}");
+        }
+    }
+
+    /// Ends what was decided, or takes it back; removes what was not.
     fn end(&self) -> Result<()> {
         let note = self.note();
-        let sums = match fs::read_to_string(&note) {
-            Ok(sums) => sums,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                for path in [&self.key, &self.certificate] {
-                    remove(&beside(path, NEW))?;
+        let done = match fs::read_to_string(&note) {
+            Ok(sums) => {
+                let done = self.put(&sums);
+                if done.is_err() {
+                    self.put_back()?;
                 }
-                return remove(&beside(&self.certificate, ".replace.new"));
+                remove(&note)?;
+                sync_dir(&note)?;
+                done
             }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => return Err(failed(&note)(error)),
         };
-        let mut sums = sums.lines();
-        for path in [&self.certificate, &self.key] {
+        for path in [&self.key, &self.certificate] {
+            remove(&beside(path, NEW))?;
+            remove(&beside(path, OLD))?;
+        }
+        remove(&beside(&self.certificate, DRAFT))?;
+        done
+    }
+
+    /// Puts the new files in their places.
+    fn put(&self, sums: &str) -> Result<()> {
+        for (path, sum_told) in [&self.certificate, &self.key].into_iter().zip(sums.lines()) {
             let new = beside(path, NEW);
-            let is_it = |bytes: &[u8]| sums.clone().next() == Some(sum(bytes).as_str());
             match fs::read(&new).map(Zeroizing::new) {
-                Ok(bytes) if is_it(&bytes) => {
+                Ok(bytes) if sum(&bytes) == sum_told => {
                     fs::rename(&new, path).map_err(failed(path))?;
                     sync_dir(path)?;
                 }
-                // It is in its place already, or somebody put another one there since.
-                Ok(_) => remove(&new)?,
+                // It is in its place already.
+                Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(failed(&new)(error)),
             }
-            sums.next();
         }
-        remove(&note)
+        Ok(())
+    }
+
+    /// Puts the old files back in their places.
+    fn put_back(&self) -> Result<()> {
+        for path in [&self.certificate, &self.key] {
+            let old = beside(path, OLD);
+            // Of two names of one file, renaming leaves both.
+            match fs::rename(&old, path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(failed(path)(error));
+                }
+                _ => sync_dir(path)?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -183,11 +259,12 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     written.map_err(failed(path))
 }
 
+/// Removes what is there. Where nothing is, nothing is asked of a filesystem that can't be written.
 fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(path)(error)),
-        _ => Ok(()),
+    if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Ok(());
     }
+    fs::remove_file(path).map_err(failed(path))
 }
 
 /// Makes what was renamed within the directory of a file durable.
@@ -223,9 +300,20 @@ mod tests {
     }
 
     impl Place {
+        fn new() -> Self {
+            Self { dir: tempfile::tempdir().unwrap() }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
         fn files(&self) -> TlsFiles {
-            let path = |name| self.dir.path().join(name);
-            TlsFiles::open(&path("cert.pem"), &path("key.pem")).unwrap()
+            TlsFiles::open(&self.path("cert.pem"), &self.path("key.pem"))
+        }
+
+        fn inner(&self) -> Inner {
+            Inner { certificate: self.path("cert.pem"), key: self.path("key.pem"), show: None }
         }
 
         fn names(&self) -> Vec<String> {
@@ -239,32 +327,37 @@ mod tests {
     }
 
     #[test]
-    fn a_replacement_is_told_of_and_leaves_nothing_beside() {
-        let place = Place { dir: tempfile::tempdir().unwrap() };
+    fn a_replacement_is_shown_and_leaves_nothing_beside() {
+        let place = Place::new();
         let files = place.files();
-        let watch = files.watch();
+        let shown = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&shown);
+        files.show_with(Arc::new(move || {
+            *count.lock().unwrap() += 1;
+            Ok(())
+        }));
         for name in ["one", "two"] {
             files.replace(&new(name)).unwrap();
-            assert_eq!(files.show().unwrap().names, [name]);
+            assert_eq!(files.facts().unwrap().names, [name]);
         }
-        assert_eq!(*watch.borrow(), 2);
+        assert_eq!(*shown.lock().unwrap(), 2);
         assert_eq!(place.names(), ["cert.pem", "key.pem"]);
-        let mode = place.dir.path().join("key.pem").metadata().unwrap().permissions().mode();
+        let mode = place.path("key.pem").metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
     /// Every state of the directory between two steps, then a start: the old pair or the new.
     #[test]
     fn cut_off_anywhere_it_is_the_old_one_or_the_new() {
-        let place = Place { dir: tempfile::tempdir().unwrap() };
-        let files = place.files();
-        files.replace(&new("old")).unwrap();
+        let place = Place::new();
+        place.files().replace(&new("old")).unwrap();
         let by = new("new");
-        let inner = &files.inner;
+        let inner = place.inner();
         let (cert, key) = (&inner.certificate, &inner.key);
         let (new_cert, new_key) = (beside(cert, NEW), beside(key, NEW));
         // Before the note: written whole, in part, or not at all.
         for (cert_there, key_there) in [("", "whole"), ("part", "whole"), ("whole", "whole")] {
+            fs::hard_link(key, beside(key, OLD)).unwrap();
             for (path, bytes, how) in [
                 (&new_cert, by.certificate.as_bytes(), cert_there),
                 (&new_key, &by.key[..], key_there),
@@ -275,8 +368,8 @@ mod tests {
                     _ => {}
                 }
             }
-            fs::write(beside(cert, ".replace.new"), "half a").unwrap();
-            assert_eq!(place.files().show().unwrap().names, ["old"]);
+            fs::write(beside(cert, DRAFT), "half a").unwrap();
+            assert_eq!(place.files().facts().unwrap().names, ["old"]);
             assert_eq!(place.names(), ["cert.pem", "key.pem"]);
         }
         // After it: with none, one or both in their place.
@@ -286,10 +379,50 @@ mod tests {
             for (from, to) in [(&new_cert, cert), (&new_key, key)].into_iter().take(done) {
                 fs::rename(from, to).unwrap();
             }
-            assert_eq!(place.files().show().unwrap().names, ["new"], "{done}");
+            assert_eq!(place.files().facts().unwrap().names, ["new"], "{done}");
             assert_eq!(place.names(), ["cert.pem", "key.pem"]);
-            fs::write(cert, &old[0]).unwrap();
-            fs::write(key, &old[1]).unwrap();
+            for (path, bytes) in [cert, key].into_iter().zip(&old) {
+                fs::remove_file(path).unwrap();
+                fs::write(path, bytes).unwrap();
+            }
         }
+    }
+
+    #[test]
+    fn what_can_not_be_put_in_its_place_leaves_the_old_one() {
+        let place = Place::new();
+        let files = place.files();
+        files.replace(&new("old")).unwrap();
+        // A directory takes no file's place: it stands for a mount, which can't be linked either.
+        let aside = place.path("aside");
+        fs::rename(place.path("key.pem"), &aside).unwrap();
+        fs::create_dir(place.path("key.pem")).unwrap();
+        assert!(matches!(files.replace(&new("new")), Err(Error::File { .. })));
+        fs::remove_dir(place.path("key.pem")).unwrap();
+        fs::rename(&aside, place.path("key.pem")).unwrap();
+        assert_eq!(files.facts().unwrap().names, ["old"]);
+        assert_eq!(place.names(), ["cert.pem", "key.pem"]);
+        // As if that had come about after the note was written: the certificate goes back too.
+        let inner = place.inner();
+        inner.decide(&new("new")).unwrap();
+        fs::remove_file(place.path("key.pem.replacing")).unwrap();
+        fs::create_dir(place.path("key.pem.replacing")).unwrap();
+        assert!(inner.end().is_err());
+        fs::remove_dir(place.path("key.pem.replacing")).unwrap();
+        assert_eq!(place.files().facts().unwrap().names, ["old"]);
+        assert_eq!(place.names(), ["cert.pem", "key.pem"]);
+    }
+
+    #[test]
+    fn links_are_left_to_who_made_them() {
+        let place = Place::new();
+        let files = place.files();
+        files.replace(&new("old")).unwrap();
+        fs::rename(place.path("cert.pem"), place.path("live.pem")).unwrap();
+        std::os::unix::fs::symlink("live.pem", place.path("cert.pem")).unwrap();
+        let error = files.replace(&new("new")).unwrap_err().to_string();
+        assert!(error.contains("is a link"), "{error}");
+        assert_eq!(files.facts().unwrap().names, ["old"]);
+        assert!(place.path("cert.pem").symlink_metadata().unwrap().is_symlink());
     }
 }

@@ -7,7 +7,7 @@ mod files;
 
 pub use check::{Checked, NewCertificate, pair};
 pub use facts::{CertificateFacts, facts};
-pub use files::TlsFiles;
+pub use files::{Show, TlsFiles};
 
 /// Bytes of a file with certificates or a key, at most.
 pub const MAX_PEM: usize = 1 << 20;

@@ -95,6 +95,15 @@ pub async fn last_lines(catalog: &Catalog, job: i64, limit: u32) -> Result<Vec<L
     Ok(lines)
 }
 
+/// The jobs of this kind that are not over, of those that this machine must do.
+///
+/// # Errors
+/// Those of the database.
+pub async fn open_of(catalog: &Catalog, kind: &str, node: &str) -> Result<Vec<Job>> {
+    let sql = "FROM jobs WHERE kind = ? AND node = ? AND state IN ('queued', 'running')";
+    catalog.find(Sql::new(sql).bind(kind).bind(node)).await
+}
+
 /// The job of this kind that was asked for last, of those that this machine must do.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use strongroom_api::Dialects;
 use strongroom_api::dialects::jidoteki;
+use tracing_subscriber::EnvFilter;
 
 /// Its name in the data directory.
 pub(super) const NAME: &str = "strongroom.toml";
@@ -34,6 +35,7 @@ pub(super) struct Config {
     jidoteki_endpoints: Option<Vec<String>>,
     jidoteki_open_setup: bool,
     takeover: Option<u64>,
+    pub(super) log: Option<String>,
 }
 
 impl Config {
@@ -84,20 +86,25 @@ impl Config {
         );
         // The error of the parser may show the line, and in it the database's password.
         let text = fs::read_to_string(&path).with_context(reading)?;
-        toml::from_str(&text).map_err(|error| {
+        let config: Self = toml::from_str(&text).map_err(|error| {
             let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
             anyhow::anyhow!("{}, line {line}: {}", path.display(), error.message())
-        })
+        })?;
+        config.filter().with_context(reading)?;
+        Ok(config)
+    }
+
+    /// What is logged.
+    pub(super) fn filter(&self) -> Result<EnvFilter> {
+        let text = self.log.as_deref().unwrap_or("info");
+        let filter = EnvFilter::try_new(text);
+        filter.map_err(|error| anyhow::anyhow!("log: `{text}` is no level of the log: {error}"))
     }
 
     /// The keys that differ, of those that take effect only at a start.
     pub(super) fn only_at_start(&self, other: &Self) -> Vec<&'static str> {
         let keys = [
-            ("listen", self.listen == other.listen),
-            ("redirect", self.redirect == other.redirect),
             ("database", self.database == other.database),
-            ("certificate", self.certificate == other.certificate),
-            ("key", self.key == other.key),
             ("names", self.names == other.names),
             ("takeover", self.takeover == other.takeover),
             ("jidoteki_endpoints", self.jidoteki_endpoints == other.jidoteki_endpoints),
@@ -123,7 +130,8 @@ mod tests {
         assert_eq!(config.connections, Some(2048));
         assert_eq!(config.takeover().unwrap(), Some(Duration::from_secs(30)));
         assert_eq!(config.dialects().unwrap().jidoteki.endpoints.unwrap(), jidoteki::OPTIONAL);
-        assert_eq!(keys.len(), 10);
+        assert_eq!(config.log.as_deref(), Some("info"));
+        assert_eq!(keys.len(), 11);
     }
 
     #[test]
@@ -140,7 +148,7 @@ mod tests {
         let (old, new) = (of("connections = 5"), of("connections = 6"));
         assert!(old.only_at_start(&new).is_empty());
         let new = of("listen = [\"127.0.0.1:1\"]\ndatabase = \"x\"\nnames = [\"y\"]");
-        assert_eq!(old.only_at_start(&new), ["listen", "database", "names"]);
+        assert_eq!(old.only_at_start(&new), ["database", "names"]);
         assert!(new.only_at_start(&new.clone()).is_empty());
     }
 
@@ -151,5 +159,8 @@ mod tests {
         fs::write(dir.path().join(NAME), text).unwrap();
         let error = Config::open(dir.path()).unwrap_err().to_string();
         assert!(error.contains("line 2") && !error.contains("hunter2"), "{error}");
+        fs::write(dir.path().join(NAME), "log = \"strongroom=loud\"\n").unwrap();
+        let error = format!("{:#}", Config::open(dir.path()).unwrap_err());
+        assert!(error.contains("log") && error.contains("loud"), "{error}");
     }
 }

@@ -4,6 +4,7 @@ mod chores;
 mod config;
 mod first;
 mod follow;
+mod listeners;
 mod lock;
 mod notify;
 mod secrets;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 #[cfg(test)]
 pub(crate) use self::status::OPERATIONS;
@@ -38,7 +40,8 @@ const GRACE: Duration = Duration::from_secs(8);
 The first run makes all that is missing in the data directory: a configuration file with every key
 explained, the catalogue, a pool `main`, a certificate of its own, and the user `admin`, whose
 passphrase is printed once. SIGTERM stops it: jobs that run go on at the next start. SIGHUP reads the
-configuration again; a certificate that is replaced is read again within seconds, or at SIGHUP.
+configuration again, and says in the log what takes effect only at the next start; a certificate that is
+replaced is read again within seconds, or at SIGHUP.
 
 Examples:
   strongroom up
@@ -70,14 +73,35 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
         config::Config::read(&args.data)?;
         return Ok(Done::Well);
     }
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let log = log.with_ansi(std::io::stderr().is_terminal());
-    log.try_init().map_err(|error| anyhow::anyhow!("the log can't be set up: {error}"))?;
+    let log = Log::begin()?;
     more_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.context("starting the runtime")?.block_on(serve(context, args))
+    runtime.context("starting the runtime")?.block_on(serve(context, args, log))
+}
+
+/// What is logged, which can be changed.
+struct Log {
+    /// None: the environment says it.
+    change: Option<Box<dyn Fn(EnvFilter) -> bool + Send>>,
+}
+
+impl Log {
+    fn begin() -> Result<Self> {
+        let told = EnvFilter::try_from_default_env().ok();
+        let by_environment = told.is_some();
+        let filter = told.unwrap_or_else(|| EnvFilter::new("info"));
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let log = log.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+        let handle = log.reload_handle();
+        log.try_init().map_err(|error| anyhow::anyhow!("the log can't be set up: {error}"))?;
+        let change = move |filter| handle.reload(filter).is_ok();
+        Ok(Self { change: (!by_environment).then(|| Box::new(change) as _) })
+    }
+
+    /// Logs what this says from now on; whether it does.
+    fn set(&self, filter: EnvFilter) -> bool {
+        self.change.as_ref().is_some_and(|change| change(filter))
+    }
 }
 
 /// As many open files as the system lets one have: each connection is one.
@@ -90,19 +114,18 @@ fn more_files() {
     }
 }
 
-async fn serve(context: &Context, args: &Args) -> Result<Done> {
+async fn serve(context: &Context, args: &Args, log: Log) -> Result<Done> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let mut hup = signal(SignalKind::hangup())?;
-    let mut running = start::start(args).await?;
+    let mut running = start::start(args, log).await?;
     // Commands of the same user find it then; that they can't ends nothing.
     if let Err(error) = known::note(running.data()) {
         tracing::warn!("commands must be told --appliance: {error:#}");
     }
     running.tell(context)?;
     running.end_of_first_start().await?;
-    let status = running.status();
-    notify::ready(&status);
+    notify::ready(&running.status());
     let catalog = running.catalog();
     let watch = notify::watch(move || {
         let catalog = catalog.clone();
@@ -115,11 +138,10 @@ async fn serve(context: &Context, args: &Args) -> Result<Done> {
             _ = int.recv() => break,
             _ = hup.recv() => {
                 notify::reloading();
-                running.reload();
-                notify::ready(&status);
+                running.reload(args).await;
+                notify::ready(&running.status());
             }
             _ = look.tick() => running.refresh(),
-            () = running.replaced() => {}
         }
     }
     notify::stopping("Stopping: jobs that run come to a point where they can go on");

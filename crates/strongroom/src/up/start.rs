@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use strongroom_api::server::{Certificate, Limits, Server, bind_control, listen};
+use strongroom_api::server::{Certificate, Limits, Server, bind_control};
 use strongroom_api::{App, Https, KeySealer, PAGE};
 use strongroom_appliance::tls::TlsFiles;
 use strongroom_appliance::{Administration, Health, Parts, Settings, Upkeep};
@@ -18,16 +17,16 @@ use strongroom_engine::id::RootId;
 use strongroom_identity::{ApplianceKey, FirstRun, Identity, Secret};
 use strongroom_protect::{Options, Protect};
 use strongroom_storage::{NewPool, Storage};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::Args;
 use super::chores::chores;
 use super::config::{Config, NAME};
 use super::first::FirstStart;
 use super::follow::{follow, limits};
+use super::listeners::{Bound, Listeners, Wanted};
 use super::lock::Lock;
 use super::secrets::SecretsFile;
+use super::{Args, Log};
 use crate::appliance::SOCKET;
 use crate::exit::Context;
 
@@ -40,9 +39,10 @@ pub(super) struct Running {
     app: App,
     server: Server,
     certificate: Arc<Certificate>,
-    /// Told when an administrator replaced the certificate.
-    replaced: watch::Receiver<u64>,
-    addresses: Vec<SocketAddr>,
+    /// The certificate's files, which an administrator may replace.
+    tls: TlsFiles,
+    listeners: Listeners,
+    log: Log,
     first: Option<FirstRun>,
     /// Until it was told.
     mark: Option<FirstStart>,
@@ -56,14 +56,15 @@ pub(super) struct Running {
     _lock: Lock,
 }
 
-pub(super) async fn start(args: &Args) -> Result<Running> {
+pub(super) async fn start(args: &Args, log: Log) -> Result<Running> {
     let data = directory(&args.data)?;
     let lock = Lock::take(&data)?;
     let config = Config::open(&data)?;
     let (takeover, configured) = (config.takeover()?, config.clone());
     let dialects = config.dialects()?;
+    log.set(config.filter()?);
 
-    let database = args.database.clone().or(config.database);
+    let database = args.database.clone().or_else(|| config.database.clone());
     let address = match database {
         Some(text) if text.contains("://") => text.parse()?,
         Some(path) => Address::Sqlite(data.join(path)),
@@ -77,18 +78,7 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     identity.fetch_with(Arc::new(Https));
 
     // What can be in the way is met before anything is made that is shown only once.
-    let mut wanted = if args.listen.is_empty() { config.listen } else { args.listen.clone() };
-    if wanted.is_empty() {
-        wanted.push((Ipv4Addr::LOCALHOST, 8443).into());
-    }
-    let mut listeners = Vec::new();
-    for address in wanted {
-        listeners.push(listen(address).await?);
-    }
-    let redirect = match args.redirect.or(config.redirect) {
-        Some(from) => Some(listen(from).await?),
-        None => None,
-    };
+    let bound = Bound::new(Wanted::of(args, &config)).await?;
     let mut secrets = args.secrets_file.as_deref().map(SecretsFile::open).transpose()?;
     let mut mark = FirstStart::begin(&data)?;
     let mut first = identity.first_run(Some(mark.mark())).await?;
@@ -137,12 +127,14 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
         options.lease = lease;
     }
     let worker = options.worker.clone();
-    let file = |path: Option<PathBuf>, usual: &str| data.join(path.unwrap_or(usual.into()));
-    let cert = file(config.certificate, "tls/cert.pem");
-    let key = file(config.key, "tls/key.pem");
+    let [cert, key] = certificate_files(&data, &config);
     directory(&data.join("tls"))?;
-    // A replacement that was cut off is ended before the certificate is read.
-    let tls = TlsFiles::open(&cert, &key)?;
+    // A replacement that was cut off is ended before the certificate is read, and no job makes
+    // another before that.
+    let tls = TlsFiles::open(&cert, &key);
+    let certificate = Arc::new(Certificate::open_or_make(&cert, &key, &config.names)?);
+    let shown = Arc::clone(&certificate);
+    tls.show_with(Arc::new(move || shown.reload().map_err(|error| error.to_string())));
     let parts = Parts::new(&data, tls.clone());
     let protect = Protect::start_with(storage, parts.works(), options).await?;
     let administration = Administration::new(parts, protect.clone());
@@ -151,25 +143,17 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
     let sending = identity.clone();
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let sender = tokio::spawn(async move { sending.send_audit(&host).await });
-    let tasks = [following, chores(upkeep, protect.clone()), sender];
+    let tasks = [following, chores(upkeep, protect.clone(), administration.clone()), sender];
     let health = Health::of(&data);
     let app = App::new(catalog, identity, protect, settings, health, administration);
 
-    let certificate = Arc::new(Certificate::open_or_make(&cert, &key, &config.names)?);
     app.metrics().certificate(certificate.not_after());
     let usual = Limits::default();
     let connections = config.connections.unwrap_or(usual.connections);
     let limits = Limits { connections, ..usual };
     let mut server =
         Server::new(strongroom_api::router(&app, &dialects), limits, app.services().clone());
-    let mut addresses = Vec::new();
-    for listener in listeners {
-        addresses.push(listener.local_addr()?);
-        server.https(listener, Arc::clone(&certificate))?;
-    }
-    if let (Some(listener), Some(to)) = (redirect, addresses.first()) {
-        server.redirect(listener, to.port());
-    }
+    let listeners = bound.serve(&mut server, &certificate)?;
     let socket = data.join(SOCKET);
     server.control(bind_control(&socket)?, &socket);
     Ok(Running {
@@ -177,8 +161,9 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
         app,
         server,
         certificate,
-        replaced: tls.watch(),
-        addresses,
+        tls,
+        listeners,
+        log,
         first,
         mark,
         passphrase,
@@ -186,6 +171,14 @@ pub(super) async fn start(args: &Args) -> Result<Running> {
         tasks,
         _lock: lock,
     })
+}
+
+/// The files of the certificate and of its key.
+fn certificate_files(data: &Path, config: &Config) -> [PathBuf; 2] {
+    let file = |path: &Option<PathBuf>, usual: &str| {
+        data.join(path.as_deref().unwrap_or(Path::new(usual)))
+    };
+    [file(&config.certificate, "tls/cert.pem"), file(&config.key, "tls/key.pem")]
 }
 
 /// Makes a directory for its owner alone, and gives its absolute path.
@@ -254,8 +247,11 @@ impl Running {
 
     /// In a line, what it does.
     pub(super) fn status(&self) -> String {
-        let urls: Vec<_> = self.addresses.iter().map(|a| format!("https://{a}")).collect();
-        format!("Serves {} at {}", self.data.display(), urls.join(", "))
+        format!("Serves {} at {}", self.data.display(), self.urls().join(", "))
+    }
+
+    fn urls(&self) -> Vec<String> {
+        self.listeners.addresses().iter().map(|address| format!("https://{address}")).collect()
     }
 
     /// What is known.
@@ -270,7 +266,7 @@ impl Running {
         if context.out.quiet && !secret {
             return Ok(());
         }
-        let urls: Vec<_> = self.addresses.iter().map(|a| format!("https://{a}")).collect();
+        let urls = self.urls();
         let mut out = std::io::stdout().lock();
         if context.out.json {
             let told = serde_json::json!({
@@ -323,16 +319,20 @@ impl Running {
     }
 
     /// Reads the configuration and the certificate again.
-    pub(super) fn reload(&mut self) {
+    pub(super) async fn reload(&mut self, args: &Args) {
         match Config::read(&self.data) {
-            Ok(config) => self.configure(config),
+            Ok(config) => self.configure(args, config).await,
             Err(error) => tracing::error!("the configuration stays as it was: {error:#}"),
         }
         self.told(self.certificate.reload().map(|()| true));
     }
 
     /// What can change while it runs, changes; the rest is said.
-    fn configure(&mut self, config: Config) {
+    async fn configure(&mut self, args: &Args, config: Config) {
+        if self.config.log != config.log {
+            self.log_as(&config);
+            self.config.log.clone_from(&config.log);
+        }
         for key in self.config.only_at_start(&config) {
             tracing::warn!("`{key}` was changed: it takes effect at the next start");
         }
@@ -342,21 +342,54 @@ impl Running {
             tracing::info!("{most} clients may be connected at once");
             self.config.connections = config.connections;
         }
+        let files = certificate_files(&self.data, &config);
+        if certificate_files(&self.data, &self.config) != files {
+            match self.certificate.take(&files[0], &files[1]) {
+                Ok(()) => {
+                    self.tls.take(&files[0], &files[1]);
+                    tracing::info!("the certificate is that of {}", files[0].display());
+                    self.config.certificate.clone_from(&config.certificate);
+                    self.config.key.clone_from(&config.key);
+                }
+                Err(error) => tracing::error!(%error, "the certificate stays as it was"),
+            }
+        }
+        let given = [
+            ("listen", !args.listen.is_empty(), self.config.listen != config.listen),
+            ("redirect", args.redirect.is_some(), self.config.redirect != config.redirect),
+        ];
+        for (key, _, _) in given.into_iter().filter(|(_, wins, changed)| *wins && *changed) {
+            tracing::warn!("`{key}` was changed: --{key} of the command still wins");
+        }
+        let wanted = Wanted::of(args, &config);
+        match self.listeners.change(&mut self.server, &self.certificate, wanted).await {
+            Ok(changed) => {
+                if changed {
+                    tracing::info!("it listens at {}", self.urls().join(", "));
+                }
+                self.config.listen = config.listen;
+                self.config.redirect = config.redirect;
+            }
+            Err(error) => tracing::error!("it listens where it did: {error:#}"),
+        }
         tracing::info!("the configuration was read again");
     }
 
-    /// Waits until an administrator replaces the certificate, and reads it again.
-    pub(super) async fn replaced(&mut self) {
-        if self.replaced.changed().await.is_err() {
-            // Whoever would tell is gone.
-            std::future::pending::<()>().await;
+    fn log_as(&self, config: &Config) {
+        let level = config.log.as_deref().unwrap_or("info");
+        match config.filter().map(|filter| self.log.set(filter)) {
+            Ok(true) => tracing::info!("the log is that of `{level}`"),
+            Ok(false) => {
+                tracing::warn!("`log` was changed: RUST_LOG of the environment still wins")
+            }
+            Err(error) => tracing::error!("the log stays as it was: {error:#}"),
         }
-        self.told(self.certificate.reload().map(|()| true));
     }
 
     /// Reads the certificate again if its files were replaced.
     pub(super) fn refresh(&self) {
         self.told(self.certificate.refresh());
+        self.app.metrics().certificate(self.certificate.not_after());
     }
 
     /// Says what came of reading the certificate again.

@@ -1,6 +1,7 @@
 //! The appliance: started, asked, and ended as its administrator would.
 
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -124,8 +125,71 @@ fn the_configuration_is_read_again_and_a_broken_one_changes_nothing() {
     write("connections = 7\nlisten = [\"127.0.0.1:1\"]\n");
     served.signal(Signal::HUP);
     served.logs("7 clients may be connected at once");
-    served.logs("`listen` was changed: it takes effect at the next start");
+    served.logs("`listen` was changed: --listen of the command still wins");
     assert_eq!(ask(&data, "GET", "/v1/me", None).0, 200);
+    served.stop();
+}
+
+#[test]
+fn what_is_configured_takes_effect_while_it_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    // Free a moment ago, but for the last one.
+    let places: Vec<_> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let at: Vec<_> = places.iter().map(|place| place.local_addr().unwrap()).collect();
+    let taken = places.into_iter().next_back().unwrap();
+    let write = |text: String| std::fs::write(data.join("strongroom.toml"), text).unwrap();
+    write(format!("listen = [\"{}\"]\nredirect = \"{}\"\nlog = \"info\"\n", at[0], at[1]));
+    let served = Served::start_as_configured(&data);
+    assert_eq!(served.told["urls"], json!([format!("https://{}", at[0])]));
+    let mut old = TcpStream::connect(at[0]).unwrap();
+
+    write(format!("listen = [\"{}\"]\nredirect = \"{}\"\nlog = \"debug\"\n", at[2], at[1]));
+    served.signal(Signal::HUP);
+    served.logs("the log is that of `debug`");
+    served.logs(&format!("it listens at https://{}", at[2]));
+    assert!(TcpStream::connect(at[0]).is_err(), "it no longer listens there");
+    let mut asked = TcpStream::connect(at[1]).unwrap();
+    asked.write_all(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n").unwrap();
+    let mut told = String::new();
+    asked.read_to_string(&mut told).unwrap();
+    assert!(told.contains(&format!("https://127.0.0.1:{}", at[2].port())), "{told}");
+    // What came before is answered, if only that it is no TLS.
+    old.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    served.logs("a TLS handshake failed");
+
+    // What is in the way changes nothing, and a log that is said otherwise does.
+    write(format!("listen = [\"{}\"]\ntakeover = 5\nlog = \"warn\"\n", at[3]));
+    served.signal(Signal::HUP);
+    served.logs("`takeover` was changed: it takes effect at the next start");
+    served.logs("it listens where it did");
+    TcpStream::connect(at[2]).unwrap();
+    let before = served.log();
+    let signed = served.told["certificate_sha256"].as_str().unwrap();
+    assert!(!before.contains("the log is that of `warn`"), "that is no warning");
+
+    // Another certificate, in other files.
+    let tls = data.join("other");
+    std::fs::create_dir(&tls).unwrap();
+    let other = dir.path().join("elsewhere/data");
+    std::fs::create_dir_all(other.parent().unwrap()).unwrap();
+    Served::start(&other).stop();
+    for name in ["cert.pem", "key.pem"] {
+        std::fs::copy(other.join("tls").join(name), tls.join(name)).unwrap();
+    }
+    drop(taken);
+    write(format!(
+        "listen = [\"{}\"]\nlog = \"info\"\ncertificate = \"other/cert.pem\"\nkey = \"other/key.pem\"\n",
+        at[3]
+    ));
+    served.signal(Signal::HUP);
+    served.logs(&format!("it listens at https://{}", at[3]));
+    served.logs("other/cert.pem");
+    std::fs::write(dir.path().join("pw"), served.told["passphrase"].as_str().unwrap()).unwrap();
+    let login = format!("login https://{} --password-file pw --fingerprint {signed}", at[3]);
+    let (code, _, err) = run(&data, &login);
+    assert!(code == 1 && err.contains("not the one"), "{err}");
     served.stop();
 }
 

@@ -27,8 +27,19 @@ impl Served {
     }
 
     /// As a command that says more of how it runs.
-    pub(crate) fn start_as(data: &Path, mut command: Command) -> Self {
-        command.args(["--json", "up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+    pub(crate) fn start_as(data: &Path, command: Command) -> Self {
+        Self::start_with(data, command, &["--listen", "127.0.0.1:0"])
+    }
+
+    /// Where it listens is configured.
+    pub(crate) fn start_as_configured(data: &Path) -> Self {
+        let mut command = of_user(data);
+        command.env_remove("RUST_LOG");
+        Self::start_with(data, command, &[])
+    }
+
+    fn start_with(data: &Path, mut command: Command, options: &[&str]) -> Self {
+        command.args(["--json", "up"]).args(options).arg("--data").arg(data);
         database::tell(&mut command, data);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();

@@ -15,9 +15,11 @@ use strongroom_identity::{
 };
 
 use super::answer::{Answer, Fault, target};
-use super::request::Form;
+use super::request::{Form, LARGEST, SMALL};
 use super::{Endpoint, OPTIONAL, Options, PREFIX};
 use strongroom_protect::Asker;
+
+use tracing::Instrument;
 
 use crate::access;
 use crate::app::App;
@@ -115,7 +117,7 @@ impl Dialect {
         let work = tokio::spawn(crate::request_id::within(crate::request_id::current(), {
             let dialect = Arc::clone(&self);
             let path = path.clone();
-            async move { dialect.answer(request, here, endpoint, &path).await }
+            async move { dialect.answer(request, here, endpoint, &path).await }.in_current_span()
         }));
         let response = match tokio::time::timeout(TIME, work).await {
             Ok(Ok(response)) => response,
@@ -149,8 +151,18 @@ impl Dialect {
         if state == TokenState::FirstRun {
             first_run = Some(true);
         }
-        let (form, read) = Form::read(&parts, body).await;
         let origin = access::origin(&parts);
+        let mut form = Form::of_query(&parts);
+        let is_setup = here[0].path == SETUP;
+        // Who says so in the query is known before a body is taken.
+        let early = shown(&form, &parts.method, path).filter(|_| !is_setup);
+        if let Some(early) = early.as_ref().filter(|_| state == TokenState::Set)
+            && let Err(fault) = self.known(early, &origin).await
+        {
+            return fault.response(first_run);
+        }
+        let most = if is_setup { SMALL } else { LARGEST };
+        let read = form.read(&parts, body, most).await;
         let shown = shown(&form, &parts.method, path);
         let call = Call {
             dialect: Arc::clone(&self),
@@ -183,15 +195,24 @@ impl Dialect {
             return (endpoint.run)(call).await;
         }
         if state == TokenState::FirstRun {
+            let shown = call.shown.as_ref().ok_or_else(Fault::unauthenticated)?;
+            self.known(shown, &call.origin).await?;
             return Err(Fault::unauthenticated());
         }
-        let principal = Arc::new(self.known(&call).await?);
+        let shown = call.shown.as_ref().ok_or_else(Fault::unauthenticated)?;
+        let principal = Arc::new(self.known(shown, &call.origin).await?);
         let endpoint = endpoint.ok_or_else(other)?;
-        may(&principal, &endpoint)?;
-        *permitted = true;
-        read?;
         let (changes, run) = (endpoint.method == Method::POST, endpoint.run);
-        let answer = run(Call { principal: Some(Arc::clone(&principal)), ..call }).await;
+        let answer = match may(&principal, &endpoint) {
+            Ok(()) => {
+                *permitted = true;
+                match read {
+                    Ok(()) => run(Call { principal: Some(Arc::clone(&principal)), ..call }).await,
+                    Err(fault) => Err(fault),
+                }
+            }
+            Err(fault) => Err(fault),
+        };
         if changes {
             let mut deed = Deed::new(endpoint.id, target(endpoint.path));
             if let Err(fault) = &answer {
@@ -202,9 +223,8 @@ impl Dialect {
         answer
     }
 
-    async fn known(&self, call: &Call) -> Answer<Principal> {
-        let Some(shown) = &call.shown else { return Err(Fault::unauthenticated()) };
-        match self.app.identity().by_admin_token(shown, &call.origin).await {
+    async fn known(&self, shown: &ShownToken, origin: &Origin) -> Answer<Principal> {
+        match self.app.identity().by_admin_token(shown, origin).await {
             Ok(principal) => Ok(principal),
             Err(AuthError::Internal(error)) => Err(error.into()),
             Err(AuthError::Blocked { wait }) => {

@@ -5,6 +5,7 @@
 //! in bytes and in fields, and read whole before anything is done.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -16,15 +17,17 @@ use percent_encoding::percent_decode_str;
 
 use super::answer::{Answer, Fault};
 
-/// Bytes of a form.
-const LARGEST: usize = 1 << 20;
+/// Bytes of a form, of one without files, and of one of which nothing is a multipart form.
+pub(crate) const LARGEST: usize = 1 << 20;
+pub(crate) const SMALL: usize = 16 << 10;
+const PLAIN: usize = 64 << 10;
 /// How many parts a form has at most.
 const FIELDS: usize = 64;
 /// How long a form may take to arrive.
 const ARRIVAL: Duration = Duration::from_secs(30);
 
 /// A parameter of a form.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Value {
     /// A text.
     Text(String),
@@ -33,25 +36,34 @@ pub(crate) enum Value {
 }
 
 /// All parameters.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Form {
     query: BTreeMap<String, String>,
     fields: BTreeMap<String, Value>,
 }
 
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Form")
+    }
+}
+
 impl Form {
-    /// Reads it; when the body can't be taken, what the query has, and what is wrong.
-    pub(crate) async fn read(parts: &Parts, body: Body) -> (Self, Answer<()>) {
+    /// What the query has.
+    pub(crate) fn of_query(parts: &Parts) -> Self {
         let query = query(parts.uri.query().unwrap_or_default());
+        Self { query, fields: BTreeMap::new() }
+    }
+
+    /// Reads the body, of so many bytes at most.
+    pub(crate) async fn read(&mut self, parts: &Parts, body: Body, most: usize) -> Answer<()> {
         let late = || {
             let text = "The form did not arrive in time";
             Fault::new(StatusCode::REQUEST_TIMEOUT, text)
         };
-        let read = tokio::time::timeout(ARRIVAL, fields(parts, body)).await;
-        match read.unwrap_or_else(|_| Err(late())) {
-            Ok(fields) => (Self { query, fields }, Ok(())),
-            Err(fault) => (Self { query, fields: BTreeMap::new() }, Err(fault)),
-        }
+        let read = tokio::time::timeout(ARRIVAL, fields(parts, body, most)).await;
+        self.fields = read.unwrap_or_else(|_| Err(late()))?;
+        Ok(())
     }
 
     /// A parameter as a file, which may be sent as a text too.
@@ -94,7 +106,7 @@ fn query(text: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-async fn fields(parts: &Parts, body: Body) -> Answer<BTreeMap<String, Value>> {
+async fn fields(parts: &Parts, body: Body, most: usize) -> Answer<BTreeMap<String, Value>> {
     let told = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = told.unwrap_or_default();
     let bare = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -102,16 +114,16 @@ async fn fields(parts: &Parts, body: Body) -> Answer<BTreeMap<String, Value>> {
         "multipart/form-data" => {
             let boundary = multer::parse_boundary(kind);
             let boundary = boundary.map_err(|_| Fault::bad("The form names no boundary"))?;
-            multipart(boundary, body).await
+            multipart(boundary, body, most).await
         }
         "application/x-www-form-urlencoded" => {
-            let body = whole(body).await?;
+            let body = whole(body, most.min(PLAIN)).await?;
             let pairs = form_urlencoded::parse(&body);
             let pairs = pairs.map(|(name, value)| (name.into_owned(), text(&value)));
             bounded(pairs.collect())
         }
         "application/json" => {
-            let body = whole(body).await?;
+            let body = whole(body, most.min(PLAIN)).await?;
             let read: serde_json::Result<BTreeMap<String, serde_json::Value>> =
                 serde_json::from_slice(&body);
             let read = read.map_err(|_| Fault::bad("The body is not one JSON object"))?;
@@ -122,7 +134,7 @@ async fn fields(parts: &Parts, body: Body) -> Answer<BTreeMap<String, Value>> {
             bounded(pairs.collect())
         }
         _ => {
-            if whole(body).await?.is_empty() {
+            if whole(body, most).await?.is_empty() {
                 return Ok(BTreeMap::new());
             }
             Err(Fault::bad("Invalid content type. Expected multipart/form-data"))
@@ -141,26 +153,26 @@ fn bounded(fields: BTreeMap<String, Value>) -> Answer<BTreeMap<String, Value>> {
     Ok(fields)
 }
 
-fn too_large() -> Fault {
-    Fault::new(StatusCode::PAYLOAD_TOO_LARGE, format!("The form may have {LARGEST} bytes"))
+fn too_large(most: usize) -> Fault {
+    Fault::new(StatusCode::PAYLOAD_TOO_LARGE, format!("The form may have {most} bytes"))
 }
 
-async fn whole(body: Body) -> Answer<Bytes> {
-    match Limited::new(body, LARGEST).collect().await {
+async fn whole(body: Body, most: usize) -> Answer<Bytes> {
+    match Limited::new(body, most).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large(most)),
         Err(_) => Err(Fault::bad("The body broke off")),
     }
 }
 
-async fn multipart(boundary: String, body: Body) -> Answer<BTreeMap<String, Value>> {
+async fn multipart(boundary: String, body: Body, most: usize) -> Answer<BTreeMap<String, Value>> {
     let broken = |error: multer::Error| match error {
         multer::Error::FieldSizeExceeded { .. } | multer::Error::StreamSizeExceeded { .. } => {
-            too_large()
+            too_large(most)
         }
         error => Fault::bad(format!("The form is not understood: {error}")),
     };
-    let limit = multer::SizeLimit::new().whole_stream(LARGEST as u64);
+    let limit = multer::SizeLimit::new().whole_stream(most as u64);
     let limits = multer::Constraints::new().size_limit(limit);
     let mut form = multer::Multipart::with_constraints(body.into_data_stream(), boundary, limits);
     let mut fields = BTreeMap::new();
@@ -192,8 +204,9 @@ mod tests {
     async fn read(uri: &str, kind: &str, body: &str) -> Answer<Form> {
         let request = Request::post(uri).header("content-type", kind);
         let (parts, body) = request.body(Body::from(body.to_owned())).unwrap().into_parts();
-        let (form, read) = Form::read(&parts, body).await;
-        read.map(|()| form)
+        let mut form = Form::of_query(&parts);
+        form.read(&parts, body, LARGEST).await?;
+        Ok(form)
     }
 
     fn part(name: &str, file: Option<&str>, value: &str) -> String {
@@ -243,7 +256,8 @@ mod tests {
             (KIND, large + "--b--\r\n"),
             ("application/json", "[]".into()),
             ("application/json", "{".into()),
-            ("application/x-www-form-urlencoded", "x".repeat(LARGEST + 1)),
+            ("application/x-www-form-urlencoded", "x".repeat(PLAIN + 1)),
+            ("application/json", format!("{{\"a\":\"{}\"}}", "x".repeat(PLAIN))),
             ("text/plain", "token=x".into()),
         ] {
             assert!(read("/", kind, &body).await.is_err(), "{kind} {:.40}", body);

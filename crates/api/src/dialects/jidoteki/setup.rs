@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{Method, StatusCode};
-use strongroom_identity::{Error, Right, SetUpError};
+use strongroom_identity::{Error, Right, Secret, SetUpError};
 
 use super::answer::{Answer, Fault, done};
 use super::dispatch::Call;
@@ -14,10 +14,12 @@ fn printable() -> String {
     (33u8..=126).map(char::from).collect()
 }
 
+const SETUP: &str = "jidoteki.setup";
+
 pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint {
     method: Method::POST,
     path: "/setup",
-    id: "jidoteki.setup",
+    id: SETUP,
     summary: "Set the token, or change it",
     section: "Setup",
     right: Right::SystemManage,
@@ -39,9 +41,10 @@ fn setup(call: Call) -> BoxFuture<'static, Answer> {
         let identity = call.app().identity();
         let open = call.dialect.options.open_setup;
         let new = call.form.text("newtoken").unwrap_or_default();
-        let given = || Ok(new.as_str().into());
-        match identity.set_up_admin_token(call.shown.as_ref(), given, open, &call.origin).await {
+        let (shown, given) = (call.shown.as_ref(), Secret::new(new.as_str()));
+        match identity.set_up_admin_token(shown, &given, open, SETUP, &call.origin).await {
             Ok(()) => Ok(done()),
+            Err(SetUpError::Forbidden(why)) => Err(Fault::new(StatusCode::FORBIDDEN, why)),
             Err(SetUpError::Refused) => Err(Fault::bare(StatusCode::FORBIDDEN)),
             Err(SetUpError::Failed(Error::Invalid { .. })) => Err(unfit(&new)),
             Err(SetUpError::Failed(error)) => Err(error.into()),
