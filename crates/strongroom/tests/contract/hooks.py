@@ -71,6 +71,8 @@ class Sense:
         if name == "operations" and self.operation == "settings.approvals":
             # Else all that needs a second administrator would wait for one from here on.
             return [] if isinstance(value, list) else value
+        if name == "classes" and self.operation == "settings.approvals":
+            return []
         if not self.choose([True, False]):
             return in_playground(value)
         fresh = f"n{self.state % 1000}"
@@ -112,6 +114,10 @@ def in_playground(value):
 @schemathesis.hook
 def before_call(context, case, kwargs):
     sense = Sense(case)
+    # No case signs itself: with a signature that was made up beside the key it would be nobody.
+    for name in ("Signature", "Signature-Input"):
+        if case.headers and name in case.headers:
+            del case.headers[name]
     for name, value in (case.path_parameters or {}).items():
         case.path_parameters[name] = sense.number(name, value)
     for name, value in (case.query or {}).items():

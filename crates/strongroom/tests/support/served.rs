@@ -123,14 +123,19 @@ pub(crate) fn ask(data: &Path, method: &str, path: &str, body: Option<Value>) ->
     (status, serde_json::from_str(body).unwrap_or(Value::Null))
 }
 
-/// How many requests there were of an operation.
-pub(crate) fn requests(data: &Path, operation: &str) -> u64 {
+/// What is at a path, with its head, as it comes.
+pub(crate) fn text(data: &Path, path: &str) -> String {
     let mut stream = UnixStream::connect(data.join("control.sock")).unwrap();
-    stream
-        .write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-        .unwrap();
+    let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// How many requests there were of an operation.
+pub(crate) fn requests(data: &Path, operation: &str) -> u64 {
+    let answer = text(data, "/metrics");
     let name = format!("strongroom_http_requests_total{{operation=\"{operation}\"");
     let lines = answer.lines().filter(|line| line.starts_with(&name));
     lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
