@@ -2,7 +2,8 @@
 //!
 //! Both are served by the same server with the same limits and certificate, in this process; each
 //! connection of the load is kept and asks as soon as it has its answer. The two take turns. Run by
-//! `cargo xtask bench api`, with how many seconds a turn takes and how many turns each has.
+//! `cargo xtask bench api`, with the databases (`sqlite`, `postgres`), how many seconds a turn takes and how
+//! many turns each has.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "its output is the table")]
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,7 +23,8 @@ use strongroom_api::{App, KeySealer};
 use strongroom_appliance::tls::TlsFiles;
 use strongroom_appliance::{Administration, Health, Parts, Services, Settings};
 use strongroom_catalog::jobs::{self, NewJob};
-use strongroom_catalog::{Address, Catalog};
+use strongroom_catalog::testing::Fresh;
+use strongroom_catalog::{Catalog, Engine};
 use strongroom_identity::{ApplianceKey, Identity};
 use strongroom_protect::{Options, Protect};
 use strongroom_storage::Storage;
@@ -51,14 +53,13 @@ fn job(organisation_id: i64, number: usize) -> NewJob {
     }
 }
 
-async fn appliance(dir: &std::path::Path) -> (App, String) {
-    let catalog = Catalog::open(&Address::Sqlite(dir.join("catalogue.db"))).await.unwrap();
+async fn appliance(dir: &std::path::Path, catalog: Catalog) -> (App, String) {
     let identity = Identity::open(catalog.clone(), ApplianceKey::from_bytes(&[7; 32])).await;
     let identity = identity.unwrap();
     let first = identity.first_run(None).await.unwrap().unwrap();
     let sealer = Arc::new(KeySealer(identity.clone()));
     let storage = Storage::new(catalog.clone(), sealer, "the benchmark").unwrap();
-    let options = Options { sole: true, ..Options::default() };
+    let options = Options { sole: catalog.engine() == Engine::Sqlite, ..Options::default() };
     let tls = TlsFiles::open(&dir.join("box.pem"), &dir.join("box.key"));
     let parts = Parts::new(dir, tls);
     let protect = Protect::start_with(storage, parts.works(), options).await.unwrap();
@@ -178,10 +179,26 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn main() {
-    let number = |at: usize, usual: f64| {
-        std::env::args().nth(at).map_or(usual, |text| text.parse().unwrap())
+    let argument = |at: usize| std::env::args().nth(at);
+    let number = |at: usize, usual: f64| argument(at).map_or(usual, |text| text.parse().unwrap());
+    let (turn, turns) = (Duration::from_secs_f64(number(2, 2.0)), number(3, 7.0) as usize);
+    let engines = match argument(1).as_deref() {
+        Some("sqlite") => &[Engine::Sqlite][..],
+        Some("postgres") => &[Engine::Postgres],
+        _ => &[Engine::Sqlite, Engine::Postgres],
     };
-    let (turn, turns) = (Duration::from_secs_f64(number(1, 2.0)), number(2, 7.0) as usize);
+    println!("GET {PATH}: {CLIENTS} connections, {turns} turns of {turn:?}\n");
+    println!(
+        "| database | bytes | bare handler, requests/s | Strongroom, requests/s | ratio (median of turns) |"
+    );
+    println!("|---|---|---|---|---|");
+    for engine in engines {
+        measure(*engine, turn, turns);
+    }
+}
+
+/// Measures on one database, and prints its row.
+fn measure(engine: Engine, turn: Duration, turns: usize) {
     let runtime = |threads| {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.worker_threads(threads).enable_all().build().unwrap()
@@ -192,7 +209,9 @@ fn main() {
     let certificate = Arc::new(Certificate::open_or_make(&cert, &key, &[]).unwrap());
     let client = client(&cert);
 
-    let (app, password) = serving.block_on(appliance(dir.path()));
+    let fresh = serving.block_on(Fresh::new(engine));
+    let catalog = serving.block_on(fresh.open());
+    let (app, password) = serving.block_on(appliance(dir.path(), catalog));
     let (_ours, ours) =
         serving.block_on(serve(strongroom_api::router(&app, &Default::default()), &certificate));
     let (token, body) = asking.block_on(log_in(&client, ours, &password));
@@ -212,11 +231,7 @@ fn main() {
         of_ours.push(b);
         ratios.push(b / a);
     }
-    println!(
-        "GET {PATH}: {bytes} bytes an answer, {CLIENTS} connections, {turns} turns of {turn:?}\n"
-    );
-    println!("| bare handler, requests/s | Strongroom, requests/s | ratio (median of turns) |");
-    println!("|---|---|---|");
     let (a, b, ratio) = (median(of_bare), median(of_ours), median(ratios));
-    println!("| {a:.0} | {b:.0} | {ratio:.2} |");
+    println!("| {engine:?} | {bytes} | {a:.0} | {b:.0} | {ratio:.2} |");
+    serving.block_on(fresh.remove());
 }

@@ -22,26 +22,39 @@ pub(crate) struct Options {
     requests: u64,
 }
 
+/// On which databases.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Database {
+pub(super) enum Database {
     Sqlite,
     Postgres,
     Both,
 }
 
+impl Database {
+    /// What the benchmarks call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+            Self::Both => "both",
+        }
+    }
+
+    /// Installs what it takes.
+    pub(super) fn ensure(self) -> Result<()> {
+        match self {
+            Self::Sqlite => Ok(()),
+            Self::Postgres | Self::Both => packages::ensure(packages::POSTGRES),
+        }
+    }
+}
+
 /// Measures; the table says what was missed.
 pub(crate) fn catalog(options: &Options) -> Result<()> {
-    let database = match options.database {
-        Database::Sqlite => "sqlite",
-        Database::Postgres => "postgres",
-        Database::Both => "both",
-    };
-    if !matches!(options.database, Database::Sqlite) {
-        packages::ensure(packages::POSTGRES)?;
-    }
+    options.database.ensure()?;
     let mut cargo = workspace::cargo();
     cargo.args(["run", "--release", "--package", "strongroom-catalog", "--features", "testing"]);
-    cargo.args(["--example", "bench", "--", database]);
+    cargo.args(["--example", "bench", "--", options.database.name()]);
     let numbers = [options.images, options.events, options.requests];
     run::run(cargo.args(numbers.map(|number| number.to_string())))
 }
