@@ -77,7 +77,7 @@ enum Sent {
     Token(String),
     /// Through the control socket.
     Local,
-    Signature(Signer),
+    Signature(Box<Signer>),
 }
 
 struct Caller {
@@ -238,7 +238,11 @@ impl World {
         };
         let spec = KeySpec { shown_again: true, ..key(numbers["operator"], "signing") };
         let signer = Signer::new(&make(spec).await.1);
-        callers.push(Caller { name: "signed", sent: Sent::Signature(signer), session: None });
+        callers.push(Caller {
+            name: "signed",
+            sent: Sent::Signature(Box::new(signer)),
+            session: None,
+        });
         callers.push(self.session("jwt", name_of("auditor"), "jwt").await);
 
         let own = |name: &str| key(numbers["admin"], name);
