@@ -252,3 +252,26 @@ async fn what_needs_a_login_alone_can_need_a_second_administrator_too() {
     let word = appliance.call(&token, "PUT", "/v1/me/password", Some(body)).await;
     assert_eq!(word.status, 204, "{}", String::from_utf8_lossy(&word.body));
 }
+
+#[tokio::test]
+async fn a_jwt_has_an_end_that_moves_or_one_that_stays() {
+    let appliance = Appliance::new().await;
+    for (kind, moves) in [("jwt", true), ("jwt_fixed", false)] {
+        let body = json!({"name": "admin", "password": appliance.passphrase, "kind": kind});
+        let opened = appliance.call("", "POST", "/v1/sessions", Some(body)).await;
+        assert_eq!(opened.status, 201, "{}", String::from_utf8_lossy(&opened.body));
+        let opened = opened.json();
+        let token = opened["token"].as_str().unwrap();
+        assert_eq!(token.split('.').count(), 3, "it is a JWT");
+        let me = appliance.call(token, "GET", "/v1/me", None).await.json();
+        assert_eq!(me["via"], "jwt");
+        let sql =
+            strongroom_catalog::Sql::new("SELECT idle FROM sessions ORDER BY id DESC LIMIT 1");
+        let mut row = appliance.app.catalog().rows(sql).await.unwrap().remove(0);
+        assert_eq!(row.take::<Option<i64>>().unwrap().is_some(), moves, "{kind}");
+        // One that stays is as short as one that moves is without being used.
+        let end: jiff::Timestamp = opened["expires_at"].as_str().unwrap().parse().unwrap();
+        let life = end.duration_since(jiff::Timestamp::now());
+        assert_eq!(life > jiff::SignedDuration::from_mins(15), moves, "{kind}: {life}");
+    }
+}
