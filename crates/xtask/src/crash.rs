@@ -14,14 +14,16 @@ const JOBS: u64 = 200;
 /// How much to crash.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
-    /// How many random workloads to run on simulated disks and to cut at every operation.
+    /// How many random workloads to run on simulated disks and to cut at every operation; and once
+    /// more, with a reader who comes between any two operations.
     #[arg(long, default_value_t = 40)]
     seeds: u64,
     /// How many more to cut at every 37th operation; 0 leaves this out.
     #[arg(long, default_value_t = 2000)]
     sampled: u64,
-    /// How many random histories with a clock that jumps, power cuts and kills to hold against a
-    /// model, and how many rounds collections race with backups and forgets; 0 leaves both out.
+    /// How many random histories with a clock that jumps, power cuts, kills and disks that go away
+    /// to hold against a model, how many workloads to run on disks that err now and then, and how
+    /// many rounds collections race with backups and forgets; 0 leaves all three out.
     #[arg(long, default_value_t = 1000)]
     histories: u64,
     /// Also change every byte of small pools, cut their files at every length, and let every
@@ -31,6 +33,10 @@ pub(crate) struct Options {
     /// Run only the workload of this seed, as a failure printed it.
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
+    /// How many entries to give a directory that is backed up, listed and restored; 0 leaves this
+    /// out.
+    #[arg(long, default_value_t = 1_000_000)]
+    entries: u64,
     /// How many times to kill the real binary; 0 leaves this out.
     #[arg(long, default_value_t = 1000)]
     kills: u64,
@@ -69,6 +75,9 @@ pub(crate) fn crash(options: &Options) -> Result<ExitCode> {
         let mut model = test("strongroom-engine", "model");
         model.env("STRONGROOM_MODEL_SEEDS", &count);
         proofs.push(("histories held against a model", format!("{count} histories"), model));
+        let mut erring = test("strongroom-engine", "faults");
+        erring.arg("now_and_then").env("STRONGROOM_FAULTS_SEEDS", &count);
+        proofs.push(("disks that err now and then", format!("{count} workloads"), erring));
         let mut races = test("strongroom-engine", "races");
         races.env("STRONGROOM_RACE_ROUNDS", &count);
         proofs.push(("collections racing backups and forgets", format!("{count} rounds"), races));
@@ -80,6 +89,12 @@ pub(crate) fn crash(options: &Options) -> Result<ExitCode> {
         let mut faults = test("strongroom-engine", "faults");
         faults.env("STRONGROOM_FAULTS_ALL", "1");
         proofs.push(("failures of disks", "every operation".to_owned(), faults));
+    }
+    if options.entries > 0 && options.seed.is_none() {
+        let mut many = test("strongroom", "many");
+        many.env("STRONGROOM_ENTRIES", options.entries.to_string());
+        let amount = format!("{} entries", options.entries);
+        proofs.push(("a very large directory, there and back", amount, many));
     }
     if options.kills > 0 && options.seed.is_none() {
         let mut kill = test("strongroom", "kill");

@@ -34,7 +34,7 @@ impl Watch {
     }
 
     fn step(&self) {
-        let due = self.seen.fetch_add(1, Ordering::Relaxed) % self.every == 0;
+        let due = self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.every);
         if !due || self.closed.load(Ordering::Relaxed) > 0 {
             return;
         }

@@ -89,14 +89,9 @@ fn one_process_writes_and_others_hear_who_it_is() {
         .unwrap();
     let mut input = writer.stdin.take().unwrap();
     input.write_all(&noise(1, 4 << 20)).unwrap();
-    // Reading beside it is allowed; so the moment at which it has the lock is when another can't.
-    let second = loop {
-        let run = lab.run("images tag slow --add x");
-        if run.code == 4 {
-            break run;
-        }
-        assert_eq!(run.code, 1, "{}", run.err);
-    };
+    lab.wait_for_writer("pool", &mut writer);
+    // Reading beside it is allowed.
+    let second = lab.run("images tag slow --add x").code(4);
     assert!(second.err.contains("in use"), "{}", second.err);
     assert!(second.err.contains("strongroom backup, since 20"), "{}", second.err);
     assert!(second.err.contains(&format!("process {}", writer.id())), "{}", second.err);
@@ -122,7 +117,7 @@ fn a_backup_that_is_asked_to_stop_leaves_nothing_to_be_seen() {
         .unwrap();
     let mut input = writer.stdin.take().unwrap();
     input.write_all(&noise(1, 4 << 20)).unwrap();
-    while lab.run("images tag stopped --add x").code != 4 {}
+    lab.wait_for_writer("pool", &mut writer);
     output(tool("kill").args(["-INT", &writer.id().to_string()]));
     // It may only see the end of its input once it was asked to stop, and need not read it all.
     let mut piece = noise(2, 1 << 20);

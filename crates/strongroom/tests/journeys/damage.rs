@@ -136,11 +136,8 @@ fn what_can_not_be_mended_now_is_said() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
+    lab.wait_for_writer("d0", &mut writer);
     let process = format!("process {}", writer.id());
-    let holds = || fs::read_to_string(lab.path("d0/pool.holder")).unwrap().contains(&process);
-    while !holds() {
-        assert!(writer.try_wait().unwrap().is_none());
-    }
     let said = rotten.restore("beside");
     for part in ["1 unit on", "can't be mended now", &process, "strongroom pool scrub"] {
         assert!(said.contains(part), "{part}: {said}");

@@ -5,6 +5,7 @@
 mod support;
 
 mod basics;
+mod cut;
 mod damage;
 mod golden;
 mod images;

@@ -12,7 +12,7 @@ use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -127,6 +127,16 @@ impl Lab {
             line.push_str(&format!(" --disk d{disk}"));
         }
         self.run(&line).code(0);
+    }
+
+    /// Waits until a process holds the writer's lock of the pool whose first disk this is. Trying for
+    /// the lock oneself would keep the process from it now and then.
+    pub(crate) fn wait_for_writer(&self, disk: &str, writer: &mut Child) {
+        let holder = self.path(disk).join("pool.holder");
+        let process = format!("process {}:", writer.id());
+        while !fs::read_to_string(&holder).unwrap().contains(&process) {
+            assert!(writer.try_wait().unwrap().is_none(), "it ended without the lock");
+        }
     }
 
     /// The path of something in the lab as it is in an image: below a directory it was restored to.

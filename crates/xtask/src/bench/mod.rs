@@ -44,6 +44,8 @@ pub(crate) enum Bench {
     Api(api::Options),
     /// The index: memory per chunk, lookups, opening, with many millions of chunks.
     Index(Arguments),
+    /// A whole pool of many millions of chunks: how long opening it takes, and what memory.
+    Pool(Arguments),
 }
 
 /// Arguments of an example of the engine.
@@ -64,6 +66,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
         Bench::Chunkers(arguments) => example("chunkers", arguments),
         Bench::ChunkSizes(arguments) => example("chunk_sizes", arguments),
         Bench::Index(arguments) => example("index_scale", arguments),
+        Bench::Pool(arguments) => example("pool_scale", arguments),
     }
 }
 
