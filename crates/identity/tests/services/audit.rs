@@ -7,6 +7,10 @@ use strongroom_identity::{
 
 use crate::world::World;
 
+/// What is written; what is searched follows from it.
+const COLUMNS: &str = "id, at, user_id, user_name, organisation_id, via, address, operation, object, \
+                       result, detail, previous, hash";
+
 /// A trail of twenty lines.
 async fn trail(catalog: strongroom_catalog::Catalog) -> World {
     let world = World::new(catalog).await;
@@ -70,7 +74,8 @@ async fn every_field_that_is_changed_shows() {
             tamper(&world, Sql::new(field)).await;
             assert_eq!(faults(&world).await, [(7, FaultKind::Changed)], "{field}");
             tamper(&world, Sql::new("DELETE FROM audit WHERE id = 7")).await;
-            tamper(&world, Sql::new("INSERT INTO audit SELECT * FROM kept")).await;
+            tamper(&world, Sql::new("INSERT INTO audit SELECT ").and(COLUMNS).and(" FROM kept"))
+                .await;
             assert_eq!(faults(&world).await, []);
         }
     })

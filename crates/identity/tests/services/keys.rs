@@ -149,7 +149,8 @@ async fn a_key_that_is_shown_again_is_sealed() {
         assert!(key.shown_again);
         let shown = world.identity.show_key(&world.admin, key.id).await.unwrap();
         assert_eq!(shown.expose(), secret.expose());
-        let rows = world.catalog.rows(Sql::new("SELECT sealed, hash FROM api_keys")).await;
+        let rows = Sql::new("SELECT sealed, hash FROM api_keys WHERE id = ?").bind(key.id);
+        let rows = world.catalog.rows(rows).await;
         let mut row = rows.unwrap().into_iter().next().unwrap();
         let (sealed, hash): (Vec<u8>, Vec<u8>) = (row.take().unwrap(), row.take().unwrap());
         let plain = &secret.expose().as_bytes()[20..];
