@@ -342,7 +342,7 @@ async fn keeping_for_less_long_needs_approval_and_for_longer_does_not() {
     let token = appliance.admin().await;
     let other = second_administrator(&appliance, &token).await;
     let (_, image) = one_image(&appliance, &token, Some(3600)).await;
-    let settings = json!({"operations": ["images.retain"], "hours": 1});
+    let settings = json!({"operations": [], "classes": ["retention"], "hours": 1});
     let set = appliance.call(&token, "PUT", "/v1/settings/approvals", Some(settings)).await;
     assert_eq!(set.status, 200, "{}", String::from_utf8_lossy(&set.body));
     let shown = appliance.call(&token, "GET", &format!("/v1/images/{image}"), None).await;

@@ -52,18 +52,20 @@ pub const CLASSES: &[Class] = &[
     },
     Class {
         name: "retention",
-        meaning: "shortening retention: rules by which images go, and how long jobs, events and \
+        meaning: "shortening retention: of an image, by rules, and how long jobs, events and \
                   the like are kept",
-        operations: &["pools.forget", "settings.change", "settings.reset"],
+        operations: &["images.retain", "pools.forget", "settings.change", "settings.reset"],
     },
     Class {
         name: "protection",
-        meaning: "switching protection off: letting go of pools, sending the audit trail \
+        meaning: "switching protection off: letting go of pools and their secrets, sending the audit trail \
                   elsewhere or nowhere, limits of jobs and logins, second factors of others",
         operations: &[
             "audit.sender.remove",
             "audit.sender.set",
+            "pools.change_key",
             "pools.remove",
+            "pools.remove_key",
             "settings.change",
             "settings.reset",
             "users.second_factor.remove",
