@@ -4,7 +4,8 @@
 //! hold for each group (so the latest under a key that is no longer used stay by `keep-last`). An
 //! image stays when any rule keeps it, and every rule that does is told. Time is the pool's own: a
 //! client with a wrong clock, or one that wants to push out older images by dating new ones ahead,
-//! changes nothing. No rule takes an image that says itself how long it is kept, before that is over.
+//! changes nothing. No rule takes an image that says itself how long it is kept, before that is over,
+//! and it counts for none: the latest that stays is kept beside it.
 //! Hours, days, weeks (ISO 8601), months and years are those of UTC.
 //!
 //! `keep-hourly 24` keeps the latest image of each of the last 24 hours *that have one*, and so do
@@ -132,7 +133,6 @@ impl Policy {
     }
 
     fn judge_group<'i>(&self, group: &[&'i Image], now: PoolTime, out: &mut Vec<Verdict<'i>>) {
-        let Some(latest) = group.first().map(|image| image.created) else { return };
         let mut periods: [(Reason, u64, Period, Option<i64>); 5] = [
             (Reason::Hourly, self.hourly, hour, None),
             (Reason::Daily, self.daily, day, None),
@@ -140,22 +140,29 @@ impl Policy {
             (Reason::Monthly, self.monthly, month, None),
             (Reason::Yearly, self.yearly, year, None),
         ];
-        for (place, image) in group.iter().copied().enumerate() {
+        // One that goes by itself takes no place of one that would stay: after it there would be none.
+        let lasts = |image: &&&Image| image.expires().is_none();
+        let latest = group.iter().find(lasts).map(|image| image.created);
+        let mut place = 0;
+        for image in group.iter().copied() {
             let mut reasons = Vec::new();
-            if (place as u64) < self.last {
-                reasons.push(Reason::Last);
-            }
-            for (reason, left, period, last) in &mut periods {
-                let this = Some(period(image.created));
-                if *left > 0 && *last != this {
-                    *left -= 1;
-                    *last = this;
-                    reasons.push(reason.clone());
+            if let Some(latest) = latest.filter(|_| lasts(&&image)) {
+                if place < self.last {
+                    reasons.push(Reason::Last);
                 }
-            }
-            if self.within.is_some_and(|within| latest.0.saturating_sub(image.created.0) <= within)
-            {
-                reasons.push(Reason::Within);
+                place += 1;
+                for (reason, left, period, last) in &mut periods {
+                    let this = Some(period(image.created));
+                    if *left > 0 && *last != this {
+                        *left -= 1;
+                        *last = this;
+                        reasons.push(reason.clone());
+                    }
+                }
+                let age = latest.0.saturating_sub(image.created.0);
+                if self.within.is_some_and(|within| age <= within) {
+                    reasons.push(Reason::Within);
+                }
             }
             let tags = self.tags.iter().filter(|tag| image.meta.tags.contains(tag));
             reasons.extend(tags.cloned().map(Reason::Tag));
@@ -333,6 +340,26 @@ mod tests {
         assert_eq!(kept(&policy, &images), [3, 2, 1, 1]);
         images[1].meta.kept_for = Some(-2 * HOUR);
         assert_eq!(kept(&policy, &images), [3, 1, 1]);
+    }
+
+    /// Else a series could end with nothing, once they go.
+    #[test]
+    fn images_that_go_by_themselves_take_nobodys_place() {
+        let mut images = vec![
+            image(1, "a", HOUR, &[]),
+            image(2, "a", 2 * HOUR, &[]),
+            image(3, "a", 3 * HOUR, &[]),
+        ];
+        for (kept_for, stays) in [(Some(1), vec![3, 2]), (Some(-3 * HOUR), vec![2])] {
+            images[2].meta.kept_for = kept_for;
+            for policy in [
+                Policy { last: 1, ..Policy::default() },
+                Policy { daily: 1, ..Policy::default() },
+                Policy { within: Some(0), ..Policy::default() },
+            ] {
+                assert_eq!(kept(&policy, &images), stays, "{policy:?}");
+            }
+        }
     }
 
     #[test]

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use strongroom_catalog::pools;
 use strongroom_engine::disk::{Disk, FsDisk};
+use strongroom_engine::keys::Secret;
 use strongroom_engine::pool::{OpenMode, OpenOptions, Place, Pool};
 use strongroom_engine::superblock::Superblock;
 
 use crate::opening::present_disks;
 use crate::pools::directory;
-use crate::{Bar, Error, PoolSecret, Result, Storage};
+use crate::{Bar, Error, Result, Storage};
 
 impl Storage {
     /// Puts an empty disk in the place of a lost one. What was on that one is rebuilt by the next
@@ -23,7 +24,7 @@ impl Storage {
     pub async fn replace_disk(&self, id: i64, number: usize, disk: &Path) -> Result<Arc<Pool>> {
         let known = pools::find(&self.inner.catalog, id).await?;
         let bar = self.close(id, "one of its disks is being replaced").await?;
-        let secret = self.secret(&known).await?;
+        let secrets = self.secrets(&known).await?;
         let used = self.inner.used.clone();
         let (dir, disk) = (PathBuf::from(&known.path), disk.to_owned());
         let replaced = self.blocking(move || {
@@ -39,11 +40,6 @@ impl Storage {
             if old.disks.get(number) == Some(&new) && Superblock::exists(&*open(&new)?) {
                 return Ok(None);
             }
-            let secret = secret.as_ref().map(PoolSecret::open).transpose()?;
-            let disks = present_disks(&old);
-            let mode = OpenMode::Write;
-            let secret = secret.as_ref();
-            let options = OpenOptions { disks, mode, secret, without_index: false };
             // The signpost comes first: should the process die in between, the pool is found with
             // every disk that is part of it, and the same can be asked for again.
             let mut place = old.clone();
@@ -52,13 +48,18 @@ impl Storage {
                 None => place.disks.push(new.clone()),
             }
             place.write(&dir)?;
-            match Pool::replace_disk(options, used, number, open(&new)?) {
-                Ok(pool) => Ok(Some(Arc::new(pool))),
+            let replace = |secret: Option<&Secret>| {
+                let (disks, mode) = (present_disks(&old), OpenMode::Write);
+                let options = OpenOptions { disks, mode, secret, without_index: false };
+                Ok(Pool::replace_disk(options, used.clone(), number, open(&new)?)?)
+            };
+            match secrets.open(replace) {
+                Ok((pool, _)) => Ok(Some(Arc::new(pool))),
                 Err(error) => {
                     if !Superblock::exists(&*open(&new)?) {
                         old.write(&dir)?;
                     }
-                    Err(error.into())
+                    Err(error)
                 }
             }
         });

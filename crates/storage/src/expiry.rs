@@ -13,6 +13,19 @@ use crate::images::{Opened, is_version};
 use crate::mirror::time;
 use crate::{Error, Result, Selection, Storage};
 
+/// A time of the pool that is to come.
+///
+/// # Errors
+/// [`Error::Invalid`] when it is over, or further away than a pool can count.
+pub(crate) fn to_come(at: Timestamp, now: PoolTime) -> Result<PoolTime> {
+    let wrong = |why: &str| Err(Error::Invalid(format!("{at} {why}: the pool's time is {now}")));
+    match i64::try_from(at.as_nanosecond()) {
+        Ok(nanos) if PoolTime(nanos) > now => Ok(PoolTime(nanos)),
+        Err(_) if at > Timestamp::UNIX_EPOCH => wrong("is too far away"),
+        _ => wrong("is over"),
+    }
+}
+
 /// What may become of the time that an image is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retaining {
@@ -44,6 +57,7 @@ impl Storage {
         if old.map(time) == until {
             return Ok(row);
         }
+        let end = until.map(|until| to_come(until, pool.now())).transpose()?;
         let shorter = match (old.map(time), until) {
             (_, None) => false,
             (None, Some(_)) => true,
@@ -52,12 +66,7 @@ impl Storage {
         if shorter && how == Retaining::Longer {
             return Err(Error::Shortens);
         }
-        let nanos = |at: Timestamp| PoolTime(i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX));
-        if let Some(until) = until.filter(|until| nanos(*until) <= pool.now()) {
-            let now = pool.now();
-            return Err(Error::Invalid(format!("{until} is over: the pool's time is {now}")));
-        }
-        image.meta.kept_for = until.map(|until| nanos(until).since(image.created));
+        image.meta.kept_for = end.map(|end| end.since(image.created));
         let (meta, root, on) = (image.meta.encode(), image.id, Arc::clone(&pool));
         self.blocking(move || Ok(on.update_root(root, Some(meta), None)?)).await?;
         self.record(&known, &pool, root, None).await

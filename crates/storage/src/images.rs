@@ -1,7 +1,7 @@
 //! Images: finding and showing them, labels, immutability, forgetting.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use strongroom_engine::clock::PoolTime;
 use strongroom_engine::id::RootId;
 use strongroom_engine::pool::Pool;
 
+use crate::expiry::to_come;
 use crate::mirror::time;
 use crate::{Error, Result, Storage};
 
@@ -260,16 +261,39 @@ impl Storage {
         let Opened { row, known, pool, image } = self.opened(id).await?;
         is_version(&row, version)?;
         // The catalogue cuts to microseconds: asking for what it shows is no shortening.
-        let nanos = i64::try_from(until.as_nanosecond()).unwrap_or(i64::MAX);
-        let old = image.immutable_until.filter(|old| time(*old) == until);
-        let wanted = old.unwrap_or(PoolTime(nanos));
-        if wanted <= pool.now() {
-            let now = pool.now();
-            return Err(Error::Invalid(format!("{until} is over: the pool's time is {now}")));
-        }
+        let old = image.immutable_until.filter(|old| time(*old) == until && *old > pool.now());
+        let wanted = match old {
+            Some(old) => old,
+            None => to_come(until, pool.now())?,
+        };
         let (on, root) = (Arc::clone(&pool), image.id);
         self.blocking(move || Ok(on.update_root(root, None, Some(wanted))?)).await?;
         self.record(&known, &pool, root, None).await
+    }
+
+    /// Forgets images of one pool that rules had decided on some time ago, but for those that were
+    /// kept for longer or made immutable since, or are gone; what went.
+    ///
+    /// # Errors
+    /// As [`Storage::forget_images`].
+    pub async fn forget_decided(&self, pool_id: i64, ids: &[i64]) -> Result<Vec<images::Image>> {
+        let _turn = self.inner.changing.acquire().await.map_err(|_| Error::Ended)?;
+        let pool = self.open(pool_id).await?;
+        self.sync_images(pool_id).await?;
+        let stays = self.blocking(move || {
+            let (images, _) = image::images(&*pool)?;
+            let now = pool.now();
+            let stays = images.iter().filter(|image| {
+                let later = |at: Option<PoolTime>| at.is_some_and(|at| at > now);
+                later(image.expires()) || later(image.immutable_until)
+            });
+            Ok(stays.map(|image| image.id.to_string()).collect::<BTreeSet<_>>())
+        });
+        let stays = stays.await?;
+        let rows = images::of_pool(&self.inner.catalog, pool_id).await?;
+        let going = rows.iter().filter(|row| ids.contains(&row.id) && !stays.contains(&row.root));
+        let going: Vec<i64> = going.map(|row| row.id).collect();
+        self.forget_images(&going).await
     }
 
     /// Forgets images of one pool, all or none. What only they had is freed by the next collection.

@@ -60,8 +60,7 @@ impl Storage {
             // A job that was taken up again comes here twice.
             let is_same = same.name == name && Path::new(&same.path) == found.dir;
             if is_same {
-                self.open(same.id).await?;
-                return Ok(same);
+                return self.entered_before(same, import.secret, meter).await;
             }
             let what = format!("pool: {} is {} already", found.dir.display(), same.name);
             return Err(strongroom_catalog::Error::Exists { what }.into());
@@ -79,6 +78,33 @@ impl Storage {
             return Err(error);
         }
         self.tell(&known, "pool.imported", "was imported").await?;
+        Ok(known)
+    }
+
+    /// A pool that is in the catalogue: whoever entered it may have been cut off before it was seen
+    /// that it can be opened. One that is open stays as it is.
+    async fn entered_before(
+        &self,
+        known: pools::Pool,
+        secret: Option<PoolSecret>,
+        meter: &Meter,
+    ) -> Result<pools::Pool> {
+        let wrong =
+            |error: &Error| matches!(error, Error::Pool(strongroom_engine::Error::WrongSecret));
+        if self.if_open(known.id).is_some() {
+            return Ok(known);
+        }
+        match self.open_imported(&known, meter).await {
+            // The one that is given now is the one to be tried.
+            Err(error) if wrong(&error) && secret.is_some() => {
+                let sealed = secret.map(|s| s.seal(&*self.inner.sealer, &known.name, &known.uuid));
+                if let Some(sealed) = sealed.transpose()? {
+                    pools::begin_secret(&self.inner.catalog, known.id, sealed).await?;
+                }
+                self.open_imported(&known, meter).await?;
+            }
+            opened => opened?,
+        }
         Ok(known)
     }
 

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use strongroom_catalog::pools;
+use strongroom_engine::keys::Secret;
 use strongroom_engine::pool::{Meter, OpenMode, OpenOptions, Place, Pool};
 
 use crate::opening::present_disks;
-use crate::{PoolSecret, Result, Storage};
+use crate::{Error, Result, Storage};
 
 /// A pool that was mended, and what that took.
 #[derive(Debug)]
@@ -35,20 +36,28 @@ impl Storage {
     ) -> Result<Mended> {
         let known = pools::find(&self.inner.catalog, id).await?;
         let bar = self.close(id, "it is being mended").await?;
-        let secret = self.secret(&known).await?;
+        let secrets = self.secrets(&known).await?;
         let used = self.inner.used.clone();
-        let path = known.path.clone();
+        let (path, uuid) = (known.path.clone(), known.uuid.clone());
         let mended = self.blocking(move || {
             let place = Place::find(Path::new(&path))?;
-            let secret = secret.as_ref().map(PoolSecret::open).transpose()?;
-            let options = || OpenOptions {
-                disks: present_disks(&place),
-                mode: OpenMode::Write,
-                secret: secret.as_ref(),
-                without_index: rebuild_index,
+            let open = |secret: Option<&Secret>| {
+                let options = || OpenOptions {
+                    disks: present_disks(&place),
+                    mode: OpenMode::Write,
+                    secret,
+                    without_index: rebuild_index,
+                };
+                let superblocks = Pool::mend_superblocks(&options(), &used)?;
+                Ok((superblocks, Arc::new(Pool::open(options(), used.clone())?)))
             };
-            let superblocks = Pool::mend_superblocks(&options(), &used)?;
-            let pool = Arc::new(Pool::open(options(), used.clone())?);
+            let ((superblocks, pool), _) = secrets.open(open)?;
+            if pool.id().to_string() != uuid {
+                let found = pool.id();
+                return Err(Error::Invalid(format!(
+                    "{path} holds the pool {found}, and no longer {uuid}: bring back its disks"
+                )));
+            }
             let index_entries = match rebuild_index {
                 true => Some(pool.rebuild_index(&meter)?),
                 false => None,

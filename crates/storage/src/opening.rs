@@ -61,7 +61,7 @@ impl Openings {
 }
 
 /// What may open a pool.
-struct Secrets {
+pub(crate) struct Secrets {
     now: Option<PoolSecret>,
     /// What it was getting when somebody was cut off.
     next: Option<PoolSecret>,
@@ -69,7 +69,7 @@ struct Secrets {
 
 impl Secrets {
     /// What opens it with one of them, and whether that was the next one.
-    fn open<T>(&self, open: impl Fn(Option<&Secret>) -> Result<T>) -> Result<(T, bool)> {
+    pub(crate) fn open<T>(&self, open: impl Fn(Option<&Secret>) -> Result<T>) -> Result<(T, bool)> {
         let now = self.now.as_ref().map(PoolSecret::open).transpose()?;
         match (open(now.as_ref()), &self.next) {
             (Err(Error::Pool(strongroom_engine::Error::WrongSecret)), Some(next)) => {
@@ -141,7 +141,7 @@ impl Storage {
 
     /// Opens a pool that isn't open.
     pub(crate) async fn open_disks(&self, known: &pools::Pool) -> Result<Arc<Pool>> {
-        let secrets = Secrets { now: self.secret(known).await?, next: self.next(known).await? };
+        let secrets = self.secrets(known).await?;
         let changing = secrets.next.is_some();
         let used = self.inner.used.clone();
         let path = known.path.clone();
@@ -164,7 +164,8 @@ impl Storage {
                 known.name
             )));
         }
-        if changing {
+        // A disk that is away may have the new one, and would be the newest when it is back.
+        if changing && (took || pool.disks().iter().all(Option::is_some)) {
             pools::end_secret(&self.inner.catalog, known.id, took).await?;
         }
         Ok(pool)
@@ -187,8 +188,13 @@ impl Storage {
         })
     }
 
+    /// What may open the pool.
+    pub(crate) async fn secrets(&self, known: &pools::Pool) -> Result<Secrets> {
+        Ok(Secrets { now: self.secret(known).await?, next: self.next(known).await? })
+    }
+
     /// What opens the pool.
-    pub(crate) async fn secret(&self, known: &pools::Pool) -> Result<Option<PoolSecret>> {
+    async fn secret(&self, known: &pools::Pool) -> Result<Option<PoolSecret>> {
         let sealed = pools::secret(&self.inner.catalog, known.id).await?;
         let unseal =
             |s: Vec<u8>| PoolSecret::unseal(&*self.inner.sealer, &known.name, &known.uuid, &s);

@@ -54,8 +54,12 @@ impl Storage {
         slot: u32,
         secret: PoolSecret,
     ) -> Result<SlotInfo> {
+        // One that can't be taken must not be kept as if it could.
+        drop(secret.open()?);
         let _turn = self.inner.changing.acquire().await.map_err(|_| Error::Ended)?;
-        let (known, pool) = (self.pool(id).await?, self.open(id).await?);
+        let known = self.pool(id).await?;
+        self.settle_secret(&known).await?;
+        let pool = self.open(id).await?;
         let is_own = find(&pool, slot)?.opened;
         if is_own {
             let sealed = secret.seal(&*self.inner.sealer, &known.name, &known.uuid)?;
@@ -70,6 +74,25 @@ impl Storage {
         let what = format!("has a new secret in key slot {slot}");
         self.tell(&known, "pool.key_changed", &what).await?;
         find(&pool, slot)
+    }
+
+    /// Finds out which secret opens the pool when a change of it was cut off: opening it does.
+    async fn settle_secret(&self, known: &pools::Pool) -> Result<()> {
+        if pools::next_secret(&self.inner.catalog, known.id).await?.is_none() {
+            return Ok(());
+        }
+        let bar = self.close(known.id, "its secret is being changed").await?;
+        let pool = self.open_disks(known).await;
+        drop(bar);
+        self.keep(known.id, pool?);
+        match pools::next_secret(&self.inner.catalog, known.id).await? {
+            None => Ok(()),
+            Some(_) => Err(Error::Invalid(format!(
+                "a change of the secret of {} was cut off, and disks are missing that may have \
+                 it: bring them back first",
+                known.name
+            ))),
+        }
     }
 
     /// Removes a key slot. That with which the appliance opens the pool stays, and the last one.

@@ -136,7 +136,8 @@ pub(crate) async fn check<'p>(
     let Some(object) = on.find(app, principal, right, &value).await? else {
         return Err(Problem::not_found(on.noun()));
     };
-    let approval = decided(principal, right, &object, route.id(), on.noun())?;
+    let approval = decided(principal, right, &object, route.id(), on.noun())?
+        || route.end().is_some_and(|operation| principal.needs_approval(operation));
     if route.is_also_on_appliance() {
         decided(principal, right, &Object::APPLIANCE, route.id(), on.noun())?;
     }

@@ -72,6 +72,7 @@ pub struct Route {
     refusals_recorded: bool,
     only_reads: bool,
     approved_by_handler: bool,
+    comes_to: Option<&'static str>,
     time: Duration,
     body: usize,
     run: Arc<dyn Run>,
@@ -111,6 +112,7 @@ fn draft<P: 'static, H: Handler<P>>(
         refusals_recorded: false,
         only_reads: false,
         approved_by_handler: false,
+        comes_to: None,
         time: TIME,
         body: BODY,
         run: Arc::new(Typed::new(handler)),
@@ -225,6 +227,14 @@ impl Route {
         self
     }
 
+    /// A part of what it does comes to this operation in the end: where that needs approval, it
+    /// does too.
+    #[must_use]
+    pub fn comes_to(mut self, operation: &'static str) -> Self {
+        self.comes_to = Some(operation);
+        self
+    }
+
     /// Whether [`Route::also_on_appliance`] was said.
     pub fn is_also_on_appliance(&self) -> bool {
         self.also_on_appliance
@@ -247,6 +257,11 @@ impl Route {
     /// Whether a body comes with it.
     pub fn takes_body(&self) -> bool {
         self.shape.body.is_some()
+    }
+
+    /// The operation that it comes to in the end, if that is another.
+    pub(crate) fn end(&self) -> Option<&'static str> {
+        self.comes_to
     }
 
     /// Its method.

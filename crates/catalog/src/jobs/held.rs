@@ -151,6 +151,8 @@ pub async fn finish(
     let (state, again) = match end.retry {
         // Who asked it to stop doesn't want it to begin again.
         Some(_) if canceled => (State::Canceled, None),
+        // It would be too late to begin.
+        Some(after) if too_late(&mut tx, id, now, after).await? => (State::Failed, None),
         Some(after) => (State::Retried, Some(again(&mut tx, id, now, after).await?)),
         None => (end.state, None),
     };
@@ -169,6 +171,13 @@ pub async fn finish(
     }
     tx.commit().await?;
     Ok(Some((job, again)))
+}
+
+/// Whether a job may not be begun any more after so long.
+async fn too_late(tx: &mut Tx, id: i64, now: i64, after: Duration) -> Result<bool> {
+    let sql = "SELECT 1 FROM jobs WHERE id = ? AND run_until < ?";
+    let at = now.saturating_add(micros(after));
+    Ok(!tx.rows(Sql::new(sql).bind(id).bind(at)).await?.is_empty())
 }
 
 /// Queues the same job once more.

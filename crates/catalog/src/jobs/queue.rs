@@ -141,8 +141,8 @@ pub async fn cancel(catalog: &Catalog, id: i64) -> Result<Cancel> {
     }
 }
 
-/// Whether there is a job of this kind on this pool that isn't over, or that didn't come to a good
-/// end since the one time, or that this asker had done since the other.
+/// Whether this asker, who is no user, has a job of this kind on this pool that isn't over, or that
+/// didn't come to a good end since the one time, or was over since the other.
 ///
 /// # Errors
 /// Those of the database.
@@ -153,11 +153,12 @@ pub async fn is_tried(
     failed_since: Timestamp,
     (asker, done_since): (&str, Timestamp),
 ) -> Result<bool> {
-    let sql = "SELECT 1 FROM jobs WHERE pool_id = ? AND kind = ? \
-               AND (state IN ('queued', 'running') \
+    // What users ask for with the same name is not its own.
+    let sql = "SELECT 1 FROM jobs WHERE pool_id = ? AND kind = ? AND user_name = ? \
+               AND user_id IS NULL AND (state IN ('queued', 'running') \
                OR (state IN ('failed', 'canceled', 'not_run') AND ended_at > ?) \
-               OR (user_name = ? AND ended_at > ?)) LIMIT 1";
-    let sql = Sql::new(sql).bind(pool).bind(kind).bind(failed_since).bind(asker).bind(done_since);
+               OR ended_at > ?) LIMIT 1";
+    let sql = Sql::new(sql).bind(pool).bind(kind).bind(asker).bind(failed_since).bind(done_since);
     Ok(!catalog.rows(sql).await?.is_empty())
 }
 

@@ -218,28 +218,50 @@ async fn what_clients_do_on_a_host_counts_for_its_limit() {
 }
 
 #[tokio::test]
+async fn what_could_not_begin_again_in_time_has_failed() {
+    testing::each(|catalog| async move {
+        organisation(&catalog).await;
+        let soon = Timestamp::now() + SignedDuration::from_secs(60);
+        for (after, state) in [(120, State::Failed), (1, State::Retried)] {
+            let new = NewJob { attempts: 3, run_until: Some(soon), ..job("work") };
+            submit(&catalog, new).await.unwrap();
+            let claimed = next(&catalog, "w").await.unwrap();
+            let retry = Some(Duration::from_secs(after));
+            let end = End { retry, error: Some("why".into()), ..done() };
+            let (over, again) = finish(&catalog, &last(&claimed), end).await.unwrap().unwrap();
+            assert_eq!((over.state, again.is_some()), (state, state == State::Retried));
+            assert_eq!(over.error.as_deref(), Some("why"));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_failed_lately_is_known() {
     testing::each(|catalog| async move {
         organisation(&catalog).await;
         let long_ago = Timestamp::UNIX_EPOCH;
         let later = Timestamp::now() + SignedDuration::from_secs(60);
+        let own = || NewJob { user_name: "me".into(), ..on(1, Alone::No) };
         let tried =
-            async |since| is_tried(&catalog, "work", 1, since, ("me", long_ago)).await.unwrap();
-        assert!(!tried(long_ago).await);
+            async |failed, done| is_tried(&catalog, "work", 1, failed, ("me", done)).await.unwrap();
+        assert!(!tried(long_ago, long_ago).await);
+        // What others ask for is nothing to it.
         submit(&catalog, on(1, Alone::No)).await.unwrap();
-        assert!(tried(Timestamp::now()).await, "it waits");
+        assert!(!tried(long_ago, long_ago).await);
+        next(&catalog, "w").await.unwrap();
+        submit(&catalog, own()).await.unwrap();
+        assert!(tried(later, later).await, "it waits");
         let claimed = next(&catalog, "w").await.unwrap();
         let failed = End { state: State::Failed, ..done() };
         finish(&catalog, &last(&claimed), failed).await.unwrap();
-        assert!(tried(long_ago).await && !tried(later).await);
-        submit(&catalog, on(1, Alone::No)).await.unwrap();
+        assert!(tried(long_ago, later).await && !tried(later, later).await);
+        submit(&catalog, own()).await.unwrap();
         let claimed = next(&catalog, "w").await.unwrap();
         finish(&catalog, &last(&claimed), done()).await.unwrap();
-        assert!(!tried(later).await);
-        assert!(!is_tried(&catalog, "other", 1, long_ago, ("", long_ago)).await.unwrap());
-        // Those of the one who asks count even when they went well.
-        assert!(is_tried(&catalog, "work", 1, later, ("", long_ago)).await.unwrap());
-        assert!(!is_tried(&catalog, "work", 1, later, ("", later)).await.unwrap());
+        assert!(!is_tried(&catalog, "other", 1, long_ago, ("me", long_ago)).await.unwrap());
+        // Those that went well count for a while too.
+        assert!(tried(later, long_ago).await && !tried(later, later).await);
     })
     .await;
 }

@@ -83,20 +83,28 @@ impl ForgetWork {
 
     fn by_rules(&self, run: &Run, parameters: &ForgetParameters) -> Result<Done, Failure> {
         let Decided { kept, going } = self.decided(run, parameters)?;
-        let mut ids = Vec::new();
-        for (id, _) in &going {
-            // Whoever had the job before may have been cut off in the middle.
-            match run.wait(self.storage.image(*id)) {
-                Ok(_) => ids.push(*id),
-                Err(Error::Catalog(strongroom_catalog::Error::NotFound { .. })) => {}
+        if parameters.dry_run {
+            let forgotten = going.into_iter().map(|(_, root)| root).collect();
+            return Ok(Done { kept: Some(kept), forgotten });
+        }
+        run.hold()?;
+        let ids: Vec<i64> = going.iter().map(|(id, _)| *id).collect();
+        run.wait(self.storage.forget_decided(run.pool_id()?, &ids))?;
+        // Whoever had the job before may have been cut off in the middle: what is gone went.
+        let (mut forgotten, mut stays) = (Vec::new(), 0);
+        for (id, root) in going {
+            match run.wait(self.storage.image(id)) {
+                Ok(_) => {
+                    run.log(Severity::Info, format!("{root} stays: it was kept for longer since"));
+                    stays += 1;
+                }
+                Err(Error::Catalog(strongroom_catalog::Error::NotFound { .. })) => {
+                    forgotten.push(root);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
-        if !parameters.dry_run {
-            run.hold()?;
-            run.wait(self.storage.forget_images(&ids))?;
-        }
-        Ok(Done { kept: Some(kept), forgotten: going.into_iter().map(|(_, root)| root).collect() })
+        Ok(Done { kept: Some(kept + stays), forgotten })
     }
 
     fn decided(&self, run: &Run, parameters: &ForgetParameters) -> Result<Decided, Failure> {

@@ -48,6 +48,7 @@ pub(super) fn group() -> Group {
             put("/v1/images/{image}/retention", "images.retain", "Say how long it is kept", retain)
                 .needs(Right::ImageRetain, image)
                 .approved_by_handler()
+                .comes_to("images.forget")
                 .fails(refused),
             delete("/v1/images/{image}", "images.forget", "Forget an image", forget)
                 .needs(Right::ImageDelete, image)
@@ -115,7 +116,8 @@ async fn keep(
     Ok(Tagged(image.into(), version))
 }
 
-/// How long an image is kept. Where `images.retain` needs approval, only shortening does.
+/// How long an image is kept. Keeping it for less long needs the right `image.delete` too, and
+/// approval where `images.retain` or `images.forget` does.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RetainImage {
@@ -136,7 +138,9 @@ async fn retain(
     let retain = |how| storage.retain_image(path.image, body.expires_at, how, version);
     let how = if call.needs_approval() { Retaining::Longer } else { Retaining::Either };
     let image = match retain(how).await {
+        // In the end the image goes by that.
         Err(Error::Shortens) => {
+            call.allow(Right::ImageDelete, call.object(), "image")?;
             call.approved().await?;
             retain(Retaining::Either).await?
         }
