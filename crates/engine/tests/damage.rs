@@ -445,3 +445,21 @@ fn reads_that_go_wrong_on_the_way_give_nothing_up() {
     assert!(pool.state().bad.is_empty());
     compare(&pool, &root, &image).unwrap();
 }
+
+#[test]
+fn an_index_that_is_built_again_keeps_what_only_the_old_one_knows() {
+    let image: Vec<u64> = (1..30).collect();
+    let scene = Scene::new(Layout::new(1, 0, false), std::slice::from_ref(&image));
+    let (disk, path, content) = first_shard(&scene);
+    // The trailer of the shard has the sums of its units; the directory is in the last of them.
+    disk.write_raw(&path, &[&content[..content.len() - 4096], &[0; 4096]].concat()).unwrap();
+    let options = OpenOptions { without_index: true, ..scene.bed.options(OpenMode::Write, 0) };
+    let pool = Pool::open(options, scene.bed.used(0)).unwrap();
+    pool.rebuild_index(&Meter::new()).unwrap();
+    let notices = pool.take_notices().join("; ");
+    assert!(notices.contains("does not tell what is in it"), "{notices}");
+    let root = pool.root(root_id(0)).unwrap();
+    compare(&pool, &root, &image).unwrap();
+    drop(pool);
+    compare(&scene.bed.write(), &root, &image).unwrap();
+}

@@ -3,7 +3,8 @@
 //!
 //! `STRONGROOM_FAULTS_ALL=1` lets every single operation fail; by default some do.
 //! `STRONGROOM_FAULTS_SEEDS` says how many workloads run on disks that err now and then;
-//! `STRONGROOM_FAULTS_SEED` runs one.
+//! `STRONGROOM_FAULTS_SEED` runs one. Open: seeds 245, 252 (a reader sees an image that should be
+//! gone) and 288 (an index built again while most reads fail lacks what could not be read).
 #![allow(clippy::unwrap_used, reason = "tests")]
 #![allow(clippy::print_stderr, reason = "proofs that take long tell what they did")]
 
@@ -212,7 +213,9 @@ fn let_err(bed: &Bed, rng: &mut Rng) -> String {
         2 => [Operation::Create, Operation::Write, Operation::SetLen, Operation::MakeDir]
             .iter()
             .for_each(|change| world.set_no_space_rate(*change, one_in)),
-        _ => world.set_flip_rate(one_in),
+        // Not the journal: two copies of its end that are read wrongly at once look like the end of
+        // a journal that a power cut tore, which they are when they stay so.
+        _ => ["packs/", "index/"].iter().for_each(|of| world.set_flip_rate(of, one_in)),
     }
     let what = ["changes", "looks", "room", "bits"][kind as usize];
     format!("{what} err once in {one_in}")
@@ -259,7 +262,7 @@ fn disks_may_err_now_and_then() {
         Some(seed) => seed..seed + 1,
         None => 0..setting("STRONGROOM_FAULTS_SEEDS").unwrap_or(48),
     };
-    let mut struck = 0;
+    let (mut struck, many) = (0, seeds.end - seeds.start > 1);
     for seed in seeds {
         let ran = std::panic::catch_unwind(|| err(seed));
         struck += ran.unwrap_or_else(|_| {
@@ -269,7 +272,7 @@ fn disks_may_err_now_and_then() {
             )
         });
     }
-    assert!(struck > 0);
+    assert!(struck > 0 || !many);
     eprintln!("{struck} errors of disks, everything that was confirmed is there");
 }
 

@@ -1,12 +1,12 @@
 //! Changing the pool itself: its keys, its disks, and an index that is beyond use.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::id::{DiskId, PackId, PoolId, SegmentId};
-use crate::index;
+use crate::index::{self, Index};
 use crate::journal::{Journal, Settings};
 use crate::keys::{Kdf, Protection, Secret, Stretch};
 use crate::pool::open::{
@@ -15,7 +15,7 @@ use crate::pool::open::{
 use crate::pool::read::OpenPack;
 use crate::pool::{Meter, Pool};
 use crate::shard::{self, Stage, disk_of};
-use crate::state::Op;
+use crate::state::{Op, SegmentInfo};
 use crate::superblock::Superblock;
 
 /// Index entries that are gathered before they are written to a segment.
@@ -204,7 +204,7 @@ impl Pool {
 
     /// Builds the index again from the packs alone, and puts it in the place of the old one. How
     /// many entries it has. Packs whose directory can't be read are named in
-    /// [`Pool::take_notices`]; what is in them is missing from the index.
+    /// [`Pool::take_notices`]; of them it has what can still be read of the old index.
     ///
     /// # Errors
     /// Those of the disks and the journal.
@@ -212,7 +212,9 @@ impl Pool {
         let _upkeep = self.begin_upkeep("rebuilding the index")?;
         self.flush(|_| Ok(Vec::new()))?;
         let packs = self.core.state().packs.clone();
-        let old: BTreeSet<SegmentId> = self.core.state().segments.keys().copied().collect();
+        let segments = self.core.state().segments.clone();
+        let old: BTreeSet<SegmentId> = segments.keys().copied().collect();
+        let mut silent: BTreeSet<PackId> = BTreeSet::new();
         meter.begin(packs.len() as u64);
         let mut entries = 0;
         for (id, info) in packs {
@@ -226,12 +228,18 @@ impl Pool {
                         entries += 1;
                     }
                 }
-                Err(e) => self.core.notice(format!("pack {id} is left out of the index: {e}")),
+                Err(e) => {
+                    self.core.notice(format!("pack {id} does not tell what is in it: {e}"));
+                    silent.insert(id);
+                }
             }
             if self.core.index.memtable().len() > ENTRIES {
                 self.flush(|_| Ok(Vec::new()))?;
             }
             meter.add(1);
+        }
+        if !silent.is_empty() {
+            entries += self.entries_of_old(&segments, &silent)?;
         }
         self.flush(|_| Ok(old.iter().map(|id| Op::DropSegment(*id)).collect()))?;
         let dropped: Vec<SegmentId> = old.into_iter().collect();
@@ -244,6 +252,33 @@ impl Pool {
         }
         self.tidy_index()?;
         Ok(entries)
+    }
+
+    /// Takes what segments that are about to go say of some packs; how many entries that are. What
+    /// can't be read of them is left.
+    fn entries_of_old(
+        &self,
+        segments: &BTreeMap<SegmentId, SegmentInfo>,
+        packs: &BTreeSet<PackId>,
+    ) -> Result<u64> {
+        let mut found = 0;
+        for (id, info) in segments {
+            let one = BTreeMap::from([(*id, *info)]);
+            let options = index::Options::default();
+            let Ok(old) = Index::open(&self.core.disks, &one, self.core.id, options) else {
+                continue;
+            };
+            for (chunk, at) in old.entries().map_while(Result::ok) {
+                if packs.contains(&at.pack) {
+                    self.core.index.memtable().insert(&chunk, at);
+                    found += 1;
+                }
+                if self.core.index.memtable().len() > ENTRIES {
+                    self.flush(|_| Ok(Vec::new()))?;
+                }
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -269,6 +304,22 @@ fn check_others(disks: &[Option<Arc<dyn Disk>>], place: usize, settings: Setting
             .map_err(|e| Error::io(format!("listing {}", disk.describe()), e))?;
         for shard in found.iter().filter(|shard| shard.stage == Stage::Sealed) {
             *shards.entry(shard.pack).or_default() += 1;
+        }
+    }
+    // A disk may have been the only one to take a segment.
+    let mut segments: BTreeSet<String> = BTreeSet::new();
+    for (_, disk) in disks.iter().enumerate().filter(|(other, _)| *other != place) {
+        let Some(disk) = disk else { continue };
+        let listed = disk.list(index::DIR);
+        segments.extend(listed.unwrap_or_default().into_iter().map(|entry| entry.name));
+    }
+    let only_there = state.segments.keys().filter(|id| !segments.contains(&id.to_string()));
+    match only_there.count() {
+        0 => {}
+        count => {
+            return Err(Error::Invalid(format!(
+                "{count} segments of the index are on disk {place} alone: run `pool scrub` first"
+            )));
         }
     }
     let short = state

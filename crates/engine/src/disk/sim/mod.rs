@@ -76,7 +76,7 @@ struct State {
     powered: bool,
     rng: Rng,
     faults: Vec<Fault>,
-    rates: Vec<(Operation, Rate, u64)>,
+    rates: Vec<(Operation, Rate, &'static str, u64)>,
     struck: u64,
     records: Option<Vec<Record>>,
 }
@@ -139,8 +139,9 @@ impl World {
             state.faults.retain(|fault| !fault.is_spent());
         }
         let State { rates, rng, .. } = state;
-        for (operation, rate, one_in) in rates {
-            if *operation == call.operation && rng.chance(1, *one_in) {
+        for (operation, rate, prefix, one_in) in rates {
+            let meant = *operation == call.operation && call.path.starts_with(*prefix);
+            if meant && rng.chance(1, *one_in) {
                 effect = effect.or_else(|| {
                     Some(match rate {
                         Rate::Error(errno) => Effect::Error(*errno),
@@ -332,25 +333,25 @@ impl SimWorld {
     /// One in `one_in` operations of a kind is to fail with an input/output error, by the world's
     /// seed; 0 for none.
     pub fn set_error_rate(&self, operation: Operation, one_in: u64) {
-        self.set_rate(operation, Rate::Error(Errno::IO), one_in);
+        self.set_rate(operation, Rate::Error(Errno::IO), "", one_in);
     }
 
     /// As [`SimWorld::set_error_rate`], for want of space.
     pub fn set_no_space_rate(&self, operation: Operation, one_in: u64) {
-        self.set_rate(operation, Rate::Error(Errno::NOSPC), one_in);
+        self.set_rate(operation, Rate::Error(Errno::NOSPC), "", one_in);
     }
 
-    /// One in `one_in` reads is to return what was written but for one bit; 0 for none. What is
-    /// stored stays as it is.
-    pub fn set_flip_rate(&self, one_in: u64) {
-        self.set_rate(Operation::Read, Rate::Flip, one_in);
+    /// One in `one_in` reads of files whose path begins with `prefix` is to return what was written
+    /// but for one bit; 0 for none. What is stored stays as it is.
+    pub fn set_flip_rate(&self, prefix: &'static str, one_in: u64) {
+        self.set_rate(Operation::Read, Rate::Flip, prefix, one_in);
     }
 
-    fn set_rate(&self, operation: Operation, rate: Rate, one_in: u64) {
+    fn set_rate(&self, operation: Operation, rate: Rate, prefix: &'static str, one_in: u64) {
         let rates = &mut self.world().state.rates;
-        rates.retain(|(other, kind, _)| (*other, *kind) != (operation, rate));
+        rates.retain(|(other, kind, of, _)| (*other, *kind, *of) != (operation, rate, prefix));
         if one_in > 0 {
-            rates.push((operation, rate, one_in));
+            rates.push((operation, rate, prefix, one_in));
         }
     }
 
