@@ -11,6 +11,7 @@
 mod common;
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use common::workload::{Act, Run, random_act};
 use common::{
@@ -18,7 +19,7 @@ use common::{
 };
 use strongroom_engine::disk::{Fault, Operation};
 use strongroom_engine::error::Error;
-use strongroom_engine::pool::OpenMode;
+use strongroom_engine::pool::{OpenMode, Pool};
 
 const CHANGES: [Operation; 8] = [
     Operation::Create,
@@ -160,6 +161,28 @@ fn what_one_disk_failed_to_take_must_be_durable_on_another() {
         let pending = Pending::Put(common::root_id(0), image);
         verify(&bed, &mut Model::default(), &pending).unwrap();
     }
+}
+
+#[test]
+fn a_disk_that_alone_took_a_segment_is_not_replaced() {
+    let bed = Bed::new(Layout::new(2, 1, false), 3);
+    let pool = bed.create().unwrap();
+    let image: Vec<u64> = (0..20).collect();
+    bed.world.inject(Fault::io_error(Operation::Create, "index/").on_disk(0).forever());
+    let root = back_up(&pool, 0, &image, None).unwrap();
+    let mut model = Model { images: [(root.id, image)].into(), ..Model::default() };
+    drop(pool);
+    bed.world.clear_faults();
+    let replace = || {
+        let options = bed.options(OpenMode::Write, 0);
+        Pool::replace_disk(options, bed.used(0), 1, Arc::new(bed.world.add_disk()))
+    };
+    let refused = replace().unwrap_err();
+    assert!(refused.to_string().contains("segments of the index are on disk 1"), "{refused}");
+    // Opening the pool to write puts a copy on the other.
+    drop(bed.write());
+    drop(replace().unwrap());
+    verify(&bed, &mut model, &Pending::Nothing).unwrap();
 }
 
 #[test]
