@@ -1,5 +1,7 @@
 //! What can go wrong with the box.
 
+use std::path::{Path, PathBuf};
+
 /// The errors of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -57,6 +59,34 @@ pub enum Error {
         /// The most.
         most: u64,
     },
+    /// That is no licence, or nobody vouches for it.
+    #[error("the licence can't be taken: {0}")]
+    Licence(String),
+    /// The licence that is kept can't be believed.
+    #[error("the licence that is kept can't be believed: {0}")]
+    LicenceKept(String),
+    /// It can't be done as this appliance is set up, or at this moment.
+    #[error("{0}")]
+    State(String),
+    /// A file can't be used.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The system gives no random bytes, or refuses a key.
+    #[error("cryptography fails: {0}")]
+    Crypto(&'static str),
+}
+
+impl Error {
+    /// For `map_err`, with the file that it is about.
+    pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::File { path, source }
+    }
 }
 
 /// A result of this crate.

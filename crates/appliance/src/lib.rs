@@ -1,17 +1,22 @@
 //! The box itself: what it is ([`Build`]), how it fares ([`Health`]), what it serves
-//! ([`Services`]), what can be set ([`Settings`]), what is forgotten ([`Upkeep`]), and what is done to
-//! it ([`Administration`]), which takes jobs where it takes long ([`works`]).
+//! ([`Services`]), what can be set ([`Settings`]), its licence ([`Licences`]), what helps those who
+//! look for a fault ([`LogFile`], [`Support`]), what is forgotten ([`Upkeep`]), and what is done to it
+//! ([`Administration`]), which takes jobs where it takes long ([`works`]).
 //!
 //! It decides what is set; it does not know what others do with it. Whoever starts the services
 //! gives each what it needs of [`Values`], at the start and after every change.
 
 mod administration;
 mod error;
+mod files;
 mod health;
 mod info;
+mod licence;
+mod logs;
 mod services;
 mod settings;
 mod staged;
+mod support;
 pub mod tls;
 mod upkeep;
 pub mod works;
@@ -20,6 +25,9 @@ pub use administration::{Administration, LastJob, Parts};
 pub use error::{Error, Result};
 pub use health::{Cpu, Health, Measured, Usage};
 pub use info::{Build, CHANGELOG};
+pub use licence::{Licence, LicenceSigner, LicenceState, LicenceVerifier, Licences, SignedLicence};
+pub use logs::LogFile;
 pub use services::{Listening, Service, Services};
 pub use settings::{DEFINITIONS, Definition, Setting, Settings, Source, Unit, Values};
+pub use support::{Bundle, Hidden, Paper, Support, SupportSetup};
 pub use upkeep::Upkeep;

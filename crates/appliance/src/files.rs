@@ -1,0 +1,87 @@
+//! Small files that are there whole, or not at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Reads a file that has no more bytes than that.
+pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // What isn't a file may have no end, or nobody at the other one.
+    let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+    }
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        let text = format!("it has more than {most} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(bytes)
+}
+
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+
+/// Puts a file in the place of what is there, for its owner alone: cut off anywhere, the old or the
+/// new is there. Callers take turns.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    // One that was cut off may have left anything.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    match path.parent() {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_was_cut_off_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file.txt");
+        replace(&path, b"old").unwrap();
+        let other = dir.path().join("other");
+        fs::write(&other, "other").unwrap();
+        // A half, and a link that somebody laid.
+        for trap in ["half", "link"] {
+            let new = dir.path().join("file.new");
+            match trap {
+                "half" => fs::write(&new, "ne").unwrap(),
+                _ => symlink(&other, &new).unwrap(),
+            }
+            assert_eq!(read(&path, 10).unwrap(), b"old");
+            replace(&path, trap.as_bytes()).unwrap();
+            assert_eq!(read(&path, 10).unwrap(), trap.as_bytes());
+            replace(&path, b"old").unwrap();
+        }
+        assert_eq!(fs::read(&other).unwrap(), b"other");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_is_no_small_file_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "12345").unwrap();
+        assert_eq!(read(&path, 5).unwrap(), b"12345");
+        assert!(read(&path, 4).is_err());
+        assert!(read(dir.path(), 5).is_err());
+        assert!(read(Path::new("/dev/zero"), 5).is_err());
+        assert!(read(&dir.path().join("none"), 5).is_err());
+    }
+}
