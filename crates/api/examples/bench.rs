@@ -19,9 +19,9 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use strongroom_api::server::{Certificate, Limits, Server, listen};
-use strongroom_api::{App, KeySealer};
+use strongroom_api::{App, KeySealer, Machine};
 use strongroom_appliance::tls::TlsFiles;
-use strongroom_appliance::{Administration, Health, Parts, Services, Settings};
+use strongroom_appliance::{Administration, Parts, Services, Settings};
 use strongroom_catalog::jobs::{self, NewJob};
 use strongroom_catalog::testing::Fresh;
 use strongroom_catalog::{Catalog, Engine};
@@ -69,7 +69,9 @@ async fn appliance(dir: &std::path::Path, catalog: Catalog) -> (App, String) {
     }
     let settings = Settings::open(identity.clone()).await.unwrap();
     let administration = Administration::new(parts, protect.clone());
-    let app = App::new(catalog, identity, protect, settings, Health::of(dir), administration);
+    let setup = Default::default();
+    let machine = Machine::of(dir, Vec::new(), setup, &identity, &settings, administration);
+    let app = App::new(catalog, identity, protect, settings, machine);
     (app, first.passphrase.expose().to_owned())
 }
 

@@ -1,9 +1,12 @@
 //! The services that routes call.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use strongroom_appliance::{Administration, Health, Services, Settings};
+use strongroom_appliance::{
+    Administration, Health, Licences, Services, Settings, Support, SupportSetup,
+};
 use strongroom_catalog::{Catalog, Engine};
 use strongroom_identity::Identity;
 use strongroom_protect::Protect;
@@ -12,11 +15,42 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::metrics::Metrics;
-use crate::problem::Result;
+use crate::problem::{Problem, Result};
 use crate::route::Kept;
 
 /// Memory for large bodies of requests that are being answered, in KiB; more wait.
 pub(crate) const BODIES: u32 = 64 << 10;
+
+/// The services of the box itself.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// How the machine fares.
+    pub health: Health,
+    /// The licence.
+    pub licences: Licences,
+    /// What helps those who look for a fault.
+    pub support: Support,
+    /// What is done to the box.
+    pub administration: Administration,
+}
+
+impl Machine {
+    /// Of the appliance with this data directory; licences are believed that the keys in these files
+    /// signed.
+    pub fn of(
+        data: &Path,
+        license_keys: Vec<PathBuf>,
+        setup: SupportSetup,
+        identity: &Identity,
+        settings: &Settings,
+        administration: Administration,
+    ) -> Self {
+        let health = Health::of(data);
+        let (identity, settings) = (identity.clone(), settings.clone());
+        let support = Support::new(data, setup, identity, settings, health.clone());
+        Self { health, licences: Licences::of(data, license_keys), support, administration }
+    }
+}
 
 /// All services of the appliance. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -30,8 +64,7 @@ struct Inner {
     identity: Identity,
     protect: Protect,
     settings: Settings,
-    health: Health,
-    administration: Administration,
+    machine: Machine,
     services: Services,
     metrics: Arc<Metrics>,
     bodies: Arc<Semaphore>,
@@ -46,16 +79,14 @@ impl App {
         identity: Identity,
         protect: Protect,
         settings: Settings,
-        health: Health,
-        administration: Administration,
+        machine: Machine,
     ) -> Self {
         let inner = Inner {
             catalog,
             identity,
             protect,
             settings,
-            health,
-            administration,
+            machine,
             services: Services::default(),
             metrics: Arc::default(),
             bodies: Arc::new(Semaphore::new(BODIES as usize)),
@@ -92,12 +123,27 @@ impl App {
 
     /// How the machine fares.
     pub fn health(&self) -> &Health {
-        &self.inner.health
+        &self.inner.machine.health
+    }
+
+    /// Asks for the licence, or sets it, where files may be waited for.
+    pub(crate) async fn licences<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Licences) -> strongroom_appliance::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let licences = self.inner.machine.licences.clone();
+        let done = tokio::task::spawn_blocking(move || work(&licences)).await;
+        Ok(done.map_err(|error| Problem::internal(&error))??)
+    }
+
+    /// What helps those who look for a fault.
+    pub fn support(&self) -> &Support {
+        &self.inner.machine.support
     }
 
     /// What is done to the box.
     pub fn administration(&self) -> &Administration {
-        &self.inner.administration
+        &self.inner.machine.administration
     }
 
     /// What this process serves.

@@ -19,10 +19,11 @@ mod refusal;
 pub mod request_id;
 pub mod route;
 pub mod server;
+mod support;
 
 use axum::Router;
 
-pub use app::{App, KeySealer};
+pub use app::{App, KeySealer, Machine};
 pub use call::Call;
 pub use dialects::Dialects;
 pub use docs::{DOCUMENT, PAGE};

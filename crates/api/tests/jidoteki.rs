@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use strongroom_api::Dialects;
 use strongroom_api::dialects::jidoteki;
 use strongroom_api::route::LetThrough;
+use strongroom_appliance::{Licence, LicenceSigner};
 use strongroom_identity::{KeyChange, TokenState};
 use support::{Answer, Appliance};
 
@@ -413,6 +414,115 @@ async fn natively_a_certificate_is_replaced_at_once_or_not_at_all() {
     let done = appliance.call(&admin, "PUT", path, Some(body)).await.json();
     assert_eq!(done["certificate"]["names"], json!(["box.example"]));
     assert_eq!(appliance.call(&admin, "GET", path, None).await.json(), done["certificate"]);
+}
+
+/// What the vendor signs with, and a licence's text.
+fn licence(appliance: &Appliance) -> String {
+    let signer = LicenceSigner::generate().unwrap();
+    std::fs::write(appliance.dir.path().join("vendor.pem"), signer.public_pem()).unwrap();
+    let licence = Licence {
+        serial: "1".into(),
+        app: "enterprise".into(),
+        users: 20,
+        issued: "2026-11-27".parse().unwrap(),
+        expires: Some("2038-01-19".parse().unwrap()),
+        name: "Enterprise Company".into(),
+        contact: "cto@enterprise".into(),
+    };
+    signer.sign(licence).unwrap().to_string()
+}
+
+#[tokio::test]
+async fn a_licence_is_set_and_shown_and_a_bad_one_changes_nothing() {
+    let appliance = set_up().await;
+    let at = format!("/license?token={TOKEN}");
+    let nothing = (404, r#"{"Status":"404 Not Found"}"#.to_owned());
+    assert_eq!(told(&get(&appliance, &at).await), nothing);
+    let good = licence(&appliance);
+    let set = |text: &str| appliance.ask(request("POST", &at, &[("license", text)]));
+    let bare = (400, r#"{"Status":"400 Bad Request"}"#.to_owned());
+    assert_eq!(told(&appliance.ask(request("POST", &at, &[])).await), bare);
+    assert_eq!(told(&set("").await), bare);
+    assert_eq!(set("x").await.status, 400);
+    assert_eq!(told(&get(&appliance, &at).await), nothing);
+    let shown = concat!(
+        r#"{"app":"enterprise","users":20,"expires":"19 January 2038","#,
+        r#""name":"Enterprise Company","contact":"cto@enterprise"}"#
+    );
+    assert_eq!(told(&set(&good).await), (200, shown.into()));
+    let many = good.replace("Users: 20", "Users: 9999");
+    for bad in [many.as_str(), "-----BEGIN PGP MESSAGE-----", &good[..60], &"x".repeat(100_000)] {
+        let answer = set(bad).await;
+        assert_eq!(answer.status, 400, "{bad:.40}");
+        assert!(answer.json()["Error-Message"].is_string());
+        assert_eq!(told(&get(&appliance, &at).await), (200, shown.into()));
+    }
+    // Nobody vouches for it any more.
+    std::fs::write(appliance.dir.path().join("vendor.pem"), "").unwrap();
+    assert_eq!(told(&set(&good).await).0, 400);
+    let token = appliance.admin().await;
+    let health = appliance.call(&token, "GET", "/v1/system/health", None).await.json();
+    assert_eq!(health["license"], json!({"state": "invalid", "expires": null}));
+}
+
+#[tokio::test]
+async fn a_licence_is_told_natively_and_by_health() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let ask = |method, body| appliance.call(&token, method, "/v1/system/license", body);
+    let answer = ask("GET", None).await;
+    assert_eq!((answer.status, answer.code()), (404, "not_found".into()));
+    let health = || appliance.call(&token, "GET", "/v1/system/health", None);
+    assert_eq!(health().await.json()["license"]["state"], "none");
+    let good = licence(&appliance);
+    let set = ask("PUT", Some(json!({"text": good}))).await;
+    assert_eq!(set.status, 200);
+    assert_eq!(ask("GET", None).await.json(), set.json());
+    assert_eq!(set.json()["state"], "valid");
+    let told = json!({"state": "valid", "expires": "2038-01-19"});
+    assert_eq!(health().await.json()["license"], told);
+    let forged = good.replace("Users: 20", "Users: 21");
+    let answer = ask("PUT", Some(json!({"text": forged}))).await;
+    assert_eq!((answer.status, answer.code()), (422, "invalid".into()));
+    assert_eq!(ask("GET", None).await.json()["users"], 20);
+    // Another vendor's key.
+    licence(&appliance);
+    assert_eq!(ask("GET", None).await.code(), "conflict");
+}
+
+#[tokio::test]
+async fn logs_are_an_archive_and_debug_wants_a_key() {
+    let appliance = set_up().await;
+    let answer = get(&appliance, &format!("/logs?token={TOKEN}")).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers["content-type"], "application/octet-stream");
+    assert_eq!(answer.headers["filename"], "logs.tar.gz");
+    let disposition = &answer.headers["content-disposition"];
+    assert_eq!(disposition, "attachment; filename=\"logs.tar.gz\"");
+    assert_eq!(answer.body[..2], [0x1f, 0x8b]);
+    // Its key isn't there, then it is none.
+    for _ in 0..2 {
+        let answer = get(&appliance, &format!("/debug?token={TOKEN}")).await;
+        assert_eq!(answer.status, 400);
+        let why = answer.json()["Error-Message"].as_str().unwrap().to_owned();
+        assert!(why.contains("support_key"), "{why}");
+        std::fs::write(appliance.dir.path().join("support.pem"), "x").unwrap();
+    }
+    // A refused one frees the turn.
+    let token = appliance.admin().await;
+    let answer = appliance.call(&token, "GET", "/v1/system/debug", None).await;
+    assert_eq!((answer.status, answer.code()), (409, "conflict".into()));
+    let answer = appliance.call(&token, "GET", "/v1/system/logs", None).await;
+    assert_eq!(answer.status, 200);
+    let lines = appliance.app.identity().audit_lines(0, 1000).await.unwrap();
+    let told: Vec<_> =
+        lines.iter().map(|line| (line.operation.as_str(), line.result.as_str())).collect();
+    for expected in [("jidoteki.logs", "ok"), ("system.logs", "ok")] {
+        assert!(told.contains(&expected), "{told:?}");
+    }
+    assert!(told.iter().any(|(operation, result)| {
+        *operation == "jidoteki.debug" && result.contains("support_key")
+    }));
 }
 
 #[tokio::test]

@@ -20,14 +20,6 @@ pub enum Error {
         /// What is wrong, and what would be right.
         why: String,
     },
-    /// A file can't be read or written.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// Which.
-        path: std::path::PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
     /// Another one is at it.
     #[error("job {job} ({kind}) is not over: wait for it, or cancel it")]
     Busy {

@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::appliance::{
-    approvals, audit, directories, events, issuers, jobs, keys, login, me, orgs, roles, sessions,
-    settings, stats, system, users,
+    approvals, audit, directories, events, issuers, jobs, keys, license, login, me, orgs, roles,
+    sessions, settings, stats, system, users,
 };
 use crate::{backup, browse, completions, dump, forget, images, manual, mount, pool, restore, up};
 
@@ -131,6 +131,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: system::Command,
     },
+    /// Sign licences as a vendor, check them, show and set that of an appliance
+    #[command(visible_alias = "licence")]
+    License {
+        #[command(subcommand)]
+        command: license::Command,
+    },
     /// Show and change settings, at once and without a restart
     Settings {
         #[command(subcommand)]
@@ -180,6 +186,7 @@ impl Command {
             Self::Approvals { .. } => "approvals",
             Self::Stats { .. } => "stats",
             Self::System { .. } => "system",
+            Self::License { .. } => "license",
             Self::Settings { .. } => "settings",
             Self::Audit { .. } => "audit",
             Self::Me { .. } => "me",

@@ -69,6 +69,7 @@ fn run(context: &Context, command: Command) -> anyhow::Result<Done> {
         Command::Approvals { command } => appliance::approvals::run(context, &command),
         Command::Stats { command } => appliance::stats::run(context, &command),
         Command::System { command } => appliance::system::run(context, &command),
+        Command::License { command } => command.run(context),
         Command::Settings { command } => appliance::settings::run(context, &command),
         Command::Audit { command } => appliance::audit::run(context, &command),
         Command::Me { command } => appliance::me::run(context, &command),

@@ -11,6 +11,7 @@ mod ingests;
 mod issuers;
 mod jobs;
 mod keys;
+mod license;
 mod me;
 mod organisations;
 mod paths;
@@ -23,6 +24,7 @@ mod slots;
 mod sources;
 mod start;
 mod stats;
+mod support;
 mod system;
 mod token;
 mod users;
@@ -72,6 +74,8 @@ pub fn routes() -> Routes {
             system::group(),
             token::group(),
             certificate::group(),
+            license::group(),
+            support::group(),
         ],
     )
 }

@@ -84,6 +84,19 @@ struct Health {
     cpu: Cpu,
     /// The disks of the pools that are open on this machine.
     pool_disks: Vec<DiskHealth>,
+    /// The licence. It informs; nothing hangs on it.
+    license: LicenseHealth,
+}
+
+/// How the licence is.
+#[derive(Debug, Serialize, ToSchema)]
+struct LicenseHealth {
+    /// `none`, `valid`, `expired`, or `invalid`: there is one, and it can't be believed.
+    #[schema(example = "valid")]
+    state: &'static str,
+    /// The last day on which it is good.
+    #[schema(format = Date)]
+    expires: Option<String>,
 }
 
 /// How much there is of something, and how much of that is used.
@@ -162,12 +175,21 @@ async fn health(call: Call) -> Result<Json<Health>> {
         total_bytes: disk.total,
         free_bytes: disk.free,
     });
+    // A key's file that can't be read is no reason to tell nothing.
+    let licence = call.app().licences(|all| Ok(all.current())).await?;
+    let expires = licence.as_ref().ok().and_then(|licence| licence.as_ref()?.expires);
+    let state = match &licence {
+        Ok(None) => "none",
+        Ok(Some(licence)) => licence.state_now().word(),
+        Err(_) => "invalid",
+    };
     Ok(Json(Health {
         at: measured.at,
         disk: measured.disk.map(Usage::from),
         memory: measured.memory.map(Usage::from),
         cpu: measured.cpu.into(),
         pool_disks: disks.collect(),
+        license: LicenseHealth { state, expires: expires.map(|day| day.to_string()) },
     }))
 }
 

@@ -353,6 +353,35 @@ pub struct Archive<S> {
     pub bytes: S,
 }
 
+/// Bytes under the name of a file, which are made as they are sent: their number isn't known
+/// beforehand.
+pub struct Made<S> {
+    /// What a browser would call the file.
+    pub name: &'static str,
+    /// The bytes.
+    pub bytes: S,
+}
+
+impl<S> std::fmt::Debug for Made<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Made({})", self.name)
+    }
+}
+
+impl<S> Answer for Made<S>
+where
+    S: Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+{
+    fn describe(shape: &mut Shape) {
+        shape.streams = true;
+        plain(shape, StatusCode::OK, "The whole.", &[BYTES], "binary");
+    }
+
+    fn respond(self) -> Response {
+        attachment(BYTES, self.name, self.bytes)
+    }
+}
+
 /// How an archive is packed.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -25,8 +25,8 @@ use axum::Router;
 use http::Method;
 
 pub use self::answer::{
-    Accepted, Answer, Archive, ArchiveKind, Created, Download, Empty, Events, Items, Json, Pieces,
-    Plain, Raw, Sent, Tagged, Text, TextKind,
+    Accepted, Answer, Archive, ArchiveKind, Created, Download, Empty, Events, Items, Json, Made,
+    Pieces, Plain, Raw, Sent, Tagged, Text, TextKind,
 };
 pub use self::dispatch::LetThrough;
 pub(crate) use self::dispatch::nowhere;

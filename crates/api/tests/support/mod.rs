@@ -8,9 +8,9 @@ use axum::body::Body;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use serde_json::Value;
-use strongroom_api::{App, KeySealer};
+use strongroom_api::{App, KeySealer, Machine};
 use strongroom_appliance::tls::TlsFiles;
-use strongroom_appliance::{Administration, Health, Parts, Settings};
+use strongroom_appliance::{Administration, Parts, Settings, SupportSetup};
 use strongroom_catalog::Engine;
 use strongroom_catalog::testing::Fresh;
 use strongroom_identity::{ApplianceKey, Identity, Principal};
@@ -82,15 +82,12 @@ impl Appliance {
         let protect =
             Protect::start_with(storage, parts.works(), Options::default()).await.unwrap();
         let settings = Settings::open(identity.clone()).await.unwrap();
-        let health = Health::of(dir.path());
-        let app = App::new(
-            catalog,
-            identity,
-            protect.clone(),
-            settings,
-            health,
-            Administration::new(parts, protect),
-        );
+        let administration = Administration::new(parts, protect.clone());
+        let keys = vec![dir.path().join("vendor.pem")];
+        let setup =
+            SupportSetup { key: Some(dir.path().join("support.pem")), ..Default::default() };
+        let machine = Machine::of(dir.path(), keys, setup, &identity, &settings, administration);
+        let app = App::new(catalog, identity, protect, settings, machine);
         let router = strongroom_api::router(&app, &Default::default());
         let passphrase = first.passphrase.expose().to_owned();
         Self { dir, app, router, passphrase, _database: Database(Some(fresh)) }

@@ -10,6 +10,7 @@ pub(crate) mod issuers;
 pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod known;
+pub(crate) mod license;
 pub(crate) mod list;
 pub(crate) mod login;
 pub(crate) mod me;

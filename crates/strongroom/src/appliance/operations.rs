@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::operation::Operation;
 use super::resource::Resource;
 use super::{
-    approvals, audit, directories, events, images, issuers, jobs, keys, login, me, orgs, pools,
-    roles, sessions, settings, stats, system, users,
+    approvals, audit, directories, events, images, issuers, jobs, keys, license, login, me, orgs,
+    pools, roles, sessions, settings, stats, system, users,
 };
 use crate::args::Cli;
 use crate::up;
@@ -26,6 +26,7 @@ static OPERATIONS: &[&[&Operation]] = &[
     issuers::OPERATIONS,
     jobs::OPERATIONS,
     keys::OPERATIONS,
+    license::OPERATIONS,
     login::OPERATIONS,
     me::OPERATIONS,
     orgs::OPERATIONS,

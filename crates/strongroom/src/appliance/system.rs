@@ -1,7 +1,8 @@
 //! `strongroom system`: what an appliance is, what it serves, and how its machine fares.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use strongroom_client::types::Items;
 
 use super::ApplianceArgs;
-use super::operation::operations;
+use super::operation::{Operation, operations};
 use super::resource::{self, Column, describe};
 use crate::ask::{self, YesArgs};
 use crate::exit::{Context, Done, usage};
@@ -25,6 +26,8 @@ operations! {
         by "system certificate show";
     REPLACE_CERTIFICATE = "system.certificate.replace", PUT "/v1/system/certificate",
         by "system certificate replace";
+    LOGS = "system.logs", GET "/v1/system/logs", by "system logs";
+    DEBUG = "system.debug", GET "/v1/system/debug", by "system debug";
     TOKEN = "system.token.show", GET "/v1/system/token", by "system token show";
     SET_TOKEN = "system.token.set", PUT "/v1/system/token", by "system token set";
     RESET_TOKEN = "system.token.reset", POST "/v1/system/token/reset", by "system token reset";
@@ -62,6 +65,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: CertificateCommand,
     },
+    Logs(LogsArgs),
+    Debug(DebugArgs),
     /// The one token that scripts for Jidoteki Admin take
     Token {
         #[command(subcommand)]
@@ -203,8 +208,41 @@ pub(crate) struct ServicesArgs {
     appliance: ApplianceArgs,
 }
 
+/// Fetch the logs: of the process, of jobs that failed, the last events and audit lines
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Secrets are left out, and taken out of logs; look at it nevertheless before you hand it on.
+
+Example:
+  strongroom system logs --output logs.tar.gz")]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+    /// The file that is made; `-` is standard output
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+}
+
+/// Fetch the logs and more, in a form that only the vendor can open
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+The configuration names the file with the vendor's public key (support_key). docs/install.md says how
+the vendor opens it.
+
+Example:
+  strongroom system debug --output debug-bundle.tar")]
+pub(crate) struct DebugArgs {
+    #[command(flatten)]
+    appliance: ApplianceArgs,
+    /// The file that is made; `-` is standard output
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+}
+
 pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
     match command {
+        Command::Logs(args) => fetch(context, &args.appliance, &LOGS, &args.output)?,
+        Command::Debug(args) => fetch(context, &args.appliance, &DEBUG, &args.output)?,
         Command::Health(args) => {
             let health: Value = HEALTH.ask(&args.appliance.client()?, &[])?;
             context.out.report(None, health.clone(), |out| show_health(out, &health))?;
@@ -271,6 +309,45 @@ fn certificate(context: &Context, command: &CertificateCommand) -> Result<()> {
     Ok(())
 }
 
+/// Stores what an operation gives: whole, or not at all.
+fn fetch(
+    context: &Context,
+    appliance: &ApplianceArgs,
+    operation: &Operation,
+    output: &Path,
+) -> Result<()> {
+    let client = appliance.client()?;
+    let path = operation.path(&[]);
+    if output == Path::new("-") {
+        let mut out = io::stdout().lock();
+        if out.is_terminal() {
+            return Err(usage(
+                "an archive is not for a terminal: give --output FILE, or use a pipe",
+            ));
+        }
+        client.download(&path, &[], &mut out)?;
+        return Ok(out.flush()?);
+    }
+    let mut part = output.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&part);
+    let mut file = file.with_context(|| format!("writing {}", part.display()))?;
+    let taken = client.download(&path, &[], &mut file);
+    let taken = taken.map_err(anyhow::Error::from).and_then(|bytes| {
+        file.sync_all()?;
+        std::fs::rename(&part, output)?;
+        Ok(bytes)
+    });
+    if taken.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    let bytes = taken.with_context(|| format!("fetching {}", output.display()))?;
+    let told = json!({ "file": output, "bytes": bytes });
+    Ok(context.out.done(told, &format!("{} has {bytes} bytes", output.display()))?)
+}
+
 fn token(context: &Context, command: &TokenCommand) -> Result<()> {
     match command {
         TokenCommand::Show(args) => {
@@ -310,7 +387,13 @@ fn show_health(out: &mut dyn Write, health: &Value) -> io::Result<()> {
     }
     table(out, USAGES, &rows)?;
     writeln!(out)?;
-    table(out, CPU, std::slice::from_ref(&health["cpu"]))
+    table(out, CPU, std::slice::from_ref(&health["cpu"]))?;
+    // Where there is none, there is nothing to mind.
+    match (health["license"]["state"].as_str(), health["license"]["expires"].as_str()) {
+        (None | Some("none"), _) => Ok(()),
+        (Some(state), Some(day)) => writeln!(out, "\nlicence {state}, its last day is {day}"),
+        (Some(state), None) => writeln!(out, "\nlicence {state}"),
+    }
 }
 
 fn table(out: &mut dyn Write, columns: &[Column], items: &[Value]) -> io::Result<()> {
@@ -333,6 +416,7 @@ mod tests {
                 { "total_bytes": 4096, "used_bytes": 1024, "free_bytes": 3072, "percent": 25 },
             "cpu": { "cores": 2, "load_1": 0.5, "load_5": 3.0, "load_15": null, "percent": 150 },
             "pool_disks": [{ "pool": "m", "number": 0, "state": "missing", "free_bytes": null }],
+            "license": { "state": "expired", "expires": "2026-02-28" },
         });
         let mut out = Vec::new();
         show_health(&mut out, &health).unwrap();
@@ -349,6 +433,8 @@ mod tests {
             "",
             "CORES LOAD 1 MIN 5 MIN 15 MIN LOAD BY CORES",
             "2 0.50 3.00 150 %",
+            "",
+            "licence expired, its last day is 2026-02-28",
         ];
         assert_eq!(lines, told);
     }

@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use strongroom_api::Dialects;
 use strongroom_api::dialects::jidoteki;
+use strongroom_appliance::Hidden;
+use strongroom_catalog::Address;
 use tracing_subscriber::EnvFilter;
 
 /// Its name in the data directory.
@@ -22,7 +25,7 @@ const MAX: u64 = 1 << 20;
 const TEMPLATE: &str = include_str!("strongroom.toml");
 
 /// What can be configured.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Config {
     pub(super) listen: Vec<SocketAddr>,
@@ -36,6 +39,8 @@ pub(super) struct Config {
     jidoteki_open_setup: bool,
     takeover: Option<u64>,
     pub(super) log: Option<String>,
+    pub(super) license_keys: Vec<PathBuf>,
+    pub(super) support_key: Option<PathBuf>,
 }
 
 impl Config {
@@ -61,6 +66,18 @@ impl Config {
             endpoints: self.jidoteki_endpoints.clone(),
         };
         Ok(Dialects { jidoteki })
+    }
+
+    /// What it says, but for what is secret in it, which others must not see.
+    pub(super) fn shown(&self) -> (Value, Hidden) {
+        let (mut shown, mut hidden) = (self.clone(), Hidden::default());
+        if let Some(text) = self.database.as_deref().filter(|text| text.contains("://")) {
+            hidden.address(text);
+            // Its place alone is shown.
+            let address = text.parse().map(|address: Address| address.to_string());
+            shown.database = Some(address.unwrap_or_else(|_| "[hidden]".into()));
+        }
+        (serde_json::to_value(shown).unwrap_or_default(), hidden)
     }
 
     /// Reads it; makes it when there is none.
@@ -109,6 +126,8 @@ impl Config {
             ("takeover", self.takeover == other.takeover),
             ("jidoteki_endpoints", self.jidoteki_endpoints == other.jidoteki_endpoints),
             ("jidoteki_open_setup", self.jidoteki_open_setup == other.jidoteki_open_setup),
+            ("license_keys", self.license_keys == other.license_keys),
+            ("support_key", self.support_key == other.support_key),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }
@@ -131,7 +150,23 @@ mod tests {
         assert_eq!(config.takeover().unwrap(), Some(Duration::from_secs(30)));
         assert_eq!(config.dialects().unwrap().jidoteki.endpoints.unwrap(), jidoteki::OPTIONAL);
         assert_eq!(config.log.as_deref(), Some("info"));
-        assert_eq!(keys.len(), 11);
+        assert_eq!(keys.len(), 13);
+    }
+
+    #[test]
+    fn it_is_shown_without_its_password() {
+        let config = Config {
+            database: Some("postgres://u:hunter2@host/db?password=hunter3".into()),
+            connections: Some(7),
+            ..Config::default()
+        };
+        let (shown, _) = config.shown();
+        assert_eq!(shown["database"], "postgres://host/db");
+        assert_eq!(shown["connections"], 7);
+        let wrong = Config { database: Some("mysql://u:hunter2@host".into()), ..config };
+        assert!(!wrong.shown().0.to_string().contains("hunter"), "{:?}", wrong.shown());
+        let file = Config { database: Some("x.db".into()), ..Config::default() };
+        assert_eq!(file.shown().0["database"], "x.db");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use strongroom_appliance::LogFile;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -79,23 +80,33 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
     runtime.context("starting the runtime")?.block_on(serve(context, args, log))
 }
 
-/// What is logged, which can be changed.
+/// What is logged, which can be changed: on standard error, and in files as soon as it is known
+/// where those are.
 struct Log {
     /// None: the environment says it.
     change: Option<Box<dyn Fn(EnvFilter) -> bool + Send>>,
+    /// Where it is kept.
+    file: LogFile,
 }
 
 impl Log {
     fn begin() -> Result<Self> {
+        use tracing_subscriber::layer::SubscriberExt;
+        use tracing_subscriber::util::SubscriberInitExt;
+        use tracing_subscriber::{fmt, reload};
         let told = EnvFilter::try_from_default_env().ok();
         let by_environment = told.is_some();
         let filter = told.unwrap_or_else(|| EnvFilter::new("info"));
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        let log = log.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
-        let handle = log.reload_handle();
-        log.try_init().map_err(|error| anyhow::anyhow!("the log can't be set up: {error}"))?;
+        let (filter, handle) = reload::Layer::new(filter);
+        let terminal = fmt::layer().with_writer(std::io::stderr);
+        let terminal = terminal.with_ansi(std::io::stderr().is_terminal());
+        let file = LogFile::default();
+        let kept = file.clone();
+        let files = fmt::layer().with_writer(move || kept.clone()).with_ansi(false);
+        let all = tracing_subscriber::registry().with(filter).with(terminal).with(files);
+        all.try_init().map_err(|error| anyhow::anyhow!("the log can't be set up: {error}"))?;
         let change = move |filter| handle.reload(filter).is_ok();
-        Ok(Self { change: (!by_environment).then(|| Box::new(change) as _) })
+        Ok(Self { change: (!by_environment).then(|| Box::new(change) as _), file })
     }
 
     /// Logs what this says from now on; whether it does.

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use strongroom_api::server::{Certificate, Limits, Server, bind_control};
-use strongroom_api::{App, Https, KeySealer, PAGE};
+use strongroom_api::{App, Https, KeySealer, Machine, PAGE};
 use strongroom_appliance::tls::TlsFiles;
-use strongroom_appliance::{Administration, Health, Parts, Settings, Upkeep};
+use strongroom_appliance::{Administration, Parts, Settings, SupportSetup, Upkeep};
 use strongroom_catalog::{Address, Catalog, Engine};
 use strongroom_engine::id::RootId;
 use strongroom_identity::{ApplianceKey, FirstRun, Identity, Secret};
@@ -30,6 +30,8 @@ use super::{Args, Log};
 use crate::appliance::SOCKET;
 use crate::exit::Context;
 
+/// The file with the appliance's key.
+const KEY: &str = "appliance.key";
 /// The first pool's name.
 const POOL: &str = "main";
 
@@ -59,6 +61,10 @@ pub(super) struct Running {
 pub(super) async fn start(args: &Args, log: Log) -> Result<Running> {
     let data = directory(&args.data)?;
     let lock = Lock::take(&data)?;
+    // Nobody else logs there, now.
+    if let Err(error) = log.file.keep_in(&data) {
+        tracing::warn!(%error, "the log is not kept in files");
+    }
     let config = Config::open(&data)?;
     let (takeover, configured) = (config.takeover()?, config.clone());
     let dialects = config.dialects()?;
@@ -73,7 +79,7 @@ pub(super) async fn start(args: &Args, log: Log) -> Result<Running> {
     let catalog = Catalog::open(&address)
         .await
         .with_context(|| format!("opening the catalogue {address}"))?;
-    let key = ApplianceKey::open_or_create(&data.join("appliance.key"))?;
+    let key = ApplianceKey::open_or_create(&data.join(KEY))?;
     let identity = Identity::open(catalog.clone(), key).await?;
     identity.fetch_with(Arc::new(Https));
 
@@ -144,9 +150,22 @@ pub(super) async fn start(args: &Args, log: Log) -> Result<Running> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let sender = tokio::spawn(async move { sending.send_audit(&host).await });
     let tasks = [following, chores(upkeep, protect.clone(), administration.clone()), sender];
-    let health = Health::of(&data);
-    let app = App::new(catalog, identity, protect, settings, health, administration);
-
+    let license_keys = config.license_keys.iter().map(|path| data.join(path)).collect();
+    let (shown, mut hidden) = configured.shown();
+    if let Some(address) = &args.database {
+        hidden.address(address);
+    }
+    if let Ok(password) = std::env::var("PGPASSWORD") {
+        hidden.text(&password);
+    }
+    let setup = SupportSetup {
+        configuration: shown,
+        hidden,
+        secret_files: vec![data.join(KEY), key.clone()],
+        key: config.support_key.map(|path| data.join(path)),
+    };
+    let machine = Machine::of(&data, license_keys, setup, &identity, &settings, administration);
+    let app = App::new(catalog, identity, protect, settings, machine);
     app.metrics().certificate(certificate.not_after());
     let usual = Limits::default();
     let connections = config.connections.unwrap_or(usual.connections);

@@ -9,8 +9,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde_json::json;
+
 use crate::jobs::{Asked, Dice, Wishes, number, unfinished};
-use crate::process::{Plan, make_pool, until};
+use crate::process::{Plan, until};
 
 /// All files below a directory: a step of the program shows as another listing.
 fn listing(dir: &Path) -> BTreeMap<PathBuf, (u64, u64, i64)> {

@@ -7,8 +7,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use crate::looking::mounted;
-use crate::support::images::{files, spoil};
+use crate::support::images::{files, mounted, spoil};
 use crate::support::{Lab, assert_same, make_tree, must_be_root, noise, output, tool};
 
 #[test]

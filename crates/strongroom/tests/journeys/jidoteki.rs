@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::license::vendor;
 use crate::support::served::Served;
 use crate::support::{output, tool};
 use crate::up::run;
@@ -14,7 +15,7 @@ fn text(command: &mut Command) -> String {
 }
 
 /// What curl prints, of a call below the prefix.
-fn curl(served: &Served, method: &str, path: &str, more: &[&str]) -> (u16, String) {
+pub(crate) fn curl(served: &Served, method: &str, path: &str, more: &[&str]) -> (u16, String) {
     let url = served.told["urls"][0].as_str().unwrap();
     let mut curl = tool("curl");
     curl.args(["-sk", "--max-time", "30", "-w", "\n%{http_code}", "-X", method]);
@@ -38,6 +39,7 @@ fn hash(token: &str, text: &str) -> String {
 fn the_calls_of_the_document_are_answered_as_it_says() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
+    vendor(&data);
     let served = Served::start(&data);
     let phrase = served.told["setup_passphrase"].as_str().unwrap();
     assert_eq!(phrase.split('-').count(), 4);
@@ -75,6 +77,34 @@ fn the_calls_of_the_document_are_answered_as_it_says() {
     for path in ["/changelog", "/build", "/health", "/endpoints"] {
         assert_eq!(get(path).0, 200, "{path}");
     }
+    // 4. Support; what is in it is looked at elsewhere.
+    let archive = dir.path().join("logs.tar.gz");
+    let (head, file) = (dir.path().join("head"), archive.to_str().unwrap());
+    let kept = ["-D", head.to_str().unwrap(), "-o", file];
+    assert_eq!(curl(&served, "GET", "/logs?token=yourtoken", &kept).0, 200);
+    let head = std::fs::read_to_string(head).unwrap().to_ascii_lowercase();
+    for line in ["content-type: application/octet-stream", "filename: logs.tar.gz"] {
+        assert!(head.lines().any(|told| told == line), "{line}: {head}");
+    }
+    output(tool("tar").args(["-tzf", file]));
+    let (status, body) = get("/debug");
+    assert!(status == 400 && body.contains("support_key"), "{body}");
+    // 10. The licence.
+    let license = |file: &str| {
+        let field = format!("license=@{}", dir.path().join(file).display());
+        curl(&served, "POST", "/license?token=yourtoken", &["-F", &field])
+    };
+    assert_eq!(get("/license"), (404, r#"{"Status":"404 Not Found"}"#.into()));
+    let shown = concat!(
+        r#"{"app":"enterprise","users":20,"expires":"19 January 2038","#,
+        r#""name":"Enterprise@Company","contact":"cto@enterprise"}"#
+    );
+    assert_eq!(license("license.txt"), (200, shown.into()));
+    std::fs::write(dir.path().join("bad.asc"), "-----BEGIN PGP MESSAGE-----\n").unwrap();
+    assert_eq!(license("bad.asc").0, 400);
+    assert_eq!(get("/license"), (200, shown.into()));
+    let none = curl(&served, "POST", "/license?token=yourtoken", &["-F", "x=1"]);
+    assert_eq!(none, (400, r#"{"Status":"400 Bad Request"}"#.into()));
     assert_eq!(get("/nothing"), (404, r#"{"Status":"404 Not Found"}"#.into()));
 
     // What is not shown again is not shown again; the token holds over a start.

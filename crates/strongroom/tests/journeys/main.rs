@@ -5,12 +5,14 @@
 mod support;
 
 mod basics;
+mod bundles;
 mod cut;
 mod damage;
 mod golden;
 mod images;
 mod ingest;
 mod jidoteki;
+mod license;
 mod looking;
 mod manage;
 mod metrics;

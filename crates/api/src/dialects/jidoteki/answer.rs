@@ -1,8 +1,12 @@
 //! What is answered: compact JSON with the status in it, and errors that tell their message twice,
 //! in the body and in the header `Error-Message`, as the original does.
 
+use std::io;
+
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
+use futures_util::Stream;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
@@ -164,6 +168,25 @@ pub(crate) fn plain(text: impl Into<String>) -> Response {
     let mut response = of("text/plain", text.into(), StatusCode::OK);
     let no_cache = HeaderValue::from_static("no-cache");
     response.headers_mut().insert(header::CACHE_CONTROL, no_cache);
+    response
+}
+
+/// A file to be stored under its name, as it comes. The original's document names it in one header,
+/// its program in another.
+pub(crate) fn file<S>(name: &'static str, bytes: S) -> Response
+where
+    S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+{
+    let mut response = Response::new(Body::from_stream(bytes));
+    let headers = response.headers_mut();
+    let kind = HeaderValue::from_static("application/octet-stream");
+    headers.insert(header::CONTENT_TYPE, kind);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=1"));
+    headers.insert(HeaderName::from_static("filename"), HeaderValue::from_static(name));
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
+        headers.insert(header::CONTENT_DISPOSITION, value);
+    }
+    secure(headers);
     response
 }
 

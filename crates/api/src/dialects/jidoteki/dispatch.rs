@@ -11,7 +11,7 @@ use axum::response::Response;
 use axum::routing::any;
 use http::{Method, StatusCode};
 use strongroom_identity::{
-    AuthError, Decision, Deed, Object, Origin, Principal, ShownToken, TokenState, decide,
+    AuthError, Decision, Deed, Object, Origin, Principal, Right, ShownToken, TokenState, decide,
 };
 
 use super::answer::{Answer, Fault, target};
@@ -202,18 +202,20 @@ impl Dialect {
         let shown = call.shown.as_ref().ok_or_else(Fault::unauthenticated)?;
         let principal = Arc::new(self.known(shown, &call.origin).await?);
         let endpoint = endpoint.ok_or_else(other)?;
-        let (changes, run) = (endpoint.method == Method::POST, endpoint.run);
+        // Also what changes nothing, where it takes the right to.
+        let recorded = endpoint.method == Method::POST || endpoint.right == Right::SystemManage;
         let answer = match may(&principal, &endpoint) {
             Ok(()) => {
                 *permitted = true;
+                let call = Call { principal: Some(Arc::clone(&principal)), ..call };
                 match read {
-                    Ok(()) => run(Call { principal: Some(Arc::clone(&principal)), ..call }).await,
+                    Ok(()) => (endpoint.run)(call).await,
                     Err(fault) => Err(fault),
                 }
             }
             Err(fault) => Err(fault),
         };
-        if changes {
+        if recorded {
             let mut deed = Deed::new(endpoint.id, target(endpoint.path));
             if let Err(fault) = &answer {
                 deed = deed.failed(fault.word());

@@ -13,10 +13,12 @@ mod certs;
 mod dispatch;
 mod information;
 mod job;
+mod license;
 mod openapi;
 mod request;
 mod services;
 mod setup;
+mod support;
 
 use axum::Router;
 use futures_util::future::BoxFuture;
@@ -95,7 +97,15 @@ impl Endpoint {
 
 /// All operations.
 pub(crate) fn endpoints() -> Vec<Endpoint> {
-    [setup::ENDPOINTS, services::ENDPOINTS, information::ENDPOINTS, certs::ENDPOINTS].concat()
+    [
+        setup::ENDPOINTS,
+        support::ENDPOINTS,
+        services::ENDPOINTS,
+        information::ENDPOINTS,
+        certs::ENDPOINTS,
+        license::ENDPOINTS,
+    ]
+    .concat()
 }
 
 /// The path, right and id of each operation, for the test that tries all kinds of callers.
