@@ -63,9 +63,14 @@ mod tests {
                 "half" => fs::write(&new, "ne").unwrap(),
                 _ => symlink(&other, &new).unwrap(),
             }
+            // What is there is replaced, and not written over.
+            let again = dir.path().join("again");
+            fs::hard_link(&path, &again).unwrap();
             assert_eq!(read(&path, 10).unwrap(), b"old");
             replace(&path, trap.as_bytes()).unwrap();
             assert_eq!(read(&path, 10).unwrap(), trap.as_bytes());
+            assert_eq!(read(&again, 10).unwrap(), b"old");
+            fs::remove_file(&again).unwrap();
             replace(&path, b"old").unwrap();
         }
         assert_eq!(fs::read(&other).unwrap(), b"other");

@@ -20,8 +20,9 @@ use serde_json::Value;
 use strongroom_identity::Identity;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
 
-use self::pack::{PIECES, Pack, Piece, Sender, header};
+use self::pack::{PIECES, Pack, Sender, header};
 pub use self::redact::Hidden;
 use self::redact::Redactor;
 use self::seal::SealedKey;
@@ -78,13 +79,34 @@ struct Inner {
 /// An archive, which is made as it is taken.
 #[derive(Debug)]
 pub struct Bundle {
-    pieces: mpsc::Receiver<Piece>,
+    pieces: mpsc::Receiver<Vec<u8>>,
+    /// Until it is known whether that was all.
+    work: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Bundle {
     /// The next bytes; none: that was all. An error: the rest can't be had.
     pub async fn next(&mut self) -> Option<io::Result<Vec<u8>>> {
-        self.pieces.recv().await
+        if let Some(piece) = self.pieces.recv().await {
+            return Some(Ok(piece));
+        }
+        match self.work.take()?.await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(Err(error)),
+            Err(error) => Some(Err(io::Error::other(error))),
+        }
+    }
+
+    /// What a thread writes that may wait.
+    fn made_by(work: impl FnOnce(Sender) -> io::Result<()> + Send + 'static) -> Self {
+        let (pieces, receiver) = mpsc::channel(PIECES);
+        let sender = Sender { pieces, runtime: Handle::current() };
+        let work = tokio::task::spawn_blocking(move || {
+            let told =
+                |error: &io::Error| tracing::warn!(%error, "an archive for support broke off");
+            work(sender).inspect_err(told)
+        });
+        Self { pieces: receiver, work: Some(work) }
     }
 }
 
@@ -121,10 +143,7 @@ impl Support {
         hidden: Hidden,
     ) -> Result<Bundle> {
         let contents = self.contents(services, more, hidden, false).await?;
-        let (pieces, receiver) = mpsc::channel(PIECES);
-        let sender = Sender { pieces, runtime: Handle::current() };
-        spawn(sender, move |out| contents.pack(out.buffered())?.flush());
-        Ok(Bundle { pieces: receiver })
+        Ok(Bundle::made_by(move |out| contents.pack(out.buffered())?.flush()))
     }
 
     /// The same and more, that the holder of the vendor's key can open and nobody else:
@@ -158,9 +177,7 @@ impl Support {
         });
         let (key, mut sealed) =
             made.await.map_err(|_| Error::Crypto("the bundle's maker failed"))??;
-        let (pieces, receiver) = mpsc::channel(PIECES);
-        let sender = Sender { pieces, runtime: Handle::current() };
-        spawn(sender, move |out| {
+        Ok(Bundle::made_by(move |out| {
             let now = Timestamp::now().as_second().try_into().unwrap_or_default();
             let mut tar = tar::Builder::new(out.buffered());
             let mut first = header(key.len() as u64, now);
@@ -170,8 +187,7 @@ impl Support {
             let mut second = header(size, now);
             tar.append_data(&mut second, "debug.tar.gz.enc", sealed)?;
             tar.into_inner()?.flush()
-        });
-        Ok(Bundle { pieces: receiver })
+        }))
     }
 
     async fn contents(
@@ -261,17 +277,6 @@ impl Contents {
         }
         pack.finish()
     }
-}
-
-/// Runs what writes to a queue; a reader sees when it is not whole.
-fn spawn(out: Sender, work: impl FnOnce(Sender) -> io::Result<()> + Send + 'static) {
-    let failed = Sender { pieces: out.pieces.clone(), runtime: out.runtime.clone() };
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = work(out) {
-            tracing::warn!(%error, "an archive for support broke off");
-            failed.fail();
-        }
-    });
 }
 
 /// A file that is gone when it is closed, whatever happens to the process.
@@ -385,8 +390,12 @@ mod tests {
         let (_fresh, support) = support(dir.path()).await;
         let mut bundle = logs(&support).await.unwrap();
         support.inner.identity.catalog().close().await;
-        let taken = take(&mut bundle).await;
-        assert!(taken.is_err());
+        assert!(take(&mut bundle).await.is_err());
+        let mut panics = Bundle::made_by(|mut out| {
+            out.write_all(b"x")?;
+            panic!("it is a test")
+        });
+        assert!(take(&mut panics).await.is_err());
         let none = support.debug(&Services::default(), Vec::new(), Hidden::default()).await;
         assert!(matches!(none, Err(Error::State(why)) if why.contains("support_key")));
     }

@@ -22,18 +22,15 @@ pub(super) const PIECES: usize = 4;
 /// How long one who takes nothing is waited for.
 const STALL: Duration = Duration::from_secs(60);
 
-/// What becomes of the archive's bytes.
-pub(super) type Piece = io::Result<Vec<u8>>;
-
 /// Writes to a queue of pieces, of a thread that may wait.
 #[derive(Debug)]
 pub(super) struct Sender {
-    pub(super) pieces: mpsc::Sender<Piece>,
+    pub(super) pieces: mpsc::Sender<Vec<u8>>,
     pub(super) runtime: Handle,
 }
 
 impl Sender {
-    fn send(&self, piece: Piece) -> io::Result<()> {
+    fn send(&self, piece: Vec<u8>) -> io::Result<()> {
         let sent = self
             .runtime
             .block_on(async { tokio::time::timeout(STALL, self.pieces.send(piece)).await });
@@ -43,16 +40,11 @@ impl Sender {
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "nobody takes it")),
         }
     }
-
-    /// It ends here, and is not whole.
-    pub(super) fn fail(&self) {
-        let _ = self.send(Err(io::Error::other("the appliance failed")));
-    }
 }
 
 impl Write for Sender {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.send(Ok(bytes.to_vec())).map(|()| bytes.len())
+        self.send(bytes.to_vec()).map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -4,13 +4,15 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::served::{Served, ask};
 use crate::support::{output, tool};
-use crate::up::run;
+use crate::up::{run, until};
 
 /// A vendor's keys and licences beside the data directory, and an appliance's configuration that
 /// believes them.
@@ -117,13 +119,14 @@ fn one_that_is_killed_has_the_old_one_or_the_new() {
         let served = Served::start(&data);
         let set = |text: &str| ask(&data, "PUT", "/v1/system/license", Some(json!({"text": text})));
         assert_eq!(set(&old).0, 200);
+        let counted = Arc::new(AtomicUsize::new(0));
+        let set_so_far = Arc::clone(&counted);
         let (socket, texts) = (data.join("control.sock"), [new.clone(), old.clone()]);
         // It is set again and again until nobody answers any more.
         let setter = std::thread::spawn(move || {
             use std::io::{Read, Write};
-            let mut count = 0;
             loop {
-                let text = &texts[count % 2];
+                let text = &texts[counted.load(Ordering::Relaxed) % 2];
                 let body = json!({ "text": text }).to_string();
                 let head = format!(
                     "PUT /v1/system/license HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
@@ -137,14 +140,14 @@ fn one_that_is_killed_has_the_old_one_or_the_new() {
                         stream.read_to_string(&mut answer)
                     });
                 match asked {
-                    Ok(length) if length > 0 => count += 1,
-                    _ => return count,
+                    Ok(length) if length > 0 => drop(counted.fetch_add(1, Ordering::Relaxed)),
+                    _ => return,
                 }
             }
         });
-        std::thread::sleep(std::time::Duration::from_millis(150 + 37 * turn));
+        until("it is set", || set_so_far.load(Ordering::Relaxed) > 3 * turn);
         served.signal(Signal::KILL);
-        assert!(setter.join().unwrap() > 0, "it was set before it was killed");
+        setter.join().unwrap();
         drop(served);
         let kept = fs::read_to_string(dir.path().join("data/license.txt")).unwrap();
         assert!([&old, &new].contains(&&kept), "{kept}");
