@@ -19,6 +19,7 @@ mod refusal;
 pub mod request_id;
 pub mod route;
 pub mod server;
+mod stream;
 mod support;
 
 use axum::Router;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use strongroom_catalog::jobs;
 use strongroom_protect::{Asker, Job, Line, Protect, State, Work};
+use tokio::sync::{Mutex, Notify, Semaphore};
 
+use crate::backup::{Belongings, Place};
 use crate::staged::Staged;
 use crate::tls::{CertificateFacts, NewCertificate, TlsFiles};
 use crate::works::{self, CertificateParameters, certificate_files};
@@ -21,12 +23,43 @@ pub struct Parts {
     pub(crate) data: PathBuf,
     pub(crate) tls: TlsFiles,
     pub(crate) staged: Staged,
+    pub(crate) backup: Place,
+    belongings: Option<Belongings>,
+    /// Held while it is decided whether a backup, a restart or a restore may begin.
+    pub(crate) turn: Arc<Mutex<()>>,
+    /// Held while an archive is looked at.
+    pub(crate) restoring: Arc<Mutex<()>>,
+    /// One archive at a time is on its way in.
+    pub(crate) spools: Arc<Semaphore>,
+    /// Tells whoever runs the process that it is to start anew.
+    pub(crate) restart: Arc<Notify>,
 }
 
 impl Parts {
     /// Of the data directory, and the certificate's files.
     pub fn new(data: &Path, tls: TlsFiles) -> Self {
-        Self { data: data.to_owned(), tls, staged: Staged::of(data) }
+        Self {
+            data: data.to_owned(),
+            tls,
+            staged: Staged::of(data),
+            backup: Place::of(data),
+            belongings: None,
+            turn: Arc::default(),
+            restoring: Arc::default(),
+            spools: Arc::new(Semaphore::new(1)),
+            restart: Arc::default(),
+        }
+    }
+
+    /// With what is backed up of the appliance itself.
+    #[must_use]
+    pub fn with(self, belongings: Belongings) -> Self {
+        Self { belongings: Some(belongings), ..self }
+    }
+
+    /// What is backed up.
+    pub(crate) fn belongings(&self) -> Result<&Belongings> {
+        self.belongings.as_ref().ok_or(Error::NotItself)
     }
 
     /// What the engine of jobs must know how to do.
@@ -55,6 +88,14 @@ impl Administration {
     /// Over an engine that has [`Parts::works`].
     pub fn new(parts: Parts, protect: Protect) -> Self {
         Self { parts, protect }
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    pub(crate) fn protect(&self) -> &Protect {
+        &self.protect
     }
 
     /// The data directory.
@@ -151,7 +192,7 @@ impl Administration {
     }
 
     /// Refuses a second one while one is not over.
-    async fn free(&self, kind: &'static str) -> Result<()> {
+    pub(crate) async fn free(&self, kind: &'static str) -> Result<()> {
         let (catalog, node) = (self.protect.storage().catalog(), self.protect.storage().node());
         match jobs::newest(catalog, kind, node).await? {
             Some(job) if matches!(job.state, State::Queued | State::Running) => {
@@ -163,7 +204,7 @@ impl Administration {
 }
 
 /// Does what waits for files where that holds nobody up.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {

@@ -20,6 +20,34 @@ pub enum Error {
         /// What is wrong, and what would be right.
         why: String,
     },
+    /// A backup of the appliance can't be restored.
+    #[error("the archive can't be restored: {0}")]
+    Archive(String),
+    /// There is no room for it.
+    #[error(
+        "it has {bytes} bytes, and {room} are free beside those that stay free: make room in the data directory's filesystem"
+    )]
+    Room {
+        /// What it needs.
+        bytes: u64,
+        /// What there is.
+        room: u64,
+    },
+    /// A piece does not follow what was sent.
+    #[error("{there} bytes were sent so far: go on there, or begin anew at 0")]
+    Offset {
+        /// How much was sent.
+        there: u64,
+    },
+    /// A backup is being restored.
+    #[error("a backup is being restored: wait until the appliance has started again")]
+    Restoring,
+    /// There is none.
+    #[error("there is no backup of the appliance")]
+    NoBackup,
+    /// It is not known what belongs to this appliance.
+    #[error("this process can't back itself up")]
+    NotItself,
     /// Another one is at it.
     #[error("job {job} ({kind}) is not over: wait for it, or cancel it")]
     Busy {

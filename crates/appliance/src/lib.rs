@@ -7,6 +7,7 @@
 //! gives each what it needs of [`Values`], at the start and after every change.
 
 mod administration;
+pub mod backup;
 mod error;
 mod files;
 mod health;

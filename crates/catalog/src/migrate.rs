@@ -71,6 +71,15 @@ pub(crate) async fn run(catalog: &Catalog, file: Option<&Path>) -> Result<()> {
     steps(catalog, file, STEPS).await
 }
 
+/// Refuses what is no catalogue, or one of a schema that is not known yet. It changes nothing.
+pub(crate) async fn known(catalog: &Catalog) -> Result<()> {
+    match found(catalog).await? {
+        0 => Err(Error::Damaged { what: "schema".into(), why: "there is none".into() }),
+        found if found > SCHEMA => Err(Error::Newer { found, known: SCHEMA }),
+        _ => Ok(()),
+    }
+}
+
 async fn steps(catalog: &Catalog, file: Option<&Path>, steps: &[&str]) -> Result<()> {
     let known = steps.len() as i64;
     let found = found(catalog).await?;

@@ -175,6 +175,19 @@ impl Identity {
         Ok(TokenInfo { state: state(found.as_ref()), key })
     }
 
+    /// What HMACs are made with under the token, as a secret that who has the token can tell; None:
+    /// there is none. For who may administer the appliance.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`]; [`Error::Sealed`]; those of the catalogue.
+    pub async fn admin_token_key(&self, by: &Principal) -> Result<Option<Secret>> {
+        by.require(Right::SystemManage, by.root, "token")?;
+        let found = self.inner.catalog.find_one::<AdminToken>(AdminToken::current()).await?;
+        let Some(token) = found.filter(|token| !token.first_run) else { return Ok(None) };
+        let key = self.inner.key.unseal(PURPOSE, &token.sealed)?;
+        Ok(Some(Secret::new(String::from_utf8_lossy(&key))))
+    }
+
     /// Who acts with the token. Wrong ones count as failed logins of that address do.
     ///
     /// # Errors

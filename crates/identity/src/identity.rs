@@ -96,6 +96,18 @@ fn digest(hash: &str) -> String {
     HEXLOWER.encode(&sha256(hash.as_bytes()))
 }
 
+/// Looks whether a catalogue was made with this key; one that nobody began with fits any.
+///
+/// # Errors
+/// [`Error::OtherKey`]; those of the catalogue.
+pub async fn check_key(catalog: &Catalog, key: &ApplianceKey) -> Result<()> {
+    let found = catalog.find_one::<Setting>(Setting::by_name(KEY_CHECK)).await?;
+    let Some(found) = found else { return Ok(()) };
+    let sealed = HEXLOWER.decode(found.value.trim_matches('"').as_bytes());
+    let sealed = sealed.map_err(|_| Error::OtherKey)?;
+    key.unseal(KEY_CHECK, &sealed).map(drop).map_err(|_| Error::OtherKey)
+}
+
 impl Identity {
     /// Over an open catalogue, with the appliance's key. Call [`Identity::first_run`] next.
     ///
@@ -256,11 +268,7 @@ impl Identity {
     /// Refuses a catalogue that another key was used with: what is sealed in it could not be
     /// opened, and what is sealed with this one not by other nodes.
     async fn check_key_of_catalog(&self) -> Result<()> {
-        let found = self.inner.catalog.find_one::<Setting>(Setting::by_name(KEY_CHECK)).await?;
-        let Some(found) = found else { return Ok(()) };
-        let sealed = HEXLOWER.decode(found.value.trim_matches('"').as_bytes());
-        let sealed = sealed.map_err(|_| Error::OtherKey)?;
-        self.inner.key.unseal(KEY_CHECK, &sealed).map(drop).map_err(|_| Error::OtherKey)
+        check_key(&self.inner.catalog, &self.inner.key).await
     }
 
     /// Writes the built-in roles as this version has them; whether any was otherwise.

@@ -74,7 +74,7 @@ pub use decide::{Decision, FOUR_EYES, OWN_PASSWORD, Object, decide};
 pub use directories::DirectorySettings;
 pub use error::{AuthError, Error, Result};
 pub use fetch::{Fetch, Fetching, Wanted};
-pub use identity::{FirstRun, Identity};
+pub use identity::{FirstRun, Identity, check_key};
 pub use issuers::IssuerSettings;
 pub use keys::{KeyChange, KeySpec};
 pub use logins::Logins;

@@ -2,6 +2,7 @@
 
 mod approvals;
 mod audit;
+mod backup;
 mod certificate;
 mod directories;
 mod events;
@@ -76,6 +77,7 @@ pub fn routes() -> Routes {
             certificate::group(),
             license::group(),
             support::group(),
+            backup::group(),
         ],
     )
 }

@@ -1,6 +1,7 @@
 //! An appliance for tests: a catalogue, an administrator, and the router over it.
 #![allow(dead_code, clippy::unwrap_used, reason = "shared by tests, each of which uses a part")]
 
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
@@ -9,10 +10,11 @@ use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use strongroom_api::{App, KeySealer, Machine};
+use strongroom_appliance::backup::Belongings;
 use strongroom_appliance::tls::TlsFiles;
 use strongroom_appliance::{Administration, Parts, Settings, SupportSetup};
-use strongroom_catalog::Engine;
 use strongroom_catalog::testing::Fresh;
+use strongroom_catalog::{Catalog, Engine};
 use strongroom_identity::{ApplianceKey, Identity, Principal};
 use strongroom_protect::{Options, Protect};
 use strongroom_storage::Storage;
@@ -30,6 +32,23 @@ pub(crate) struct Appliance {
     /// The passphrase of `admin`.
     pub(crate) passphrase: String,
     _database: Database,
+}
+
+/// What is backed up of it.
+fn belongings(dir: &Path, catalog: &Catalog) -> Belongings {
+    let (configuration, appliance_key) = (dir.join("strongroom.toml"), dir.join("appliance.key"));
+    std::fs::write(&configuration, "listen = []\n").unwrap();
+    std::fs::write(&appliance_key, [7; 32]).unwrap();
+    Belongings {
+        catalog: catalog.clone(),
+        catalogue: (engine() == Engine::Sqlite).then(|| dir.join("catalogue.db")),
+        configuration,
+        appliance_key,
+        check_configuration: |text| match text.contains("listen") {
+            true => Ok(()),
+            false => Err("it does not say where to listen".into()),
+        },
+    }
 }
 
 /// Gone when the test is, whatever came of it.
@@ -79,6 +98,7 @@ impl Appliance {
         let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
         drop(strongroom_api::server::Certificate::open_or_make(&cert, &key, &[]).unwrap());
         let parts = Parts::new(dir.path(), TlsFiles::open(&cert, &key));
+        let parts = parts.with(belongings(dir.path(), &catalog));
         let protect =
             Protect::start_with(storage, parts.works(), Options::default()).await.unwrap();
         let settings = Settings::open(identity.clone()).await.unwrap();

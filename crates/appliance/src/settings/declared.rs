@@ -107,6 +107,10 @@ macro_rules! settings {
 }
 
 settings! {
+    appliance_backup_every: Hours, 0 in 0..=8760, "appliance_backup.every",
+        "The appliance is backed up, sealed under the administration token and stored in the pool main, every so many hours; 0: never.";
+    appliance_backup_keep: Things, 7 in 1..=10_000, "appliance_backup.keep",
+        "Of the scheduled backups so many stay in the pool, the latest.";
     approvals_kept: Days, 365 in 1..=36_500, "approvals.kept",
         "What needed approval is removed so many days after it lapsed; the audit trail keeps it.";
     events_kept: Days, 365 in 0..=36_500, "events.kept",

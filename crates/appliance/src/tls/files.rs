@@ -25,7 +25,7 @@ use crate::{Error, Result};
 const NEW: &str = ".replacing";
 const OLD: &str = ".replaced";
 /// The note beside the certificate, and what it is called until it is whole.
-const NOTE: &str = ".replace";
+pub(crate) const NOTE: &str = ".replace";
 const DRAFT: &str = ".replace.new";
 
 /// Shows the certificate that is in the files; why it can't, else.
@@ -64,6 +64,12 @@ impl TlsFiles {
         let inner = Inner { certificate: certificate.into(), key: key.into(), show: None };
         inner.tidy();
         Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// The certificate's file, and its key's.
+    pub(crate) fn paths(&self) -> (PathBuf, PathBuf) {
+        let inner = self.lock();
+        (inner.certificate.clone(), inner.key.clone())
     }
 
     /// The certificate is in other files from now on.

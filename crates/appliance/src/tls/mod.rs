@@ -7,6 +7,7 @@ mod files;
 
 pub use check::{Checked, NewCertificate, pair};
 pub use facts::{CertificateFacts, facts};
+pub(crate) use files::NOTE;
 pub use files::{Show, TlsFiles};
 
 /// Bytes of a file with certificates or a key, at most.

@@ -1,6 +1,8 @@
 //! What the box does as jobs.
 
+mod backup;
 mod certificate;
+mod restart;
 
 use std::sync::Arc;
 
@@ -9,7 +11,9 @@ use strongroom_protect::{Failure, Work};
 use crate::Error;
 use crate::administration::Parts;
 
+pub(crate) use backup::{BackupOfAppliance, KEY as BACKUP_KEY};
 pub(crate) use certificate::CertificateParameters;
+pub(crate) use restart::RestartParameters;
 
 /// The names of the certificate's files among the staged.
 pub(crate) mod certificate_files {
@@ -18,10 +22,21 @@ pub(crate) mod certificate_files {
 
 /// Replacing the certificate.
 pub const CERTIFICATE: &str = "certificate";
+/// A backup of the appliance itself.
+pub const APPLIANCE_BACKUP: &str = "appliance_backup";
+/// Restarting the process.
+pub const APPLIANCE_RESTART: &str = "appliance_restart";
+
+/// What a catalogue that is restored does not take up again: the files that they need are not there.
+pub(crate) const NOT_RESTORED: &[&str] = &[CERTIFICATE, APPLIANCE_BACKUP, APPLIANCE_RESTART];
 
 /// All works of this crate.
 pub(crate) fn all(parts: &Parts) -> Vec<Arc<dyn Work>> {
-    vec![Arc::new(certificate::CertificateWork { parts: parts.clone() })]
+    vec![
+        Arc::new(certificate::CertificateWork { parts: parts.clone() }),
+        Arc::new(backup::BackupWork { parts: parts.clone() }),
+        Arc::new(restart::RestartWork { parts: parts.clone() }),
+    ]
 }
 
 impl From<Error> for Failure {

@@ -248,6 +248,29 @@ impl Catalog {
         }
     }
 
+    /// Opens a copy of an SQLite catalogue as it is, after looking whether it is whole and of a schema
+    /// that this program knows. Nobody else may use the file.
+    ///
+    /// # Errors
+    /// [`Error::Newer`], [`Error::Damaged`]; those of the database.
+    pub async fn open_copy(path: &Path) -> Result<Self> {
+        let catalog = Self::connect(&Address::Sqlite(path.to_owned())).await?;
+        let looked = async {
+            let found: String = single(catalog.rows(Sql::new("PRAGMA integrity_check(1)")).await?)?;
+            if found != "ok" {
+                return Err(Error::Damaged { what: "file".into(), why: found });
+            }
+            migrate::known(&catalog).await
+        };
+        match looked.await {
+            Ok(()) => Ok(catalog),
+            Err(error) => {
+                catalog.close().await;
+                Err(error)
+            }
+        }
+    }
+
     /// Ends all connections. Writes the log of SQLite back into its file.
     pub async fn close(&self) {
         match &self.db {

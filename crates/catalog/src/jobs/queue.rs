@@ -162,6 +162,22 @@ pub async fn is_tried(
     Ok(!catalog.rows(sql).await?.is_empty())
 }
 
+/// Ends the jobs of these kinds that are not over, in a catalogue that nobody works on: what they would
+/// go on with is not there.
+///
+/// # Errors
+/// Those of the database.
+pub async fn abandon(catalog: &Catalog, kinds: &[&'static str], why: &'static str) -> Result<()> {
+    let mut tx = catalog.begin().await?;
+    let now = clock(&mut tx).await?;
+    for kind in kinds.iter().copied() {
+        let sql = "UPDATE jobs SET state = 'canceled', cancel = 1, ended_at = ?, changed_at = ?, \
+                   error = ?, worker = NULL, lease_until = NULL WHERE kind = ? AND state IN ('queued', 'running')";
+        tx.execute(Sql::new(sql).bind(now).bind(now).bind(why).bind(kind)).await?;
+    }
+    tx.commit().await
+}
+
 /// When a job changed last; None without any job.
 ///
 /// # Errors

@@ -19,6 +19,7 @@ pub(crate) mod operation;
 #[cfg(test)]
 mod operations;
 pub(crate) mod orgs;
+pub(crate) mod own_backup;
 pub(crate) mod pools;
 pub(crate) mod resource;
 pub(crate) mod roles;

@@ -10,7 +10,7 @@ use super::operation::Operation;
 use super::resource::Resource;
 use super::{
     approvals, audit, directories, events, images, issuers, jobs, keys, license, login, me, orgs,
-    pools, roles, sessions, settings, stats, system, users,
+    own_backup, pools, roles, sessions, settings, stats, system, users,
 };
 use crate::args::Cli;
 use crate::up;
@@ -30,6 +30,7 @@ static OPERATIONS: &[&[&Operation]] = &[
     login::OPERATIONS,
     me::OPERATIONS,
     orgs::OPERATIONS,
+    own_backup::OPERATIONS,
     pools::OPERATIONS,
     roles::OPERATIONS,
     users::OPERATIONS,

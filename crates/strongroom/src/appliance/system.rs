@@ -12,6 +12,7 @@ use strongroom_client::types::Items;
 
 use super::ApplianceArgs;
 use super::operation::{Operation, operations};
+use super::own_backup::{self, BackupCommand, RestartArgs};
 use super::resource::{self, Column, describe};
 use crate::ask::{self, YesArgs};
 use crate::exit::{Context, Done, usage};
@@ -67,6 +68,12 @@ pub(crate) enum Command {
     },
     Logs(LogsArgs),
     Debug(DebugArgs),
+    /// The appliance's own backup: its catalogue, configuration, certificate and keys
+    Backup {
+        #[command(subcommand)]
+        command: BackupCommand,
+    },
+    Restart(RestartArgs),
     /// The one token that scripts for Jidoteki Admin take
     Token {
         #[command(subcommand)]
@@ -257,6 +264,8 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
             context.out.report(None, document, |out| out.write_all(text.as_bytes()))?;
         }
         Command::Certificate { command } => certificate(context, command)?,
+        Command::Backup { command } => return own_backup::backup(context, command),
+        Command::Restart(args) => return own_backup::restart(context, args),
         Command::Token { command } => token(context, command)?,
         Command::Services(args) => {
             let services: Items<Value> = SERVICES.ask(&args.appliance.client()?, &[])?;

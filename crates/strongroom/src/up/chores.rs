@@ -1,10 +1,12 @@
 //! What the appliance does by itself: it forgets what is old, measures its pools, has images forgotten
-//! whose time is over, and removes files that no job will come for.
+//! whose time is over, removes files that no job will come for, and backs itself up.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use strongroom_appliance::{Administration, Upkeep};
+use strongroom_appliance::backup::Scheduled;
+use strongroom_appliance::{Administration, Settings, Upkeep};
+use strongroom_identity::Identity;
 use strongroom_protect::Protect;
 use strongroom_storage::Storage;
 use tokio::task::JoinHandle;
@@ -20,6 +22,8 @@ const EXPIRED: Duration = Duration::from_secs(20);
 pub(super) fn chores(
     upkeep: Upkeep,
     protect: Protect,
+    settings: Settings,
+    identity: Identity,
     administration: Administration,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
@@ -28,6 +32,7 @@ pub(super) fn chores(
             measure(protect.storage()),
             forget(&protect),
             sweep(&administration),
+            back_up(&settings, &identity, &administration),
         );
     })
 }
@@ -48,6 +53,30 @@ async fn forget(protect: &Protect) {
         tokio::time::sleep(EXPIRED).await;
         if let Err(error) = protect.forget_expired().await {
             tracing::warn!("images whose time is over are not forgotten: {error}");
+        }
+    }
+}
+
+/// Backs the appliance up whenever the settings say that it is time.
+async fn back_up(settings: &Settings, identity: &Identity, administration: &Administration) {
+    let mut warned = false;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let (values, now) = (settings.current(), Timestamp::now());
+        match administration.back_up_when_due(identity, &values, now).await {
+            Ok(Scheduled::NotDue) => {}
+            Ok(Scheduled::Done) => tracing::info!("the appliance was backed up"),
+            Ok(Scheduled::Failed(job)) => {
+                tracing::error!("the scheduled backup of the appliance failed: see job {job}");
+            }
+            Ok(Scheduled::NoToken) if !warned => {
+                warned = true;
+                tracing::warn!(
+                    "the appliance is not backed up: set a token, `strongroom system token set`"
+                );
+            }
+            Ok(Scheduled::NoToken) => {}
+            Err(error) => tracing::error!("the appliance can't be backed up: {error}"),
         }
     }
 }

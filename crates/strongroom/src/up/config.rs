@@ -101,13 +101,17 @@ impl Config {
             "{} has more than {MAX} bytes: that is no configuration",
             path.display()
         );
-        // The error of the parser may show the line, and in it the database's password.
         let text = fs::read_to_string(&path).with_context(reading)?;
-        let config: Self = toml::from_str(&text).map_err(|error| {
+        Self::of_text(&text).map_err(|why| anyhow::anyhow!("{}, {why}", path.display()))
+    }
+
+    /// The error of the parser may show the line, and in it the database's password.
+    fn of_text(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
-            anyhow::anyhow!("{}, line {line}: {}", path.display(), error.message())
+            format!("line {line}: {}", error.message())
         })?;
-        config.filter().with_context(reading)?;
+        config.filter().map_err(|error| error.to_string())?;
         Ok(config)
     }
 
@@ -116,6 +120,13 @@ impl Config {
         let text = self.log.as_deref().unwrap_or("info");
         let filter = EnvFilter::try_new(text);
         filter.map_err(|error| anyhow::anyhow!("log: `{text}` is no level of the log: {error}"))
+    }
+
+    /// What is wrong with the text of such a file.
+    pub(super) fn check(text: &str) -> Result<(), String> {
+        let config = Self::of_text(text)?;
+        config.takeover().map_err(|error| error.to_string())?;
+        config.dialects().map(drop).map_err(|error| error.to_string())
     }
 
     /// The keys that differ, of those that take effect only at a start.

@@ -77,7 +77,11 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
     let log = Log::begin()?;
     more_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.context("starting the runtime")?.block_on(serve(context, args, log))
+    let end = runtime.context("starting the runtime")?.block_on(serve(context, args, log))?;
+    match end {
+        End::Done => Ok(Done::Well),
+        End::Again => Err(again()),
+    }
 }
 
 /// What is logged, which can be changed: on standard error, and in files as soon as it is known
@@ -115,6 +119,36 @@ impl Log {
     }
 }
 
+/// How it ended.
+enum End {
+    /// It was told to stop.
+    Done,
+    /// It is to start anew.
+    Again,
+}
+
+/// Becomes a process that starts anew: of the same number, words and environment. What comes back is
+/// why it could not.
+fn again() -> anyhow::Error {
+    use std::os::unix::process::CommandExt;
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => return anyhow::Error::from(error).context("finding this program"),
+    };
+    // One that was replaced is where this one was.
+    let program = match program.to_str().and_then(|name| name.strip_suffix(" (deleted)")) {
+        Some(name) if !program.exists() => PathBuf::from(name),
+        _ => program,
+    };
+    let mut words = std::env::args_os();
+    let mut command = std::process::Command::new(&program);
+    if let Some(name) = words.next() {
+        command.arg0(name);
+    }
+    let error = command.args(words).exec();
+    anyhow::Error::from(error).context(format!("starting {} anew", program.display()))
+}
+
 /// As many open files as the system lets one have: each connection is one.
 fn more_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -125,11 +159,11 @@ fn more_files() {
     }
 }
 
-async fn serve(context: &Context, args: &Args, log: Log) -> Result<Done> {
+async fn serve(context: &Context, args: &Args, log: Log) -> Result<End> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let mut hup = signal(SignalKind::hangup())?;
-    let mut running = start::start(args, log).await?;
+    let Some(mut running) = start::start(args, log).await? else { return Ok(End::Again) };
     // Commands of the same user find it then; that they can't ends nothing.
     if let Err(error) = known::note(running.data()) {
         tracing::warn!("commands must be told --appliance: {error:#}");
@@ -137,16 +171,17 @@ async fn serve(context: &Context, args: &Args, log: Log) -> Result<Done> {
     running.tell(context)?;
     running.end_of_first_start().await?;
     notify::ready(&running.status());
-    let catalog = running.catalog();
+    let (catalog, administration) = (running.catalog(), running.administration());
     let watch = notify::watch(move || {
         let catalog = catalog.clone();
         async move { catalog.answers().await.is_ok() }
     });
     let mut look = tokio::time::interval(LOOK);
-    loop {
+    let end = loop {
         tokio::select! {
-            _ = term.recv() => break,
-            _ = int.recv() => break,
+            _ = term.recv() => break End::Done,
+            _ = int.recv() => break End::Done,
+            () = administration.restarts() => break End::Again,
             _ = hup.recv() => {
                 notify::reloading();
                 running.reload(args).await;
@@ -154,9 +189,18 @@ async fn serve(context: &Context, args: &Args, log: Log) -> Result<Done> {
             }
             _ = look.tick() => running.refresh(),
         }
+    };
+    match end {
+        End::Done => {
+            notify::stopping("Stopping: jobs that run come to a point where they can go on");
+            tracing::info!("stopping: no new work; jobs that run stop where they can go on");
+        }
+        // It keeps its number: for systemd it reads its files again until it is ready.
+        End::Again => {
+            notify::reloading();
+            tracing::info!("starting anew: jobs that run stop where they can go on");
+        }
     }
-    notify::stopping("Stopping: jobs that run come to a point where they can go on");
-    tracing::info!("stopping: no new work; jobs that run stop where they can go on");
     if let Err(error) = known::forget(running.data()) {
         tracing::warn!("{error:#}");
     }
@@ -164,5 +208,5 @@ async fn serve(context: &Context, args: &Args, log: Log) -> Result<Done> {
     if let Some(watch) = watch {
         watch.abort();
     }
-    Ok(Done::Well)
+    Ok(end)
 }

@@ -10,11 +10,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use strongroom_api::server::{Certificate, Limits, Server, bind_control};
 use strongroom_api::{App, Https, KeySealer, Machine, PAGE};
+use strongroom_appliance::backup::{Belongings, settle};
 use strongroom_appliance::tls::TlsFiles;
 use strongroom_appliance::{Administration, Parts, Settings, SupportSetup, Upkeep};
 use strongroom_catalog::{Address, Catalog, Engine};
 use strongroom_engine::id::RootId;
-use strongroom_identity::{ApplianceKey, FirstRun, Identity, Secret};
+use strongroom_identity::{ApplianceKey, Deed, FirstRun, Identity, Secret};
 use strongroom_protect::{Options, Protect};
 use strongroom_storage::{NewPool, Storage};
 use tokio::task::JoinHandle;
@@ -58,13 +59,38 @@ pub(super) struct Running {
     _lock: Lock,
 }
 
-pub(super) async fn start(args: &Args, log: Log) -> Result<Running> {
+/// Starts with what there is, or with the backup that was restored; when that fails, what was there
+/// before is put back, and `None` says that the process is to start anew with it.
+pub(super) async fn start(args: &Args, log: Log) -> Result<Option<Running>> {
     let data = directory(&args.data)?;
     let lock = Lock::take(&data)?;
     // Nobody else logs there, now.
     if let Err(error) = log.file.keep_in(&data) {
         tracing::warn!(%error, "the log is not kept in files");
     }
+    // Before anything of it is opened.
+    let trial = settle(&data)?;
+    let Some(trial) = trial else { return open(args, log, data, lock).await.map(Some) };
+    tracing::warn!("starting with the backup that was restored");
+    match open(args, log, data, lock).await {
+        Ok(running) => {
+            trial.keep()?;
+            let who = running.app.identity().appliance().await?;
+            let deed = Deed::new("system.backup.restored", "the appliance");
+            running.app.identity().record(&who, deed).await?;
+            Ok(Some(running))
+        }
+        Err(error) => {
+            trial.undo()?;
+            tracing::error!(
+                "the restored backup can't be started, what was there is back: {error:#}"
+            );
+            Ok(None)
+        }
+    }
+}
+
+async fn open(args: &Args, log: Log, data: PathBuf, lock: Lock) -> Result<Running> {
     let config = Config::open(&data)?;
     let (takeover, configured) = (config.takeover()?, config.clone());
     let dialects = config.dialects()?;
@@ -79,7 +105,8 @@ pub(super) async fn start(args: &Args, log: Log) -> Result<Running> {
     let catalog = Catalog::open(&address)
         .await
         .with_context(|| format!("opening the catalogue {address}"))?;
-    let key = ApplianceKey::open_or_create(&data.join(KEY))?;
+    let appliance_key = data.join(KEY);
+    let key = ApplianceKey::open_or_create(&appliance_key)?;
     let identity = Identity::open(catalog.clone(), key).await?;
     identity.fetch_with(Arc::new(Https));
 
@@ -141,7 +168,17 @@ pub(super) async fn start(args: &Args, log: Log) -> Result<Running> {
     let certificate = Arc::new(Certificate::open_or_make(&cert, &key, &config.names)?);
     let shown = Arc::clone(&certificate);
     tls.show_with(Arc::new(move || shown.reload().map_err(|error| error.to_string())));
-    let parts = Parts::new(&data, tls.clone());
+    let belongings = Belongings {
+        catalog: catalog.clone(),
+        catalogue: match address {
+            Address::Sqlite(path) => Some(path),
+            Address::Postgres(_) => None,
+        },
+        configuration: data.join(NAME),
+        appliance_key,
+        check_configuration: Config::check,
+    };
+    let parts = Parts::new(&data, tls.clone()).with(belongings);
     let protect = Protect::start_with(storage, parts.works(), options).await?;
     let administration = Administration::new(parts, protect.clone());
     let following = follow(&settings, &identity, protect.engine());
@@ -149,7 +186,9 @@ pub(super) async fn start(args: &Args, log: Log) -> Result<Running> {
     let sending = identity.clone();
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let sender = tokio::spawn(async move { sending.send_audit(&host).await });
-    let tasks = [following, chores(upkeep, protect.clone(), administration.clone()), sender];
+    let chores =
+        chores(upkeep, protect.clone(), settings.clone(), identity.clone(), administration.clone());
+    let tasks = [following, chores, sender];
     let license_keys = config.license_keys.iter().map(|path| data.join(path)).collect();
     let (shown, mut hidden) = configured.shown();
     if let Some(address) = &args.database {
@@ -278,10 +317,20 @@ impl Running {
         self.app.catalog().clone()
     }
 
-    /// Says where it is, and what is said only once.
+    /// Says where it is, and what is said only once; who reads it may be gone when it starts anew.
     pub(super) fn tell(&self, context: &Context) -> Result<()> {
-        // What is said only once is said.
         let secret = self.first.is_some() || self.passphrase.is_some();
+        match self.say(context, secret) {
+            Err(error) if !secret => {
+                tracing::warn!("nobody can be told where it serves: {error:#}");
+                Ok(())
+            }
+            said => said,
+        }
+    }
+
+    fn say(&self, context: &Context, secret: bool) -> Result<()> {
+        // What is said only once is said.
         if context.out.quiet && !secret {
             return Ok(());
         }
@@ -392,6 +441,11 @@ impl Running {
             Err(error) => tracing::error!("it listens where it did: {error:#}"),
         }
         tracing::info!("the configuration was read again");
+    }
+
+    /// Tells when it is to start anew.
+    pub(super) fn administration(&self) -> Administration {
+        self.app.administration().clone()
     }
 
     fn log_as(&self, config: &Config) {

@@ -118,7 +118,7 @@ fn the_calls_of_the_document_are_answered_as_it_says() {
 }
 
 /// What the server shows to who connects now.
-fn subject(served: &Served) -> String {
+pub(crate) fn subject(served: &Served) -> String {
     let url = served.told["urls"][0].as_str().unwrap();
     let address = url.strip_prefix("https://").unwrap();
     let script = r#"openssl s_client -connect "$1" </dev/null 2>/dev/null |
@@ -127,7 +127,7 @@ fn subject(served: &Served) -> String {
 }
 
 /// A certificate that openssl makes, signed by another if one is named, and its key.
-fn make(dir: &Path, name: &str, kind: &str, by: Option<&str>) {
+pub(crate) fn make(dir: &Path, name: &str, kind: &str, by: Option<&str>) {
     let file = |name: &str| dir.join(name).display().to_string();
     let mut args = vec!["req", "-x509", "-newkey", kind, "-nodes", "-days", "9", "-subj"];
     let (subject, key, out) =

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use super::{BINARY, database};
 /// It ends with this.
 pub(crate) struct Served {
     child: Child,
+    out: BufReader<ChildStdout>,
     /// What it logs.
     log: Arc<Mutex<String>>,
     /// What it said of itself, which is one object.
@@ -43,7 +44,8 @@ impl Served {
         database::tell(&mut command, data);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
         if line.is_empty() {
             let mut error = String::new();
             child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
@@ -59,7 +61,7 @@ impl Served {
                 log.push('\n');
             }
         });
-        Self { child, log, told: serde_json::from_str(&line).unwrap() }
+        Self { child, out, log, told: serde_json::from_str(&line).unwrap() }
     }
 
     /// The words that log one in at its address with the password in the file `pw`.
@@ -67,6 +69,20 @@ impl Served {
         let said = |value: &Value| value.as_str().unwrap().to_owned();
         let (url, print) = (said(&self.told["urls"][0]), said(&self.told["certificate_sha256"]));
         format!("login {url} --password-file pw --fingerprint {print}")
+    }
+
+    /// Waits until it has started anew, as the same process, and said so.
+    pub(crate) fn started_anew(&mut self) {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "it did not start anew: {}", self.log());
+        self.told = serde_json::from_str(&line).unwrap();
+    }
+
+    /// Ends it without a word.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// What it has logged so far.

@@ -199,7 +199,7 @@ fn of(kind: &'static str, body: String, status: StatusCode) -> Response {
 }
 
 /// The original's security headers; ours stand beside them.
-fn secure(headers: &mut HeaderMap) {
+pub(crate) fn secure(headers: &mut HeaderMap) {
     for (name, value) in [
         (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000 ; includeSubDomains"),
         (header::X_FRAME_OPTIONS, "deny"),

@@ -15,6 +15,7 @@ use strongroom_identity::{
 };
 
 use super::answer::{Answer, Fault, target};
+use super::backup::refused as refused_upload;
 use super::request::{Form, LARGEST, SMALL};
 use super::{Endpoint, OPTIONAL, Options, PREFIX};
 use strongroom_protect::Asker;
@@ -28,6 +29,10 @@ use crate::route::LetThrough;
 
 /// How long an answer may take to begin.
 const TIME: Duration = Duration::from_secs(60);
+/// As much where a file may be large that is sent.
+const TIME_OF_LARGE: Duration = Duration::from_secs(2 * 3600);
+/// Where a file may be large, which then goes to the disk: the path and the field.
+const LARGE: &[(&str, &str)] = &[("/backup/restore", "archive")];
 /// What requests are counted as that lead nowhere.
 const NOWHERE: &str = "jidoteki.nowhere";
 /// Whoever sets the token says who they are in a way of their own.
@@ -119,7 +124,11 @@ impl Dialect {
             let path = path.clone();
             async move { dialect.answer(request, here, endpoint, &path).await }.in_current_span()
         }));
-        let response = match tokio::time::timeout(TIME, work).await {
+        let time = match large(path.strip_suffix('/').unwrap_or(&path)) {
+            Some(_) => TIME_OF_LARGE,
+            None => TIME,
+        };
+        let response = match tokio::time::timeout(time, work).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => Fault::from(Problem::internal(&error)).response(None),
             Err(_) => Fault::bare(StatusCode::GATEWAY_TIMEOUT).response(None),
@@ -156,13 +165,27 @@ impl Dialect {
         let is_setup = here[0].path == SETUP;
         // Who says so in the query is known before a body is taken.
         let early = shown(&form, &parts.method, path).filter(|_| !is_setup);
-        if let Some(early) = early.as_ref().filter(|_| state == TokenState::Set)
-            && let Err(fault) = self.known(early, &origin).await
-        {
-            return fault.response(first_run);
+        let mut is_known = false;
+        if let Some(early) = early.as_ref().filter(|_| state == TokenState::Set) {
+            let known = match (self.known(early, &origin).await, &endpoint) {
+                // What is large is taken of those alone who may send it.
+                (Ok(principal), Some(one)) if large(one.path).is_some() => may(&principal, one),
+                (known, _) => known.map(drop),
+            };
+            if let Err(fault) = known {
+                return fault.response(first_run);
+            }
+            is_known = true;
         }
+        let field = large(here[0].path).filter(|_| is_known && parts.method == Method::POST);
         let most = if is_setup { SMALL } else { LARGEST };
-        let read = form.read(&parts, body, most).await;
+        let read = match field {
+            Some(field) => match self.app.administration().spool().await {
+                Ok(spool) => form.read_large(&parts, body, field, spool).await,
+                Err(error) => Err(refused_upload(error)),
+            },
+            None => form.read(&parts, body, most).await,
+        };
         let shown = shown(&form, &parts.method, path);
         let call = Call {
             dialect: Arc::clone(&self),
@@ -235,6 +258,11 @@ impl Dialect {
             Err(_) => Err(Fault::unauthenticated()),
         }
     }
+}
+
+/// The field of this path whose file may be large.
+fn large(path: &str) -> Option<&'static str> {
+    LARGE.iter().find(|(at, _)| *at == path).map(|(_, field)| *field)
 }
 
 /// What was shown of the token: a hash, if there is one, else the token itself.

@@ -9,12 +9,14 @@
 //! asks, the method, and only then what is sent.
 
 mod answer;
+mod backup;
 mod certs;
 mod dispatch;
 mod information;
 mod job;
 mod license;
 mod openapi;
+mod reboot;
 mod request;
 mod services;
 mod setup;
@@ -100,10 +102,12 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
     [
         setup::ENDPOINTS,
         support::ENDPOINTS,
+        reboot::ENDPOINTS,
         services::ENDPOINTS,
         information::ENDPOINTS,
         certs::ENDPOINTS,
         license::ENDPOINTS,
+        backup::ENDPOINTS,
     ]
     .concat()
 }

@@ -2,10 +2,12 @@
 //! the query's win; of two with one name the last does.
 //!
 //! Forms may be multipart, also in chunks, URL-encoded, or one JSON object. All of one is bounded,
-//! in bytes and in fields, and read whole before anything is done.
+//! in bytes and in fields, and read whole before anything is done. One field of some endpoints may be
+//! a large file, which goes to the disk, of callers who are known by what the query shows.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,16 +17,23 @@ use http::{StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use percent_encoding::percent_decode_str;
 
+use strongroom_appliance::backup::{MAX_ARCHIVE, Spool};
+
 use super::answer::{Answer, Fault};
+use super::backup::refused;
+use crate::problem::Problem;
 
 /// Bytes of a form, of one without files, and of one of which nothing is a multipart form.
 pub(crate) const LARGEST: usize = 1 << 20;
 pub(crate) const SMALL: usize = 16 << 10;
 const PLAIN: usize = 64 << 10;
+/// Bytes of a large file that are written at once.
+const PIECE: usize = 256 << 10;
 /// How many parts a form has at most.
 const FIELDS: usize = 64;
-/// How long a form may take to arrive.
+/// How long a form may take to arrive, and one with a large file.
 const ARRIVAL: Duration = Duration::from_secs(30);
+const ARRIVAL_OF_LARGE: Duration = Duration::from_secs(3600);
 
 /// A parameter of a form.
 #[derive(Clone, PartialEq, Eq)]
@@ -40,6 +49,8 @@ pub(crate) enum Value {
 pub(crate) struct Form {
     query: BTreeMap<String, String>,
     fields: BTreeMap<String, Value>,
+    /// A large file, which is on the disk.
+    spooled: Option<Arc<Spool>>,
 }
 
 impl fmt::Debug for Form {
@@ -51,19 +62,47 @@ impl fmt::Debug for Form {
 impl Form {
     /// What the query has.
     pub(crate) fn of_query(parts: &Parts) -> Self {
-        let query = query(parts.uri.query().unwrap_or_default());
-        Self { query, fields: BTreeMap::new() }
+        Self { query: query(parts.uri.query().unwrap_or_default()), ..Self::default() }
     }
 
     /// Reads the body, of so many bytes at most.
     pub(crate) async fn read(&mut self, parts: &Parts, body: Body, most: usize) -> Answer<()> {
-        let late = || {
-            let text = "The form did not arrive in time";
-            Fault::new(StatusCode::REQUEST_TIMEOUT, text)
-        };
-        let read = tokio::time::timeout(ARRIVAL, fields(parts, body, most)).await;
+        let read = tokio::time::timeout(ARRIVAL, fields(parts, body, most, None)).await;
         self.fields = read.unwrap_or_else(|_| Err(late()))?;
         Ok(())
+    }
+
+    /// As [`Form::read`], with the file of one field on the disk.
+    pub(crate) async fn read_large(
+        &mut self,
+        parts: &Parts,
+        body: Body,
+        field: &'static str,
+        spool: Spool,
+    ) -> Answer<()> {
+        let told = parts.headers.get(header::CONTENT_LENGTH).and_then(|told| told.to_str().ok());
+        if let Some(told) = told.and_then(|told| told.parse().ok()) {
+            spool.expect(told).map_err(refused)?;
+        }
+        let mut large = Large { field, spool: Some(spool), is_there: false };
+        let read = fields(parts, body, LARGEST, Some(&mut large));
+        let read = tokio::time::timeout(ARRIVAL_OF_LARGE, read).await;
+        self.fields = read.unwrap_or_else(|_| Err(late()))?;
+        self.spooled = large.spool.filter(|_| large.is_there).map(Arc::new);
+        Ok(())
+    }
+
+    /// The large file.
+    pub(crate) fn spooled(&self) -> Option<&Spool> {
+        self.spooled.as_deref()
+    }
+
+    /// A parameter that was sent as a file.
+    pub(crate) fn file(&self, name: &str) -> Option<&Bytes> {
+        match self.fields.get(name)? {
+            Value::File(bytes) => Some(bytes),
+            Value::Text(_) => None,
+        }
     }
 
     /// A parameter as a file, which may be sent as a text too.
@@ -106,7 +145,60 @@ fn query(text: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-async fn fields(parts: &Parts, body: Body, most: usize) -> Answer<BTreeMap<String, Value>> {
+/// The field whose file goes to the disk.
+struct Large {
+    field: &'static str,
+    /// None while it is written to.
+    spool: Option<Spool>,
+    is_there: bool,
+}
+
+impl Large {
+    /// Keeps its file, in place of one that came before.
+    async fn take(
+        &mut self,
+        field: &mut multer::Field<'_>,
+        broken: impl Fn(multer::Error) -> Fault,
+    ) -> Answer<()> {
+        self.is_there = true;
+        self.spool_with(|spool| spool.clear()).await?;
+        let mut ready = Vec::with_capacity(PIECE);
+        while let Some(piece) = field.chunk().await.map_err(&broken)? {
+            ready.extend_from_slice(&piece);
+            if ready.len() >= PIECE {
+                let pieces = std::mem::replace(&mut ready, Vec::with_capacity(PIECE));
+                self.spool_with(move |spool| spool.write(&pieces)).await?;
+            }
+        }
+        self.spool_with(move |spool| spool.write(&ready)).await
+    }
+
+    /// Does something with the spool where that holds nobody up.
+    async fn spool_with(
+        &mut self,
+        work: impl FnOnce(&mut Spool) -> strongroom_appliance::Result<()> + Send + 'static,
+    ) -> Answer<()> {
+        let Some(mut spool) = self.spool.take() else { return Err(late()) };
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work(&mut spool);
+            (spool, done)
+        });
+        let (spool, done) = done.await.map_err(|error| Problem::internal(&error))?;
+        self.spool = Some(spool);
+        done.map_err(refused)
+    }
+}
+
+fn late() -> Fault {
+    Fault::new(StatusCode::REQUEST_TIMEOUT, "The form did not arrive in time")
+}
+
+async fn fields(
+    parts: &Parts,
+    body: Body,
+    most: usize,
+    large: Option<&mut Large>,
+) -> Answer<BTreeMap<String, Value>> {
     let told = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = told.unwrap_or_default();
     let bare = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -114,7 +206,7 @@ async fn fields(parts: &Parts, body: Body, most: usize) -> Answer<BTreeMap<Strin
         "multipart/form-data" => {
             let boundary = multer::parse_boundary(kind);
             let boundary = boundary.map_err(|_| Fault::bad("The form names no boundary"))?;
-            multipart(boundary, body, most).await
+            multipart(boundary, body, most, large).await
         }
         "application/x-www-form-urlencoded" => {
             let body = whole(body, most.min(PLAIN)).await?;
@@ -165,28 +257,46 @@ async fn whole(body: Body, most: usize) -> Answer<Bytes> {
     }
 }
 
-async fn multipart(boundary: String, body: Body, most: usize) -> Answer<BTreeMap<String, Value>> {
+async fn multipart(
+    boundary: String,
+    body: Body,
+    most: usize,
+    mut large: Option<&mut Large>,
+) -> Answer<BTreeMap<String, Value>> {
     let broken = |error: multer::Error| match error {
         multer::Error::FieldSizeExceeded { .. } | multer::Error::StreamSizeExceeded { .. } => {
             too_large(most)
         }
         error => Fault::bad(format!("The form is not understood: {error}")),
     };
-    let limit = multer::SizeLimit::new().whole_stream(most as u64);
+    let whole = match large {
+        Some(_) => MAX_ARCHIVE + most as u64,
+        None => most as u64,
+    };
+    let limit = multer::SizeLimit::new().whole_stream(whole);
     let limits = multer::Constraints::new().size_limit(limit);
     let mut form = multer::Multipart::with_constraints(body.into_data_stream(), boundary, limits);
     let mut fields = BTreeMap::new();
-    let mut count = 0;
-    while let Some(field) = form.next_field().await.map_err(broken)? {
+    let (mut count, mut room) = (0, most);
+    while let Some(mut field) = form.next_field().await.map_err(broken)? {
         count += 1;
         if count > FIELDS {
             return Err(Fault::bad(format!("A form has {FIELDS} fields at most")));
         }
         let name = field.name().unwrap_or_default().to_owned();
         let is_file = field.file_name().is_some();
-        let bytes = field.bytes().await.map_err(broken)?;
+        if let Some(large) = large.as_deref_mut().filter(|large| large.field == name && is_file) {
+            large.take(&mut field, broken).await?;
+            fields.remove(&name);
+            continue;
+        }
+        let mut bytes = Vec::new();
+        while let Some(piece) = field.chunk().await.map_err(broken)? {
+            room = room.checked_sub(piece.len()).ok_or_else(|| too_large(most))?;
+            bytes.extend_from_slice(&piece);
+        }
         let value = match is_file {
-            true => Value::File(bytes),
+            true => Value::File(bytes.into()),
             false => text(&String::from_utf8_lossy(&bytes)),
         };
         fields.insert(name, value);

@@ -1,0 +1,189 @@
+//! Making a backup.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest;
+use data_encoding::HEXLOWER;
+use jiff::Timestamp;
+use strongroom_catalog::{Engine, SCHEMA};
+
+use super::archive::{self, Head, Role, Source, is_path};
+use super::{ArchiveKey, BackupFile, Belongings, Place, failed, remove};
+use crate::administration::Parts;
+use crate::{Error, Result};
+
+/// Bytes of a file beside the catalogue, at most.
+const SMALL: u64 = 2 << 20;
+
+/// What goes wrong while one is made, and whether it was told to stop.
+pub(crate) enum Unmade {
+    Canceled,
+    Failed(Error),
+}
+
+impl From<Error> for Unmade {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Makes a backup and puts it in the place of the one that there is. `copy` copies the catalogue.
+pub(crate) fn make(
+    parts: &Parts,
+    key: &ArchiveKey,
+    go_on: &dyn Fn() -> bool,
+    copy: &dyn Fn(&Belongings, &str) -> Result<()>,
+) -> Result<BackupFile, Unmade> {
+    let place = &parts.backup;
+    let made = in_place(parts, key, go_on, copy);
+    let clean = || {
+        remove(&place.copy())?;
+        remove(&place.draft())
+    };
+    if let Err(error) = clean() {
+        tracing::warn!(%error, "what is left of a backup can't be removed");
+    }
+    match &made {
+        Ok(file) => {
+            let (path, bytes, sha256) = (place.file(), file.bytes, &file.sha256);
+            let path = path.display();
+            place.append(&format!("Created file: {path} - size: {bytes} - hash: {sha256}\n"));
+            place.tell("Backup complete");
+        }
+        Err(Unmade::Canceled) => place.tell("Backup stopped"),
+        Err(Unmade::Failed(error)) => place.tell(&format!("Backup failed: {error}")),
+    }
+    made
+}
+
+fn in_place(
+    parts: &Parts,
+    key: &ArchiveKey,
+    go_on: &dyn Fn() -> bool,
+    copy: &dyn Fn(&Belongings, &str) -> Result<()>,
+) -> Result<BackupFile, Unmade> {
+    let place = &parts.backup;
+    let belongings = parts.belongings()?;
+    let made_at = Timestamp::now();
+    place.tell("Validating backup file size");
+    place.fits(estimate(belongings)?)?;
+    place.tell("Starting backup");
+    let mut left_out = Vec::new();
+    let mut sources = Vec::new();
+    let database = match (&belongings.catalogue, belongings.catalog.engine()) {
+        (Some(path), Engine::Sqlite) => {
+            match within(&parts.data, path) {
+                Ok(path) => {
+                    let at = place.copy();
+                    remove(&at)?;
+                    let name = at
+                        .to_str()
+                        .ok_or_else(|| failed(&at)(ErrorKind::InvalidFilename.into()))?;
+                    copy(belongings, name)?;
+                    let file = File::open(&at).map_err(failed(&at))?;
+                    let bytes = file.metadata().map_err(failed(&at))?.len();
+                    let from = Box::new(file);
+                    sources.push(Source { role: Role::Catalogue, path, bytes, from });
+                }
+                Err(why) => left_out.push(format!("the catalogue: {why}")),
+            }
+            "sqlite"
+        }
+        _ => {
+            left_out.push("the catalogue: it is in PostgreSQL, whose tools back it up".into());
+            "postgresql"
+        }
+    };
+    let (certificate, certificate_key) = parts.tls.paths();
+    for (role, what, path) in [
+        (Role::Configuration, "the configuration", belongings.configuration.as_path()),
+        (Role::ApplianceKey, "the appliance's key", &belongings.appliance_key),
+        (Role::Certificate, "the certificate", &certificate),
+        (Role::CertificateKey, "the certificate's key", &certificate_key),
+    ] {
+        match within(&parts.data, path) {
+            Ok(name) => sources.push(small(role, name, path)?),
+            Err(why) => left_out.push(format!("{what}: {why}")),
+        }
+    }
+    let draft = place.draft();
+    remove(&draft)?;
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&draft);
+    let file = file.map_err(failed(&draft))?;
+    let head = Head { schema: SCHEMA, database, made_at, left_out };
+    let watch = || match go_on() {
+        true => Ok(()),
+        false => Err(io::Error::other("canceled")),
+    };
+    let written = archive::write(&file, key, head, sources, &watch);
+    if !go_on() {
+        return Err(Unmade::Canceled);
+    }
+    let manifest = written.map_err(failed(&draft))?;
+    let (bytes, sha256) = sum(&draft).map_err(failed(&draft))?;
+    if !go_on() {
+        return Err(Unmade::Canceled);
+    }
+    let facts = BackupFile { made_at, bytes, sha256, left_out: manifest.left_out };
+    place.put(&facts)?;
+    Ok(facts)
+}
+
+/// The copy of the catalogue and the archive are there at once.
+fn estimate(belongings: &Belongings) -> Result<u64> {
+    let length = |path: &Path| match path.metadata() {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(failed(path)(error)),
+    };
+    let Some(path) = &belongings.catalogue else { return Ok(SMALL) };
+    let mut log = path.clone().into_os_string();
+    log.push("-wal");
+    let catalogue = length(path)?.saturating_add(length(Path::new(&log))?);
+    Ok(catalogue.saturating_mul(2).saturating_add(SMALL))
+}
+
+/// The path of a file from the data directory.
+fn within(data: &Path, path: &Path) -> Result<String, String> {
+    let inside = path.strip_prefix(data).map_err(|_| format!("{} is elsewhere", path.display()))?;
+    let text = inside.to_str().filter(|text| is_path(text));
+    text.map(str::to_owned).ok_or_else(|| format!("{} is no plain path", inside.display()))
+}
+
+/// A small file as it is now.
+fn small(role: Role, path: String, at: &Path) -> Result<Source> {
+    let mut bytes = zeroize::Zeroizing::new(Vec::new());
+    let read = File::open(at).and_then(|file| file.take(SMALL + 1).read_to_end(&mut bytes));
+    read.map_err(failed(at))?;
+    if bytes.len() as u64 > SMALL {
+        return Err(failed(at)(ErrorKind::FileTooLarge.into()));
+    }
+    let from = Box::new(io::Cursor::new(bytes.to_vec()));
+    Ok(Source { role, path, bytes: bytes.len() as u64, from })
+}
+
+/// The bytes of a file, and their SHA-256.
+pub(super) fn sum(path: &PathBuf) -> io::Result<(u64, String)> {
+    let mut file = fs::File::open(path)?;
+    let mut context = digest::Context::new(&digest::SHA256);
+    let (mut buffer, mut bytes) = (vec![0; 256 << 10], 0);
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok((bytes, HEXLOWER.encode(context.finish().as_ref())));
+        }
+        context.update(&buffer[..count]);
+        bytes += count as u64;
+    }
+}
+
+impl Place {
+    /// Tells that there is none any more.
+    pub(super) fn tell_deleted(&self) {
+        self.tell("Deleting backup archive");
+    }
+}

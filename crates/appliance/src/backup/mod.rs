@@ -1,0 +1,291 @@
+//! A backup of the appliance itself: the catalogue, the configuration, the certificate and the keys, in
+//! one sealed archive; and putting one in the place of what is there.
+//!
+//! Pools are not in it: they are where their disks are, and the catalogue knows them. ADR 0017.
+
+mod archive;
+mod make;
+mod operations;
+mod restore;
+mod schedule;
+mod seal;
+mod settle;
+mod spool;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use strongroom_catalog::Catalog;
+
+pub use archive::{Manifest, Member, Plan, Role};
+pub(crate) use make::{Unmade, make};
+pub use operations::{BackupStatus, Restored, Stopped};
+pub use schedule::Scheduled;
+pub(crate) use seal::ArchiveKey;
+pub use settle::{Trial, settle};
+pub use spool::{MAX_ARCHIVE, Spool};
+
+use crate::{Error, Result};
+
+/// Room that stays free on the filesystem of the data directory.
+const RESERVE: u64 = 16 << 20;
+/// Bytes of the log, of which the older half goes when it is full.
+const LOG: u64 = 64 << 10;
+
+/// What a backup has to know of the appliance.
+#[derive(Clone, Debug)]
+pub struct Belongings {
+    /// The catalogue.
+    pub catalog: Catalog,
+    /// Its file; none with PostgreSQL.
+    pub catalogue: Option<PathBuf>,
+    /// The configuration file.
+    pub configuration: PathBuf,
+    /// The appliance's key.
+    pub appliance_key: PathBuf,
+    /// Tells what is wrong with the text of a configuration file.
+    pub check_configuration: fn(&str) -> std::result::Result<(), String>,
+}
+
+/// The backup that there is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupFile {
+    /// When it was made.
+    pub made_at: Timestamp,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Its SHA-256.
+    pub sha256: String,
+    /// What belongs to the appliance and is not in it, and why.
+    pub left_out: Vec<String>,
+}
+
+/// Where the backup is: `backup` in the data directory, for its owner alone.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    dir: PathBuf,
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
+    |source| Error::File { path: path.to_owned(), source }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+impl Place {
+    /// In the data directory. Removes what was left half made.
+    pub(crate) fn of(data: &Path) -> Self {
+        let place = Self { dir: data.join("backup") };
+        place.sweep();
+        place
+    }
+
+    /// Removes what is only there while a backup is made.
+    fn sweep(&self) {
+        for path in [self.draft(), self.copy(), self.upload()] {
+            for more in ["", "-wal", "-shm", "-journal"] {
+                let mut path = path.clone().into_os_string();
+                path.push(more);
+                if let Err(error) = remove(Path::new(&path)) {
+                    tracing::warn!(%error, "what is left of a backup can't be removed");
+                }
+            }
+        }
+    }
+
+    fn directory(&self) -> Result<&Path> {
+        settle::directory(&self.dir)?;
+        Ok(&self.dir)
+    }
+
+    /// The backup, which is there when its facts are.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.dir.join("backup.tar")
+    }
+
+    fn facts(&self) -> PathBuf {
+        self.dir.join("backup.json")
+    }
+
+    fn draft(&self) -> PathBuf {
+        self.dir.join("backup.tar.new")
+    }
+
+    /// The catalogue's copy while it is sealed.
+    fn copy(&self) -> PathBuf {
+        self.dir.join("catalogue.copy")
+    }
+
+    /// What a client hands over piece by piece.
+    fn upload(&self) -> PathBuf {
+        self.dir.join("upload")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// Bytes that may still be written here.
+    fn room(&self) -> Result<u64> {
+        let dir = self.directory()?;
+        let stat = rustix::fs::statvfs(dir).map_err(|error| failed(dir)(error.into()))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        Ok(free.saturating_sub(RESERVE))
+    }
+
+    /// Refuses what would not fit.
+    fn fits(&self, bytes: u64) -> Result<()> {
+        enough(bytes, self.room()?)
+    }
+
+    /// The backup that there is.
+    pub(crate) fn found(&self) -> Result<Option<BackupFile>> {
+        let path = self.facts();
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(&path)(error)),
+        };
+        serde_json::from_slice(&text).map(Some).map_err(|error| failed(&path)(error.into()))
+    }
+
+    /// Puts the draft in the place of the backup that there is.
+    fn put(&self, facts: &BackupFile) -> Result<()> {
+        let (path, new) = (self.facts(), self.dir.join("backup.json.new"));
+        remove(&path)?;
+        fs::rename(self.draft(), self.file()).map_err(failed(&self.file()))?;
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&new);
+        let written = file.and_then(|mut file| {
+            file.write_all(&serde_json::to_vec(facts)?)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            File::open(&self.dir)?.sync_all()
+        });
+        written.map_err(failed(&path))
+    }
+
+    /// Removes the backup that there is; whether there was one.
+    fn delete(&self) -> Result<bool> {
+        let was = self.found()?.is_some();
+        remove(&self.facts())?;
+        remove(&self.file())?;
+        Ok(was)
+    }
+
+    /// Writes a line to the log of backups and restores. That it can't be is told of in the log of
+    /// the process.
+    pub(crate) fn tell(&self, text: &str) {
+        let line = format!("[{}][LIVE IMAGE] {text}\n", Timestamp::now().as_second());
+        self.append(&line);
+    }
+
+    fn append(&self, line: &str) {
+        let written = (|| {
+            let path = self.log();
+            self.directory()?;
+            let mut options = OpenOptions::new();
+            let file = options.read(true).append(true).create(true).mode(0o600).open(&path);
+            let mut file = file.map_err(failed(&path))?;
+            let length = file.metadata().map_err(failed(&path))?.len();
+            if length + line.len() as u64 > LOG {
+                let mut kept = String::new();
+                file.seek(SeekFrom::Start(length.saturating_sub(LOG / 2)))
+                    .map_err(failed(&path))?;
+                (&file).take(LOG).read_to_string(&mut kept).unwrap_or_default();
+                let kept = kept.split_once('\n').map_or("", |(_, rest)| rest);
+                file.set_len(0).map_err(failed(&path))?;
+                file.write_all(kept.as_bytes()).map_err(failed(&path))?;
+            }
+            file.write_all(line.as_bytes()).map_err(failed(&path))
+        })();
+        if let Err::<(), Error>(error) = written {
+            tracing::warn!(%error, "the log of backups can't be written");
+        }
+    }
+
+    /// The log; None: nothing was done yet.
+    pub(crate) fn read_log(&self) -> Result<Option<String>> {
+        let path = self.log();
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(&path)(error)),
+        }
+    }
+}
+
+/// Whether so many bytes fit where there is so much room.
+fn enough(bytes: u64, room: u64) -> Result<()> {
+    match bytes < room {
+        true => Ok(()),
+        false => Err(Error::Room { bytes, room }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn what_would_not_fit_is_refused() {
+        enough(9, 10).unwrap();
+        let error = enough(10, 10).unwrap_err().to_string();
+        assert!(error.contains("10 bytes") && error.contains("free"), "{error}");
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::of(dir.path());
+        place.fits(1).unwrap();
+        assert!(matches!(place.fits(u64::MAX), Err(Error::Room { .. })));
+    }
+
+    #[test]
+    fn the_log_is_bounded_and_keeps_what_is_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::of(dir.path());
+        assert_eq!(place.read_log().unwrap(), None);
+        for number in 0..4000 {
+            place.append(&format!("line {number:05} of the log, which is long\n"));
+        }
+        let log = place.read_log().unwrap().unwrap();
+        assert!(log.len() as u64 <= LOG && log.len() as u64 > LOG / 3, "{}", log.len());
+        assert!(
+            log.starts_with("line ") && log.ends_with("line 03999 of the log, which is long\n")
+        );
+        place.tell("Starting backup");
+        assert!(place.read_log().unwrap().unwrap().ends_with("][LIVE IMAGE] Starting backup\n"));
+    }
+
+    #[test]
+    fn a_backup_is_there_when_its_facts_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::of(dir.path());
+        place.directory().unwrap();
+        fs::write(place.draft(), "an archive").unwrap();
+        let facts = BackupFile {
+            made_at: Timestamp::UNIX_EPOCH,
+            bytes: 10,
+            sha256: "aa".into(),
+            left_out: Vec::new(),
+        };
+        place.put(&facts).unwrap();
+        assert_eq!(place.found().unwrap().unwrap(), facts);
+        // One that was not ended leaves it.
+        fs::write(place.draft(), "half of").unwrap();
+        fs::write(place.copy(), "half of").unwrap();
+        let place = Place::of(dir.path());
+        assert!(!place.draft().exists() && !place.copy().exists());
+        assert_eq!(place.found().unwrap().unwrap(), facts);
+        assert!(place.delete().unwrap() && !place.delete().unwrap());
+        assert!(place.found().unwrap().is_none() && !place.file().exists());
+    }
+}
