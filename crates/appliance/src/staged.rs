@@ -116,7 +116,7 @@ mod tests {
         assert!(staged.settled().is_empty());
         let old = SystemTime::now() - SETTLED - Duration::from_secs(1);
         fs::File::open(&path).unwrap().set_modified(old).unwrap();
-        assert_eq!(staged.settled(), [name.clone()]);
+        assert_eq!(staged.settled(), std::slice::from_ref(&name));
         for _ in 0..2 {
             staged.remove(&name);
             assert!(!path.exists());
