@@ -12,5 +12,7 @@ mod identity;
 mod matrix;
 #[path = "native.rs"]
 mod native;
+#[path = "own_backup.rs"]
+mod own_backup;
 #[path = "readers.rs"]
 mod readers;

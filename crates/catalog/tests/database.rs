@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use jiff::Timestamp;
+use strongroom_catalog::jobs::{self, NewJob, State};
 use strongroom_catalog::{Address, Catalog, Engine, Error, Row, Sql, Value, testing};
 
 async fn organisation(catalog: &Catalog, name: &str) -> Result<i64, Error> {
@@ -203,6 +204,46 @@ async fn a_copy_is_whole_while_others_write() {
     let fresh = testing::Fresh::new(Engine::Postgres).await;
     let refused = fresh.open().await.copy_to("/nowhere").await.unwrap_err().to_string();
     assert!(refused.contains("pg_dump"), "{refused}");
+    fresh.remove().await;
+}
+
+#[tokio::test]
+async fn a_copy_is_looked_at_before_it_is_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let fresh = testing::Fresh::new(Engine::Sqlite).await;
+    let catalog = fresh.open().await;
+    let root = organisation(&catalog, "one").await.unwrap();
+    let job = |kind: &str| NewJob { kind: kind.into(), organisation_id: root, ..NewJob::default() };
+    for kind in ["ours", "others"] {
+        jobs::submit(&catalog, job(kind)).await.unwrap();
+    }
+    let file = dir.path().join("copy");
+    catalog.copy_to(file.to_str().unwrap()).await.unwrap();
+    let copy = Catalog::open_copy(&file).await.unwrap();
+    jobs::abandon(&copy, &["ours"], "it is over").await.unwrap();
+    copy.close().await;
+    assert!(!dir.path().join("copy-wal").exists(), "nothing of it is beside it");
+    let copy = Catalog::open_copy(&file).await.unwrap();
+    let found = |kind: &'static str| jobs::newest(&copy, kind, "");
+    let ours = found("ours").await.unwrap().unwrap();
+    assert_eq!((ours.state, ours.error.as_deref()), (State::Canceled, Some("it is over")));
+    assert_eq!(found("others").await.unwrap().unwrap().state, State::Queued);
+    // One of a program to come.
+    let later = "INSERT INTO schema_steps (number, done_at) VALUES (99, 0)";
+    copy.execute(Sql::new(later)).await.unwrap();
+    copy.close().await;
+    let newer = Catalog::open_copy(&file).await.unwrap_err();
+    assert!(matches!(newer, Error::Newer { found: 99, .. }), "{newer}");
+    // What is no catalogue, and one of which a page is gone.
+    let mut bytes = std::fs::read(&file).unwrap();
+    let page = bytes.len() / 2 / 4096 * 4096;
+    bytes[page..page + 4096].fill(0x55);
+    std::fs::write(&file, bytes).unwrap();
+    Catalog::open_copy(&file).await.unwrap_err();
+    std::fs::write(&file, "this is a text, and no database at all").unwrap();
+    Catalog::open_copy(&file).await.unwrap_err();
+    std::fs::write(&file, "").unwrap();
+    Catalog::open_copy(&file).await.unwrap_err();
     fresh.remove().await;
 }
 
