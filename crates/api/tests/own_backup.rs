@@ -165,6 +165,35 @@ async fn nothing_large_is_read_of_who_is_not_known() {
     assert_eq!(told(&refused), (400, EXTRACT.into()));
 }
 
+#[tokio::test]
+async fn what_does_not_belong_together_is_refused_for_that() {
+    let appliance = set_up().await;
+    let is_sqlite = appliance.app.catalog().engine() == Engine::Sqlite;
+    for (file, content, why) in [
+        ("appliance.key", vec![8; 32], "another appliance's key"),
+        ("appliance.key", vec![7; 31], "the appliance's key in it is none"),
+        ("strongroom.toml", b"nothing".to_vec(), "it does not say where to listen"),
+        ("key.pem", b"no key".to_vec(), "the private key can't be used"),
+    ] {
+        if why.contains("another") && !is_sqlite {
+            // There is no catalogue in it that could tell.
+            continue;
+        }
+        let path = appliance.dir.path().join(file);
+        let right = std::fs::read(&path).unwrap();
+        std::fs::write(&path, content).unwrap();
+        assert_eq!(action(&appliance, "START").await.0, 202);
+        ended(&appliance).await;
+        let archive = get(&appliance, "/backup/download").await.body;
+        std::fs::write(&path, &right).unwrap();
+        assert_eq!(restore(&appliance, &archive).await, (400, EXTRACT.into()), "{why}");
+        let log = String::from_utf8(get(&appliance, "/backup/log").await.body).unwrap();
+        assert!(log.lines().last().unwrap().contains(why), "{why}: {log}");
+        assert!(!appliance.dir.path().join("restore").exists());
+        assert_eq!(std::fs::read(&path).unwrap(), right);
+    }
+}
+
 /// A backup that has not begun.
 async fn waiting(appliance: &Appliance) -> i64 {
     let storage = appliance.app.storage();
