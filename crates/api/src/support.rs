@@ -47,6 +47,11 @@ async fn hidden(app: &App) -> Result<Hidden> {
             hidden.text(&passphrase);
         }
     }
+    // What the administration token's HMACs are made with.
+    let appliance = app.identity().appliance().await?;
+    if let Some(key) = app.identity().admin_token_key(&appliance).await? {
+        hidden.text(key.expose());
+    }
     Ok(hidden)
 }
 

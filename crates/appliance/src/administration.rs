@@ -170,7 +170,10 @@ impl Administration {
             return Ok(());
         }
         let (catalog, node) = (self.protect.storage().catalog(), self.protect.storage().node());
-        let open = jobs::open_of(catalog, works::CERTIFICATE, node).await?;
+        let mut open = Vec::new();
+        for kind in works::STAGED {
+            open.extend(jobs::open_of(catalog, kind, node).await?);
+        }
         let is_wanted = |name: &String| {
             open.iter().any(|job| job.parameters["staged"].as_str() == Some(name.as_str()))
         };

@@ -17,6 +17,7 @@ mod migrate;
 pub mod old;
 pub mod pools;
 pub mod resources;
+pub mod restored;
 pub mod samples;
 pub mod settings;
 mod sql;

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use strongroom_catalog::jobs::{self, NewJob, State};
-use strongroom_catalog::{Address, Catalog, Engine, Error, Row, Sql, Value, testing};
+use strongroom_catalog::{Address, Catalog, Engine, Error, Row, Sql, Value, restored, testing};
 
 async fn organisation(catalog: &Catalog, name: &str) -> Result<i64, Error> {
     let sql = "INSERT INTO organisations (name, created_at) VALUES (?, ?) RETURNING id";
@@ -220,14 +220,15 @@ async fn a_copy_is_looked_at_before_it_is_believed() {
     let file = dir.path().join("copy");
     catalog.copy_to(file.to_str().unwrap()).await.unwrap();
     let copy = Catalog::open_copy(&file).await.unwrap();
-    jobs::abandon(&copy, &["ours"], "it is over").await.unwrap();
+    restored::settle(&copy, "it is over").await.unwrap();
     copy.close().await;
     assert!(!dir.path().join("copy-wal").exists(), "nothing of it is beside it");
     let copy = Catalog::open_copy(&file).await.unwrap();
     let found = |kind: &'static str| jobs::newest(&copy, kind, "");
-    let ours = found("ours").await.unwrap().unwrap();
-    assert_eq!((ours.state, ours.error.as_deref()), (State::Canceled, Some("it is over")));
-    assert_eq!(found("others").await.unwrap().unwrap().state, State::Queued);
+    for kind in ["ours", "others"] {
+        let job = found(kind).await.unwrap().unwrap();
+        assert_eq!((job.state, job.error.as_deref()), (State::Canceled, Some("it is over")));
+    }
     // One of a program to come.
     let later = "INSERT INTO schema_steps (number, done_at) VALUES (99, 0)";
     copy.execute(Sql::new(later)).await.unwrap();

@@ -60,7 +60,7 @@ rights! {
     SettingsManage "settings.manage" "Change the appliance's settings.";
     StatsView "stats.view" "See statistics and metrics.";
     SystemView "system.view" "See the appliance's state.";
-    SystemManage "system.manage" "Stop, restart, update and mend the appliance.";
+    SystemManage "system.manage" "Stop, restart, update and mend the appliance; back it up and restore it, which is to have all of it.";
 }
 
 impl fmt::Display for Right {

@@ -26,6 +26,10 @@ const RUSTFLAGS: &[&str] = &[
 /// A target may not need more memory than this, in MiB, nor allocate more than half at once.
 const MEMORY_MIB: u64 = 1024;
 
+/// Targets that bring the whole appliance along, which takes minutes to build: they are not part of the
+/// short run.
+const OF_THE_APPLIANCE: &[&str] = &["appliance_backup", "licence"];
+
 /// What to fuzz.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
@@ -37,12 +41,15 @@ pub(crate) struct Options {
     /// Run one input (a crash that was found) instead of searching.
     #[arg(long, requires = "target", value_name = "FILE")]
     input: Option<std::path::PathBuf>,
+    /// Only what is quickly built.
+    #[arg(skip)]
+    short: bool,
 }
 
 impl Options {
-    /// All targets, that many seconds each.
-    pub(crate) fn all(seconds: u64) -> Self {
-        Self { target: None, seconds, input: None }
+    /// All targets that are quickly built, that many seconds each.
+    pub(crate) fn short(seconds: u64) -> Self {
+        Self { target: None, seconds, input: None, short: true }
     }
 }
 
@@ -53,6 +60,9 @@ pub(crate) fn fuzz(options: &Options) -> Result<()> {
     let fuzz = workspace::root().join("fuzz");
     let all = targets(&fuzz.join("src/bin"))?;
     let chosen = match &options.target {
+        None if options.short => {
+            all.into_iter().filter(|one| !OF_THE_APPLIANCE.contains(&one.as_str())).collect()
+        }
         None => all,
         Some(target) if all.contains(target) => vec![target.clone()],
         Some(target) => bail!("there is no target `{target}`; there are: {}", all.join(", ")),
@@ -71,6 +81,9 @@ pub(crate) fn fuzz(options: &Options) -> Result<()> {
         .env("RUSTC_BOOTSTRAP", "1");
     for target in &chosen {
         build.args(["--bin", target]);
+        if OF_THE_APPLIANCE.contains(&target.as_str()) {
+            build.args(["--features", "appliance"]);
+        }
     }
     run::run(&mut build)?;
 

@@ -226,7 +226,8 @@ async fn restore(
     Body(body): Body<RestoreAppliance>,
 ) -> Result<Json<RestoredAppliance>> {
     let administration = call.app().administration();
-    let restored = administration.restore_upload(&body.passphrase.0).await?;
+    let restored =
+        administration.restore_upload(&body.passphrase.0, &call.principal()?.name).await?;
     administration.restart_now();
     let manifest = restored.manifest;
     Ok(Json(RestoredAppliance {

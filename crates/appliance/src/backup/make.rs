@@ -98,16 +98,26 @@ fn in_place(
         }
     };
     let (certificate, certificate_key) = parts.tls.paths();
-    for (role, what, path) in [
+    // The certificate and its key are those of one moment.
+    let files = [
         (Role::Configuration, "the configuration", belongings.configuration.as_path()),
         (Role::ApplianceKey, "the appliance's key", &belongings.appliance_key),
         (Role::Certificate, "the certificate", &certificate),
         (Role::CertificateKey, "the certificate's key", &certificate_key),
-    ] {
-        match within(&parts.data, path) {
-            Ok(name) => sources.push(small(role, name, path)?),
-            Err(why) => left_out.push(format!("{what}: {why}")),
+    ];
+    let mut read = Vec::new();
+    parts.tls.while_still(|| {
+        for (role, what, path) in files {
+            match within(&parts.data, path) {
+                Ok(name) => read.push(small(role, name, path)?),
+                Err(why) => left_out.push(format!("{what}: {why}")),
+            }
         }
+        Ok::<_, Error>(())
+    })?;
+    sources.extend(read);
+    if parts.data.join("license.txt").exists() {
+        left_out.push("the licence: set it again, it is the vendor's".into());
     }
     let draft = place.draft();
     remove(&draft)?;

@@ -15,7 +15,7 @@ use crate::works::{self, BackupOfAppliance, RestartParameters};
 use crate::{Error, Result};
 
 /// The name of the images of backups in a pool.
-pub(super) const SERIES: &str = "appliance";
+const SERIES: &str = "appliance";
 
 /// How the backup is.
 #[derive(Clone, Debug)]
@@ -60,7 +60,11 @@ impl Administration {
         let staged = self.stage(secret).await?;
         let parameters = BackupOfAppliance { staged };
         let object = "the appliance".to_owned();
-        Ok(self.protect().ask(asker, works::APPLIANCE_BACKUP, object, &parameters).await?)
+        let asked = self.protect().ask(asker, works::APPLIANCE_BACKUP, object, &parameters).await;
+        if asked.is_err() {
+            self.parts().staged.remove(&parameters.staged);
+        }
+        Ok(asked?)
     }
 
     /// Makes a key of a secret, for a job.
@@ -177,16 +181,16 @@ impl Administration {
         blocking(move || place.append_upload(offset, &piece)).await
     }
 
-    /// Restores what was handed over by [`Administration::upload_backup`].
+    /// Restores what was handed over by [`Administration::upload_backup`]; the trail names `by`.
     ///
     /// # Errors
     /// As [`Administration::restore_backup`]; [`Error::NoBackup`] when there is nothing.
-    pub async fn restore_upload(&self, secret: &Secret) -> Result<Restored> {
+    pub async fn restore_upload(&self, secret: &Secret, by: &str) -> Result<Restored> {
         let Ok(_turn) = self.parts().restoring.try_lock() else { return Err(Error::Restoring) };
         let place = self.place();
         let taken = blocking(move || place.take_upload()).await?;
         let (archive, length) = taken.ok_or(Error::NoBackup)?;
-        let restored = self.restore(archive, length, secret).await?;
+        let restored = self.restore(archive, length, secret, by).await?;
         self.place().end_upload();
         Ok(restored)
     }
@@ -197,18 +201,29 @@ impl Administration {
     /// # Errors
     /// [`Error::Archive`] when it can't be restored; [`Error::Busy`] while a backup is made;
     /// [`Error::Restoring`]; [`Error::Room`]; [`Error::File`].
-    pub async fn restore_backup(&self, spool: &Spool, secret: &Secret) -> Result<Restored> {
+    pub async fn restore_backup(
+        &self,
+        spool: &Spool,
+        secret: &Secret,
+        by: &str,
+    ) -> Result<Restored> {
         let Ok(_turn) = self.parts().restoring.try_lock() else { return Err(Error::Restoring) };
-        self.restore(spool.file()?, spool.len(), secret).await
+        self.restore(spool.file()?, spool.len(), secret, by).await
     }
 
-    async fn restore(&self, archive: File, length: u64, secret: &Secret) -> Result<Restored> {
+    async fn restore(
+        &self,
+        archive: File,
+        length: u64,
+        secret: &Secret,
+        by: &str,
+    ) -> Result<Restored> {
         let _turn = self.parts().turn.lock().await;
         self.free(works::APPLIANCE_BACKUP).await?;
         self.free(works::APPLIANCE_RESTART).await?;
         let place = self.place();
         place.tell("Restoring backup");
-        match restore::restore(self.parts(), archive, length, secret).await {
+        match restore::restore(self.parts(), archive, length, secret, by).await {
             Ok(manifest) => {
                 place.tell("Backup checked: restarting with it");
                 Ok(Restored { manifest })
@@ -235,7 +250,11 @@ impl Administration {
         };
         let parameters = RestartParameters { staged };
         let object = "the appliance".to_owned();
-        Ok(self.protect().ask(asker, works::APPLIANCE_RESTART, object, &parameters).await?)
+        let asked = self.protect().ask(asker, works::APPLIANCE_RESTART, object, &parameters).await;
+        if let (Err(_), Some(staged)) = (&asked, &parameters.staged) {
+            self.parts().staged.remove(staged);
+        }
+        Ok(asked?)
     }
 
     /// Asks the process to restart itself.

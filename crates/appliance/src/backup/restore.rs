@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use strongroom_catalog::{Catalog, jobs};
+use strongroom_catalog::{Catalog, restored};
 use strongroom_identity::{ApplianceKey, Secret, check_key};
 
 use super::archive::{Manifest, Plan, Role};
@@ -13,7 +13,7 @@ use super::seal::ArchiveKey;
 use super::settle::{self, Entry};
 use super::{Belongings, failed};
 use crate::administration::{Parts, blocking};
-use crate::{Error, Result, tls, works};
+use crate::{Error, Result, tls};
 
 /// Configurations and certificates have fewer bytes.
 const SMALL: u64 = 2 << 20;
@@ -28,6 +28,7 @@ pub(super) async fn restore(
     archive: File,
     length: u64,
     secret: &Secret,
+    by: &str,
 ) -> Result<Manifest> {
     let data = parts.data.clone();
     if settle::is_decided(&data)? {
@@ -36,7 +37,11 @@ pub(super) async fn restore(
     let prepared = prepare(parts, archive, length, secret).await;
     match prepared {
         Ok((manifest, entries)) => {
-            blocking(move || settle::decide(&data, entries)).await?;
+            let told = format!(
+                "by {by}: the backup of {}; the trail until then is in before-restore",
+                manifest.made_at
+            );
+            blocking(move || settle::decide(&data, entries, told)).await?;
             Ok(manifest)
         }
         Err(error) => {
@@ -130,13 +135,13 @@ fn configuration(belongings: &Belongings, path: &Path) -> Result<()> {
     (belongings.check_configuration)(text).map_err(|why| unfit(format!("its configuration: {why}")))
 }
 
-/// Whether it is whole, known, and of that key. What can't go on from it is ended in it.
+/// Whether it is whole, known, and of that key. What was under way when it was made is ended in it: it may
+/// have been done, taken back or used up since.
 async fn catalogue(path: &Path, key: &ApplianceKey) -> Result<()> {
     let catalog = Catalog::open_copy(path).await.map_err(unfit)?;
     let looked = async {
         check_key(&catalog, key).await.map_err(unfit)?;
-        let why = "it was at work when the backup was made that was restored";
-        Ok(jobs::abandon(&catalog, works::NOT_RESTORED, why).await?)
+        Ok(restored::settle(&catalog, "the appliance was restored from a backup").await?)
     };
     let looked: Result<()> = looked.await;
     catalog.close().await;

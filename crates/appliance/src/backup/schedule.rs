@@ -4,16 +4,17 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use strongroom_catalog::{images, jobs};
 use strongroom_identity::Identity;
-use strongroom_protect::works::ForgetParameters;
-use strongroom_protect::{Asker, Job, State};
+use strongroom_protect::{Asker, Job, State, works};
 
-use super::operations::SERIES;
 use crate::administration::Administration;
 use crate::{Error, Result, Values};
 
 /// The pool that they are stored in.
 const POOL: &str = "main";
+/// As who they are asked for.
+const ASKER: &str = "schedule";
 /// After one that failed the next is tried no sooner.
 const AGAIN: Duration = Duration::from_secs(3600);
 
@@ -50,9 +51,13 @@ impl Administration {
         if every.is_zero() {
             return Ok(Scheduled::NotDue);
         }
-        let status = self.backup_status().await?;
-        let fresh = status.file.is_some_and(|file| !over(file.made_at, every, now));
-        let early = status.job.is_some_and(|job| {
+        let pool = self.protect().storage().pool_named(POOL).await;
+        let pool = pool.map_err(strongroom_protect::Error::from)?.id;
+        // Those of others, scripts among them, are not in the pool.
+        let stored = self.stored(pool).await?;
+        let last = stored.first().and_then(|job| job.ended_at);
+        let fresh = last.is_some_and(|at| !over(at, every, now));
+        let early = self.backup_status().await?.job.is_some_and(|job| {
             job.ended_at.is_none_or(|ended| !over(ended, AGAIN.min(every), now))
         });
         if fresh || early {
@@ -63,22 +68,39 @@ impl Administration {
             return Ok(Scheduled::NoToken);
         };
         let organisation_id = system.organisation_id;
-        let asker = || Asker { organisation_id, user_name: "schedule".into(), ..Asker::default() };
+        let asker = || Asker { organisation_id, user_name: ASKER.into(), ..Asker::default() };
         let job = self.start_backup(asker(), &secret).await?;
         if let Some(failed) = self.failed(job).await? {
             return Ok(Scheduled::Failed(failed));
         }
-        let pool = self.protect().storage().pool_named(POOL).await;
-        let pool = pool.map_err(strongroom_protect::Error::from)?.id;
         let job = self.store_backup(asker(), pool).await?;
         if let Some(failed) = self.failed(job).await? {
             return Ok(Scheduled::Failed(failed));
         }
-        let mut forget = ForgetParameters::default();
-        forget.selection.name = Some(SERIES.into());
-        forget.rules.last = u64::from(values.appliance_backup_keep);
-        let job = self.protect().forget(asker(), pool, forget).await?;
-        Ok(self.failed(job).await?.map_or(Scheduled::Done, Scheduled::Failed))
+        self.forget_stored(pool, values.appliance_backup_keep as usize).await?;
+        Ok(Scheduled::Done)
+    }
+
+    /// The jobs that stored them, the latest first. Nobody else's job has this asker and no user.
+    async fn stored(&self, pool: i64) -> Result<Vec<Job>> {
+        let done = jobs::done_by(self.protect().storage().catalog(), works::BACKUP, pool, ASKER);
+        Ok(done.await?)
+    }
+
+    /// Forgets all of them but the latest: what others store under the same name is theirs.
+    async fn forget_stored(&self, pool: i64, keep: usize) -> Result<()> {
+        let storage = self.protect().storage();
+        for job in self.stored(pool).await?.iter().skip(keep) {
+            let Some(image) = job.result.as_ref().and_then(|told| told["image"].as_i64()) else {
+                continue;
+            };
+            if images::find(storage.catalog(), image).await.is_ok()
+                && let Err(error) = storage.forget_images(&[image]).await
+            {
+                tracing::warn!(%error, "an old backup of the appliance is not forgotten");
+            }
+        }
+        Ok(())
     }
 
     /// Waits for a job; its number, if it was not done.

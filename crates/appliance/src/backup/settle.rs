@@ -48,6 +48,8 @@ pub(super) struct Entry {
 struct Note {
     entries: Vec<Entry>,
     tries: u32,
+    /// Who decided it, and on what, for the audit trail of the new state.
+    told: String,
 }
 
 /// The steps on the disk. A test lets them end after some.
@@ -162,13 +164,13 @@ impl Steps {
     }
 
     /// What was prepared, becomes what will be in force.
-    fn decide(&self, entries: Vec<Entry>) -> Result<()> {
+    fn decide(&self, entries: Vec<Entry>, told: String) -> Result<()> {
         for dir in ["new", "old", "none"] {
             directory(&self.dir.join(dir))?;
             sync(&self.dir.join(dir))?;
         }
         sync(&self.data)?;
-        self.note(DECIDED, &Note { entries, tries: 0 })
+        self.note(DECIDED, &Note { entries, tries: 0, told })
     }
 
     /// New files to their places, old ones aside.
@@ -280,13 +282,18 @@ impl Trial {
         self.steps.tidy()
     }
 
-    /// It can't be started: what was there before is put back.
+    /// It can't be started: the next start puts back what was there before. Not this process, which
+    /// may have some of it open still.
     ///
     /// # Errors
     /// [`Error::File`].
     pub fn undo(self) -> Result<()> {
-        self.steps.called(TRIAL, UNDO)?;
-        self.steps.put_back(&self.note)
+        self.steps.called(TRIAL, UNDO)
+    }
+
+    /// Who decided it, and on what.
+    pub fn told(&self) -> &str {
+        &self.note.told
     }
 }
 
@@ -297,8 +304,8 @@ pub(super) fn is_decided(data: &Path) -> Result<bool> {
 
 /// Decides that the prepared files, `restore/new/NUMBER` by the numbers of the entries, take the place
 /// of what is there.
-pub(super) fn decide(data: &Path, entries: Vec<Entry>) -> Result<()> {
-    Steps::new(data).decide(entries)
+pub(super) fn decide(data: &Path, entries: Vec<Entry>, told: String) -> Result<()> {
+    Steps::new(data).decide(entries, told)
 }
 
 #[cfg(test)]
@@ -403,7 +410,7 @@ mod tests {
             let place = Place::new();
             let steps = place.steps(Some(left));
             let done = steps
-                .decide(Place::entries())
+                .decide(Place::entries(), "by a test".into())
                 .and_then(|()| steps.settle())
                 .and_then(|note| Trial { steps, note: note.unwrap() }.keep());
             let over = done.is_ok();
@@ -436,20 +443,27 @@ mod tests {
     fn undoing_cut_off_anywhere_is_ended() {
         for left in 0.. {
             let place = Place::new();
-            place.steps(None).decide(Place::entries()).unwrap();
+            place.steps(None).decide(Place::entries(), "by a test".into()).unwrap();
             let trial = settle(place.data()).unwrap().unwrap();
             assert_eq!(place.state(), Place::new_state());
             // What the trial left beside.
             place.write("catalogue.db-wal", "of the trial");
             let Trial { steps, note } = trial;
             steps.left.set(Some(left));
+            assert_eq!(note.told, "by a test");
             let over = Trial { steps, note }.undo().is_ok();
-            if left == 0 {
+            if !over {
                 // It was not begun: the start that died before is tried again.
                 settle(place.data()).unwrap().unwrap().undo().unwrap();
-            } else {
-                assert!(settle(place.data()).unwrap().is_none());
             }
+            // The next start may be cut off too.
+            for left in 0.. {
+                let steps = place.steps(Some(left));
+                if steps.settle().is_ok() {
+                    break;
+                }
+            }
+            assert!(settle(place.data()).unwrap().is_none());
             assert_eq!(place.state(), Place::old(), "{left}");
             assert!(!place.data().join(DIR).exists());
             if over {
@@ -461,7 +475,7 @@ mod tests {
     #[test]
     fn a_trial_that_always_dies_is_undone() {
         let place = Place::new();
-        place.steps(None).decide(Place::entries()).unwrap();
+        place.steps(None).decide(Place::entries(), "by a test".into()).unwrap();
         for _ in 0..TRIES {
             assert!(settle(place.data()).unwrap().is_some());
             assert_eq!(place.state(), Place::new_state());

@@ -98,6 +98,12 @@ impl TlsFiles {
         })
     }
 
+    /// Looks at both files while nobody replaces them through this.
+    pub(crate) fn while_still<T>(&self, look: impl FnOnce() -> T) -> T {
+        let _inner = self.lock();
+        look()
+    }
+
     /// When the certificate was put where it is; None: nobody knows.
     pub(crate) fn changed_at(&self) -> Option<std::time::SystemTime> {
         self.lock().certificate.metadata().and_then(|meta| meta.modified()).ok()

@@ -27,8 +27,8 @@ pub const APPLIANCE_BACKUP: &str = "appliance_backup";
 /// Restarting the process.
 pub const APPLIANCE_RESTART: &str = "appliance_restart";
 
-/// What a catalogue that is restored does not take up again: the files that they need are not there.
-pub(crate) const NOT_RESTORED: &[&str] = &[CERTIFICATE, APPLIANCE_BACKUP, APPLIANCE_RESTART];
+/// Those whose jobs work with staged files.
+pub(crate) const STAGED: &[&str] = &[CERTIFICATE, APPLIANCE_BACKUP, APPLIANCE_RESTART];
 
 /// All works of this crate.
 pub(crate) fn all(parts: &Parts) -> Vec<Arc<dyn Work>> {

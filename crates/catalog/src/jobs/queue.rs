@@ -95,6 +95,16 @@ pub async fn last_lines(catalog: &Catalog, job: i64, limit: u32) -> Result<Vec<L
     Ok(lines)
 }
 
+/// The jobs of this kind on this pool that this asker, who is no user, had done well, the latest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn done_by(catalog: &Catalog, kind: &str, pool: i64, asker: &str) -> Result<Vec<Job>> {
+    let sql = "FROM jobs WHERE kind = ? AND pool_id = ? AND user_name = ? AND user_id IS NULL \
+               AND state IN ('succeeded', 'warnings') ORDER BY id DESC LIMIT 1000";
+    catalog.find(Sql::new(sql).bind(kind).bind(pool).bind(asker)).await
+}
+
 /// The jobs of this kind that are not over, of those that this machine must do.
 ///
 /// # Errors
@@ -160,22 +170,6 @@ pub async fn is_tried(
                OR ended_at > ?) LIMIT 1";
     let sql = Sql::new(sql).bind(pool).bind(kind).bind(asker).bind(failed_since).bind(done_since);
     Ok(!catalog.rows(sql).await?.is_empty())
-}
-
-/// Ends the jobs of these kinds that are not over, in a catalogue that nobody works on: what they would
-/// go on with is not there.
-///
-/// # Errors
-/// Those of the database.
-pub async fn abandon(catalog: &Catalog, kinds: &[&'static str], why: &'static str) -> Result<()> {
-    let mut tx = catalog.begin().await?;
-    let now = clock(&mut tx).await?;
-    for kind in kinds.iter().copied() {
-        let sql = "UPDATE jobs SET state = 'canceled', cancel = 1, ended_at = ?, changed_at = ?, \
-                   error = ?, worker = NULL, lease_until = NULL WHERE kind = ? AND state IN ('queued', 'running')";
-        tx.execute(Sql::new(sql).bind(now).bind(now).bind(why).bind(kind)).await?;
-    }
-    tx.commit().await
 }
 
 /// When a job changed last; None without any job.

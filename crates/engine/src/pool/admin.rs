@@ -296,7 +296,17 @@ fn place_of(disk: &dyn Disk, pool: PoolId, disks: usize) -> Option<usize> {
 
 /// Fails when a disk that is there, and is to be replaced, has shards that the others need.
 fn check_others(disks: &[Option<Arc<dyn Disk>>], place: usize, settings: Settings) -> Result<()> {
-    let (_, state, _) = Journal::open(&places(disks), settings, false)?;
+    let (_, state, with) = Journal::open(&places(disks), settings.clone(), false)?;
+    // Nor may it be the only one with what was committed last.
+    let mut others = disks.to_vec();
+    others[place] = None;
+    let (_, _, without) = Journal::open(&places(&others), settings, false)?;
+    if without.generation < with.generation {
+        return Err(Error::Invalid(format!(
+            "disk {place} alone has the newest state of the pool: open the pool to write, with `pool \
+             scrub`, and try again"
+        )));
+    }
     let mut shards: HashMap<PackId, usize> = HashMap::new();
     for (_, disk) in disks.iter().enumerate().filter(|(other, _)| *other != place) {
         let Some(disk) = disk else { continue };

@@ -167,8 +167,9 @@ impl Pool {
         }
     }
 
-    /// Whether a place that can't be made good will not be good again: all disks are there and give
-    /// bytes, and these are wrong. What a disk that is away or fails has may come back.
+    /// Whether a place that can't be made good will not be good again: the one disk gives bytes, and
+    /// these are wrong. Of several disks a read does not ask each, and what one that was not asked has
+    /// may be good: `pool check` tells of those.
     fn is_rot(&self, at: &Location) -> bool {
         let gives_bytes = |pack: &OpenPack| -> Result<bool> {
             let mut buf = AlignedBuf::default();
@@ -176,7 +177,8 @@ impl Pool {
             Ok(read.lost.is_empty())
         };
         let pack = || self.reading.pack(&self.core, at.pack).and_then(|pack| gives_bytes(&pack));
-        self.core.disks.iter().all(Option::is_some) && pack().unwrap_or(false)
+        let is_alone = self.core.disks.len() == 1 && self.core.disks[0].is_some();
+        is_alone && pack().unwrap_or(false)
     }
 
     /// The copies that reading found bad, and that are bad when they are read once more: what a bus

@@ -56,41 +56,45 @@ pub(super) struct Running {
     /// What goes on beside: giving the services what is set, chores, and sending the
     /// audit trail to a collector.
     tasks: [JoinHandle<()>; 3],
-    _lock: Lock,
+    _lock: Arc<Lock>,
 }
 
 /// Starts with what there is, or with the backup that was restored; when that fails, what was there
 /// before is put back, and `None` says that the process is to start anew with it.
 pub(super) async fn start(args: &Args, log: Log) -> Result<Option<Running>> {
     let data = directory(&args.data)?;
-    let lock = Lock::take(&data)?;
+    let lock = Arc::new(Lock::take(&data)?);
     // Nobody else logs there, now.
     if let Err(error) = log.file.keep_in(&data) {
         tracing::warn!(%error, "the log is not kept in files");
     }
     // Before anything of it is opened.
     let trial = settle(&data)?;
-    let Some(trial) = trial else { return open(args, log, data, lock).await.map(Some) };
+    let Some(trial) = trial else { return open(args, log, data, &lock).await.map(Some) };
     tracing::warn!("starting with the backup that was restored");
-    match open(args, log, data, lock).await {
+    match open(args, log, data, &lock).await {
         Ok(running) => {
+            let told = trial.told().to_owned();
             trial.keep()?;
             let who = running.app.identity().appliance().await?;
-            let deed = Deed::new("system.backup.restored", "the appliance");
-            running.app.identity().record(&who, deed).await?;
+            let deed = Deed::new("system.backup.restored", "the appliance").detail(told);
+            if let Err(error) = running.app.identity().record(&who, deed).await {
+                tracing::error!(%error, "the audit trail can't be written");
+            }
             Ok(Some(running))
         }
         Err(error) => {
+            // Put back by the next start, which has nothing of it open.
             trial.undo()?;
             tracing::error!(
-                "the restored backup can't be started, what was there is back: {error:#}"
+                "the restored backup can't be started, what was there comes back: {error:#}"
             );
             Ok(None)
         }
     }
 }
 
-async fn open(args: &Args, log: Log, data: PathBuf, lock: Lock) -> Result<Running> {
+async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<Running> {
     let config = Config::open(&data)?;
     let (takeover, configured) = (config.takeover()?, config.clone());
     let dialects = config.dialects()?;
@@ -227,7 +231,7 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: Lock) -> Result<Runnin
         passphrase,
         config: configured,
         tasks,
-        _lock: lock,
+        _lock: Arc::clone(lock),
     })
 }
 

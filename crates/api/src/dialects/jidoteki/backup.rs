@@ -211,15 +211,16 @@ fn restore(call: Call) -> BoxFuture<'static, Answer> {
     async move {
         let administration = call.app().administration();
         let secret = secret(&call).await?.ok_or_else(Fault::unauthenticated)?;
+        let by = call.principal.as_ref().map(|by| by.name.clone()).unwrap_or_default();
         let restored = match (call.form.spooled(), call.form.file("archive")) {
             (Some(spool), _) if !spool.is_empty() => {
-                administration.restore_backup(spool, &secret).await
+                administration.restore_backup(spool, &secret, &by).await
             }
             // A small one, with the token in the form.
             (None, Some(bytes)) if !bytes.is_empty() => {
                 let mut spool = administration.spool().await.map_err(refused)?;
                 spool.write(bytes).map_err(refused)?;
-                administration.restore_backup(&spool, &secret).await
+                administration.restore_backup(&spool, &secret, &by).await
             }
             (None, None) if call.form.text("archive").is_some_and(|text| !text.is_empty()) => {
                 return Err(Fault::bad(NO_ARCHIVE));

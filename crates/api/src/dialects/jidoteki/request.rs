@@ -163,7 +163,10 @@ impl Large {
         self.is_there = true;
         self.spool_with(|spool| spool.clear()).await?;
         let mut ready = Vec::with_capacity(PIECE);
-        while let Some(piece) = field.chunk().await.map_err(&broken)? {
+        loop {
+            // Others wait for the place.
+            let piece = tokio::time::timeout(ARRIVAL, field.chunk()).await;
+            let Some(piece) = piece.map_err(|_| late())?.map_err(&broken)? else { break };
             ready.extend_from_slice(&piece);
             if ready.len() >= PIECE {
                 let pieces = std::mem::replace(&mut ready, Vec::with_capacity(PIECE));
