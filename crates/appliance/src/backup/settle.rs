@@ -222,6 +222,7 @@ impl Steps {
         }
         if let Some(note) = self.read(UNDO)? {
             self.put_back(&note)?;
+            tracing::warn!("the restored backup did not start: what was there is back");
         } else if self.read(KEPT)?.is_some() {
             self.tidy()?;
         } else if let Some(note) = self.read(TRIAL)? {

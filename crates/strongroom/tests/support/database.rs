@@ -57,9 +57,12 @@ pub(crate) fn of(data: &Path) -> Option<String> {
 
 /// Tells a command that runs the appliance of this data directory where its catalogue is.
 pub(crate) fn tell(command: &mut Command, data: &Path) {
+    const NAME: &str = "STRONGROOM_DATABASE";
+    let is_said = command.get_envs().any(|(name, value)| name == NAME && value.is_some());
     match of(data) {
-        Some(url) => command.env("STRONGROOM_DATABASE", url),
-        None => command.env_remove("STRONGROOM_DATABASE"),
+        Some(url) => command.env(NAME, url),
+        None if is_said => command,
+        None => command.env_remove(NAME),
     };
 }
 
