@@ -106,7 +106,6 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<V> {
         visit_bool: bool;
         visit_i64: i64;
         visit_i128: i128;
-        visit_u64: u64;
         visit_u128: u128;
         visit_f64: f64;
         visit_str: &str;
@@ -115,6 +114,14 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<V> {
         visit_bytes: &[u8];
         visit_borrowed_bytes: &'de [u8];
         visit_byte_buf: Vec<u8>;
+    }
+
+    /// Numbers of ours have 64 bits and a sign, as the document says.
+    fn visit_u64<E: Error>(self, value: u64) -> Result<V::Value, E> {
+        match i64::try_from(value) {
+            Ok(_) => self.0.visit_u64(value),
+            Err(_) => Err(E::custom(format!("a number is {} at most", i64::MAX))),
+        }
     }
 
     fn visit_none<E: Error>(self) -> Result<V::Value, E> {
@@ -325,5 +332,31 @@ mod tests {
         }
         let error = from_slice::<Outer>(b"{} {}").unwrap_err();
         assert!(error.to_string().contains("trailing characters"), "{error}");
+    }
+
+    #[test]
+    fn no_number_is_beyond_what_the_document_has() {
+        #[derive(Debug, Default, Deserialize)]
+        struct Counts {
+            #[serde(default)]
+            one: u64,
+            #[serde(flatten)]
+            more: More,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        struct More {
+            #[serde(default)]
+            two: u64,
+        }
+
+        let most = i64::MAX.unsigned_abs();
+        for name in ["one", "two"] {
+            let text = |number: u64| format!(r#"{{"{name}": {number}}}"#);
+            let counts = from_slice::<Counts>(text(most).as_bytes()).unwrap();
+            assert_eq!(counts.one + counts.more.two, most);
+            serde_json::from_str::<Counts>(&text(most + 1)).unwrap();
+            let error = from_slice::<Counts>(text(most + 1).as_bytes()).unwrap_err();
+            assert!(error.to_string().contains("a number is 9223372036854775807"), "{error}");
+        }
     }
 }

@@ -125,7 +125,9 @@ fn plant(data: &Path) -> (Served, Secrets) {
     secrets.push(("a random word", bytes(licence)));
 
     // In a job that fails, its log and its event; in the audit trail, by who types it as a name.
-    let body = json!({"paths": [format!("/nothing/{key}")], "name": format!("x {key}")});
+    let body = json!({
+        "paths": [format!("/nothing/{key}")], "name": format!("x {key}"), "attempts": 1,
+    });
     let (code, job) = ask(data, "POST", "/v1/pools/1/backups", Some(body));
     assert_eq!(code, 202, "{job}");
     let path = format!("/v1/jobs/{}", job["id"]);
