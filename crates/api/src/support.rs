@@ -12,6 +12,7 @@ use strongroom_catalog::pools;
 use strongroom_protect::StatsOf;
 
 use crate::app::App;
+use crate::native::License;
 use crate::problem::Result;
 
 /// The archive of logs.
@@ -58,16 +59,7 @@ async fn hidden(app: &App) -> Result<Hidden> {
 async fn licence(app: &App) -> Result<Paper> {
     let told = app.licences(|all| Ok(all.current())).await?;
     let told = match told {
-        Ok(Some(licence)) => json!({
-            "state": licence.state_now().word(),
-            "serial": licence.serial,
-            "app": licence.app,
-            "users": licence.users,
-            "issued": licence.issued.to_string(),
-            "expires": licence.expires.map(|day| day.to_string()),
-            "name": licence.name,
-            "contact": licence.contact,
-        }),
+        Ok(Some(licence)) => json!(License::from(licence)),
         Ok(None) => json!({"state": "none"}),
         Err(error) => json!({"state": "invalid", "error": error.to_string()}),
     };

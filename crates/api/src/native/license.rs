@@ -29,7 +29,7 @@ pub(super) fn group() -> Group {
 
 /// The licence.
 #[derive(Debug, Serialize, ToSchema)]
-struct License {
+pub(crate) struct License {
     /// What the vendor calls it.
     serial: String,
     /// What it is for.

@@ -34,6 +34,7 @@ mod work;
 use serde::{Deserialize, Deserializer};
 
 pub(crate) use self::jobs::accepted;
+pub(crate) use self::license::License;
 use crate::route::Routes;
 
 /// For a field of a change whose null says something: what is there is some, be it null; with

@@ -14,30 +14,14 @@ use strongroom_protect::State;
 use super::answer::{Answer, Fault, accepted, done, found, plain, secure};
 use super::dispatch::Call;
 use super::information::short;
-use super::{Documented, Endpoint, Parameter};
+use super::{BYTES, Documented, Endpoint, JSON, Parameter, TEXT};
 use crate::stream::of_file;
 
 const PATH: &str = "/backup";
 const SECTION: &str = "Backup";
 const NO_ARCHIVE: &str = "Unable to extract backup archive";
 
-const fn of(status: u16, kind: Option<&'static str>, meaning: &'static str) -> Documented {
-    Documented { status, kind, meaning }
-}
-
-const fn shows(
-    path: &'static str,
-    id: &'static str,
-    summary: &'static str,
-    right: Right,
-    answers: &'static [Documented],
-    run: super::Run,
-) -> Endpoint {
-    let (method, section) = (Method::GET, SECTION);
-    Endpoint { method, path, id, summary, section, right, parameters: &[], answers, run }
-}
-
-const NONE: Documented = of(404, None, "There is none.");
+const NONE: Documented = Documented::bare(404, "There is none.");
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
@@ -47,47 +31,45 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         summary: "Start a backup of the appliance, or stop or delete it",
         section: SECTION,
         right: Right::SystemManage,
-        parameters: &[Parameter {
-            name: "action",
-            is_file: false,
-            required: true,
-            meaning: "`START` to start one, `STOP` to stop or delete it.",
-        }],
+        parameters: &[Parameter::text(
+            "action",
+            true,
+            "`START` to start one, `STOP` to stop or delete it.",
+        )],
         answers: &[
-            of(202, None, "A job makes it, sealed under the token; or it is stopped or deleted."),
-            of(400, None, "The action is another one."),
+            Documented::bare(
+                202,
+                "A job makes it, sealed under the token; or it is stopped or deleted.",
+            ),
+            Documented::bare(400, "The action is another one."),
         ],
         run: start,
     },
-    shows(
+    Endpoint::get(
+        SECTION,
         PATH,
         "jidoteki.backup.show",
         "How the backup went",
         Right::SystemView,
-        &[
-            of(
-                200,
-                Some("application/json"),
-                "`running`, `failed`, or `success` with size and sum.",
-            ),
-            NONE,
-        ],
+        &[Documented::found(JSON, "`running`, `failed`, or `success` with size and sum."), NONE],
         show,
     ),
-    shows(
+    Endpoint::get(
+        SECTION,
         "/backup/download",
         "jidoteki.backup.download",
         "The backup",
         Right::SystemManage,
-        &[of(200, Some("application/octet-stream"), "A tar of sealed files."), NONE],
+        &[Documented::found(BYTES, "A tar of sealed files."), NONE],
         download,
     ),
-    shows(
+    Endpoint::get(
+        SECTION,
         "/backup/log",
         "jidoteki.backup.log",
         "The log of backups and restores",
         Right::SystemView,
-        &[of(200, Some("text/plain"), "All of it."), NONE],
+        &[Documented::found(TEXT, "All of it."), NONE],
         log,
     ),
     Endpoint {
@@ -97,15 +79,17 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         summary: "Put a backup in the place of what is there",
         section: SECTION,
         right: Right::SystemManage,
-        parameters: &[Parameter {
-            name: "archive",
-            is_file: true,
-            required: true,
-            meaning: "The backup, of an appliance that had the same token.",
-        }],
+        parameters: &[Parameter::file(
+            "archive",
+            true,
+            "The backup, of an appliance that had the same token.",
+        )],
         answers: &[
-            of(200, None, "It is right and will be in force; the appliance starts again with it."),
-            of(400, None, "It is missing, or can't be restored: nothing was changed."),
+            Documented::bare(
+                200,
+                "It is right and will be in force; the appliance starts again with it.",
+            ),
+            Documented::bare(400, "It is missing, or can't be restored: nothing was changed."),
         ],
         run: restore,
     },

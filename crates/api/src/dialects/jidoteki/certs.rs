@@ -12,47 +12,43 @@ use zeroize::Zeroizing;
 use super::answer::{Answer, Fault, accepted, found};
 use super::dispatch::Call;
 use super::job::{LINES, log, status};
-use super::{Documented, Endpoint, Parameter};
+use super::{Documented, Endpoint, JSON, Parameter};
 
-const fn file(name: &'static str, required: bool, meaning: &'static str) -> Parameter {
-    Parameter { name, is_file: true, required, meaning }
-}
+const PATH: &str = "/certs";
+const SECTION: &str = "TLS";
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: Method::POST,
-        path: "/certs",
+        path: PATH,
         id: "jidoteki.certs.replace",
         summary: "Show another certificate",
-        section: "TLS",
+        section: SECTION,
         right: Right::SystemManage,
         parameters: &[
-            file("public", true, "The certificate, in PEM."),
-            file("private", true, "Its private key, in PEM, not encrypted."),
-            file("ca", false, "The certificates that it was signed with, in PEM."),
+            Parameter::file("public", true, "The certificate, in PEM."),
+            Parameter::file("private", true, "Its private key, in PEM, not encrypted."),
+            Parameter::file("ca", false, "The certificates that it was signed with, in PEM."),
         ],
         answers: &[
-            Documented { status: 202, kind: None, meaning: "A job looks at it and shows it." },
-            Documented { status: 400, kind: None, meaning: "A file is missing." },
+            Documented::bare(202, "A job looks at it and shows it."),
+            Documented::bare(400, "A file is missing."),
         ],
         run: replace,
     },
-    Endpoint {
-        method: Method::GET,
-        path: "/certs",
-        id: "jidoteki.certs.show",
-        summary: "How the last change of the certificate went",
-        section: "TLS",
-        right: Right::SystemView,
-        parameters: &[],
-        answers: &[Documented {
-            status: 200,
-            kind: Some("application/json"),
-            meaning: "`running`, `success` or `failed`, and the last ten lines of its log; null when \
-                      there was none.",
-        }],
-        run: show,
-    },
+    Endpoint::get(
+        SECTION,
+        PATH,
+        "jidoteki.certs.show",
+        "How the last change of the certificate went",
+        Right::SystemView,
+        &[Documented::found(
+            JSON,
+            "`running`, `success` or `failed`, and the last ten lines of its log; null when there \
+             was none.",
+        )],
+        show,
+    ),
 ];
 
 fn replace(call: Call) -> BoxFuture<'static, Answer> {
@@ -69,7 +65,7 @@ fn replace(call: Call) -> BoxFuture<'static, Answer> {
         let administration = call.app().administration();
         match administration.replace_certificate_later(call.asker()?, new).await {
             // As with the original, the one that runs goes on.
-            Ok(_) | Err(strongroom_appliance::Error::Busy { .. }) => Ok(accepted("/certs")),
+            Ok(_) | Err(strongroom_appliance::Error::Busy { .. }) => Ok(accepted(PATH)),
             Err(error) => Err(error.into()),
         }
     }

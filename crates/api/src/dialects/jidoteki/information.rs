@@ -2,7 +2,6 @@
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::Method;
 use serde::Serialize;
 use serde_json::json;
 use strongroom_appliance as known;
@@ -10,69 +9,55 @@ use strongroom_identity::Right;
 
 use super::answer::{Answer, found, plain};
 use super::dispatch::Call;
-use super::{Documented, Endpoint, PREFIX};
+use super::{Documented, Endpoint, JSON, PREFIX, TEXT};
 use crate::problem::Problem;
 
-const JSON: &str = "application/json";
-
-const fn shows(
-    path: &'static str,
-    id: &'static str,
-    summary: &'static str,
-    answers: &'static [Documented],
-    run: super::Run,
-) -> Endpoint {
-    Endpoint {
-        method: Method::GET,
-        path,
-        id,
-        summary,
-        section: "Information",
-        right: Right::SystemView,
-        parameters: &[],
-        answers,
-        run,
-    }
-}
-
-const fn found_as(kind: &'static str, meaning: &'static str) -> Documented {
-    Documented { status: 200, kind: Some(kind), meaning }
-}
+const SECTION: &str = "Information";
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[
-    shows(
+    Endpoint::get(
+        SECTION,
         "/version",
         "jidoteki.version",
         "The version",
-        &[found_as(JSON, "The version of the program.")],
+        Right::SystemView,
+        &[Documented::found(JSON, "The version of the program.")],
         version,
     ),
-    shows(
+    Endpoint::get(
+        SECTION,
         "/changelog",
         "jidoteki.changelog",
         "What is new",
-        &[found_as("text/plain", "What users notice of each version, newest first.")],
+        Right::SystemView,
+        &[Documented::found(TEXT, "What users notice of each version, newest first.")],
         changelog,
     ),
-    shows(
+    Endpoint::get(
+        SECTION,
         "/build",
         "jidoteki.build",
         "What was built",
-        &[found_as(JSON, "What the builder said; null where it said nothing.")],
+        Right::SystemView,
+        &[Documented::found(JSON, "What the builder said; null where it said nothing.")],
         build,
     ),
-    shows(
+    Endpoint::get(
+        SECTION,
         "/health",
         "jidoteki.health",
         "Disk, memory and processors",
-        &[found_as(JSON, "Measured at the request; null where the system doesn't say.")],
+        Right::SystemView,
+        &[Documented::found(JSON, "Measured at the request; null where the system doesn't say.")],
         health,
     ),
-    shows(
+    Endpoint::get(
+        SECTION,
         "/endpoints",
         "jidoteki.endpoints",
         "What can be asked for",
-        &[found_as(JSON, "The first level of all paths.")],
+        Right::SystemView,
+        &[Documented::found(JSON, "The first level of all paths.")],
         endpoints,
     ),
 ];

@@ -9,49 +9,37 @@ use strongroom_identity::Right;
 
 use super::answer::{Answer, Fault, found};
 use super::dispatch::Call;
-use super::{Documented, Endpoint, Parameter};
+use super::{Documented, Endpoint, JSON, Parameter};
 
-const FOUND: Documented =
-    Documented { status: 200, kind: Some("application/json"), meaning: "What it says." };
+const PATH: &str = "/license";
+const SECTION: &str = "License";
+const FOUND: Documented = Documented::found(JSON, "What it says.");
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: Method::POST,
-        path: "/license",
+        path: PATH,
         id: "jidoteki.license.set",
         summary: "Put another licence in the place of the one there is",
-        section: "License",
+        section: SECTION,
         right: Right::SystemManage,
-        parameters: &[Parameter {
-            name: "license",
-            is_file: true,
-            required: true,
-            meaning: "A licence, as docs/licences.md describes it.",
-        }],
-        answers: &[
-            FOUND,
-            Documented {
-                status: 400,
-                kind: None,
-                meaning: "It can't be believed; nothing changed.",
-            },
-        ],
+        parameters: &[Parameter::file(
+            "license",
+            true,
+            "A licence, as docs/licences.md describes it.",
+        )],
+        answers: &[FOUND, Documented::bare(400, "It can't be believed; nothing changed.")],
         run: set,
     },
-    Endpoint {
-        method: Method::GET,
-        path: "/license",
-        id: "jidoteki.license",
-        summary: "The licence",
-        section: "License",
-        right: Right::SystemView,
-        parameters: &[],
-        answers: &[
-            FOUND,
-            Documented { status: 404, kind: None, meaning: "There is none that can be believed." },
-        ],
-        run: show,
-    },
+    Endpoint::get(
+        SECTION,
+        PATH,
+        "jidoteki.license",
+        "The licence",
+        Right::SystemView,
+        &[FOUND, Documented::bare(404, "There is none that can be believed.")],
+        show,
+    ),
 ];
 
 /// In the order of the original's document.

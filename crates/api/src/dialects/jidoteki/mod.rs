@@ -57,6 +57,16 @@ pub(crate) struct Parameter {
     meaning: &'static str,
 }
 
+impl Parameter {
+    const fn file(name: &'static str, required: bool, meaning: &'static str) -> Self {
+        Self { name, is_file: true, required, meaning }
+    }
+
+    const fn text(name: &'static str, required: bool, meaning: &'static str) -> Self {
+        Self { name, is_file: false, required, meaning }
+    }
+}
+
 /// What is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Documented {
@@ -64,6 +74,22 @@ pub(crate) struct Documented {
     /// None: the body is the status itself.
     kind: Option<&'static str>,
     meaning: &'static str,
+}
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain";
+const BYTES: &str = "application/octet-stream";
+
+impl Documented {
+    /// The status is all.
+    const fn bare(status: u16, meaning: &'static str) -> Self {
+        Self { status, kind: None, meaning }
+    }
+
+    /// What was asked for, of this media type.
+    const fn found(kind: &'static str, meaning: &'static str) -> Self {
+        Self { status: 200, kind: Some(kind), meaning }
+    }
 }
 
 type Run = fn(Call) -> BoxFuture<'static, Answer>;
@@ -91,6 +117,20 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
+    /// A `GET` without parameters.
+    const fn get(
+        section: &'static str,
+        path: &'static str,
+        id: &'static str,
+        summary: &'static str,
+        right: Right,
+        answers: &'static [Documented],
+        run: Run,
+    ) -> Self {
+        let method = Method::GET;
+        Self { method, path, id, summary, section, right, parameters: &[], answers, run }
+    }
+
     /// The first part of the path, by which it is listed and switched off.
     fn name(&self) -> &'static str {
         self.path.split('/').nth(1).unwrap_or_default()

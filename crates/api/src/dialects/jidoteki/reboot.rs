@@ -2,7 +2,6 @@
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::Method;
 use strongroom_appliance::Error;
 use strongroom_identity::Right;
 
@@ -13,17 +12,15 @@ use super::{Documented, Endpoint};
 
 const PATH: &str = "/reboot";
 
-pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint {
-    method: Method::GET,
-    path: PATH,
-    id: "jidoteki.reboot",
-    summary: "Back the appliance up, and start it anew",
-    section: "Administration",
-    right: Right::SystemManage,
-    parameters: &[],
-    answers: &[Documented { status: 202, kind: None, meaning: "A job does it." }],
-    run: reboot,
-}];
+pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint::get(
+    "Administration",
+    PATH,
+    "jidoteki.reboot",
+    "Back the appliance up, and start it anew",
+    Right::SystemManage,
+    &[Documented::bare(202, "A job does it.")],
+    reboot,
+)];
 
 fn reboot(call: Call) -> BoxFuture<'static, Answer> {
     async move {

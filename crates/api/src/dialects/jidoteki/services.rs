@@ -2,25 +2,22 @@
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::Method;
 use serde_json::json;
 use strongroom_identity::Right;
 
 use super::answer::{Answer, found};
 use super::dispatch::Call;
-use super::{Documented, Endpoint};
+use super::{Documented, Endpoint, JSON};
 
-pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint {
-    method: Method::GET,
-    path: "/services",
-    id: "jidoteki.services",
-    summary: "The services, and whether they run",
-    section: "Services",
-    right: Right::SystemView,
-    parameters: &[],
-    answers: &[Documented { status: 200, kind: Some("application/json"), meaning: "All of them." }],
-    run: services,
-}];
+pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint::get(
+    "Services",
+    "/services",
+    "jidoteki.services",
+    "The services, and whether they run",
+    Right::SystemView,
+    &[Documented::found(JSON, "All of them.")],
+    services,
+)];
 
 fn services(call: Call) -> BoxFuture<'static, Answer> {
     async move {

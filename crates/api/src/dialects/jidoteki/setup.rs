@@ -23,16 +23,12 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint {
     summary: "Set the token, or change it",
     section: "Setup",
     right: Right::SystemManage,
-    parameters: &[Parameter {
-        name: "newtoken",
-        is_file: false,
-        required: true,
-        meaning: "The new token: 1 to 255 printable ASCII characters without spaces.",
-    }],
-    answers: &[
-        Documented { status: 200, kind: None, meaning: "It is set." },
-        Documented { status: 400, kind: None, meaning: "It can't be a token." },
-    ],
+    parameters: &[Parameter::text(
+        "newtoken",
+        true,
+        "The new token: 1 to 255 printable ASCII characters without spaces.",
+    )],
+    answers: &[Documented::bare(200, "It is set."), Documented::bare(400, "It can't be a token.")],
     run: setup,
 }];
 

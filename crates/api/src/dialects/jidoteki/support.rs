@@ -2,63 +2,41 @@
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::Method;
 use strongroom_appliance::Bundle;
 use strongroom_identity::Right;
 
 use super::answer::{Answer, file};
 use super::dispatch::Call;
-use super::{Documented, Endpoint};
+use super::{BYTES, Documented, Endpoint};
 use crate::support::{self, DEBUG, LOGS};
 
-const BYTES: &str = "application/octet-stream";
-
-const fn gives(
-    path: &'static str,
-    id: &'static str,
-    summary: &'static str,
-    answers: &'static [Documented],
-    run: super::Run,
-) -> Endpoint {
-    Endpoint {
-        method: Method::GET,
-        path,
-        id,
-        summary,
-        section: "Support",
-        right: Right::SystemManage,
-        parameters: &[],
-        answers,
-        run,
-    }
-}
+const SECTION: &str = "Support";
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[
-    gives(
+    Endpoint::get(
+        SECTION,
         "/logs",
         "jidoteki.logs",
         "The logs",
+        Right::SystemManage,
         &[
-            Documented { status: 200, kind: Some(BYTES), meaning: "An archive, `logs.tar.gz`." },
-            Documented { status: 400, kind: None, meaning: "Another archive is being made." },
+            Documented::found(BYTES, "An archive, `logs.tar.gz`."),
+            Documented::bare(400, "Another archive is being made."),
         ],
         logs,
     ),
-    gives(
+    Endpoint::get(
+        SECTION,
         "/debug",
         "jidoteki.debug",
         "The logs and more, for the vendor alone",
+        Right::SystemManage,
         &[
-            Documented {
-                status: 200,
-                kind: Some(BYTES),
-                meaning: "`debug-bundle.tar`, encrypted.",
-            },
-            Documented {
-                status: 400,
-                kind: None,
-                meaning: "No key of a vendor is configured, or another archive is being made.",
-            },
+            Documented::found(BYTES, "`debug-bundle.tar`, encrypted."),
+            Documented::bare(
+                400,
+                "No key of a vendor is configured, or another archive is being made.",
+            ),
         ],
         debug,
     ),
