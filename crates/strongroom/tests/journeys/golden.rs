@@ -1,6 +1,6 @@
 //! Pools of version 1 as they were first written: every later build opens them, restores from
-//! them, finds them sound, and knows their content again. `tests/golden/README.md` tells what they
-//! are and how one is added.
+//! them, finds them sound, and knows their content again. So it does with pools of its own.
+//! `tests/golden/README.md` tells what they are and how one is added.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -48,9 +48,14 @@ fn same_content(left: &Path, right: &Path) {
 
 fn open_and_use(name: &str, key: &str) -> Lab {
     let lab = lab_with(name);
+    use_tree(&lab, ORIGIN, key);
+    lab
+}
+
+fn use_tree(lab: &Lab, origin: &str, key: &str) {
     let images = lab.run(&format!("images list --json {key}")).code(0).json();
     assert_eq!(images["images"].as_array().map(Vec::len), Some(2), "{images}");
-    lab.run(&format!("restore golden:{ORIGIN}/tree --to back {key}")).code(0);
+    lab.run(&format!("restore golden:{origin}/tree --to back {key}")).code(0);
     same_content(&lab.path("tree"), &lab.path("back"));
     let image = lab.run(&format!("cat image {key}")).code(0).out;
     assert_eq!(image, fs::read(lab.path("tree/noise.bin")).unwrap());
@@ -61,7 +66,6 @@ fn open_and_use(name: &str, key: &str) -> Lab {
     assert!(stored["new_bytes"].as_u64().unwrap() < 2000, "{stored}");
     lab.run(&format!("forget --keep-last 1 --prune {key}")).code(0);
     lab.run(&format!("pool check --read-data {key}")).code(0);
-    lab
 }
 
 const PASSWORD: &str = "--password-file golden.pw";
@@ -84,8 +88,11 @@ fn a_striped_pool_of_version_1_opens() {
 
 #[test]
 fn a_mirror_of_version_1_opens() {
-    let lab = open_and_use("mirror", "");
-    // Each disk alone has all of it.
+    use_mirror(&open_and_use("mirror", ""));
+}
+
+/// Each disk alone has all of it.
+fn use_mirror(lab: &Lab) {
     for gone in ["d0", "d1"] {
         let away = lab.path("away");
         fs::rename(lab.path("disks").join(gone), &away).unwrap();
@@ -100,7 +107,11 @@ fn a_mirror_of_version_1_opens() {
 fn images_of_version_1_sealed_under_a_clients_own_key_open() {
     let lab = lab_with("client-key");
     copy(&golden().join("own.key"), &lab.path("own.key"));
-    lab.run(&format!("restore golden:{ORIGIN}/tree --to back --verify {OWN_KEY}")).code(0);
+    use_own_key(&lab, ORIGIN);
+}
+
+fn use_own_key(lab: &Lab, origin: &str) {
+    lab.run(&format!("restore golden:{origin}/tree --to back --verify {OWN_KEY}")).code(0);
     same_content(&lab.path("tree"), &lab.path("back"));
     let image = lab.run(&format!("cat image {OWN_KEY}")).code(0).out;
     assert_eq!(image, fs::read(lab.path("tree/noise.bin")).unwrap());
@@ -122,8 +133,12 @@ fn every_kind_of_file_comes_back_from_a_pool_of_version_1() {
     let line = format!("ls kinds:{ORIGIN}/kinds --recursive --json {PASSWORD}");
     let listed = lab.run(&line).code(0).text();
     assert_eq!(listed, fs::read_to_string(golden().join("kinds.ls")).unwrap());
+    use_kinds(&lab, ORIGIN);
+}
+
+fn use_kinds(lab: &Lab, origin: &str) {
     let line =
-        format!("restore kinds:{ORIGIN}/kinds --to back --verify --numeric-owner {PASSWORD}");
+        format!("restore kinds:{origin}/kinds --to back --verify --numeric-owner {PASSWORD}");
     lab.run(&line).code(0);
     let told = as_tools_tell(&lab.path("back"));
     let expected = fs::read_to_string(golden().join("kinds.txt")).unwrap();
@@ -227,55 +242,83 @@ fn make_kinds(dir: &Path) {
     }
 }
 
-/// Makes those pools that are not there, by this build; what is there stays. It puts the content in
-/// `/tmp/golden` meanwhile, which must not be there.
-#[test]
-#[ignore = "makes golden pools; run it by name when one is added"]
-fn make_golden_pools() {
-    fs::create_dir(ORIGIN).unwrap();
-    let origin = Path::new(ORIGIN);
-    copy(&golden().join("tree"), &origin.join("tree"));
-    make_kinds(&origin.join("kinds"));
-    let backups = |lab: &Lab, key: &str| {
-        lab.run(&format!("backup {ORIGIN}/tree --name golden {key}")).code(0);
-        lab.run(&format!("backup --image {ORIGIN}/tree/noise.bin --name image {key}")).code(0);
+/// Makes a pool as the golden one of this name, of what it puts in `origin`.
+fn make(name: &str, origin: &str) -> Lab {
+    let lab = Lab::new();
+    fs::create_dir(origin).unwrap();
+    let sources = Path::new(origin);
+    copy(&golden().join("tree"), &sources.join("tree"));
+    copy(&golden().join("tree"), &lab.path("tree"));
+    let backups = |key: &str| {
+        lab.run(&format!("backup {origin}/tree --name golden {key}")).code(0);
+        lab.run(&format!("backup --image {origin}/tree/noise.bin --name image {key}")).code(0);
     };
-    let keep = |lab: &Lab, from: &str, name: &str| {
-        for disk in ["d0", "d1", "."] {
-            for file in ["pool.lock", "pool.readers", "pool.holder"] {
-                let _ = fs::remove_file(lab.path(from).join(disk).join(file));
-            }
+    match name {
+        "mirror" => {
+            lab.run("pool create pool --layout mirror --disk disks/d0 --disk disks/d1").code(0);
+            backups("");
         }
-        output(tool("cp").arg("-r").arg(lab.path(from)).arg(golden().join(name)));
-    };
-    let missing = |name: &str| !golden().join(name).exists();
-    if missing("mirror") {
-        let lab = Lab::new();
-        let disks = "--disk disks/d0 --disk disks/d1";
-        lab.run(&format!("pool create pool --layout mirror {disks}")).code(0);
-        backups(&lab, "");
-        keep(&lab, "disks", "mirror");
+        "client-key" => {
+            fs::write(lab.path("own.key"), noise(77, 32)).unwrap();
+            lab.run("pool create pool").code(0);
+            backups(OWN_KEY);
+        }
+        _ => {
+            make_kinds(&sources.join("kinds"));
+            copy(&golden().join("password"), &lab.path("golden.pw"));
+            lab.run(&format!("pool create pool --encrypt {PASSWORD}")).code(0);
+            lab.run(&format!("backup {origin}/kinds --name kinds {PASSWORD}")).code(0);
+        }
     }
-    if missing("client-key") {
-        let lab = Lab::new();
-        fs::write(lab.path("own.key"), noise(77, 32)).unwrap();
-        copy(&lab.path("own.key"), &golden().join("own.key"));
-        lab.run("pool create pool").code(0);
-        backups(&lab, OWN_KEY);
-        keep(&lab, "pool", "client-key");
+    lab
+}
+
+/// Adds what was made to the golden files, where it is not there yet.
+fn keep(lab: &Lab, name: &str) {
+    if golden().join(name).exists() {
+        return;
     }
-    if missing("kinds") {
-        let lab = Lab::new();
-        copy(&golden().join("password"), &lab.path("golden.pw"));
-        lab.run(&format!("pool create pool --encrypt {PASSWORD}")).code(0);
-        lab.run(&format!("backup {ORIGIN}/kinds --name kinds {PASSWORD}")).code(0);
-        let line = format!("ls kinds:{ORIGIN}/kinds --recursive --json {PASSWORD}");
-        fs::write(golden().join("kinds.ls"), lab.run(&line).code(0).out).unwrap();
-        // As it was: what comes back of it is compared with this.
-        fs::remove_file(origin.join("kinds/socket")).unwrap();
-        output(tool("touch").args(["-d", "2026-01-01 00:00:00.5 UTC"]).arg(origin.join("kinds")));
-        fs::write(golden().join("kinds.txt"), as_tools_tell(&origin.join("kinds"))).unwrap();
-        keep(&lab, "pool", "kinds");
+    let pool = lab.path(if name == "mirror" { "disks" } else { "pool" });
+    for disk in ["d0", "d1", "."] {
+        for file in ["pool.lock", "pool.readers", "pool.holder"] {
+            let _ = fs::remove_file(pool.join(disk).join(file));
+        }
     }
-    fs::remove_dir_all(ORIGIN).unwrap();
+    output(tool("cp").arg("-r").arg(pool).arg(golden().join(name)));
+    match name {
+        "client-key" => copy(&lab.path("own.key"), &golden().join("own.key")),
+        "kinds" => {
+            let line = format!("ls kinds:{ORIGIN}/kinds --recursive --json {PASSWORD}");
+            fs::write(golden().join("kinds.ls"), lab.run(&line).code(0).out).unwrap();
+            // As it was: what comes back of it is compared with this.
+            let kinds = Path::new(ORIGIN).join("kinds");
+            fs::remove_file(kinds.join("socket")).unwrap();
+            output(tool("touch").args(["-d", "2026-01-01 00:00:00.5 UTC"]).arg(&kinds));
+            fs::write(golden().join("kinds.txt"), as_tools_tell(&kinds)).unwrap();
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn pools_of_this_build_are_as_those_of_version_1() {
+    let kept = std::env::var_os("STRONGROOM_KEEP_GOLDEN").is_some();
+    for name in ["mirror", "client-key", "kinds"] {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("origin");
+        let origin = if kept { ORIGIN } else { own.to_str().unwrap() };
+        let lab = make(name, origin);
+        if kept {
+            keep(&lab, name);
+        }
+        fs::remove_dir_all(origin).unwrap();
+        match name {
+            "mirror" => {
+                use_tree(&lab, origin, "");
+                use_mirror(&lab);
+            }
+            "client-key" => use_own_key(&lab, origin),
+            _ => use_kinds(&lab, origin),
+        }
+    }
 }
