@@ -213,9 +213,14 @@ impl Inner {
                     fs::rename(&new, path).map_err(failed(path))?;
                     sync_dir(path)?;
                 }
-                // It is in its place already.
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Ok(_) => return Err(failed(&new)(ErrorKind::InvalidData.into())),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    let there = fs::read(path).map(Zeroizing::new).map_err(failed(path))?;
+                    if sum(&there) != sum_told {
+                        return Err(failed(&new)(error));
+                    }
+                    // It is in its place already.
+                }
                 Err(error) => return Err(failed(&new)(error)),
             }
         }
@@ -423,6 +428,14 @@ mod tests {
         fs::remove_dir(place.path("key.pem.replacing")).unwrap();
         assert_eq!(place.files().facts().unwrap().names, ["old"]);
         assert_eq!(place.names(), ["cert.pem", "key.pem"]);
+        // Or a new file was damaged, or is gone and not in its place.
+        for damage in [|path: &Path| fs::write(path, "x"), |path: &Path| fs::remove_file(path)] {
+            inner.decide(&new("new")).unwrap();
+            damage(&place.path("key.pem.replacing")).unwrap();
+            assert!(inner.end().is_err());
+            assert_eq!(place.files().facts().unwrap().names, ["old"]);
+            assert_eq!(place.names(), ["cert.pem", "key.pem"]);
+        }
     }
 
     #[test]
