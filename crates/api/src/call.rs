@@ -6,7 +6,7 @@ use http::request::Parts;
 use strongroom_catalog::Record;
 use strongroom_catalog::jobs::Request;
 use strongroom_catalog::list::{Count, Page, Scope};
-use strongroom_identity::{Object, Principal, Right};
+use strongroom_identity::{Deed, Object, Principal, Right};
 
 use crate::access::{self, Caller, Need};
 use crate::app::App;
@@ -54,11 +54,6 @@ impl Call {
         Self { unapproved, ..self }
     }
 
-    /// Whether there is something about it that [`Call::approved`] must be asked for.
-    pub fn needs_approval(&self) -> bool {
-        self.unapproved.is_some()
-    }
-
     /// Asks for a second administrator's approval of what the route says that its handler asks
     /// for: an error until it was given, once.
     ///
@@ -67,6 +62,15 @@ impl Call {
     pub async fn approved(&self) -> Result<()> {
         let Some(Unapproved { place, request }) = &self.unapproved else { return Ok(()) };
         access::admit(&self.app, self.operation, &self.caller, &self.object, place, request).await
+    }
+
+    /// Writes down that something left the appliance, though nothing was changed.
+    ///
+    /// # Errors
+    /// When nobody is logged in; those of the database.
+    pub async fn record(&self, what: &str) -> Result<()> {
+        let deed = Deed::new(self.operation, what);
+        Ok(self.app.identity().record(&**self.principal()?, deed).await?)
     }
 
     /// The services.

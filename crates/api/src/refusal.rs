@@ -57,9 +57,10 @@ impl From<Appliance> for Problem {
             Appliance::Catalog(error) => error.into(),
             Appliance::Identity(error) => error.into(),
             Appliance::Unknown { .. } => Self::new(Code::NotFound, error.to_string()),
-            Appliance::Value { .. } | Appliance::Certificate { .. } | Appliance::Licence(_) => {
-                Self::new(Code::Invalid, error.to_string())
-            }
+            Appliance::Value { .. }
+            | Appliance::Passphrase { .. }
+            | Appliance::Certificate { .. }
+            | Appliance::Licence(_) => Self::new(Code::Invalid, error.to_string()),
             Appliance::State(_) | Appliance::LicenceKept(_) => {
                 Self::new(Code::Conflict, error.to_string())
             }

@@ -375,6 +375,34 @@ async fn keeping_for_less_long_needs_approval_and_for_longer_does_not() {
 }
 
 #[tokio::test]
+async fn keeping_for_less_long_takes_the_right_to_delete() {
+    let appliance = Appliance::new().await;
+    let token = appliance.admin().await;
+    let (_, image) = one_image(&appliance, &token, Some(3600)).await;
+    let key = async |rights: &[&str]| {
+        let body = json!({"name": "k", "rights": rights});
+        let made = appliance.call(&token, "POST", "/v1/keys", Some(body)).await.json();
+        made["secret"].as_str().unwrap().to_owned()
+    };
+    let path = format!("/v1/images/{image}/retention");
+    let now = jiff::Timestamp::now();
+    let retain = async |key: &str, minutes| {
+        let until = now + jiff::SignedDuration::from_mins(minutes);
+        let body = json!({"expires_at": until.to_string()});
+        let answer = appliance.call(key, "PUT", &path, Some(body)).await;
+        (answer.status, answer.code())
+    };
+    let keeps = key(&["image.retain", "image.view"]).await;
+    assert_eq!(retain(&keeps, 5).await, (403, "forbidden".into()));
+    let shown = appliance.call(&token, "GET", &format!("/v1/images/{image}"), None).await.json();
+    let kept: jiff::Timestamp = shown["image"]["expires_at"].as_str().unwrap().parse().unwrap();
+    assert!(kept > now + jiff::SignedDuration::from_mins(50), "{kept}");
+    assert_eq!(retain(&keeps, 120).await.0, 200);
+    let deletes = key(&["image.retain", "image.view", "image.delete"]).await;
+    assert_eq!(retain(&deletes, 5).await.0, 200);
+}
+
+#[tokio::test]
 async fn key_slots_of_a_pool_are_kept_by_the_appliance_and_a_pool_comes_back_by_a_job() {
     let appliance = Appliance::new().await;
     let token = appliance.admin().await;

@@ -223,6 +223,8 @@ async fn one_at_a_time_is_made() {
     assert_eq!((busy.status, busy.code().as_str()), (409, "in_progress"));
     let busy = appliance.call(&admin, "POST", "/v1/system/restart", body).await;
     assert_eq!((busy.status, busy.code().as_str()), (409, "in_progress"));
+    // No restart was begun, and it isn't said that one was.
+    assert_eq!(get(&appliance, "/reboot").await.status, 400);
     // It is stopped.
     assert_eq!(action(&appliance, "STOP").await, (202, ACCEPTED.into()));
     assert_eq!(told(&get(&appliance, "/backup").await), (404, NOTHING.into()));
@@ -324,6 +326,10 @@ async fn a_scheduled_one_is_stored_and_the_latest_stay() {
     assert_eq!(look(&values, 0).await, Scheduled::Done);
     assert_eq!(look(&values, 0).await, Scheduled::NotDue);
     assert_eq!(look(&values, 23).await, Scheduled::NotDue);
+    // What scripts make for themselves puts none off.
+    assert_eq!(action(&appliance, "START").await, (202, ACCEPTED.into()));
+    let job = administration.backup_status().await.unwrap().job.unwrap();
+    appliance.app.protect().engine().wait(job.id).await.unwrap();
     for _ in 0..2 {
         assert_eq!(look(&values, 25).await, Scheduled::Done);
     }

@@ -15,7 +15,7 @@ use crate::works::{self, CertificateParameters, certificate_files};
 use crate::{Error, Result};
 
 /// The priority of what somebody waits for.
-const URGENT: i64 = 100;
+pub(crate) const URGENT: i64 = 100;
 
 /// What works and operations have in common. Made before the engine of jobs, which takes the works.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct Parts {
     pub(crate) staged: Staged,
     pub(crate) backup: Place,
     belongings: Option<Belongings>,
-    /// Held while it is decided whether a backup, a restart or a restore may begin.
+    /// Held while it is decided whether a job of the appliance, or a restore, may begin.
     pub(crate) turn: Arc<Mutex<()>>,
     /// Held while an archive is looked at.
     pub(crate) restoring: Arc<Mutex<()>>,
@@ -139,6 +139,7 @@ impl Administration {
         asker: Asker,
         new: NewCertificate,
     ) -> Result<Job> {
+        let _turn = self.parts.turn.lock().await;
         self.free(works::CERTIFICATE).await?;
         let staged = self.parts.staged.clone();
         let name = blocking(move || {

@@ -20,6 +20,14 @@ pub enum Error {
         /// What is wrong, and what would be right.
         why: String,
     },
+    /// Nothing is sealed under that.
+    #[error("the passphrase has {least} to {most} bytes")]
+    Passphrase {
+        /// The least that it has.
+        least: u64,
+        /// The most.
+        most: u64,
+    },
     /// A backup of the appliance can't be restored.
     #[error("the archive can't be restored: {0}")]
     Archive(String),

@@ -43,7 +43,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 const LONGEST: usize = 255;
 /// How many networks can be made to wait apart.
 const TURNS: usize = 64;
-/// Tries from one network that wait for their turn; more are not even looked at.
+/// Tries from one network that wait for their turn; more are answered at once.
 const QUEUE: usize = 16;
 
 /// How it is shown.

@@ -78,6 +78,7 @@ pub const CLASSES: &[Class] = &[
             "jidoteki.backup.download",
             "jidoteki.backup.restore",
             "jidoteki.backup.start",
+            "jidoteki.reboot",
             "pools.change_key",
             "pools.remove",
             "pools.remove_key",
@@ -93,8 +94,8 @@ pub const CLASSES: &[Class] = &[
     },
     Class {
         name: "accounts",
-        meaning: "making the second pair of eyes oneself: users, their passwords and roles, keys \
-                  of others, directories and issuers",
+        meaning: "making the second pair of eyes oneself: users, their passwords and roles, \
+                  directories and issuers",
         operations: &[
             "directories.change",
             "directories.create",

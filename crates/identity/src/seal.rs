@@ -27,6 +27,7 @@ pub struct ApplianceKey {
     seal: LessSafeKey,
     tokens: Zeroizing<[u8; LENGTH]>,
     audit: hmac::Key,
+    requests: hmac::Key,
 }
 
 impl fmt::Debug for ApplianceKey {
@@ -77,11 +78,15 @@ impl ApplianceKey {
     pub fn from_bytes(key: &[u8; LENGTH]) -> Self {
         let seal = derive(key, b"seal");
         let seal = UnboundKey::new(&AES_256_GCM, &seal[..]).expect("the key has its length");
-        let audit = derive(key, b"audit");
+        let signing = |purpose: &[u8]| {
+            let key = derive(key, purpose);
+            hmac::Key::new(hmac::HMAC_SHA256, &key[..])
+        };
         Self {
             seal: LessSafeKey::new(seal),
             tokens: derive(key, b"tokens"),
-            audit: hmac::Key::new(hmac::HMAC_SHA256, &audit[..]),
+            audit: signing(b"audit"),
+            requests: signing(b"requests"),
         }
     }
 
@@ -130,6 +135,18 @@ impl ApplianceKey {
     /// What short tokens are signed with.
     pub(crate) fn tokens(&self) -> &[u8] {
         &self.tokens[..]
+    }
+
+    /// What a request is known again by: nobody else can tell whether a guess at its parts is right.
+    pub fn digest(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.requests);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut digest = [0; 32];
+        digest.copy_from_slice(context.sign().as_ref());
+        digest
     }
 
     /// What the end of the audit trail is signed with.

@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::paths::Approvals;
 use crate::access::On;
 use crate::call::Call;
+use crate::dialects::jidoteki;
 use crate::problem::{Code, Problem, Result};
 use crate::route::{Body, Group, IfMatch, Items, Json, Listing, Path, Tagged, get, post, put};
 
@@ -174,7 +175,8 @@ async fn set(
     IfMatch(version): IfMatch,
     Body(body): Body<SetApprovals>,
 ) -> Result<Tagged<ApprovalSettings>> {
-    let known: BTreeSet<&str> = super::routes().iter().map(|route| route.id()).collect();
+    let mut known: BTreeSet<&str> = super::routes().iter().map(|route| route.id()).collect();
+    known.extend(jidoteki::operations().into_iter().map(|(_, _, id, _)| id));
     if let Some(wrong) = body.operations.iter().find(|id| !known.contains(id.as_str())) {
         // What is misspelt would need nobody, and look as if it did.
         return Err(Problem::new(Code::Invalid, format!("there is no operation `{wrong}`")));

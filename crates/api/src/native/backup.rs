@@ -7,23 +7,23 @@ use futures_util::Stream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_appliance::backup::BackupFile;
-use strongroom_identity::{Object, Right, Secret};
+use strongroom_identity::{Object, Right};
 use utoipa::{IntoParams, ToSchema};
 
 use super::hidden::Hidden;
 use super::jobs::{Job, accepted};
+use super::start::{self, starts};
 use super::work::asker;
 use crate::access::On;
 use crate::call::Call;
-use crate::problem::{Code, Problem, Result};
+use crate::problem::{Code, Result};
 use crate::route::{
     Accepted, Body, Download, Empty, Group, Json, Octets, Query, Text, delete, get, post, put,
 };
 use crate::stream::of_file;
 
-/// Bytes of a passphrase.
-const SHORTEST: usize = 8;
-const LONGEST: usize = 1024;
+/// What the archive is called.
+const ARCHIVE: &str = "backup.tar";
 /// Bytes of a piece of an archive.
 const PIECE: usize = 4 << 20;
 /// How long looking at an archive may take.
@@ -86,7 +86,7 @@ struct ApplianceBackupFile {
 
 impl From<BackupFile> for ApplianceBackupFile {
     fn from(file: BackupFile) -> Self {
-        let BackupFile { made_at, bytes, sha256, left_out } = file;
+        let BackupFile { made_at, bytes, sha256, left_out, .. } = file;
         Self { made_at, bytes, sha256, left_out }
     }
 }
@@ -122,20 +122,9 @@ struct StartApplianceBackup {
     passphrase: Hidden,
 }
 
-fn passphrase(given: &Hidden) -> Result<&Secret> {
-    match (SHORTEST..=LONGEST).contains(&given.0.expose().len()) {
-        true => Ok(&given.0),
-        false => {
-            let text = format!("`passphrase` has {SHORTEST} to {LONGEST} bytes");
-            Err(Problem::new(Code::Invalid, text))
-        }
-    }
-}
-
 async fn start(call: Call, Body(body): Body<StartApplianceBackup>) -> Result<Accepted<Job>> {
-    let secret = passphrase(&body.passphrase)?;
     let asker = asker(&call, 0)?;
-    Ok(accepted(call.app().administration().start_backup(asker, secret).await?))
+    Ok(accepted(call.app().administration().start_backup(asker, &body.passphrase.0).await?))
 }
 
 async fn stop(call: Call) -> Result<Empty> {
@@ -149,17 +138,18 @@ async fn log(call: Call) -> Result<Text> {
 
 async fn download(call: Call) -> Result<Download<impl Stream<Item = io::Result<Bytes>>>> {
     let (file, facts) = call.app().administration().open_backup().await?;
+    call.record(ARCHIVE).await?;
     let range = (0, facts.bytes, facts.bytes);
-    Ok(Download { name: "backup.tar".into(), range, bytes: of_file(file) })
+    Ok(Download { name: ARCHIVE.into(), range, bytes: of_file(file) })
 }
 
-/// Where to.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct StoreApplianceBackup {
-    /// The name of a pool; `main` without it. The image is called `appliance`.
-    #[serde(default = "main_pool")]
-    pool: String,
+starts! {
+    /// Where to.
+    struct StoreApplianceBackup {
+        /// The name of a pool; `main` without it. The image is called `appliance`.
+        #[serde(default = "main_pool")]
+        pool: String,
+    }
 }
 
 fn main_pool() -> String {
@@ -170,7 +160,7 @@ async fn store(call: Call, Body(body): Body<StoreApplianceBackup>) -> Result<Acc
     let pool = call.app().storage().pool_named(&body.pool).await?;
     let object = Object::of(pool.organisation_id).in_pool(pool.id);
     call.allow(Right::ImageCreate, &object, "pool")?;
-    let asker = asker(&call, 0)?;
+    let asker = start::asker(&call, &body)?;
     Ok(accepted(call.app().administration().store_backup(asker, pool.id).await?))
 }
 
@@ -248,7 +238,7 @@ struct Restart {
 }
 
 async fn restart(call: Call, Body(body): Body<Restart>) -> Result<Accepted<Job>> {
-    let secret = body.passphrase.as_ref().map(passphrase).transpose()?;
+    let secret = body.passphrase.as_ref().map(|given| &given.0);
     let asker = asker(&call, 0)?;
     Ok(accepted(call.app().administration().restart(asker, secret).await?))
 }

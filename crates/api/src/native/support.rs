@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use strongroom_identity::{Deed, Right};
+use strongroom_identity::Right;
 
 use crate::access::On;
 use crate::call::Call;
@@ -40,18 +40,12 @@ pub(super) fn group() -> Group {
 
 async fn logs(call: Call) -> Result<Made<impl Stream<Item = io::Result<Bytes>>>> {
     let bundle = support::logs(call.app()).await?;
-    record(&call, LOGS).await?;
+    call.record(LOGS).await?;
     Ok(Made { name: LOGS, bytes: support::stream(bundle) })
 }
 
 async fn debug(call: Call) -> Result<Made<impl Stream<Item = io::Result<Bytes>>>> {
     let bundle = support::debug(call.app()).await?;
-    record(&call, DEBUG).await?;
+    call.record(DEBUG).await?;
     Ok(Made { name: DEBUG, bytes: support::stream(bundle) })
-}
-
-/// Much of the appliance leaves it: who took that is written down.
-async fn record(call: &Call, what: &str) -> Result<()> {
-    let deed = Deed::new(call.operation(), what);
-    Ok(call.app().identity().record(&**call.principal()?, deed).await?)
 }

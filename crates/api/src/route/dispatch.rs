@@ -192,7 +192,7 @@ async fn answer(
     };
     let received = Received { parts, body };
     // Of large bodies it would be dear.
-    let digest = || idempotency::digest(&received);
+    let digest = || idempotency::digest(&app, &received);
     let later = (permit.approval && route.approved_by_handler)
         .then(|| Unapproved { place: place.clone(), request: digest() });
     if permit.approval && later.is_none() {

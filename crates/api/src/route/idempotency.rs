@@ -12,7 +12,6 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use axum::body::Body;
 use axum::response::Response;
 use http::request::Parts;
@@ -88,16 +87,10 @@ pub(super) fn key(parts: &Parts) -> Result<Option<String>> {
 }
 
 /// What makes a request the same.
-pub(super) fn digest(request: &Received) -> [u8; 32] {
-    let mut context = digest::Context::new(&digest::SHA256);
+pub(super) fn digest(app: &App, request: &Received) -> [u8; 32] {
     let uri = request.parts.uri.path_and_query().map_or("", |path| path.as_str());
-    for part in [request.parts.method.as_str().as_bytes(), uri.as_bytes(), &request.body] {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
-    }
-    let mut digest = [0; 32];
-    digest.copy_from_slice(context.finish().as_ref());
-    digest
+    let method = request.parts.method.as_str().as_bytes();
+    app.identity().key().digest(&[method, uri.as_bytes(), &request.body])
 }
 
 /// Looks for the key; leaves a row when it is new.

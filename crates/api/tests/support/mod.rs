@@ -44,6 +44,7 @@ fn belongings(dir: &Path, catalog: &Catalog) -> Belongings {
         catalogue: (engine() == Engine::Sqlite).then(|| dir.join("catalogue.db")),
         configuration,
         appliance_key,
+        named_keys: Vec::new(),
         check_configuration: |text| match text.contains("listen") {
             true => Ok(()),
             false => Err("it does not say where to listen".into()),

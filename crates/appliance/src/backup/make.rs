@@ -116,8 +116,13 @@ fn in_place(
         Ok::<_, Error>(())
     })?;
     sources.extend(read);
+    // What others gave can be had of them again.
+    let complete = left_out.is_empty();
     if parts.data.join("license.txt").exists() {
         left_out.push("the licence: set it again, it is the vendor's".into());
+    }
+    for path in &belongings.named_keys {
+        left_out.push(format!("{}: the configuration names it, have it at hand", path.display()));
     }
     let draft = place.draft();
     remove(&draft)?;
@@ -138,7 +143,7 @@ fn in_place(
     if !go_on() {
         return Err(Unmade::Canceled);
     }
-    let facts = BackupFile { made_at, bytes, sha256, left_out: manifest.left_out };
+    let facts = BackupFile { made_at, bytes, sha256, complete, left_out: manifest.left_out };
     place.put(&facts)?;
     Ok(facts)
 }

@@ -47,6 +47,8 @@ pub struct Belongings {
     pub configuration: PathBuf,
     /// The appliance's key.
     pub appliance_key: PathBuf,
+    /// Keys of others that the configuration names: whoever restores must have them.
+    pub named_keys: Vec<PathBuf>,
     /// Tells what is wrong with the text of a configuration file.
     pub check_configuration: fn(&str) -> std::result::Result<(), String>,
 }
@@ -60,6 +62,9 @@ pub struct BackupFile {
     pub bytes: u64,
     /// Its SHA-256.
     pub sha256: String,
+    /// Whether it has all that the appliance made itself: the catalogue, configuration, certificate and
+    /// keys.
+    pub complete: bool,
     /// What belongs to the appliance and is not in it, and why.
     pub left_out: Vec<String>,
 }
@@ -272,6 +277,7 @@ mod tests {
         place.directory().unwrap();
         fs::write(place.draft(), "an archive").unwrap();
         let facts = BackupFile {
+            complete: true,
             made_at: Timestamp::UNIX_EPOCH,
             bytes: 10,
             sha256: "aa".into(),

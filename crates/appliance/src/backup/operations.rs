@@ -9,11 +9,14 @@ use strongroom_protect::works::BackupParameters;
 use strongroom_protect::{Asker, Job, State};
 
 use super::archive::Manifest;
-use super::{ArchiveKey, BackupFile, Place, Spool, failed, restore};
-use crate::administration::{Administration, blocking};
+use super::{ArchiveKey, BackupFile, Place, Spool, failed, restore, settle};
+use crate::administration::{Administration, URGENT, blocking};
 use crate::works::{self, BackupOfAppliance, RestartParameters};
 use crate::{Error, Result};
 
+/// Bytes of what an archive is sealed under.
+const SHORTEST: usize = 8;
+const LONGEST: usize = 1024;
 /// The name of the images of backups in a pool.
 const SERIES: &str = "appliance";
 
@@ -52,9 +55,11 @@ impl Administration {
     /// Begins a backup that is sealed under a secret.
     ///
     /// # Errors
-    /// [`Error::Busy`] while one is not over; [`Error::Restoring`]; those of the engine.
+    /// [`Error::Passphrase`]; [`Error::Busy`] while one is not over; [`Error::Restoring`]; those of
+    /// the engine.
     pub async fn start_backup(&self, asker: Asker, secret: &Secret) -> Result<Job> {
         let _turn = self.parts().turn.lock().await;
+        self.not_restored().await?;
         self.free(works::APPLIANCE_BACKUP).await?;
         self.free(works::APPLIANCE_RESTART).await?;
         let staged = self.stage(secret).await?;
@@ -67,8 +72,21 @@ impl Administration {
         Ok(asked?)
     }
 
+    /// Refuses what the restored catalogue would not know of.
+    async fn not_restored(&self) -> Result<()> {
+        let data = self.parts().data.clone();
+        match blocking(move || settle::is_decided(&data)).await? {
+            true => Err(Error::Restoring),
+            false => Ok(()),
+        }
+    }
+
     /// Makes a key of a secret, for a job.
     async fn stage(&self, secret: &Secret) -> Result<String> {
+        let (least, most) = (SHORTEST as u64, LONGEST as u64);
+        if !(SHORTEST..=LONGEST).contains(&secret.expose().len()) {
+            return Err(Error::Passphrase { least, most });
+        }
         let (staged, secret) = (self.parts().staged.clone(), secret.clone());
         blocking(move || {
             let key = ArchiveKey::new(&secret)?;
@@ -239,15 +257,19 @@ impl Administration {
     /// backup.
     ///
     /// # Errors
-    /// [`Error::Busy`] while a backup or a restart is not over; those of the engine.
+    /// [`Error::Passphrase`]; [`Error::Busy`] while a backup or a restart is not over;
+    /// [`Error::Restoring`]; those of the engine.
     pub async fn restart(&self, asker: Asker, secret: Option<&Secret>) -> Result<Job> {
         let _turn = self.parts().turn.lock().await;
+        self.not_restored().await?;
         self.free(works::APPLIANCE_BACKUP).await?;
         self.free(works::APPLIANCE_RESTART).await?;
         let staged = match secret {
             Some(secret) => Some(self.stage(secret).await?),
             None => None,
         };
+        // Somebody waits for it.
+        let asker = Asker { priority: URGENT, ..asker };
         let parameters = RestartParameters { staged };
         let object = "the appliance".to_owned();
         let asked = self.protect().ask(asker, works::APPLIANCE_RESTART, object, &parameters).await;

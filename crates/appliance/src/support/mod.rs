@@ -26,6 +26,7 @@ use self::pack::{PIECES, Pack, Sender, header};
 pub use self::redact::Hidden;
 use self::redact::Redactor;
 use self::seal::SealedKey;
+use crate::tls::TlsFiles;
 use crate::{Error, Health, Result, Services, Settings, files, logs};
 
 /// Bytes of the file with the vendor's key, and of one with a secret.
@@ -56,6 +57,8 @@ pub struct SupportSetup {
     pub hidden: Hidden,
     /// Files that hold secrets. They are read when an archive is made.
     pub secret_files: Vec<PathBuf>,
+    /// The certificate's files, whose key is another such secret.
+    pub tls: Option<TlsFiles>,
     /// The file with the vendor's public key.
     pub key: Option<PathBuf>,
 }
@@ -203,7 +206,8 @@ impl Support {
         let read = tokio::task::spawn_blocking(move || {
             let mut hidden = hidden;
             hidden.extend(&inner.setup.hidden);
-            for path in &inner.setup.secret_files {
+            let key = inner.setup.tls.as_ref().map(|files| files.paths().1);
+            for path in inner.setup.secret_files.iter().chain(&key) {
                 // One that isn't there hides nothing; one that can't be read might be in a log.
                 match files::read(path, KEY) {
                     Ok(bytes) => hidden.file(&zeroize::Zeroizing::new(bytes)),

@@ -61,7 +61,7 @@ fn outcome(file: &BackupFile) -> Outcome {
         "made_at": file.made_at,
         "left_out": file.left_out,
     });
-    Outcome { result, warnings: !file.left_out.is_empty() }
+    Outcome { result, warnings: !file.complete }
 }
 
 /// Makes one with the staged key.
@@ -77,8 +77,9 @@ pub(super) fn back_up(parts: &Parts, run: &Run, staged: &str) -> Result<BackupFi
     };
     match make(parts, &key, &|| !run.is_canceled(), &copy) {
         Ok(file) => {
+            let severity = if file.complete { Severity::Info } else { Severity::Warning };
             for what in &file.left_out {
-                run.log(Severity::Warning, format!("Not in it: {what}"));
+                run.log(severity, format!("Not in it: {what}"));
             }
             run.log(Severity::Info, format!("It has {} bytes", file.bytes));
             Ok(file)

@@ -14,6 +14,7 @@ use strongroom_client::{Client, Error};
 
 use super::ApplianceArgs;
 use super::follow::{StartArgs, Waiting, follow};
+use super::jobs::SHOW as JOB;
 use super::operation::operations;
 use super::resource::describe;
 use crate::ask::{self, YesArgs};
@@ -289,7 +290,7 @@ fn restore(context: &Context, args: &RestoreArgs) -> Result<()> {
     upload(&client, &args.file)?;
     let restored: Value = RESTORE.send(&client, &[], &json!({ "passphrase": passphrase }))?;
     if let Some(before) = before {
-        until_started(&client, &before)?;
+        until_started(&client, &before, None)?;
     }
     context.out.report(None, restored.clone(), |out| describe(out, &["made_at"], &restored))?;
     Ok(())
@@ -298,16 +299,15 @@ fn restore(context: &Context, args: &RestoreArgs) -> Result<()> {
 pub(crate) fn restart(context: &Context, args: &RestartArgs) -> Result<Done> {
     let client = args.appliance.client()?;
     let passphrase = ask::from_file(args.passphrase_file.as_deref())?;
-    let before = started(&client)?;
+    // Who doesn't wait needs no right to look.
+    let before = if args.no_wait { None } else { Some(started(&client)?) };
     let body = match passphrase {
         Some(passphrase) => json!({ "passphrase": passphrase }),
         None => json!({}),
     };
     let job: Job = RESTART.send(&client, &[], &body)?;
-    if args.no_wait {
-        return wait(context, &client, job, true);
-    }
-    until_started(&client, &before)?;
+    let Some(before) = before else { return wait(context, &client, job, true) };
+    until_started(&client, &before, Some(&job))?;
     context.out.done(json!({ "restarted": true, "job": job.id }), "the appliance has started")?;
     Ok(Done::Well)
 }
@@ -318,15 +318,35 @@ fn started(client: &Client) -> Result<Value, Error> {
     Ok(status["started_at"].clone())
 }
 
-/// Waits until it has started anew. Who is not known to it any more has been answered by it.
-fn until_started(client: &Client, before: &Value) -> Result<()> {
-    let end = Instant::now() + PATIENCE;
+/// Waits until it has started anew: with the job that does it, or with a backup, where who is not
+/// known any more has been answered by it.
+fn until_started(client: &Client, before: &Value, job: Option<&Job>) -> Result<()> {
+    let mut end = Instant::now() + PATIENCE;
     loop {
         match started(client) {
             Ok(at) if at != *before => return Ok(()),
-            Err(Error::Refused(_) | Error::OtherCertificate { .. }) => return Ok(()),
-            Ok(_) | Err(_) if Instant::now() < end => std::thread::sleep(LOOK),
-            _ => bail!("the appliance has not started within {PATIENCE:?}: its log says more"),
+            Err(Error::OtherCertificate { .. }) if job.is_none() => return Ok(()),
+            Err(Error::Refused(problem))
+                if job.is_none() && [401, 403].contains(&problem.status) =>
+            {
+                return Ok(());
+            }
+            // It takes its turn after other jobs, and a backup may take long.
+            Ok(_) if let Some(job) = job => match JOB.ask::<Job>(client, &[&job.id.to_string()]) {
+                Ok(now) if matches!(now.state.as_str(), "queued" | "running") => {
+                    end = Instant::now() + PATIENCE;
+                }
+                Ok(now) if !matches!(now.state.as_str(), "succeeded" | "warnings") => {
+                    let why = now.error.unwrap_or_default();
+                    bail!("job {}, which starts it anew, is {}: {why}", now.id, now.state);
+                }
+                _ => {}
+            },
+            _ => {}
         }
+        if Instant::now() >= end {
+            bail!("the appliance has not started within {PATIENCE:?}: its log says more");
+        }
+        std::thread::sleep(LOOK);
     }
 }

@@ -208,5 +208,11 @@ async fn serve(context: &Context, args: &Args, log: Log) -> Result<End> {
     if let Some(watch) = watch {
         watch.abort();
     }
-    Ok(end)
+    // Who told it to stop meanwhile is not to find it started.
+    tokio::select! {
+        biased;
+        _ = term.recv() => Ok(End::Done),
+        _ = int.recv() => Ok(End::Done),
+        () = std::future::ready(()) => Ok(end),
+    }
 }

@@ -74,13 +74,13 @@ pub(super) async fn start(args: &Args, log: Log) -> Result<Option<Running>> {
     tracing::warn!("starting with the backup that was restored");
     match open(args, log, data, &lock).await {
         Ok(running) => {
-            let told = trial.told().to_owned();
-            trial.keep()?;
+            // Written down before it is kept: it is told twice rather than never.
             let who = running.app.identity().appliance().await?;
-            let deed = Deed::new("system.backup.restored", "the appliance").detail(told);
+            let deed = Deed::new("system.backup.restored", "the appliance").detail(trial.told());
             if let Err(error) = running.app.identity().record(&who, deed).await {
                 tracing::error!(%error, "the audit trail can't be written");
             }
+            trial.keep()?;
             Ok(Some(running))
         }
         Err(error) => {
@@ -172,6 +172,8 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
     let certificate = Arc::new(Certificate::open_or_make(&cert, &key, &config.names)?);
     let shown = Arc::clone(&certificate);
     tls.show_with(Arc::new(move || shown.reload().map_err(|error| error.to_string())));
+    let license_keys: Vec<_> = config.license_keys.iter().map(|path| data.join(path)).collect();
+    let support_key = config.support_key.map(|path| data.join(path));
     let belongings = Belongings {
         catalog: catalog.clone(),
         catalogue: match address {
@@ -180,6 +182,7 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
         },
         configuration: data.join(NAME),
         appliance_key,
+        named_keys: license_keys.iter().chain(&support_key).cloned().collect(),
         check_configuration: Config::check,
     };
     let parts = Parts::new(&data, tls.clone()).with(belongings);
@@ -193,7 +196,6 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
     let chores =
         chores(upkeep, protect.clone(), settings.clone(), identity.clone(), administration.clone());
     let tasks = [following, chores, sender];
-    let license_keys = config.license_keys.iter().map(|path| data.join(path)).collect();
     let (shown, mut hidden) = configured.shown();
     if let Some(address) = &args.database {
         hidden.address(address);
@@ -204,8 +206,9 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
     let setup = SupportSetup {
         configuration: shown,
         hidden,
-        secret_files: vec![data.join(KEY), key.clone()],
-        key: config.support_key.map(|path| data.join(path)),
+        secret_files: vec![data.join(KEY)],
+        tls: Some(tls.clone()),
+        key: support_key,
     };
     let machine = Machine::of(&data, license_keys, setup, &identity, &settings, administration);
     let app = App::new(catalog, identity, protect, settings, machine);

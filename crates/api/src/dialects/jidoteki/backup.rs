@@ -1,17 +1,15 @@
 //! Section 12: the backup of the appliance itself.
 
-use axum::body::Body;
-use axum::response::Response;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
 use strongroom_appliance::Error;
 use strongroom_identity::{Right, Secret};
 use strongroom_protect::State;
 
-use super::answer::{Answer, Fault, accepted, done, found, plain, secure};
+use super::answer::{Answer, Fault, accepted, done, file, found, plain};
 use super::dispatch::Call;
 use super::information::short;
 use super::{BYTES, Documented, Endpoint, JSON, Parameter, TEXT};
@@ -19,6 +17,7 @@ use crate::stream::of_file;
 
 const PATH: &str = "/backup";
 const SECTION: &str = "Backup";
+const ARCHIVE: &str = "backup.tar";
 const NO_ARCHIVE: &str = "Unable to extract backup archive";
 
 const NONE: Documented = Documented::bare(404, "There is none.");
@@ -158,18 +157,9 @@ fn show(call: Call) -> BoxFuture<'static, Answer> {
 
 fn download(call: Call) -> BoxFuture<'static, Answer> {
     async move {
-        let (file, facts) = call.app().administration().open_backup().await?;
-        let mut response = Response::new(Body::from_stream(of_file(file)));
-        let headers = response.headers_mut();
-        for (name, value) in [
-            (header::CONTENT_TYPE, "application/octet-stream"),
-            (header::CONTENT_DISPOSITION, "attachment; filename=\"backup.tar\""),
-            (HeaderName::from_static("filename"), "backup.tar"),
-        ] {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        headers.insert(header::CONTENT_LENGTH, facts.bytes.into());
-        secure(headers);
+        let (archive, facts) = call.app().administration().open_backup().await?;
+        let mut response = file(ARCHIVE, of_file(archive));
+        response.headers_mut().insert(header::CONTENT_LENGTH, facts.bytes.into());
         Ok(response)
     }
     .boxed()

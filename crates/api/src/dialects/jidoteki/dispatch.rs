@@ -169,7 +169,15 @@ impl Dialect {
         if let Some(early) = early.as_ref().filter(|_| state == TokenState::Set) {
             let known = match (self.known(early, &origin).await, &endpoint) {
                 // What is large is taken of those alone who may send it.
-                (Ok(principal), Some(one)) if large(one.path).is_some() => may(&principal, one),
+                (Ok(principal), Some(one)) if large(one.path).is_some() => {
+                    match may(&principal, one) {
+                        Ok(()) => Ok(()),
+                        Err(fault) => {
+                            let recorded = self.record(&principal, one, Some(fault.word())).await;
+                            recorded.and(Err(fault))
+                        }
+                    }
+                }
                 (known, _) => known.map(drop),
             };
             if let Err(fault) = known {
@@ -239,13 +247,24 @@ impl Dialect {
             Err(fault) => Err(fault),
         };
         if recorded {
-            let mut deed = Deed::new(endpoint.id, target(endpoint.path));
-            if let Err(fault) = &answer {
-                deed = deed.failed(fault.word());
-            }
-            self.app.identity().record(&*principal, deed).await?;
+            let refused = answer.as_ref().err().map(Fault::word);
+            self.record(&principal, &endpoint, refused).await?;
         }
         answer
+    }
+
+    /// Writes down what was asked for, and whether it was refused.
+    async fn record(
+        &self,
+        principal: &Principal,
+        endpoint: &Endpoint,
+        refused: Option<&str>,
+    ) -> Answer<()> {
+        let mut deed = Deed::new(endpoint.id, target(endpoint.path));
+        if let Some(why) = refused {
+            deed = deed.failed(why);
+        }
+        Ok(self.app.identity().record(principal, deed).await?)
     }
 
     async fn known(&self, shown: &ShownToken, origin: &Origin) -> Answer<Principal> {

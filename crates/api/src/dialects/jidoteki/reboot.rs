@@ -3,6 +3,7 @@
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use strongroom_appliance::Error;
+use strongroom_appliance::works::APPLIANCE_RESTART;
 use strongroom_identity::Right;
 
 use super::answer::{Answer, accepted};
@@ -27,7 +28,7 @@ fn reboot(call: Call) -> BoxFuture<'static, Answer> {
         let secret = secret(&call).await?;
         match call.app().administration().restart(call.asker()?, secret.as_ref()).await {
             // One that is under way goes on.
-            Ok(_) | Err(Error::Busy { .. }) => Ok(accepted(PATH)),
+            Ok(_) | Err(Error::Busy { kind: APPLIANCE_RESTART, .. }) => Ok(accepted(PATH)),
             Err(error) => Err(error.into()),
         }
     }

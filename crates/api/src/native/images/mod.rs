@@ -136,8 +136,7 @@ async fn retain(
 ) -> Result<Tagged<Image>> {
     let storage = call.app().storage();
     let retain = |how| storage.retain_image(path.image, body.expires_at, how, version);
-    let how = if call.needs_approval() { Retaining::Longer } else { Retaining::Either };
-    let image = match retain(how).await {
+    let image = match retain(Retaining::Longer).await {
         // In the end the image goes by that.
         Err(Error::Shortens) => {
             call.allow(Right::ImageDelete, call.object(), "image")?;
