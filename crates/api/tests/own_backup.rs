@@ -196,13 +196,18 @@ async fn what_does_not_belong_together_is_refused_for_that() {
 
 /// A backup that has not begun.
 async fn waiting(appliance: &Appliance) -> i64 {
+    with_no_key(appliance, "2100-01-01T00:00:00Z").await
+}
+
+/// A backup that begins then, and fails.
+async fn with_no_key(appliance: &Appliance, at: &str) -> i64 {
     let storage = appliance.app.storage();
     let new = NewJob {
         kind: "appliance_backup".into(),
         organisation_id: 1,
         node: storage.node().into(),
         parameters: json!({"staged": "0".repeat(32)}),
-        run_at: Some("2100-01-01T00:00:00Z".parse().unwrap()),
+        run_at: Some(at.parse().unwrap()),
         ..NewJob::default()
     };
     jobs::submit(appliance.app.catalog(), new).await.unwrap().id
@@ -226,6 +231,12 @@ async fn one_at_a_time_is_made() {
     // No restart was begun, and it isn't said that one was.
     assert_eq!(get(&appliance, "/reboot").await.status, 400);
     // It is stopped.
+    assert_eq!(action(&appliance, "STOP").await, (202, ACCEPTED.into()));
+    assert_eq!(told(&get(&appliance, "/backup").await), (404, NOTHING.into()));
+    // So is one that failed.
+    with_no_key(&appliance, "2000-01-01T00:00:00Z").await;
+    ended(&appliance).await;
+    assert_eq!(told(&get(&appliance, "/backup").await).1, r#"{"status":"failed"}"#);
     assert_eq!(action(&appliance, "STOP").await, (202, ACCEPTED.into()));
     assert_eq!(told(&get(&appliance, "/backup").await), (404, NOTHING.into()));
 }

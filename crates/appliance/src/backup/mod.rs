@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_catalog::Catalog;
+use strongroom_protect::Job;
 
 pub use archive::{Manifest, Member, Plan, Role};
 pub(crate) use make::{Unmade, make};
@@ -185,6 +186,25 @@ impl Place {
         remove(&self.facts())?;
         remove(&self.file())?;
         Ok(was)
+    }
+
+    fn forgotten(&self) -> PathBuf {
+        self.dir.join("forgotten.json")
+    }
+
+    /// Nothing is told of this job any more: what it made, or that it failed, was put aside.
+    fn forget(&self, job: &Job) -> Result<()> {
+        let path = self.forgotten();
+        self.directory()?;
+        let text = serde_json::to_vec(&(job.id, job.queued_at)).unwrap_or_default();
+        fs::write(&path, text).map_err(failed(&path))
+    }
+
+    /// Whether it was forgotten. A catalogue that is restored counts its jobs anew.
+    fn is_forgotten(&self, job: &Job) -> bool {
+        let text = fs::read(self.forgotten()).unwrap_or_default();
+        let told = serde_json::from_slice::<(i64, Timestamp)>(&text);
+        told.is_ok_and(|told| told == (job.id, job.queued_at))
     }
 
     /// Writes a line to the log of backups and restores. That it can't be is told of in the log of

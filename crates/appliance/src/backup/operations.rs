@@ -23,7 +23,7 @@ const SERIES: &str = "appliance";
 /// How the backup is.
 #[derive(Clone, Debug)]
 pub struct BackupStatus {
-    /// The last one that was asked for.
+    /// The last one that was asked for, unless it was over and then stopped.
     pub job: Option<Job>,
     /// The one that there is.
     pub file: Option<BackupFile>,
@@ -101,14 +101,16 @@ impl Administration {
     /// [`Error::File`]; those of the engine.
     pub async fn stop_backup(&self) -> Result<Stopped> {
         let _turn = self.parts().turn.lock().await;
-        if let Some(job) = self.newest(works::APPLIANCE_BACKUP).await?
-            && !job.state.is_over()
-        {
+        let job = self.newest(works::APPLIANCE_BACKUP).await?;
+        if let Some(job) = job.as_ref().filter(|job| !job.state.is_over()) {
             self.protect().engine().cancel(job.id).await?;
             return Ok(Stopped::Canceled);
         }
         let place = self.place();
         blocking(move || {
+            if let Some(job) = &job {
+                place.forget(job)?;
+            }
             Ok(match place.delete()? {
                 true => {
                     place.tell_deleted();
@@ -125,9 +127,13 @@ impl Administration {
     /// # Errors
     /// [`Error::File`]; those of the catalogue.
     pub async fn backup_status(&self) -> Result<BackupStatus> {
+        let job = self.newest(works::APPLIANCE_BACKUP).await?;
         let place = self.place();
-        let file = blocking(move || place.found()).await?;
-        Ok(BackupStatus { job: self.newest(works::APPLIANCE_BACKUP).await?, file })
+        blocking(move || {
+            let job = job.filter(|job| !place.is_forgotten(job));
+            Ok(BackupStatus { job, file: place.found()? })
+        })
+        .await
     }
 
     /// The backup that there is, to be sent.
@@ -289,7 +295,7 @@ impl Administration {
         self.parts().restart.notified().await;
     }
 
-    async fn newest(&self, kind: &str) -> Result<Option<Job>> {
+    pub(super) async fn newest(&self, kind: &str) -> Result<Option<Job>> {
         let storage = self.protect().storage();
         let job = jobs::newest(storage.catalog(), kind, storage.node()).await?;
         Ok(job.filter(|job| job.state != State::Retried))

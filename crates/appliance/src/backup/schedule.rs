@@ -57,7 +57,8 @@ impl Administration {
         let stored = self.stored(pool).await?;
         let last = stored.first().and_then(|job| job.ended_at);
         let fresh = last.is_some_and(|at| !over(at, every, now));
-        let early = self.backup_status().await?.job.is_some_and(|job| match job.ended_at {
+        let newest = self.newest(crate::works::APPLIANCE_BACKUP).await?;
+        let early = newest.is_some_and(|job| match job.ended_at {
             Some(ended) => job.user_name == ASKER && !over(ended, AGAIN.min(every), now),
             None => true,
         });

@@ -4,6 +4,7 @@ pub(crate) mod approvals;
 pub(crate) mod audit;
 pub(crate) mod directories;
 pub(crate) mod events;
+mod fetch;
 pub(crate) mod follow;
 pub(crate) mod images;
 pub(crate) mod issuers;

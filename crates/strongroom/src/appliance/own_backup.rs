@@ -1,8 +1,7 @@
 //! `strongroom system backup` and `system restart`: the appliance's own backup, and starting it anew.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use strongroom_client::types::Job;
 use strongroom_client::{Client, Error};
 
 use super::ApplianceArgs;
+use super::fetch::{Old, fetch};
 use super::follow::{StartArgs, Waiting, follow};
 use super::jobs::SHOW as JOB;
 use super::operation::operations;
@@ -206,7 +206,9 @@ pub(crate) fn backup(context: &Context, command: &BackupCommand) -> Result<Done>
             let document = json!({ "log": text });
             context.out.report(None, document, |out| out.write_all(text.as_bytes()))?;
         }
-        BackupCommand::Download(args) => download(context, args)?,
+        BackupCommand::Download(args) => {
+            fetch(context, &args.appliance, &DOWNLOAD, &args.file, Old::Stays)?;
+        }
         BackupCommand::Store(args) => {
             let client = args.appliance.client()?;
             let into = json!({ "pool": args.into });
@@ -227,36 +229,6 @@ fn wait(context: &Context, client: &Client, job: Job, no_wait: bool) -> Result<D
         writeln!(out, "job {id}; `strongroom jobs watch {id}` waits for it")
     })?;
     Ok(Done::Well)
-}
-
-fn download(context: &Context, args: &DownloadArgs) -> Result<()> {
-    let client = args.appliance.client()?;
-    let path = DOWNLOAD.path(&[]);
-    if args.file.as_os_str() == "-" {
-        let mut out = io::stdout().lock();
-        client.download(&path, &[], &mut out)?;
-        return Ok(out.flush()?);
-    }
-    let writing = || format!("writing {}", args.file.display());
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(0o600).open(&args.file);
-    let mut file = file.with_context(writing)?;
-    let written = client.download(&path, &[], &mut file);
-    let written = written.map_err(anyhow::Error::from).and_then(|bytes| {
-        file.sync_all().with_context(writing)?;
-        Ok(bytes)
-    });
-    match written {
-        Ok(bytes) => {
-            let text = format!("{} has {bytes} bytes", args.file.display());
-            Ok(context.out.done(json!({ "file": args.file, "bytes": bytes }), &text)?)
-        }
-        Err(error) => {
-            // Half of it is of no use.
-            std::fs::remove_file(&args.file).ok();
-            Err(error)
-        }
-    }
 }
 
 /// Sends an archive piece by piece.

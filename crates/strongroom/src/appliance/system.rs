@@ -1,8 +1,7 @@
 //! `strongroom system`: what an appliance is, what it serves, and how its machine fares.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -11,7 +10,8 @@ use serde_json::{Value, json};
 use strongroom_client::types::Items;
 
 use super::ApplianceArgs;
-use super::operation::{Operation, operations};
+use super::fetch::{Old, fetch};
+use super::operation::operations;
 use super::own_backup::{self, BackupCommand, RestartArgs};
 use super::resource::{self, Column, describe};
 use crate::ask::{self, YesArgs};
@@ -248,8 +248,10 @@ pub(crate) struct DebugArgs {
 
 pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
     match command {
-        Command::Logs(args) => fetch(context, &args.appliance, &LOGS, &args.output)?,
-        Command::Debug(args) => fetch(context, &args.appliance, &DEBUG, &args.output)?,
+        Command::Logs(args) => fetch(context, &args.appliance, &LOGS, &args.output, Old::Replaced)?,
+        Command::Debug(args) => {
+            fetch(context, &args.appliance, &DEBUG, &args.output, Old::Replaced)?;
+        }
         Command::Health(args) => {
             let health: Value = HEALTH.ask(&args.appliance.client()?, &[])?;
             context.out.report(None, health.clone(), |out| show_health(out, &health))?;
@@ -316,45 +318,6 @@ fn certificate(context: &Context, command: &CertificateCommand) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Stores what an operation gives: whole, or not at all.
-fn fetch(
-    context: &Context,
-    appliance: &ApplianceArgs,
-    operation: &Operation,
-    output: &Path,
-) -> Result<()> {
-    let client = appliance.client()?;
-    let path = operation.path(&[]);
-    if output == Path::new("-") {
-        let mut out = io::stdout().lock();
-        if out.is_terminal() {
-            return Err(usage(
-                "an archive is not for a terminal: give --output FILE, or use a pipe",
-            ));
-        }
-        client.download(&path, &[], &mut out)?;
-        return Ok(out.flush()?);
-    }
-    let mut part = output.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&part);
-    let mut file = file.with_context(|| format!("writing {}", part.display()))?;
-    let taken = client.download(&path, &[], &mut file);
-    let taken = taken.map_err(anyhow::Error::from).and_then(|bytes| {
-        file.sync_all()?;
-        std::fs::rename(&part, output)?;
-        Ok(bytes)
-    });
-    if taken.is_err() {
-        let _ = std::fs::remove_file(&part);
-    }
-    let bytes = taken.with_context(|| format!("fetching {}", output.display()))?;
-    let told = json!({ "file": output, "bytes": bytes });
-    Ok(context.out.done(told, &format!("{} has {bytes} bytes", output.display()))?)
 }
 
 fn token(context: &Context, command: &TokenCommand) -> Result<()> {
