@@ -55,13 +55,14 @@ impl Call {
     }
 
     /// Asks for a second administrator's approval of what the route says that its handler asks
-    /// for: an error until it was given, once.
+    /// for: an error until it was given, once. `what` is told to whoever decides.
     ///
     /// # Errors
     /// The problem to answer with; those of the database.
-    pub async fn approved(&self) -> Result<()> {
+    pub async fn approved(&self, what: &str) -> Result<()> {
         let Some(Unapproved { place, request }) = &self.unapproved else { return Ok(()) };
-        access::admit(&self.app, self.operation, &self.caller, &self.object, place, request).await
+        let about = format!("{place}: {what}");
+        access::admit(&self.app, self.operation, &self.caller, &self.object, &about, request).await
     }
 
     /// Writes down that something left the appliance, though nothing was changed.

@@ -362,6 +362,11 @@ async fn keeping_for_less_long_needs_approval_and_for_longer_does_not() {
     assert_eq!((shorter.status, shorter.code()), (403, "approval_needed".into()));
     let waiting = appliance.call(&other, "GET", "/v1/approvals", None).await.json();
     assert_eq!(waiting["items"][0]["operation"], "images.retain");
+    let object = waiting["items"][0]["object"].as_str().unwrap();
+    assert!(
+        object.ends_with(&format!("{image}/retention: to be kept for less long, until {first}")),
+        "{object}"
+    );
     let decide = format!("/v1/approvals/{}/decide", waiting["items"][0]["id"]);
     let decided = appliance.call(&other, "POST", &decide, Some(json!({"approve": true}))).await;
     assert_eq!(decided.status, 200, "{}", String::from_utf8_lossy(&decided.body));

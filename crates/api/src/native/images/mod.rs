@@ -140,7 +140,8 @@ async fn retain(
         // In the end the image goes by that.
         Err(Error::Shortens) => {
             call.allow(Right::ImageDelete, call.object(), "image")?;
-            call.approved().await?;
+            let until = body.expires_at.map_or("for good".into(), |at| format!("until {at}"));
+            call.approved(&format!("to be kept for less long, {until}")).await?;
             retain(Retaining::Either).await?
         }
         image => image?,
