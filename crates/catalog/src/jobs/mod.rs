@@ -41,7 +41,7 @@ pub use self::stats::{Counted, Tally, ended, last_good, open};
 use crate::db::{Tx, clock};
 use crate::events::{self, NewEvent, Severity};
 use crate::value::{Record, Row};
-use crate::{Error, Result};
+use crate::{Error, Result, Sql};
 
 /// How many workers may die over a job before it is given up: enough for a machine that is often
 /// switched off, few enough for a job that itself ends every process that touches it.
@@ -357,8 +357,15 @@ fn micros(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Writes the event that a job came to this state.
+/// Writes the event that a job came to this state. One that is over keeps no secret: what works needs
+/// it.
 async fn tell(tx: &mut Tx, job: &Job) -> Result<()> {
+    if job.state.is_over() && job.parameters.get("secret").is_some_and(|secret| !secret.is_null()) {
+        let mut kept = job.parameters.clone();
+        kept["secret"] = Value::Null;
+        let sql = Sql::new("UPDATE jobs SET parameters = ? WHERE id = ?");
+        tx.execute(sql.bind(kept.to_string()).bind(job.id)).await?;
+    }
     let (kind, severity, words) = job.state.told();
     let mut message = match job.object.as_str() {
         "" => format!("{} {words}", job.kind),

@@ -267,6 +267,36 @@ async fn what_failed_lately_is_known() {
 }
 
 #[tokio::test]
+async fn what_is_over_keeps_no_secret() {
+    testing::each(|catalog| async move {
+        organisation(&catalog).await;
+        let new = || NewJob {
+            parameters: serde_json::json!({"secret": "sealed", "from": "a"}),
+            attempts: 2,
+            ..job("work")
+        };
+        let secret = async |id| find(&catalog, id).await.unwrap().parameters["secret"].clone();
+        let (sealed, none) = (Value::from("sealed"), serde_json::json!(null));
+        let canceled = submit(&catalog, new()).await.unwrap().id;
+        assert_eq!(secret(canceled).await, sealed);
+        cancel(&catalog, canceled).await.unwrap();
+        assert_eq!(secret(canceled).await, none);
+        // The next try needs it.
+        let first = submit(&catalog, new()).await.unwrap().id;
+        let held = next(&catalog, "w").await.unwrap();
+        let failed = End { state: State::Failed, retry: Some(NO_LEASE), ..done() };
+        let ended = finish(&catalog, &last(&held), failed).await.unwrap().unwrap();
+        let again = ended.1.unwrap().id;
+        assert_eq!((secret(first).await, secret(again).await), (none.clone(), sealed));
+        let held = next(&catalog, "w").await.unwrap();
+        finish(&catalog, &last(&held), done()).await.unwrap();
+        let kept = find(&catalog, again).await.unwrap().parameters;
+        assert_eq!(kept, serde_json::json!({"secret": null, "from": "a"}));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_canceled_or_late_never_begins() {
     testing::each(|catalog| async move {
         organisation(&catalog).await;
