@@ -1,5 +1,6 @@
 //! What a handler knows of the request beside its parts.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -22,6 +23,7 @@ pub struct Call {
     operation: &'static str,
     need: Need,
     origin: strongroom_identity::Origin,
+    reached: Option<IpAddr>,
     request: Option<Request>,
     unapproved: Option<Unapproved>,
 }
@@ -44,9 +46,9 @@ impl Call {
         parts: &Parts,
         request: Option<Request>,
     ) -> Self {
-        let origin = access::origin(parts);
+        let (origin, reached) = (access::origin(parts), access::reached(parts));
         let (operation, need) = (route.id(), route.need());
-        Self { app, caller, object, operation, need, origin, request, unapproved: None }
+        Self { app, caller, object, operation, need, origin, reached, request, unapproved: None }
     }
 
     /// A part of it, as the handler finds out, needs this approval.
@@ -95,6 +97,11 @@ impl Call {
     /// From where they ask.
     pub fn origin(&self) -> &strongroom_identity::Origin {
         &self.origin
+    }
+
+    /// The address of this machine that they came to; none: the control socket.
+    pub fn reached(&self) -> Option<IpAddr> {
+        self.reached
     }
 
     /// The request itself, if it came with a key because it may be sent again.

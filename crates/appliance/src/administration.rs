@@ -9,6 +9,7 @@ use strongroom_protect::{Asker, Job, Line, Protect, State, Work};
 use tokio::sync::{Mutex, Notify, Semaphore};
 
 use crate::backup::{Belongings, Place};
+use crate::network::{HostSetup, Network};
 use crate::staged::Staged;
 use crate::tls::{CertificateFacts, NewCertificate, TlsFiles};
 use crate::works::{self, CertificateParameters, certificate_files};
@@ -24,6 +25,7 @@ pub struct Parts {
     pub(crate) tls: TlsFiles,
     pub(crate) staged: Staged,
     pub(crate) backup: Place,
+    pub(crate) network: Network,
     belongings: Option<Belongings>,
     /// Held while it is decided whether a job of the appliance, or a restore, may begin.
     pub(crate) turn: Arc<Mutex<()>>,
@@ -43,6 +45,7 @@ impl Parts {
             tls,
             staged: Staged::of(data),
             backup: Place::of(data),
+            network: Network::new(data, &HostSetup::default()),
             belongings: None,
             turn: Arc::default(),
             restoring: Arc::default(),
@@ -55,6 +58,12 @@ impl Parts {
     #[must_use]
     pub fn with(self, belongings: Belongings) -> Self {
         Self { belongings: Some(belongings), ..self }
+    }
+
+    /// With the settings of the network, which may be brought to the machine.
+    #[must_use]
+    pub fn with_network(self, network: Network) -> Self {
+        Self { network, ..self }
     }
 
     /// What is backed up.

@@ -20,6 +20,17 @@ pub enum Error {
         /// What is wrong, and what would be right.
         why: String,
     },
+    /// Settings of the network can't be meant.
+    #[error("{field}: {why}")]
+    Network {
+        /// Which of them.
+        field: &'static str,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+    /// Settings of the application can't be kept.
+    #[error("the application's settings can't be kept: {0}")]
+    Application(String),
     /// Nothing is sealed under that.
     #[error("the passphrase has {least} to {most} bytes")]
     Passphrase {

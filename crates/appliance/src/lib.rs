@@ -1,6 +1,7 @@
 //! The box itself: what it is ([`Build`]), how it fares ([`Health`]), what it serves
 //! ([`Services`]), what can be set ([`Settings`]), its licence ([`Licences`]), what helps those who
-//! look for a fault ([`LogFile`], [`Support`]), what is forgotten ([`Upkeep`]), and what is done to it
+//! look for a fault ([`LogFile`], [`Support`]), how it is reached ([`network`]), what is forgotten
+//! ([`Upkeep`]), and what is done to it
 //! ([`Administration`]), which takes jobs where it takes long ([`works`]).
 //!
 //! It decides what is set; it does not know what others do with it. Whoever starts the services
@@ -14,6 +15,7 @@ mod health;
 mod info;
 mod licence;
 mod logs;
+pub mod network;
 mod services;
 mod settings;
 mod staged;

@@ -121,6 +121,20 @@ impl Logins {
         self.write()
     }
 
+    /// An appliance is elsewhere now: its login is good there too, and becomes the current one if it
+    /// was; writes the file. Nothing is done where there is no login.
+    ///
+    /// # Errors
+    /// [`Error::Local`].
+    pub fn follow(&mut self, from: &Address, to: &Address) -> Result<()> {
+        let Some(login) = self.appliances.get(&from.to_string()).cloned() else { return Ok(()) };
+        self.appliances.insert(to.to_string(), login);
+        if self.current == Some(from.to_string()) {
+            self.current = Some(to.to_string());
+        }
+        self.write()
+    }
+
     /// Takes one away, and writes the file; whether there was one.
     ///
     /// # Errors
@@ -185,6 +199,14 @@ mod tests {
         assert!(matches!(Logins::read(&path), Err(Error::Content { .. })));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let mut logins = Logins::read(&path).unwrap();
+        let elsewhere: Address = "https://192.0.2.7:8443".parse().unwrap();
+        logins.follow(&elsewhere, &address).unwrap();
+        logins.follow(&address, &elsewhere).unwrap();
+        let Some(Place::Remote { address: now, .. }) = logins.place(None).unwrap() else {
+            panic!("there is a login")
+        };
+        assert_eq!(now, elsewhere);
+        assert!(logins.remove(&elsewhere).unwrap());
         assert!(logins.remove(&address).unwrap());
         assert!(Logins::read(&path).unwrap().place(None).unwrap().is_none());
     }

@@ -25,10 +25,12 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("chromium", "chromium"),
     package("chromium-driver", "chromedriver"),
     package("curl", "curl"),
+    package("dnsmasq-base", "/usr/sbin/dnsmasq"),
     package("dpkg-dev", "dpkg-shlibdeps"),
     package("e2fsprogs", "mkfs.ext4"),
     package("fuse3", "fusermount3"),
     package("iproute2", "ip"),
+    package("isc-dhcp-client", "/usr/sbin/dhclient"),
     package("ldap-utils", "ldapmodify"),
     package("libcap2-bin", "setcap"),
     package("lintian", "lintian"),
@@ -43,6 +45,7 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("slapd", "/usr/sbin/slapd"),
     package("systemd", "systemd-analyze"),
     package("tar", "tar"),
+    package("udhcpc", "/usr/sbin/udhcpc"),
     package("unzip", "unzip"),
 ];
 

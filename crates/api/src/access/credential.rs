@@ -8,7 +8,7 @@ use strongroom_identity::{Credential, Origin, Secret};
 
 use super::signature;
 use crate::problem::{Code, Problem, Result};
-use crate::server::Peer;
+use crate::server::{Peer, Reached};
 
 /// The credentials that came with a request, whose route takes a body or not; none: it came with
 /// none.
@@ -34,6 +34,11 @@ pub(super) fn of(parts: &Parts, has_body: bool) -> Result<Option<Credential>> {
     }
     let text = "the Authorization header is not `Bearer` and a token or an API key";
     Err(Problem::new(Code::Unauthenticated, text))
+}
+
+/// The address of this machine that a request came to.
+pub(crate) fn reached(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<Reached>().map(|reached| reached.0)
 }
 
 /// From where a request comes.

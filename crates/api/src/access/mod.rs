@@ -12,7 +12,7 @@ use strongroom_identity::{
     Admission, Decision, Deed, OWN_PASSWORD, Object, Principal, Right, Via, decide,
 };
 
-pub(crate) use self::credential::origin;
+pub(crate) use self::credential::{origin, reached};
 pub use self::object::On;
 use crate::app::App;
 use crate::problem::{Code, Problem, Result};

@@ -14,6 +14,7 @@ mod jobs;
 mod keys;
 mod license;
 mod me;
+mod network;
 mod organisations;
 mod paths;
 mod pools;
@@ -76,6 +77,7 @@ pub fn routes() -> Routes {
             system::group(),
             token::group(),
             certificate::group(),
+            network::group(),
             license::group(),
             support::group(),
             backup::group(),

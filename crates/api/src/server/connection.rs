@@ -1,6 +1,8 @@
 //! One connection: requests in, answers out, until either side ends it.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,7 +22,7 @@ use tower::ServiceExt;
 
 use super::gate::{Busy, Place};
 use super::io::Patient;
-use super::{Limits, Peer};
+use super::{Limits, Peer, Reached};
 
 /// How often a connection is looked at for being idle.
 const LOOK: Duration = Duration::from_secs(5);
@@ -49,6 +51,8 @@ const LEFTOVER: u64 = 64 << 10;
 pub(super) struct Handler {
     router: Router,
     limits: Limits,
+    /// Where whoever it serves has come to.
+    reached: Option<Reached>,
 }
 
 /// A connection of either protocol.
@@ -83,7 +87,13 @@ where
 
 impl Handler {
     pub(super) fn new(router: Router, limits: Limits) -> Self {
-        Self { router, limits }
+        Self { router, limits, reached: None }
+    }
+
+    /// For a connection that came to this address.
+    pub(super) fn at(&self, address: io::Result<SocketAddr>) -> Self {
+        let reached = address.ok().map(|address| Reached(address.ip().to_canonical()));
+        Self { reached, ..self.clone() }
     }
 
     pub(super) async fn serve<S>(
@@ -100,7 +110,7 @@ impl Handler {
         let place = Arc::new(place);
         let io = TokioIo::new(Patient::new(stream, limits.write));
         let (router, of_service) = (self.router.clone(), Arc::clone(&place));
-        let patience = limits.leftover;
+        let (patience, reached) = (limits.leftover, self.reached);
         let service = service_fn(move |request: Request<Incoming>| {
             let busy = Arc::new(of_service.begin());
             let of_body = Arc::clone(&busy);
@@ -111,6 +121,9 @@ impl Handler {
             let mut request =
                 request.map(|body| Body::new(Arriving { body: Some(body), busy: of_body, back }));
             request.extensions_mut().insert(peer);
+            if let Some(reached) = reached {
+                request.extensions_mut().insert(reached);
+            }
             let answer = router.clone().oneshot(request);
             async move {
                 let response: Response<Body> = answer.await?;

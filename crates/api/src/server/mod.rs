@@ -12,7 +12,7 @@ mod io;
 mod redirect;
 mod tls;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +77,11 @@ pub enum Peer {
         uid: u32,
     },
 }
+
+/// The address of this machine that a request came to; found as [`Peer`] is. None of the control
+/// socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached(pub IpAddr);
 
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -156,7 +161,8 @@ impl Server {
         let (gate, stop, limits) = (Arc::clone(&self.gate), self.stop.subscribe(), self.limits);
         let listening = self.listening("https", &listener);
         let serve = move |stream, from, place: Place, stop| {
-            let (acceptor, handler) = (acceptor.clone(), handler.clone());
+            let stream: TcpStream = stream;
+            let (acceptor, handler) = (acceptor.clone(), handler.at(stream.local_addr()));
             async move {
                 let handshake = tokio::time::timeout(limits.handshake, acceptor.accept(stream));
                 let stream = tokio::select! {

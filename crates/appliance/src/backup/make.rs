@@ -121,6 +121,10 @@ fn in_place(
     if parts.data.join("license.txt").exists() {
         left_out.push("the licence: set it again, it is the vendor's".into());
     }
+    if parts.data.join("network").exists() {
+        let what = "the settings of the network and of the application: they are this machine's";
+        left_out.push(what.into());
+    }
     for path in &belongings.named_keys {
         left_out.push(format!("{}: the configuration names it, have it at hand", path.display()));
     }

@@ -2,6 +2,7 @@
 
 mod backup;
 mod certificate;
+mod network;
 mod restart;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::administration::Parts;
 
 pub(crate) use backup::{BackupOfAppliance, KEY as BACKUP_KEY};
 pub(crate) use certificate::CertificateParameters;
+pub(crate) use network::NetworkParameters;
 pub(crate) use restart::RestartParameters;
 
 /// The names of the certificate's files among the staged.
@@ -22,18 +24,21 @@ pub(crate) mod certificate_files {
 
 /// Replacing the certificate.
 pub const CERTIFICATE: &str = "certificate";
+/// Changing the settings of the network.
+pub const NETWORK: &str = "network";
 /// A backup of the appliance itself.
 pub const APPLIANCE_BACKUP: &str = "appliance_backup";
 /// Restarting the process.
 pub const APPLIANCE_RESTART: &str = "appliance_restart";
 
 /// Those whose jobs work with staged files.
-pub(crate) const STAGED: &[&str] = &[CERTIFICATE, APPLIANCE_BACKUP, APPLIANCE_RESTART];
+pub(crate) const STAGED: &[&str] = &[CERTIFICATE, NETWORK, APPLIANCE_BACKUP, APPLIANCE_RESTART];
 
 /// All works of this crate.
 pub(crate) fn all(parts: &Parts) -> Vec<Arc<dyn Work>> {
     vec![
         Arc::new(certificate::CertificateWork { parts: parts.clone() }),
+        Arc::new(network::NetworkWork { parts: parts.clone() }),
         Arc::new(backup::BackupWork { parts: parts.clone() }),
         Arc::new(restart::RestartWork { parts: parts.clone() }),
     ]

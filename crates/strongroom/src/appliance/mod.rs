@@ -16,6 +16,7 @@ pub(crate) mod list;
 pub(crate) mod login;
 pub(crate) mod me;
 mod named;
+pub(crate) mod network;
 pub(crate) mod operation;
 #[cfg(test)]
 mod operations;

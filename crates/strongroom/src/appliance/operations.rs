@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::operation::Operation;
 use super::resource::Resource;
 use super::{
-    approvals, audit, directories, events, images, issuers, jobs, keys, license, login, me, orgs,
-    own_backup, pools, roles, sessions, settings, stats, system, users,
+    approvals, audit, directories, events, images, issuers, jobs, keys, license, login, me,
+    network, orgs, own_backup, pools, roles, sessions, settings, stats, system, users,
 };
 use crate::args::Cli;
 use crate::up;
@@ -29,6 +29,7 @@ static OPERATIONS: &[&[&Operation]] = &[
     license::OPERATIONS,
     login::OPERATIONS,
     me::OPERATIONS,
+    network::OPERATIONS,
     orgs::OPERATIONS,
     own_backup::OPERATIONS,
     pools::OPERATIONS,

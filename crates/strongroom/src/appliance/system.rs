@@ -11,6 +11,7 @@ use strongroom_client::types::Items;
 
 use super::ApplianceArgs;
 use super::fetch::{Old, fetch};
+use super::network::{self, ApplicationCommand, NetworkCommand};
 use super::operation::operations;
 use super::own_backup::{self, BackupCommand, RestartArgs};
 use super::resource::{self, Column, describe};
@@ -74,6 +75,16 @@ pub(crate) enum Command {
         command: BackupCommand,
     },
     Restart(RestartArgs),
+    /// How the appliance is reached: addresses, name servers, the name of the host
+    Network {
+        #[command(subcommand)]
+        command: NetworkCommand,
+    },
+    /// Settings of whatever application runs beside
+    Application {
+        #[command(subcommand)]
+        command: ApplicationCommand,
+    },
     /// The one token that scripts for Jidoteki Admin take
     Token {
         #[command(subcommand)]
@@ -268,6 +279,8 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         Command::Certificate { command } => certificate(context, command)?,
         Command::Backup { command } => return own_backup::backup(context, command),
         Command::Restart(args) => return own_backup::restart(context, args),
+        Command::Network { command } => return network::network(context, command),
+        Command::Application { command } => return network::application(context, command),
         Command::Token { command } => token(context, command)?,
         Command::Services(args) => {
             let services: Items<Value> = SERVICES.ask(&args.appliance.client()?, &[])?;

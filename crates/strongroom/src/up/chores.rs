@@ -1,5 +1,6 @@
 //! What the appliance does by itself: it forgets what is old, measures its pools, has images forgotten
-//! whose time is over, removes files that no job will come for, and backs itself up.
+//! whose time is over, removes files that no job will come for, backs itself up, and takes changes of
+//! the network back that nobody confirms.
 
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub(super) fn chores(
             forget(&protect),
             sweep(&administration),
             back_up(&settings, &identity, &administration),
+            administration.watch_network(&identity),
         );
     })
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use strongroom_api::Dialects;
 use strongroom_api::dialects::jidoteki;
 use strongroom_appliance::Hidden;
+use strongroom_appliance::network::{CONFIRM, HostSetup};
 use strongroom_catalog::Address;
 use tracing_subscriber::EnvFilter;
 
@@ -41,6 +42,9 @@ pub(super) struct Config {
     pub(super) log: Option<String>,
     pub(super) license_keys: Vec<PathBuf>,
     pub(super) support_key: Option<PathBuf>,
+    host_driver: Option<String>,
+    host_root: Option<PathBuf>,
+    network_confirm: Option<u64>,
 }
 
 impl Config {
@@ -66,6 +70,20 @@ impl Config {
             endpoints: self.jidoteki_endpoints.clone(),
         };
         Ok(Dialects { jidoteki })
+    }
+
+    /// Who brings the settings of the network to the machine.
+    pub(super) fn host(&self) -> Result<HostSetup> {
+        let usual = HostSetup::default();
+        let driver = self.host_driver.as_deref().map_or(Ok(usual.driver), str::parse);
+        let driver = driver.map_err(|why| anyhow::anyhow!("host_driver: {why}"))?;
+        let (least, most, _) = CONFIRM;
+        let confirm = self.network_confirm.unwrap_or(usual.confirm);
+        let fits = (least..=most).contains(&confirm);
+        anyhow::ensure!(fits, "network_confirm: it takes {least} to {most} seconds");
+        let root = self.host_root.clone().unwrap_or(usual.root);
+        anyhow::ensure!(root.is_absolute(), "host_root: it takes a path from the root");
+        Ok(HostSetup { driver, root, confirm })
     }
 
     /// What it says, but for what is secret in it, which others must not see.
@@ -126,6 +144,7 @@ impl Config {
     pub(super) fn check(text: &str) -> Result<(), String> {
         let config = Self::of_text(text)?;
         config.takeover().map_err(|error| error.to_string())?;
+        config.host().map_err(|error| error.to_string())?;
         config.dialects().map(drop).map_err(|error| error.to_string())
     }
 
@@ -139,6 +158,9 @@ impl Config {
             ("jidoteki_open_setup", self.jidoteki_open_setup == other.jidoteki_open_setup),
             ("license_keys", self.license_keys == other.license_keys),
             ("support_key", self.support_key == other.support_key),
+            ("host_driver", self.host_driver == other.host_driver),
+            ("host_root", self.host_root == other.host_root),
+            ("network_confirm", self.network_confirm == other.network_confirm),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }
@@ -161,7 +183,10 @@ mod tests {
         assert_eq!(config.takeover().unwrap(), Some(Duration::from_secs(30)));
         assert_eq!(config.dialects().unwrap().jidoteki.endpoints.unwrap(), jidoteki::OPTIONAL);
         assert_eq!(config.log.as_deref(), Some("info"));
-        assert_eq!(keys.len(), 13);
+        let host = config.host().unwrap();
+        assert_eq!((host.driver.word(), host.confirm), ("none", 60));
+        assert_eq!(host.root, Path::new("/"));
+        assert_eq!(keys.len(), 16);
     }
 
     #[test]
@@ -186,6 +211,20 @@ mod tests {
         let error = config.dialects().unwrap_err().to_string();
         assert!(error.contains("`version`") && error.contains("backup"), "{error}");
         assert!(!Config::default().dialects().unwrap().jidoteki.open_setup);
+    }
+
+    #[test]
+    fn drivers_of_the_host_that_are_not_there_are_refused() {
+        for (text, told) in [
+            ("host_driver = \"netplan\"", "host_driver"),
+            ("host_root = \"etc\"", "host_root"),
+            ("network_confirm = 4", "network_confirm"),
+            ("network_confirm = 3601", "network_confirm"),
+        ] {
+            assert!(Config::check(text).unwrap_err().contains(told), "{text}");
+        }
+        let config: Config = toml::from_str("host_driver = \"ip\"").unwrap();
+        assert_eq!(config.host().unwrap().driver.word(), "ip");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use strongroom_api::server::{Certificate, Limits, Server, bind_control};
 use strongroom_api::{App, Https, KeySealer, Machine, PAGE};
 use strongroom_appliance::backup::{Belongings, settle};
+use strongroom_appliance::network::{Network, network_was_taken_back};
 use strongroom_appliance::tls::TlsFiles;
 use strongroom_appliance::{Administration, Parts, Settings, SupportSetup, Upkeep};
 use strongroom_catalog::{Address, Catalog, Engine};
@@ -99,6 +100,12 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
     let (takeover, configured) = (config.takeover()?, config.clone());
     let dialects = config.dialects()?;
     log.set(config.filter()?);
+    // Where to listen may be an address that the machine has by its settings.
+    let network = Network::new(&data, &config.host()?);
+    let taken_back = network.settle().unwrap_or_else(|error| {
+        tracing::error!("the network stays as it is: {error}");
+        None
+    });
 
     let database = args.database.clone().or_else(|| config.database.clone());
     let address = match database {
@@ -113,6 +120,11 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
     let key = ApplianceKey::open_or_create(&appliance_key)?;
     let identity = Identity::open(catalog.clone(), key).await?;
     identity.fetch_with(Arc::new(Https));
+    if let Some(why) = taken_back
+        && let Err(error) = network_was_taken_back(&identity, why).await
+    {
+        tracing::error!(%error, "the audit trail can't be written");
+    }
 
     // What can be in the way is met before anything is made that is shown only once.
     let bound = Bound::new(Wanted::of(args, &config)).await?;
@@ -185,7 +197,7 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
         named_keys: license_keys.iter().chain(&support_key).cloned().collect(),
         check_configuration: Config::check,
     };
-    let parts = Parts::new(&data, tls.clone()).with(belongings);
+    let parts = Parts::new(&data, tls.clone()).with(belongings).with_network(network);
     let protect = Protect::start_with(storage, parts.works(), options).await?;
     let administration = Administration::new(parts, protect.clone());
     let following = follow(&settings, &identity, protect.engine());

@@ -39,6 +39,11 @@ impl Served {
         Self::start_with(data, command, &[])
     }
 
+    /// As a command that says more of how it runs, where it is configured to listen.
+    pub(crate) fn start_by(data: &Path, command: Command) -> Self {
+        Self::start_with(data, command, &[])
+    }
+
     fn start_with(data: &Path, mut command: Command, options: &[&str]) -> Self {
         command.args(["--json", "up"]).args(options).arg("--data").arg(data);
         database::tell(&mut command, data);

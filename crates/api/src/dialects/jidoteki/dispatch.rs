@@ -2,6 +2,7 @@
 //! asks, the method, the handler.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,8 @@ struct Asked<'a> {
     /// The one of the method.
     endpoint: Option<Endpoint>,
     state: TokenState,
+    /// The address of this machine that it came to.
+    reached: Option<IpAddr>,
     /// Whether the body could be taken.
     read: Answer<()>,
 }
@@ -203,7 +206,8 @@ impl Dialect {
             principal: None,
         };
         let mut permitted = false;
-        let asked = Asked { here: &here, endpoint, state, read };
+        let reached = access::reached(&parts);
+        let asked = Asked { here: &here, endpoint, state, reached, read };
         let answer = self.let_through(call, asked, &mut permitted).await;
         let mut response = answer.unwrap_or_else(|fault| fault.response(first_run));
         if permitted {
@@ -213,7 +217,7 @@ impl Dialect {
     }
 
     async fn let_through(&self, call: Call, asked: Asked<'_>, permitted: &mut bool) -> Answer {
-        let Asked { here, endpoint, state, read } = asked;
+        let Asked { here, endpoint, state, reached, read } = asked;
         let other = || {
             let expected: Vec<_> = here.iter().map(|one| one.method.as_str()).collect();
             let expected = expected.join("' or '");
@@ -232,6 +236,11 @@ impl Dialect {
         }
         let shown = call.shown.as_ref().ok_or_else(Fault::unauthenticated)?;
         let principal = Arc::new(self.known(shown, &call.origin).await?);
+        // Whoever is known has found the appliance where it is now.
+        if self.app.administration().dialect_was_reached(reached).await {
+            let deed = Deed::new("jidoteki.settings.confirm", target("/settings"));
+            self.app.identity().record(&*principal, deed).await?;
+        }
         let endpoint = endpoint.ok_or_else(other)?;
         // Also what changes nothing, where it takes the right to.
         let recorded = endpoint.method == Method::POST || endpoint.right == Right::SystemManage;

@@ -19,6 +19,7 @@ mod openapi;
 mod reboot;
 mod request;
 mod services;
+mod settings;
 mod setup;
 mod support;
 
@@ -145,6 +146,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         reboot::ENDPOINTS,
         services::ENDPOINTS,
         information::ENDPOINTS,
+        settings::ENDPOINTS,
         certs::ENDPOINTS,
         license::ENDPOINTS,
         backup::ENDPOINTS,

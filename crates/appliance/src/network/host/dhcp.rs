@@ -1,0 +1,282 @@
+//! Addresses from a server (RFC 2131): udhcpc, of its own or of BusyBox, or ISC's dhclient. Either is
+//! given a script that does what is to be done with a lease, and nothing else.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::super::settings::{Mode, NetworkSettings};
+use super::{Host, command, files};
+
+/// How long a lease is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a client has to end.
+const END: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Client {
+    Udhcpc,
+    Busybox,
+    Dhclient,
+}
+
+impl Client {
+    /// The first that is there.
+    fn find() -> Result<Self, String> {
+        if command::find("udhcpc").is_some() {
+            return Ok(Self::Udhcpc);
+        }
+        if command::find("dhclient").is_some() {
+            return Ok(Self::Dhclient);
+        }
+        let listed = command::run("busybox", &["--list"]).unwrap_or_default();
+        if listed.lines().any(|applet| applet == "udhcpc") {
+            return Ok(Self::Busybox);
+        }
+        Err("there is no DHCP client: install udhcpc (or busybox with it), or isc-dhcp-client"
+            .to_owned())
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Udhcpc => "udhcpc",
+            Self::Busybox => "busybox",
+            Self::Dhclient => "dhclient",
+        }
+    }
+}
+
+/// Whether there is a client.
+pub(super) fn is_there() -> Result<(), String> {
+    Client::find().map(drop)
+}
+
+/// For the shell, as one word.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
+}
+
+impl Host {
+    fn script(&self) -> PathBuf {
+        self.dir.join("dhcp.sh")
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.dir.join("dhcp.pid")
+    }
+
+    /// The address that the client has set.
+    fn bound(&self) -> PathBuf {
+        self.dir.join("dhcp.bound")
+    }
+
+    /// Waits for a lease, and leaves the client running that renews it.
+    pub(super) fn lease(&self, settings: &NetworkSettings) -> Result<String, String> {
+        let client = Client::find()?;
+        self.end_client();
+        let script = self.script();
+        let text = self.script_text(settings.dns.is_empty());
+        crate::files::replace(&script, text.as_bytes()).map_err(told(&script))?;
+        let all = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(&script, all).map_err(told(&script))?;
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        let (script, pid) = (path(&script), path(&self.pid_file()));
+        let mut run = command::program(client.name())?;
+        match client {
+            Client::Udhcpc | Client::Busybox => {
+                if client == Client::Busybox {
+                    run.arg("udhcpc");
+                }
+                // It asks up to so often; with a lease it goes to the background, without it ends.
+                run.args(["-n", "-t", "6", "-T", "2", "-p", &pid, "-s", &script]);
+                run.args(["-x", &format!("hostname:{}", settings.kernel_name())]);
+                run.args(["-i", &settings.interface]);
+            }
+            Client::Dhclient => {
+                let conf = self.dir.join("dhclient.conf");
+                let text = format!(
+                    "timeout 15;\nsend host-name \"{}\";\nrequest subnet-mask, routers, \
+                     domain-name-servers;\n",
+                    settings.kernel_name()
+                );
+                crate::files::replace(&conf, text.as_bytes()).map_err(told(&conf))?;
+                let leases = path(&self.dir.join("dhclient.leases"));
+                run.args(["-4", "-1", "-q", "-cf", &path(&conf), "-sf", &script]);
+                run.args(["-pf", &pid, "-lf", &leases, &settings.interface]);
+            }
+        }
+        run.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = run.spawn().map_err(|error| format!("{}: {error}", client.name()))?;
+        let ended = command::wait(&mut child, PATIENCE);
+        let is_leased = ended.as_ref().is_ok_and(std::process::ExitStatus::success);
+        match fs::read_to_string(self.bound()) {
+            Ok(address) if is_leased => Ok(format!("{} of {}", address.trim(), client.name())),
+            _ => {
+                self.end_client();
+                let interface = &settings.interface;
+                Err(format!("no DHCP server gave {interface} an address ({})", client.name()))
+            }
+        }
+    }
+
+    /// Whether the client that renews the lease is running, where there is to be one.
+    pub(super) fn is_leased(&self, settings: &NetworkSettings) -> bool {
+        settings.mode != Mode::Dhcp || !self.clients().is_empty()
+    }
+
+    /// The processes of our client, with those that have just begun: all that have our script among
+    /// their words. One that has ended has none.
+    pub(super) fn clients(&self) -> Vec<Pid> {
+        let script = self.script();
+        let script = script.as_os_str().as_encoded_bytes();
+        let is_ours = |number: &i32| {
+            let words = fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
+            words.split(|byte| *byte == 0).any(|word| word == script)
+        };
+        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        numbers.filter(is_ours).filter_map(Pid::from_raw).collect()
+    }
+
+    /// Ends the client. What it has set stays.
+    pub(super) fn end_client(&self) {
+        // Without that, the script takes nothing away.
+        let _ = fs::remove_file(self.bound());
+        for signal in [Signal::TERM, Signal::KILL] {
+            let end = Instant::now() + END;
+            let clients = self.clients();
+            if clients.is_empty() {
+                break;
+            }
+            for client in clients {
+                let _ = kill_process(client, signal);
+            }
+            while !self.clients().is_empty() && Instant::now() < end {
+                std::thread::sleep(LOOK);
+            }
+        }
+        let _ = fs::remove_file(self.pid_file());
+    }
+
+    /// What the client has done with a lease. Clients say it in different words; what they say are
+    /// addresses, which they have read as such.
+    fn script_text(&self, names: bool) -> String {
+        let resolv = match names {
+            true => quoted(&self.file(files::RESOLV)),
+            false => "''".to_owned(),
+        };
+        let made = files::MADE.trim_end();
+        format!(
+            r#"#!/bin/sh
+{made}
+PATH="$PATH:/usr/sbin:/sbin"
+bound={bound}
+resolv={resolv}
+what=${{reason:-$1}}
+[ -n "$reason" ] || {{
+    new_ip_address=$ip
+    new_subnet_mask=${{mask:-${{subnet:-24}}}}
+    new_routers=$router
+    new_domain_name_servers=$dns
+}}
+address=$new_ip_address/$new_subnet_mask
+
+take_away() {{
+    ip -4 addr flush dev "$interface" scope global
+}}
+
+case $what in
+bound|renew|BOUND|RENEW|REBIND|REBOOT)
+    if [ "$(cat "$bound" 2>/dev/null)" != "$address" ]; then
+        take_away
+        ip -4 addr add "$address" broadcast + dev "$interface" || exit 1
+    fi
+    for router in $new_routers; do
+        ip -4 route replace default via "$router" dev "$interface"
+        break
+    done
+    if [ -n "$resolv" ] && [ -n "$new_domain_name_servers" ]; then
+        {{
+            echo '{made}'
+            for server in $new_domain_name_servers; do echo "nameserver $server"; done
+        }} >"$resolv.dhcp" && chmod 644 "$resolv.dhcp" && mv -f "$resolv.dhcp" "$resolv"
+    fi
+    echo "$address" >"$bound"
+    ;;
+PREINIT)
+    ip link set dev "$interface" up
+    ;;
+deconfig|EXPIRE|FAIL|RELEASE|STOP)
+    [ ! -e "$bound" ] || take_away
+    rm -f "$bound"
+    ;;
+esac
+exit 0
+"#,
+            bound = quoted(&self.bound()),
+        )
+    }
+}
+
+fn told(path: &Path) -> impl FnOnce(std::io::Error) -> String + '_ {
+    move |error| format!("{}: {error}", path.display())
+}
+
+/// Whether such an address is one that a server gives.
+pub(super) fn is_given(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::super::HostDriver;
+    use super::*;
+
+    #[test]
+    fn the_script_is_one_whatever_the_paths_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let odd = dir.path().join("it's $(touch odd) \"here\"");
+        fs::create_dir(&odd).unwrap();
+        let host = Host::new(HostDriver::Ip, &odd, &odd);
+        for names in [true, false] {
+            fs::write(host.script(), host.script_text(names)).unwrap();
+            fs::write(host.bound(), "x").unwrap();
+            // A client that has nothing to say but that it is there.
+            let mut sh = command::program("sh").unwrap();
+            sh.current_dir(&odd).args(["-eu", "-n"]).arg(host.script());
+            assert!(sh.status().unwrap().success());
+        }
+        assert!(!odd.join("odd").exists());
+        assert_eq!(quoted(Path::new("a'b")), r"'a'\''b'");
+    }
+
+    #[test]
+    fn only_who_has_the_script_is_the_client() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::new(HostDriver::Ip, dir.path(), dir.path());
+        assert!(host.clients().is_empty());
+        fs::write(host.script(), "read line\n").unwrap();
+        let mut sh = command::program("sh").unwrap();
+        sh.arg(host.script()).stdin(Stdio::piped());
+        let mut child = sh.spawn().unwrap();
+        while host.clients().is_empty() {
+            assert!(child.try_wait().unwrap().is_none());
+        }
+        assert_eq!(host.clients(), [Pid::from_child(&child)]);
+        let reaper = std::thread::spawn(move || child.wait().unwrap());
+        host.end_client();
+        assert!(host.clients().is_empty());
+        assert!(!reaper.join().unwrap().success());
+    }
+}

@@ -1,0 +1,343 @@
+//! What of the settings is done to the machine, and how: by one of the drivers, step by step, and with
+//! what there was before at hand.
+
+mod command;
+mod dhcp;
+mod files;
+mod ip;
+mod networkd;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use self::command::Capability;
+use self::files::Before;
+use super::settings::{Mode, NetworkSettings};
+
+/// Who brings the settings to the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostDriver {
+    /// Nobody: they are looked at, kept and shown.
+    #[default]
+    None,
+    /// `ip`, the kernel's name of the host, `resolv.conf`, and chrony's sources.
+    Ip,
+    /// Files of systemd-networkd.
+    Networkd,
+}
+
+impl HostDriver {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::None, Self::Ip, Self::Networkd];
+
+    /// As it is configured.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Ip => "ip",
+            Self::Networkd => "networkd",
+        }
+    }
+}
+
+impl fmt::Display for HostDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl FromStr for HostDriver {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|one| one.word() == text);
+        found.ok_or_else(|| format!("there is no driver `{text}`: it is none, ip or networkd"))
+    }
+}
+
+/// A part of the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// That the interface is there, is up, and how large its packets are.
+    Interface,
+    /// Its addresses.
+    Addresses,
+    /// Through whom others are reached.
+    Gateways,
+    /// Who is asked for names.
+    Dns,
+    /// The name of the host.
+    Hostname,
+    /// Who is asked for the time.
+    Ntp,
+}
+
+impl Part {
+    const ALL: [Self; 6] =
+        [Self::Interface, Self::Addresses, Self::Gateways, Self::Dns, Self::Hostname, Self::Ntp];
+
+    /// As it is shown.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Interface => "interface",
+            Self::Addresses => "addresses",
+            Self::Gateways => "gateways",
+            Self::Dns => "dns",
+            Self::Hostname => "hostname",
+            Self::Ntp => "ntp",
+        }
+    }
+}
+
+/// What came of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepState {
+    /// The machine is as it was wanted.
+    Done,
+    /// Nothing was done, and nothing had to be.
+    NotApplied,
+    /// It could not be done.
+    Failed,
+}
+
+impl StepState {
+    /// As it is shown.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::NotApplied => "not_applied",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A step, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// What it is about.
+    pub part: Part,
+    /// What came of it.
+    pub state: StepState,
+    /// What was done, or why not.
+    pub detail: String,
+}
+
+impl Step {
+    fn done(part: Part, detail: impl Into<String>) -> Self {
+        Self { part, state: StepState::Done, detail: detail.into() }
+    }
+
+    fn not_applied(part: Part, detail: impl Into<String>) -> Self {
+        Self { part, state: StepState::NotApplied, detail: detail.into() }
+    }
+
+    fn failed(part: Part, detail: impl Into<String>) -> Self {
+        Self { part, state: StepState::Failed, detail: detail.into() }
+    }
+
+    fn of(part: Part, done: Result<String, String>) -> Self {
+        match done {
+            Ok(detail) => Self::done(part, detail),
+            Err(why) => Self::failed(part, why),
+        }
+    }
+
+    /// Whether it could not be done.
+    pub fn is_failed(&self) -> bool {
+        self.state == StepState::Failed
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            StepState::Done => "",
+            StepState::NotApplied => "not applied: ",
+            StepState::Failed => "failed: ",
+        };
+        write!(f, "{}: {state}{}", self.part.word(), self.detail)
+    }
+}
+
+/// What there was before a change: enough to put it back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Captured {
+    driver: HostDriver,
+    interface: String,
+    /// The kernel's name of the host; none when it stays.
+    name: Option<String>,
+    files: Vec<Before>,
+    link: Option<ip::Link>,
+}
+
+impl Captured {
+    /// The addresses that the interface had.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        self.link.as_ref().map(ip::Link::reached_at).unwrap_or_default()
+    }
+}
+
+/// The machine, as far as the settings go.
+#[derive(Clone, Debug)]
+pub(super) struct Host {
+    driver: HostDriver,
+    /// Below which its files are: `/`.
+    root: PathBuf,
+    /// For what the drivers need themselves.
+    dir: PathBuf,
+}
+
+impl Host {
+    /// Driven by this, with its files below `root`, and a directory of the drivers' own.
+    pub(super) fn new(driver: HostDriver, root: &Path, dir: &Path) -> Self {
+        Self { driver, root: root.to_owned(), dir: dir.to_owned() }
+    }
+
+    pub(super) fn driver(&self) -> HostDriver {
+        self.driver
+    }
+
+    fn file(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// What stands in the way of these settings; nothing is touched.
+    pub(super) fn preflight(&self, settings: &NetworkSettings) -> Vec<Step> {
+        let mut wrong = match self.driver {
+            HostDriver::None => return Vec::new(),
+            HostDriver::Ip => self.ip_preflight(settings),
+            HostDriver::Networkd => self.networkd_preflight(),
+        };
+        if files::kernel_name() != settings.kernel_name()
+            && let Err(why) = command::may(Capability::SysAdmin)
+        {
+            wrong.push(Step::failed(Part::Hostname, why));
+        }
+        if let Err(why) = files::may_write(&self.file(files::HOSTNAME)) {
+            wrong.push(Step::failed(Part::Hostname, why));
+        }
+        wrong
+    }
+
+    /// What there is.
+    pub(super) fn capture(&self, settings: &NetworkSettings) -> Result<Captured, Step> {
+        let (driver, interface) = (self.driver, settings.interface.clone());
+        let (paths, link): (&[(Part, &str)], _) = match driver {
+            HostDriver::None => (&[], None),
+            HostDriver::Ip => {
+                let link = self.link(&interface);
+                let link = link.map_err(|why| Step::failed(Part::Interface, why))?;
+                (&[(Part::Dns, files::RESOLV), (Part::Ntp, files::CHRONY)], Some(link))
+            }
+            // Who was asked where the interface has its addresses may be gone.
+            HostDriver::Networkd => {
+                (&[(Part::Addresses, networkd::FILE)], self.link(&interface).ok())
+            }
+        };
+        let mut kept = Vec::new();
+        for (part, path) in paths.iter().chain(&[(Part::Hostname, files::HOSTNAME)]) {
+            let before = Before::of(&self.root, path);
+            kept.push(before.map_err(|why| Step::failed(*part, why))?);
+        }
+        let name = files::kernel_name();
+        let name = (name != settings.kernel_name()).then_some(name);
+        Ok(Captured { driver, interface, name, files: kept, link })
+    }
+
+    /// Brings the settings to the machine, and stops at the first step that fails.
+    pub(super) fn apply(&self, settings: &NetworkSettings) -> Vec<Step> {
+        match self.driver {
+            HostDriver::None => Part::ALL
+                .into_iter()
+                .map(|part| Step::not_applied(part, "host_driver is `none`"))
+                .collect(),
+            HostDriver::Ip => self.ip_apply(settings),
+            HostDriver::Networkd => self.networkd_apply(settings),
+        }
+    }
+
+    /// Puts back what there was, by these settings if by any; tells what could not be.
+    pub(super) fn restore(&self, before: &Captured, old: Option<&NetworkSettings>) -> Vec<Step> {
+        let mut wrong = Vec::new();
+        let mut changed = Vec::new();
+        for file in &before.files {
+            match file.put_back(&self.root) {
+                Ok(true) => changed.push(file.path()),
+                Ok(false) => {}
+                Err(why) => wrong.push(Step::failed(Part::Hostname, why)),
+            }
+        }
+        if let Some(name) = &before.name
+            && let Err(why) = files::set_kernel_name(name)
+        {
+            wrong.push(Step::failed(Part::Hostname, why));
+        }
+        match before.driver {
+            HostDriver::None => {}
+            HostDriver::Ip => {
+                wrong.extend(self.ip_restore(before, &changed));
+                let leased = old.filter(|old| old.mode == Mode::Dhcp && Self::was_leased(before));
+                if let Some(Err(why)) = leased.map(|old| self.lease(old)) {
+                    wrong.push(Step::failed(Part::Addresses, why));
+                }
+            }
+            HostDriver::Networkd => wrong.extend(Self::networkd_restore(before, &changed)),
+        }
+        wrong
+    }
+
+    /// Brings what is set to a machine that has just started, where nobody else does; none: there is
+    /// nothing to be done.
+    pub(super) fn at_start(
+        &self,
+        settings: &NetworkSettings,
+        same_boot: bool,
+    ) -> Option<Vec<Step>> {
+        let is_there = same_boot && self.is_leased(settings);
+        if self.driver != HostDriver::Ip || is_there {
+            return None;
+        }
+        let wrong = self.preflight(settings);
+        Some(if wrong.is_empty() { self.apply(settings) } else { wrong })
+    }
+
+    /// The addresses that the interface has now.
+    pub(super) fn addresses(&self, interface: &str) -> Vec<IpAddr> {
+        self.link(interface).map(|link| link.reached_at()).unwrap_or_default()
+    }
+
+    /// The name of the host, in the kernel and in the file that is read at its start.
+    fn name(&self, settings: &NetworkSettings) -> Result<String, String> {
+        let name = settings.kernel_name();
+        if files::kernel_name() != name {
+            files::set_kernel_name(name)?;
+        }
+        let text = format!("{}\n", settings.hostname);
+        files::put(&self.file(files::HOSTNAME), text.as_bytes())?;
+        Ok(settings.hostname.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn drivers_are_named_as_they_are_configured() {
+        for driver in HostDriver::ALL {
+            assert_eq!(driver.to_string().parse::<HostDriver>().unwrap(), driver);
+            assert_eq!(serde_json::to_value(driver).unwrap(), driver.word());
+        }
+        assert!("netplan".parse::<HostDriver>().unwrap_err().contains("networkd"));
+    }
+}

@@ -1,0 +1,172 @@
+//! A change that nobody confirms is taken back, whatever becomes of the process.
+
+use serde_json::{Value, json};
+
+use super::machine::{Machines, OLD, PEER, fixed, leased};
+
+/// Settings that move the appliance, to be confirmed in so many seconds.
+fn moving(seconds: u64) -> Value {
+    let mut settings = fixed(&["192.0.2.7/24"], &[PEER]);
+    settings["confirm_seconds"] = seconds.into();
+    settings
+}
+
+#[test]
+fn what_nobody_confirms_is_taken_back() {
+    let machines = Machines::new("ip");
+    let _served = machines.start();
+    machines.token();
+    let before = machines.state();
+    let job = machines.set(&moving(5));
+    machines.waits(job);
+    assert_ne!(machines.state(), before);
+    // Not from where it was: on the machine itself, everything is near.
+    let (code, problem) = machines.ask("POST", "/v1/system/network/confirm", None);
+    assert_eq!(code, 409);
+    assert!(problem["detail"].as_str().unwrap().contains("192.0.2.7"), "{problem}");
+    // One at a time.
+    let (code, _) = machines.ask("PUT", "/v1/system/network", Some(moving(5)));
+    assert_eq!(code, 409);
+    let status = machines.over(job);
+    assert_eq!(status["last"]["outcome"], "reverted");
+    assert_eq!(status["settings"], Value::Null);
+    assert_eq!(machines.state(), before);
+    assert_eq!(machines.curl("GET", OLD, "/settings", &[]).0, 404);
+    // It is written down by whom.
+    let (_, audit) = machines.ask("GET", "/v1/audit?limit=100&sort=id:desc", None);
+    assert!(audit.to_string().contains("system.network.taken_back"), "{audit}");
+    // The next one is kept.
+    let job = machines.set(&moving(60));
+    machines.waits(job);
+    let output = machines.cli("system network confirm");
+    assert!(!output.status.success(), "nobody is logged in");
+    assert_eq!(machines.status()["pending"]["job_id"], job);
+}
+
+#[test]
+fn a_script_that_finds_it_where_it_is_now_keeps_the_change() {
+    let machines = Machines::new("ip");
+    let served = machines.start();
+    machines.token();
+    let network = json!({
+        "interface": "eth0", "hostname": "newname", "ip_address": "192.0.2.7",
+        "netmask": "255.255.255.0", "gateway": PEER,
+    });
+    let file = json!({ "network": network, "app": { "name": "testapp" } });
+    assert_eq!(machines.post(OLD, &file).0, 202);
+    let job = machines.until(|status| !status["pending"]["confirm_until"].is_null());
+    let job = job["pending"]["job_id"].as_i64().unwrap();
+    // Who shows no token has reached nothing.
+    machines.peer("curl -sk --max-time 10 'https://192.0.2.7:8443/api/v1/admin/version?token=x'");
+    assert_eq!(machines.status()["pending"]["job_id"], job);
+    // A process that starts anew waits on.
+    served.kill();
+    let served = machines.start();
+    assert_eq!(machines.status()["pending"]["job_id"], job);
+    machines.reached("192.0.2.7");
+    assert_eq!(machines.over(job)["last"]["outcome"], "applied");
+    let (code, shown) = machines.curl("GET", "192.0.2.7", "/settings", &[]);
+    assert_eq!(code, 200);
+    assert!(shown.ends_with(r#""app":{"name":"testapp"}}"#), "{shown}");
+    served.stop();
+}
+
+#[test]
+fn killed_while_it_waits_it_is_taken_back_by_the_start_after_its_time() {
+    let machines = Machines::new("ip");
+    let served = machines.start();
+    let before = machines.state();
+    let job = machines.set(&moving(5));
+    machines.waits(job);
+    let file = machines.data().join("network/settings.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    served.kill();
+    assert_ne!(machines.state(), before);
+    // The clock that nobody sets has come so far: as if that time had gone by.
+    let mut kept: Value = serde_json::from_str(&text).unwrap();
+    kept["pending"]["until"]["ticks"] = 1.into();
+    std::fs::write(&file, kept.to_string()).unwrap();
+    let served = machines.start();
+    assert_eq!(machines.state(), before);
+    assert_eq!(machines.status()["last"]["outcome"], "reverted");
+    // Another start of the machine ends it too.
+    let job = machines.set(&moving(3600));
+    machines.waits(job);
+    let text = std::fs::read_to_string(&file).unwrap();
+    served.kill();
+    let mut kept: Value = serde_json::from_str(&text).unwrap();
+    kept["pending"]["until"]["boot"] = "another".into();
+    std::fs::write(&file, kept.to_string()).unwrap();
+    let _served = machines.start();
+    assert_eq!(machines.state(), before);
+    assert_eq!(machines.status()["last"]["job_id"], job);
+}
+
+#[test]
+fn killed_while_it_is_applied_what_there_was_is_back() {
+    let machines = Machines::new("ip");
+    let mut served = machines.start();
+    let before = machines.state();
+    let mut settings = leased();
+    settings["mtu"] = 1400.into();
+    // Nobody gives addresses there: the client asks on, and the change is being applied.
+    let job = machines.set(&settings);
+    machines.until(|status| status["pending"]["job_id"] == job);
+    while machines.here("cat /sys/class/net/eth0/mtu").trim() != "1400" {
+        assert_eq!(machines.status()["pending"]["job_id"], job);
+    }
+    served.kill();
+    served = machines.start();
+    assert_eq!(machines.state(), before);
+    let last = machines.status()["last"].clone();
+    assert_eq!(last["outcome"], "failed");
+    assert!(last["why"].as_str().unwrap().contains("ended"), "{last}");
+    assert!(machines.clients().is_empty(), "a client is left");
+    // The job is not tried again.
+    let (_, told) = machines.ask("GET", &format!("/v1/jobs/{job}"), None);
+    assert!(["failed", "running", "queued"].contains(&told["state"].as_str().unwrap()), "{told}");
+    drop(served);
+}
+
+/// At each step of a change there is the old state, or the new one that waits.
+#[test]
+fn killed_at_any_moment_it_is_the_old_state_or_the_new() {
+    let machines = Machines::new("ip");
+    let mut served = machines.start();
+    let before = machines.state();
+    let (mut old, mut new) = (0, 0);
+    for pause in [0, 250, 300, 310, 320, 330, 340, 350, 370, 400, 450, 600, 1000] {
+        machines.set(&moving(3600));
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+        served.kill();
+        served = machines.start();
+        // A job that had not begun is taken up by the next process.
+        let status = machines.until(|status| {
+            let (_, jobs) = machines.ask("GET", "/v1/jobs?sort=id:desc&limit=1", None);
+            let is_over =
+                jobs["items"][0]["state"] != "queued" && jobs["items"][0]["state"] != "running";
+            is_over
+                && (status["pending"].is_null() || !status["pending"]["confirm_until"].is_null())
+        });
+        if status["pending"].is_null() {
+            old += 1;
+            assert_eq!(machines.state(), before, "{status}");
+            continue;
+        }
+        new += 1;
+        assert_eq!(machines.addresses(), ["192.0.2.7/24"]);
+        assert!(machines.file("etc/resolv.conf").contains("2001:db8::2"));
+        assert_eq!(machines.here("hostname").trim(), "newname.example");
+        // Back again.
+        served.kill();
+        let file = machines.data().join("network/settings.json");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let mut kept: Value = serde_json::from_str(&text).unwrap();
+        kept["pending"]["until"]["ticks"] = 1.into();
+        std::fs::write(&file, kept.to_string()).unwrap();
+        served = machines.start();
+        assert_eq!(machines.state(), before);
+    }
+    assert!(new > 0, "{old} {new}");
+    drop(served);
+}
