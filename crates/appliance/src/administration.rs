@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, Notify, Semaphore};
 use crate::backup::{Belongings, Place};
 use crate::staged::Staged;
 use crate::tls::{CertificateFacts, NewCertificate, TlsFiles};
+use crate::updates::{UpdateSetup, Updates};
 use crate::works::{self, CertificateParameters, certificate_files};
 use crate::{Error, Result};
 
@@ -24,6 +25,7 @@ pub struct Parts {
     pub(crate) tls: TlsFiles,
     pub(crate) staged: Staged,
     pub(crate) backup: Place,
+    pub(crate) updates: Updates,
     belongings: Option<Belongings>,
     /// Held while it is decided whether a job of the appliance, or a restore, may begin.
     pub(crate) turn: Arc<Mutex<()>>,
@@ -31,6 +33,10 @@ pub struct Parts {
     pub(crate) restoring: Arc<Mutex<()>>,
     /// One archive at a time is on its way in.
     pub(crate) spools: Arc<Semaphore>,
+    /// Held while a piece of a package is taken, or all of it.
+    pub(crate) updating: Arc<Mutex<()>>,
+    /// The job that was in the way when another update was asked for.
+    pub(crate) turned_away: Arc<Mutex<Option<i64>>>,
     /// Tells whoever runs the process that it is to start anew.
     pub(crate) restart: Arc<Notify>,
 }
@@ -43,10 +49,13 @@ impl Parts {
             tls,
             staged: Staged::of(data),
             backup: Place::of(data),
+            updates: Updates::of(data, UpdateSetup::default(), None),
             belongings: None,
             turn: Arc::default(),
             restoring: Arc::default(),
             spools: Arc::new(Semaphore::new(1)),
+            updating: Arc::default(),
+            turned_away: Arc::default(),
             restart: Arc::default(),
         }
     }
@@ -55,6 +64,12 @@ impl Parts {
     #[must_use]
     pub fn with(self, belongings: Belongings) -> Self {
         Self { belongings: Some(belongings), ..self }
+    }
+
+    /// With what is configured of updates, and the program that this process is.
+    #[must_use]
+    pub fn updated_by(self, setup: UpdateSetup, program: Option<&Path>) -> Self {
+        Self { updates: Updates::of(&self.data, setup, program), ..self }
     }
 
     /// What is backed up.
