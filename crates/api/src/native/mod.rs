@@ -28,6 +28,7 @@ mod stats;
 mod support;
 mod system;
 mod token;
+mod updates;
 mod users;
 mod work;
 
@@ -79,6 +80,7 @@ pub fn routes() -> Routes {
             license::group(),
             support::group(),
             backup::group(),
+            updates::group(),
         ],
     )
 }

@@ -182,7 +182,11 @@ impl UpdateWork {
         let belongings = self.parts.belongings().ok();
         let catalogue = belongings.and_then(|belongings| belongings.catalogue.clone());
         if let Some(path) = &catalogue {
-            let length = path.metadata().map_err(Error::file(path))?.len();
+            let length = match path.metadata() {
+                Ok(metadata) => metadata.len(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+                Err(error) => return Err(Error::file(path)(error).into()),
+            };
             self.parts.backup.fits(length.saturating_mul(2))?;
         } else {
             let text = "The catalogue is in PostgreSQL: a release that changes its schema can't be \

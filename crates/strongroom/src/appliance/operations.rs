@@ -10,7 +10,7 @@ use super::operation::Operation;
 use super::resource::Resource;
 use super::{
     approvals, audit, directories, events, images, issuers, jobs, keys, license, login, me, orgs,
-    own_backup, pools, roles, sessions, settings, stats, system, users,
+    own_backup, pools, roles, sessions, settings, stats, system, updates, users,
 };
 use crate::args::Cli;
 use crate::up;
@@ -31,6 +31,7 @@ static OPERATIONS: &[&[&Operation]] = &[
     me::OPERATIONS,
     orgs::OPERATIONS,
     own_backup::OPERATIONS,
+    updates::OPERATIONS,
     pools::OPERATIONS,
     roles::OPERATIONS,
     users::OPERATIONS,

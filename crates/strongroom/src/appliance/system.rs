@@ -14,6 +14,7 @@ use super::ApplianceArgs;
 use super::operation::{Operation, operations};
 use super::own_backup::{self, BackupCommand, RestartArgs};
 use super::resource::{self, Column, describe};
+use super::updates::{self, UpdateCommand};
 use crate::ask::{self, YesArgs};
 use crate::exit::{Context, Done, usage};
 use crate::output::say_notes;
@@ -74,6 +75,11 @@ pub(crate) enum Command {
         command: BackupCommand,
     },
     Restart(RestartArgs),
+    /// Other versions of the program
+    Update {
+        #[command(subcommand)]
+        command: UpdateCommand,
+    },
     /// The one token that scripts for Jidoteki Admin take
     Token {
         #[command(subcommand)]
@@ -265,6 +271,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         }
         Command::Certificate { command } => certificate(context, command)?,
         Command::Backup { command } => return own_backup::backup(context, command),
+        Command::Update { command } => return updates::update(context, command),
         Command::Restart(args) => return own_backup::restart(context, args),
         Command::Token { command } => token(context, command)?,
         Command::Services(args) => {
@@ -405,7 +412,7 @@ fn show_health(out: &mut dyn Write, health: &Value) -> io::Result<()> {
     }
 }
 
-fn table(out: &mut dyn Write, columns: &[Column], items: &[Value]) -> io::Result<()> {
+pub(super) fn table(out: &mut dyn Write, columns: &[Column], items: &[Value]) -> io::Result<()> {
     let columns = resource::owned(columns);
     let rows = items.iter().map(|item| resource::row(&columns, item)).collect();
     resource::print(out, &columns, rows)

@@ -41,6 +41,9 @@ pub(super) struct Config {
     pub(super) log: Option<String>,
     pub(super) license_keys: Vec<PathBuf>,
     pub(super) support_key: Option<PathBuf>,
+    pub(super) update_keys: Vec<PathBuf>,
+    pub(super) update_passphrase: Option<PathBuf>,
+    pub(super) update_scripts: bool,
 }
 
 impl Config {
@@ -139,6 +142,9 @@ impl Config {
             ("jidoteki_open_setup", self.jidoteki_open_setup == other.jidoteki_open_setup),
             ("license_keys", self.license_keys == other.license_keys),
             ("support_key", self.support_key == other.support_key),
+            ("update_keys", self.update_keys == other.update_keys),
+            ("update_passphrase", self.update_passphrase == other.update_passphrase),
+            ("update_scripts", self.update_scripts == other.update_scripts),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }
@@ -161,7 +167,7 @@ mod tests {
         assert_eq!(config.takeover().unwrap(), Some(Duration::from_secs(30)));
         assert_eq!(config.dialects().unwrap().jidoteki.endpoints.unwrap(), jidoteki::OPTIONAL);
         assert_eq!(config.log.as_deref(), Some("info"));
-        assert_eq!(keys.len(), 13);
+        assert_eq!(keys.len(), 16);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod request;
 mod services;
 mod setup;
 mod support;
+mod update;
 
 use axum::Router;
 use futures_util::future::BoxFuture;
@@ -148,6 +149,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         certs::ENDPOINTS,
         license::ENDPOINTS,
         backup::ENDPOINTS,
+        update::ENDPOINTS,
     ]
     .concat()
 }
