@@ -249,7 +249,7 @@ fn what_is_broken_is_rolled_back_by_itself() {
 
     // A good one that dies in its trial, without a word or with one.
     place.set("update.start", 60);
-    for (number, signal) in [Signal::SEGV, Signal::KILL].into_iter().enumerate() {
+    for (number, signal) in [Signal::ABORT, Signal::KILL].into_iter().enumerate() {
         let package = place.package(&format!("0.3.{number}"));
         place.well(&format!("system update install {package} --no-wait"));
         served.started_anew();
