@@ -25,7 +25,7 @@ const FIRST: [&str; 5] = ["version", "minimum", "architecture", "built_at", "sea
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Build(BuildArgs),
+    Build(Box<BuildArgs>),
     Verify(VerifyArgs),
     Keygen(KeygenArgs),
 }

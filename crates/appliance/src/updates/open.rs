@@ -20,7 +20,7 @@ const SMALL: u64 = 64 << 10;
 /// A package that somebody trusted has signed.
 #[derive(Debug)]
 pub(crate) enum Opened {
-    Native(Package),
+    Native(Box<Package>),
     Foreign(ForeignPackage, Secret),
 }
 
@@ -89,7 +89,7 @@ impl Opened {
         }
         let package = Package::read(from, length)?;
         package.verify(&setup.verifier()?)?;
-        Ok(Self::Native(package))
+        Ok(Self::Native(Box::new(package)))
     }
 
     /// Refuses what is not for this machine, or for this version. `allow_older`: any may come.
