@@ -71,14 +71,18 @@ impl From<Appliance> for Problem {
                 tracing::error!(%error, "a file of the appliance");
                 Self::new(Code::Conflict, error.to_string())
             }
-            Appliance::Archive(_) => Self::new(Code::Invalid, error.to_string()),
+            Appliance::Archive(_) | Appliance::Package { .. } | Appliance::TooLarge { .. } => {
+                Self::new(Code::Invalid, error.to_string())
+            }
             Appliance::Busy { .. } | Appliance::Restoring => {
                 Self::new(Code::InProgress, error.to_string())
             }
             Appliance::Room { .. } | Appliance::Offset { .. } => {
                 Self::new(Code::Conflict, error.to_string())
             }
-            Appliance::NoBackup => Self::new(Code::NotFound, error.to_string()),
+            Appliance::NoBackup | Appliance::NoPackage => {
+                Self::new(Code::NotFound, error.to_string())
+            }
             Appliance::NotItself => Self::new(Code::Unavailable, error.to_string()),
             Appliance::Protect(error) => error.into(),
             error => Self::internal(&error),

@@ -12,6 +12,7 @@ use crate::backup::{Belongings, Place};
 use crate::network::{HostSetup, Network};
 use crate::staged::Staged;
 use crate::tls::{CertificateFacts, NewCertificate, TlsFiles};
+use crate::updates::{UpdateSetup, Updates};
 use crate::works::{self, CertificateParameters, certificate_files};
 use crate::{Error, Result};
 
@@ -26,6 +27,7 @@ pub struct Parts {
     pub(crate) staged: Staged,
     pub(crate) backup: Place,
     pub(crate) network: Network,
+    pub(crate) updates: Updates,
     belongings: Option<Belongings>,
     /// Held while it is decided whether a job of the appliance, or a restore, may begin.
     pub(crate) turn: Arc<Mutex<()>>,
@@ -33,6 +35,10 @@ pub struct Parts {
     pub(crate) restoring: Arc<Mutex<()>>,
     /// One archive at a time is on its way in.
     pub(crate) spools: Arc<Semaphore>,
+    /// Held while a piece of a package is taken, or all of it.
+    pub(crate) updating: Arc<Mutex<()>>,
+    /// The job that was in the way when another update was asked for.
+    pub(crate) turned_away: Arc<Mutex<Option<i64>>>,
     /// Tells whoever runs the process that it is to start anew.
     pub(crate) restart: Arc<Notify>,
 }
@@ -46,10 +52,13 @@ impl Parts {
             staged: Staged::of(data),
             backup: Place::of(data),
             network: Network::new(data, &HostSetup::default()),
+            updates: Updates::of(data, UpdateSetup::default(), None),
             belongings: None,
             turn: Arc::default(),
             restoring: Arc::default(),
             spools: Arc::new(Semaphore::new(1)),
+            updating: Arc::default(),
+            turned_away: Arc::default(),
             restart: Arc::default(),
         }
     }
@@ -64,6 +73,12 @@ impl Parts {
     #[must_use]
     pub fn with_network(self, network: Network) -> Self {
         Self { network, ..self }
+    }
+
+    /// With what is configured of updates, and the program that this process is.
+    #[must_use]
+    pub fn updated_by(self, setup: UpdateSetup, program: Option<&Path>) -> Self {
+        Self { updates: Updates::of(&self.data, setup, program), ..self }
     }
 
     /// What is backed up.

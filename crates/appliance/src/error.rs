@@ -42,6 +42,12 @@ pub enum Error {
     /// A backup of the appliance can't be restored.
     #[error("the archive can't be restored: {0}")]
     Archive(String),
+    /// A file that is sent has too much.
+    #[error("the file may have {most} bytes")]
+    TooLarge {
+        /// What it may have.
+        most: u64,
+    },
     /// There is no room for it.
     #[error(
         "it has {bytes} bytes, and {room} are free beside those that stay free: make room in the data directory's filesystem"
@@ -61,6 +67,17 @@ pub enum Error {
     /// A backup is being restored.
     #[error("a backup is being restored: wait until the appliance has started again")]
     Restoring,
+    /// A package of an update can't be taken, or what it brings could not be put in force.
+    #[error("{why}")]
+    Package {
+        /// What is wrong.
+        flaw: crate::updates::Flaw,
+        /// In words.
+        why: String,
+    },
+    /// There is nothing to be installed.
+    #[error("no package was sent")]
+    NoPackage,
     /// There is none.
     #[error("there is no backup of the appliance")]
     NoBackup,

@@ -21,6 +21,7 @@ mod settings;
 mod staged;
 mod support;
 pub mod tls;
+pub mod updates;
 mod upkeep;
 pub mod works;
 

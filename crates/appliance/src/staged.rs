@@ -55,6 +55,34 @@ impl Staged {
         Ok(name)
     }
 
+    /// Takes a file that is in the data directory; gives the name by which it is found.
+    pub(crate) fn adopt(&self, path: &Path, file: &str) -> Result<String> {
+        let name = self.put(&[])?;
+        let to = self.dir.join(&name).join(file);
+        let moved = fs::rename(path, &to).and_then(|()| {
+            fs::File::open(&to)?.sync_all()?;
+            fs::File::open(self.dir.join(&name))?.sync_all()
+        });
+        match moved {
+            Ok(()) => Ok(name),
+            Err(source) => {
+                self.remove(&name);
+                Err(Error::File { path: path.to_owned(), source })
+            }
+        }
+    }
+
+    /// Opens one of them, with its bytes; None: it is not there.
+    pub(crate) fn open(&self, name: &str, file: &str) -> Result<Option<(fs::File, u64)>> {
+        let path = self.dir.join(name).join(file);
+        let opened = fs::File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        match opened {
+            Ok((length, file)) => Ok(Some((file, length))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::File { path, source }),
+        }
+    }
+
     /// Whether that can be such a name.
     pub(crate) fn is_name(name: &str) -> bool {
         name.len() == DIGITS && name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))

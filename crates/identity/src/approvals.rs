@@ -70,7 +70,7 @@ pub const CLASSES: &[Class] = &[
     },
     Class {
         name: "protection",
-        meaning: "switching protection off: letting go of pools and their secrets, and of all that the appliance knows; sending the audit trail \
+        meaning: "switching protection off: letting go of pools and their secrets, and of all that the appliance knows; another program; sending the audit trail \
                   elsewhere or nowhere, limits of jobs and logins, second factors of others",
         operations: &[
             "audit.sender.remove",
@@ -79,6 +79,7 @@ pub const CLASSES: &[Class] = &[
             "jidoteki.backup.restore",
             "jidoteki.backup.start",
             "jidoteki.reboot",
+            "jidoteki.update.install",
             "pools.change_key",
             "pools.remove",
             "pools.remove_key",
@@ -89,6 +90,8 @@ pub const CLASSES: &[Class] = &[
             "system.backup.start",
             "system.backup.store",
             "system.restart",
+            "system.updates.install",
+            "system.updates.rollback",
             "users.second_factor.remove",
         ],
     },

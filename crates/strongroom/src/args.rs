@@ -6,7 +6,9 @@ use crate::appliance::{
     approvals, audit, directories, events, issuers, jobs, keys, license, login, me, orgs, roles,
     sessions, settings, stats, system, users,
 };
-use crate::{backup, browse, completions, dump, forget, images, manual, mount, pool, restore, up};
+use crate::{
+    backup, browse, completions, dump, forget, images, manual, mount, pool, restore, up, update,
+};
 
 /// What `--help` says at its end.
 const AFTER_HELP: &str = "\
@@ -137,6 +139,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: license::Command,
     },
+    /// Make and check packages of updates, as their vendor
+    Update {
+        #[command(subcommand)]
+        command: update::Command,
+    },
     /// Show and change settings, at once and without a restart
     Settings {
         #[command(subcommand)]
@@ -187,6 +194,7 @@ impl Command {
             Self::Stats { .. } => "stats",
             Self::System { .. } => "system",
             Self::License { .. } => "license",
+            Self::Update { .. } => "update",
             Self::Settings { .. } => "settings",
             Self::Audit { .. } => "audit",
             Self::Me { .. } => "me",

@@ -24,6 +24,7 @@ mod restore;
 mod secret;
 mod terminal;
 mod up;
+mod update;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,11 @@ use crate::exit::{Context, Done};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::Up(args) = &cli.command
+        && let Some(ended) = up::launch(args)
+    {
+        return ended;
+    }
     let context = match Context::new(&cli) {
         Ok(context) => context,
         Err(error) => return exit::report(&error),
@@ -70,6 +76,7 @@ fn run(context: &Context, command: Command) -> anyhow::Result<Done> {
         Command::Stats { command } => appliance::stats::run(context, &command),
         Command::System { command } => appliance::system::run(context, &command),
         Command::License { command } => command.run(context),
+        Command::Update { command } => command.run(context),
         Command::Settings { command } => appliance::settings::run(context, &command),
         Command::Audit { command } => appliance::audit::run(context, &command),
         Command::Me { command } => appliance::me::run(context, &command),

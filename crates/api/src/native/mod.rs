@@ -29,6 +29,7 @@ mod stats;
 mod support;
 mod system;
 mod token;
+mod updates;
 mod users;
 mod work;
 
@@ -81,6 +82,7 @@ pub fn routes() -> Routes {
             license::group(),
             support::group(),
             backup::group(),
+            updates::group(),
         ],
     )
 }

@@ -57,7 +57,7 @@ async fn metrics(call: Call) -> Result<Text<OpenMetrics>> {
 #[derive(Debug, Serialize, ToSchema)]
 struct Status {
     /// The program's version.
-    version: &'static str,
+    version: String,
     /// When the server began.
     #[schema(value_type = String, format = DateTime)]
     started_at: Timestamp,
@@ -67,7 +67,7 @@ struct Status {
 
 async fn status(call: Call) -> Result<Json<Status>> {
     let app = call.app();
-    let version = env!("CARGO_PKG_VERSION");
+    let version = app.administration().version();
     Ok(Json(Status { version, started_at: app.started(), database: app.database() }))
 }
 
@@ -196,8 +196,11 @@ async fn health(call: Call) -> Result<Json<Health>> {
 /// What was built.
 #[derive(Debug, Serialize, ToSchema)]
 struct Build {
-    /// The program's version.
-    version: &'static str,
+    /// The version of the release that runs.
+    version: String,
+    /// The version that the program was built as; it is another one where the vendor numbers releases
+    /// otherwise.
+    program_version: &'static str,
     /// The commit of its source.
     commit: Option<&'static str>,
     /// When that source was made.
@@ -208,9 +211,11 @@ struct Build {
     rustc: Option<&'static str>,
 }
 
-async fn version(_: Call) -> Result<Json<Build>> {
-    let known::Build { version, commit, source_at, target, rustc } = known::Build::this();
-    Ok(Json(Build { version, commit, source_at, target, rustc }))
+async fn version(call: Call) -> Result<Json<Build>> {
+    let known::Build { version: program_version, commit, source_at, target, rustc } =
+        known::Build::this();
+    let version = call.app().administration().version();
+    Ok(Json(Build { version, program_version, commit, source_at, target, rustc }))
 }
 
 /// The media type of the changelog (RFC 7763).
@@ -221,8 +226,8 @@ impl TextKind for Markdown {
     const KIND: &'static str = "text/markdown; charset=utf-8";
 }
 
-async fn changelog(_: Call) -> Result<Text<Markdown>> {
-    Ok(Text::new(known::CHANGELOG))
+async fn changelog(call: Call) -> Result<Text<Markdown>> {
+    Ok(Text::new(call.app().administration().changelog()))
 }
 
 /// A server of this process.

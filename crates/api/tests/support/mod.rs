@@ -12,6 +12,7 @@ use serde_json::Value;
 use strongroom_api::{App, KeySealer, Machine};
 use strongroom_appliance::backup::Belongings;
 use strongroom_appliance::tls::TlsFiles;
+use strongroom_appliance::updates::UpdateSetup;
 use strongroom_appliance::{Administration, Parts, Settings, SupportSetup};
 use strongroom_catalog::testing::Fresh;
 use strongroom_catalog::{Catalog, Engine};
@@ -99,7 +100,9 @@ impl Appliance {
         let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
         drop(strongroom_api::server::Certificate::open_or_make(&cert, &key, &[]).unwrap());
         let parts = Parts::new(dir.path(), TlsFiles::open(&cert, &key));
-        let parts = parts.with(belongings(dir.path(), &catalog));
+        let updates =
+            UpdateSetup { keys: vec![dir.path().join("vendor.pem")], ..Default::default() };
+        let parts = parts.with(belongings(dir.path(), &catalog)).updated_by(updates, None);
         let protect =
             Protect::start_with(storage, parts.works(), Options::default()).await.unwrap();
         let settings = Settings::open(identity.clone()).await.unwrap();

@@ -26,7 +26,7 @@ pub use archive::{Manifest, Member, Plan, Role};
 pub(crate) use make::{Unmade, make};
 pub use operations::{BackupStatus, Restored, Stopped};
 pub use schedule::Scheduled;
-pub(crate) use seal::ArchiveKey;
+pub(crate) use seal::{ArchiveKey, SALT, Sealing, sealed_length, unseal};
 pub use settle::{Trial, settle};
 pub use spool::{MAX_ARCHIVE, Spool};
 
@@ -149,7 +149,7 @@ impl Place {
     }
 
     /// Refuses what would not fit.
-    fn fits(&self, bytes: u64) -> Result<()> {
+    pub(crate) fn fits(&self, bytes: u64) -> Result<()> {
         enough(bytes, self.room()?)
     }
 

@@ -73,7 +73,7 @@ impl Administration {
     }
 
     /// Refuses what the restored catalogue would not know of.
-    async fn not_restored(&self) -> Result<()> {
+    pub(crate) async fn not_restored(&self) -> Result<()> {
         let data = self.parts().data.clone();
         match blocking(move || settle::is_decided(&data)).await? {
             true => Err(Error::Restoring),
@@ -197,7 +197,7 @@ impl Administration {
     /// Takes a piece of an archive, which begins anew at 0; how many bytes there are then.
     ///
     /// # Errors
-    /// [`Error::Offset`] when it does not follow; [`Error::Archive`] when there is too much;
+    /// [`Error::Offset`] when it does not follow; [`Error::TooLarge`] when there is too much;
     /// [`Error::Room`]; [`Error::File`].
     pub async fn upload_backup(&self, offset: u64, piece: Vec<u8>) -> Result<u64> {
         let _turn = self.parts().restoring.lock().await;
@@ -245,6 +245,8 @@ impl Administration {
         let _turn = self.parts().turn.lock().await;
         self.free(works::APPLIANCE_BACKUP).await?;
         self.free(works::APPLIANCE_RESTART).await?;
+        self.free(works::UPDATE).await?;
+        self.not_updating().await?;
         let place = self.place();
         place.tell("Restoring backup");
         match restore::restore(self.parts(), archive, length, secret, by).await {

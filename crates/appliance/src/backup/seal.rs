@@ -19,7 +19,7 @@ use crate::{Error, Result};
 /// Bytes of a piece before it is sealed.
 const PIECE: usize = 64 << 10;
 /// Bytes of a salt.
-pub(super) const SALT: usize = 16;
+pub(crate) const SALT: usize = 16;
 const KEY: usize = 32;
 /// What Argon2id takes; they are part of the format.
 const MEMORY_KIB: u32 = 46 << 10;
@@ -68,7 +68,7 @@ impl ArchiveKey {
         Some(Self { salt: *salt, key: Zeroizing::new(key.try_into().ok()?) })
     }
 
-    pub(super) fn salt(&self) -> [u8; SALT] {
+    pub(crate) fn salt(&self) -> [u8; SALT] {
         self.salt
     }
 
@@ -103,7 +103,7 @@ impl ArchiveKey {
 }
 
 /// How long so many bytes are when they are sealed.
-pub(super) fn sealed_length(plain: u64) -> Option<u64> {
+pub(crate) fn sealed_length(plain: u64) -> Option<u64> {
     let pieces = plain.div_ceil(PIECE as u64).max(1);
     plain.checked_add(pieces.checked_mul(MAX_TAG_LEN as u64)?)
 }
@@ -122,7 +122,7 @@ fn fill(from: &mut impl Read, piece: &mut Vec<u8>, length: usize) -> io::Result<
 }
 
 /// Reads a file of so many bytes as it is sealed.
-pub(super) struct Sealing<R> {
+pub(crate) struct Sealing<R> {
     from: R,
     key: LessSafeKey,
     left: u64,
@@ -134,7 +134,7 @@ pub(super) struct Sealing<R> {
 }
 
 impl<R: Read> Sealing<R> {
-    pub(super) fn new(from: R, plain: u64, key: &ArchiveKey, random: &[u8], path: &str) -> Self {
+    pub(crate) fn new(from: R, plain: u64, key: &ArchiveKey, random: &[u8], path: &str) -> Self {
         Self {
             from,
             key: key.of_file(random, path),
@@ -187,7 +187,7 @@ impl<R: Read> Read for Sealing<R> {
 }
 
 /// Opens what was sealed of a file of so many bytes.
-pub(super) fn unseal(
+pub(crate) fn unseal(
     mut from: impl Read,
     to: &mut impl Write,
     plain: u64,

@@ -3,10 +3,12 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Place, enough, failed, remove};
+use super::{Place, enough, failed, remove, settle};
 use crate::{Error, Result};
 
 /// Bytes of an archive that is sent, at most.
@@ -14,12 +16,14 @@ pub const MAX_ARCHIVE: u64 = 16 << 30;
 /// After so many bytes the room is looked at again.
 const LOOK: u64 = 8 << 20;
 
-/// A file without a name; it goes with this.
+/// A file that goes with this, unless it is handed over. Without a name where it can't be.
 #[derive(Debug)]
 pub struct Spool {
     place: Place,
     file: File,
     bytes: u64,
+    /// Its name, until it is handed over.
+    path: Mutex<Option<PathBuf>>,
     /// Up to here there was room.
     looked: u64,
     /// There is one at a time.
@@ -36,13 +40,35 @@ impl Spool {
         let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(failed(&path))?;
         remove(&path)?;
-        Ok(Self { place: place.clone(), file, bytes: 0, looked: 0, _turn: turn })
+        let path = Mutex::default();
+        Ok(Self { place: place.clone(), file, bytes: 0, path, looked: 0, _turn: turn })
+    }
+
+    /// An empty one in a directory, which can be handed over.
+    pub(crate) fn named(place: &Place, dir: &Path, turn: OwnedSemaphorePermit) -> Result<Self> {
+        settle::directory(dir)?;
+        let mut name = [0; 8];
+        getrandom::fill(&mut name).map_err(strongroom_identity::Error::Random)?;
+        let path = dir.join(format!("incoming-{}", u64::from_ne_bytes(name)));
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(failed(&path))?;
+        let path = Mutex::new(Some(path));
+        Ok(Self { place: place.clone(), file, bytes: 0, path, looked: 0, _turn: turn })
+    }
+
+    /// Gives the file away.
+    pub(crate) fn hand_over<T>(&self, to: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+        let mut path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = to(path.as_deref().ok_or(Error::NoPackage)?)?;
+        *path = None;
+        Ok(taken)
     }
 
     /// Adds bytes at the end.
     ///
     /// # Errors
-    /// [`Error::Archive`] when it has too many; [`Error::Room`]; [`Error::File`].
+    /// [`Error::TooLarge`] when it has too many; [`Error::Room`]; [`Error::File`].
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let end = self.bytes + bytes.len() as u64;
         if end > MAX_ARCHIVE {
@@ -95,19 +121,40 @@ impl Spool {
     }
 }
 
+impl Drop for Spool {
+    fn drop(&mut self) {
+        let path = self.path.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = path.take()
+            && let Err(error) = remove(&path)
+        {
+            tracing::warn!(%error, "a file that was sent can't be removed");
+        }
+    }
+}
+
 fn too_large() -> Error {
-    Error::Archive(format!("it may have {MAX_ARCHIVE} bytes"))
+    Error::TooLarge { most: MAX_ARCHIVE }
 }
 
 impl Place {
     /// Adds a piece to what a client hands over, which begins anew at 0; how much there is then.
     pub(super) fn append_upload(&self, offset: u64, piece: &[u8]) -> Result<u64> {
-        self.directory()?;
-        let path = self.upload();
+        self.append_to(self.directory()?, &self.upload(), offset, piece)
+    }
+
+    /// As [`Place::append_upload`], to a file of a directory.
+    pub(crate) fn append_to(
+        &self,
+        dir: &Path,
+        path: &Path,
+        offset: u64,
+        piece: &[u8],
+    ) -> Result<u64> {
+        settle::directory(dir)?;
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let mut file = file.map_err(failed(&path))?;
-        let there = file.metadata().map_err(failed(&path))?.len();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(path);
+        let mut file = file.map_err(failed(path))?;
+        let there = file.metadata().map_err(failed(path))?.len();
         if offset != 0 && offset != there {
             return Err(Error::Offset { there });
         }
@@ -120,7 +167,7 @@ impl Place {
             .set_len(offset)
             .and_then(|()| file.seek(SeekFrom::Start(offset)))
             .and_then(|_| file.write_all(piece));
-        written.map_err(failed(&path))?;
+        written.map_err(failed(path))?;
         Ok(end)
     }
 
@@ -166,8 +213,8 @@ mod tests {
         assert_eq!(spool.len(), 5);
         assert_eq!(spool.file().unwrap().metadata().unwrap().len(), 5);
         spool.bytes = MAX_ARCHIVE;
-        assert!(matches!(spool.write(b"x"), Err(Error::Archive(_))));
-        assert!(matches!(spool.expect(MAX_ARCHIVE + 1), Err(Error::Archive(_))));
+        assert!(matches!(spool.write(b"x"), Err(Error::TooLarge { .. })));
+        assert!(matches!(spool.expect(MAX_ARCHIVE + 1), Err(Error::TooLarge { .. })));
     }
 
     #[test]

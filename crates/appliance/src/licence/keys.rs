@@ -12,7 +12,8 @@ use super::{Licence, SignedLicence};
 use crate::{Error, Result};
 
 /// What stands before the 32 bytes of a public key (RFC 8410).
-const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+pub(crate) const SPKI: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 /// Public keys of one file.
 const MOST: usize = 16;
 
@@ -119,7 +120,8 @@ impl LicenceVerifier {
     }
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
+/// DER in PEM.
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     let base64 = Zeroizing::new(BASE64.encode(der));
     let mut text = format!("-----BEGIN {label}-----\n");
     let mut rest = base64.as_str();

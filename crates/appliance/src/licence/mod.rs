@@ -27,6 +27,7 @@ use data_encoding::BASE64;
 use jiff::civil::Date;
 
 pub use self::keys::{LicenceSigner, LicenceVerifier};
+pub(crate) use self::keys::{SPKI as ED25519_SPKI, pem};
 pub use self::store::Licences;
 use crate::{Error, Result};
 

@@ -155,6 +155,10 @@ settings! {
         "An access token lives for so many seconds; a JWT so long without use.";
     tokens_refresh: Seconds, 43_200 in 60..=31_536_000, "tokens.refresh",
         "An access token can be renewed for so many seconds; a JWT lives no longer.";
+    update_start: Seconds, 900 in 1..=86_400, "update.start",
+        "An update that does not answer within so many seconds is rolled back.";
+    update_trial: Seconds, 300 in 1..=86_400, "update.trial",
+        "An update that fails within so many seconds after its first answer is rolled back.";
 }
 
 #[cfg(test)]

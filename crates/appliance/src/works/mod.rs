@@ -4,6 +4,7 @@ mod backup;
 mod certificate;
 mod network;
 mod restart;
+mod update;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ pub(crate) use backup::{BackupOfAppliance, KEY as BACKUP_KEY};
 pub(crate) use certificate::CertificateParameters;
 pub(crate) use network::NetworkParameters;
 pub(crate) use restart::RestartParameters;
+pub(crate) use update::{PACKAGE, UpdateParameters};
 
 /// The names of the certificate's files among the staged.
 pub(crate) mod certificate_files {
@@ -31,8 +33,12 @@ pub const APPLIANCE_BACKUP: &str = "appliance_backup";
 /// Restarting the process.
 pub const APPLIANCE_RESTART: &str = "appliance_restart";
 
+/// Installing an update of the program.
+pub const UPDATE: &str = "update";
+
 /// Those whose jobs work with staged files.
-pub(crate) const STAGED: &[&str] = &[CERTIFICATE, NETWORK, APPLIANCE_BACKUP, APPLIANCE_RESTART];
+pub(crate) const STAGED: &[&str] =
+    &[CERTIFICATE, NETWORK, APPLIANCE_BACKUP, APPLIANCE_RESTART, UPDATE];
 
 /// All works of this crate.
 pub(crate) fn all(parts: &Parts) -> Vec<Arc<dyn Work>> {
@@ -41,6 +47,7 @@ pub(crate) fn all(parts: &Parts) -> Vec<Arc<dyn Work>> {
         Arc::new(network::NetworkWork { parts: parts.clone() }),
         Arc::new(backup::BackupWork { parts: parts.clone() }),
         Arc::new(restart::RestartWork { parts: parts.clone() }),
+        Arc::new(update::UpdateWork { parts: parts.clone() }),
     ]
 }
 

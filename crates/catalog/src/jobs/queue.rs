@@ -123,6 +123,17 @@ pub async fn newest(catalog: &Catalog, kind: &str, node: &str) -> Result<Option<
     catalog.find_one(Sql::new(sql).bind(kind).bind(node)).await
 }
 
+/// How far somebody came with a job, as its work has kept it.
+///
+/// # Errors
+/// Those of the database.
+pub async fn checkpoint_of(catalog: &Catalog, id: i64) -> Result<Option<serde_json::Value>> {
+    let rows = catalog.rows(Sql::new("SELECT checkpoint FROM jobs WHERE id = ?").bind(id)).await?;
+    let Some(mut row) = rows.into_iter().next() else { return Ok(None) };
+    let kept = row.take::<Option<String>>()?;
+    kept.map(|text| super::json("checkpoint", text)).transpose()
+}
+
 /// Asks a job to stop.
 ///
 /// # Errors

@@ -30,6 +30,7 @@ pub(crate) mod settings;
 mod sources;
 pub(crate) mod stats;
 pub(crate) mod system;
+pub(crate) mod updates;
 pub(crate) mod users;
 mod watch;
 mod work;

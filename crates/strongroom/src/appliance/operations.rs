@@ -10,7 +10,7 @@ use super::operation::Operation;
 use super::resource::Resource;
 use super::{
     approvals, audit, directories, events, images, issuers, jobs, keys, license, login, me,
-    network, orgs, own_backup, pools, roles, sessions, settings, stats, system, users,
+    network, orgs, own_backup, pools, roles, sessions, settings, stats, system, updates, users,
 };
 use crate::args::Cli;
 use crate::up;
@@ -32,6 +32,7 @@ static OPERATIONS: &[&[&Operation]] = &[
     network::OPERATIONS,
     orgs::OPERATIONS,
     own_backup::OPERATIONS,
+    updates::OPERATIONS,
     pools::OPERATIONS,
     roles::OPERATIONS,
     users::OPERATIONS,

@@ -15,6 +15,7 @@ use super::network::{self, ApplicationCommand, NetworkCommand};
 use super::operation::operations;
 use super::own_backup::{self, BackupCommand, RestartArgs};
 use super::resource::{self, Column, describe};
+use super::updates::{self, UpdateCommand};
 use crate::ask::{self, YesArgs};
 use crate::exit::{Context, Done, usage};
 use crate::output::say_notes;
@@ -84,6 +85,11 @@ pub(crate) enum Command {
     Application {
         #[command(subcommand)]
         command: ApplicationCommand,
+    },
+    /// Other versions of the program
+    Update {
+        #[command(subcommand)]
+        command: UpdateCommand,
     },
     /// The one token that scripts for Jidoteki Admin take
     Token {
@@ -278,6 +284,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         }
         Command::Certificate { command } => certificate(context, command)?,
         Command::Backup { command } => return own_backup::backup(context, command),
+        Command::Update { command } => return updates::update(context, command),
         Command::Restart(args) => return own_backup::restart(context, args),
         Command::Network { command } => return network::network(context, command),
         Command::Application { command } => return network::application(context, command),
@@ -381,7 +388,7 @@ fn show_health(out: &mut dyn Write, health: &Value) -> io::Result<()> {
     }
 }
 
-fn table(out: &mut dyn Write, columns: &[Column], items: &[Value]) -> io::Result<()> {
+pub(super) fn table(out: &mut dyn Write, columns: &[Column], items: &[Value]) -> io::Result<()> {
     let columns = resource::owned(columns);
     let rows = items.iter().map(|item| resource::row(&columns, item)).collect();
     resource::print(out, &columns, rows)

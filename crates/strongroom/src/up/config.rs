@@ -45,6 +45,9 @@ pub(super) struct Config {
     host_driver: Option<String>,
     host_root: Option<PathBuf>,
     network_confirm: Option<u64>,
+    pub(super) update_keys: Vec<PathBuf>,
+    pub(super) update_passphrase: Option<PathBuf>,
+    pub(super) update_scripts: bool,
 }
 
 impl Config {
@@ -161,6 +164,9 @@ impl Config {
             ("host_driver", self.host_driver == other.host_driver),
             ("host_root", self.host_root == other.host_root),
             ("network_confirm", self.network_confirm == other.network_confirm),
+            ("update_keys", self.update_keys == other.update_keys),
+            ("update_passphrase", self.update_passphrase == other.update_passphrase),
+            ("update_scripts", self.update_scripts == other.update_scripts),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }
@@ -186,7 +192,7 @@ mod tests {
         let host = config.host().unwrap();
         assert_eq!((host.driver.word(), host.confirm), ("none", 60));
         assert_eq!(host.root, Path::new("/"));
-        assert_eq!(keys.len(), 16);
+        assert_eq!(keys.len(), 19);
     }
 
     #[test]

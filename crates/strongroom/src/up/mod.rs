@@ -4,6 +4,7 @@ mod chores;
 mod config;
 mod first;
 mod follow;
+mod launch;
 mod listeners;
 mod lock;
 mod notify;
@@ -21,6 +22,7 @@ use strongroom_appliance::LogFile;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+pub(crate) use self::launch::launch;
 #[cfg(test)]
 pub(crate) use self::status::OPERATIONS;
 pub(crate) use self::status::StatusArgs;
@@ -80,7 +82,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
     let end = runtime.context("starting the runtime")?.block_on(serve(context, args, log))?;
     match end {
         End::Done => Ok(Done::Well),
-        End::Again => Err(again()),
+        End::Again => Err(launch::again()),
     }
 }
 
@@ -125,28 +127,6 @@ enum End {
     Done,
     /// It is to start anew.
     Again,
-}
-
-/// Becomes a process that starts anew: of the same number, words and environment. What comes back is
-/// why it could not.
-fn again() -> anyhow::Error {
-    use std::os::unix::process::CommandExt;
-    let program = match std::env::current_exe() {
-        Ok(program) => program,
-        Err(error) => return anyhow::Error::from(error).context("finding this program"),
-    };
-    // One that was replaced is where this one was.
-    let program = match program.to_str().and_then(|name| name.strip_suffix(" (deleted)")) {
-        Some(name) if !program.exists() => PathBuf::from(name),
-        _ => program,
-    };
-    let mut words = std::env::args_os();
-    let mut command = std::process::Command::new(&program);
-    if let Some(name) = words.next() {
-        command.arg0(name);
-    }
-    let error = command.args(words).exec();
-    anyhow::Error::from(error).context(format!("starting {} anew", program.display()))
 }
 
 /// As many open files as the system lets one have: each connection is one.

@@ -13,6 +13,7 @@ use strongroom_api::{App, Https, KeySealer, Machine, PAGE};
 use strongroom_appliance::backup::{Belongings, settle};
 use strongroom_appliance::network::{Network, network_was_taken_back};
 use strongroom_appliance::tls::TlsFiles;
+use strongroom_appliance::updates::{UpdateSetup, catalogue_fits, need_catalogue};
 use strongroom_appliance::{Administration, Parts, Settings, SupportSetup, Upkeep};
 use strongroom_catalog::{Address, Catalog, Engine};
 use strongroom_engine::id::RootId;
@@ -71,7 +72,20 @@ pub(super) async fn start(args: &Args, log: Log) -> Result<Option<Running>> {
     }
     // Before anything of it is opened.
     let trial = settle(&data)?;
-    let Some(trial) = trial else { return open(args, log, data, &lock).await.map(Some) };
+    let Some(trial) = trial else {
+        return match open(args, log, data.clone(), &lock).await {
+            Ok(running) => {
+                catalogue_fits(&data)?;
+                Ok(Some(running))
+            }
+            // Put back by the next start, which has nothing of it open.
+            Err(error) if is_newer(&error) && need_catalogue(&data)? => {
+                tracing::warn!("the catalogue of before the update comes back: {error:#}");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        };
+    };
     tracing::warn!("starting with the backup that was restored");
     match open(args, log, data, &lock).await {
         Ok(running) => {
@@ -93,6 +107,12 @@ pub(super) async fn start(args: &Args, log: Log) -> Result<Option<Running>> {
             Ok(None)
         }
     }
+}
+
+/// Whether a newer program has changed the catalogue.
+fn is_newer(error: &anyhow::Error) -> bool {
+    use strongroom_catalog::Error::Newer;
+    matches!(error.downcast_ref(), Some(Newer { .. }))
 }
 
 async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<Running> {
@@ -186,6 +206,14 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
     tls.show_with(Arc::new(move || shown.reload().map_err(|error| error.to_string())));
     let license_keys: Vec<_> = config.license_keys.iter().map(|path| data.join(path)).collect();
     let support_key = config.support_key.map(|path| data.join(path));
+    let updates = UpdateSetup {
+        keys: config.update_keys.iter().map(|path| data.join(path)).collect(),
+        passphrase: config.update_passphrase.map(|path| data.join(path)),
+        scripts: config.update_scripts,
+    };
+    let named = license_keys.iter().chain(&support_key);
+    let named = named.chain(&updates.keys).chain(&updates.passphrase).cloned().collect();
+    let secret_files = [Some(data.join(KEY)), updates.passphrase.clone()];
     let belongings = Belongings {
         catalog: catalog.clone(),
         catalogue: match address {
@@ -194,10 +222,11 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
         },
         configuration: data.join(NAME),
         appliance_key,
-        named_keys: license_keys.iter().chain(&support_key).cloned().collect(),
+        named_keys: named,
         check_configuration: Config::check,
     };
     let parts = Parts::new(&data, tls.clone()).with(belongings).with_network(network);
+    let parts = parts.updated_by(updates, super::launch::program().ok().as_deref());
     let protect = Protect::start_with(storage, parts.works(), options).await?;
     let administration = Administration::new(parts, protect.clone());
     let following = follow(&settings, &identity, protect.engine());
@@ -218,7 +247,7 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
     let setup = SupportSetup {
         configuration: shown,
         hidden,
-        secret_files: vec![data.join(KEY)],
+        secret_files: secret_files.into_iter().flatten().collect(),
         tls: Some(tls.clone()),
         key: support_key,
     };

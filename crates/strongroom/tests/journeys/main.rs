@@ -25,3 +25,4 @@ mod streams;
 mod system;
 mod trees;
 mod up;
+mod updates;

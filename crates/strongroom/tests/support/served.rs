@@ -129,19 +129,30 @@ impl Drop for Served {
 
 /// Asks through the control socket: the status and the content.
 pub(crate) fn ask(data: &Path, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    try_ask(data, method, path, body).unwrap()
+}
+
+/// As [`ask`], of one that may just be starting anew.
+pub(crate) fn try_ask(
+    data: &Path,
+    method: &str,
+    path: &str,
+    body: Option<Value>,
+) -> std::io::Result<(u16, Value)> {
     let body = body.map(|body| body.to_string()).unwrap_or_default();
-    let mut stream = UnixStream::connect(data.join("control.sock")).unwrap();
+    let mut stream = UnixStream::connect(data.join("control.sock"))?;
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(head.as_bytes())?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    stream.read_to_string(&mut answer)?;
+    let broken = || std::io::Error::other("the answer broke off");
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(broken)?;
+    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).ok_or_else(broken)?;
+    Ok((status, serde_json::from_str(body).unwrap_or(Value::Null)))
 }
 
 /// What is at a path, with its head, as it comes.

@@ -173,6 +173,7 @@ fn log(call: Call) -> BoxFuture<'static, Answer> {
 pub(super) fn refused(error: Error) -> Fault {
     match error {
         Error::Archive(_)
+        | Error::TooLarge { .. }
         | Error::Busy { .. }
         | Error::Restoring
         | Error::Room { .. }

@@ -11,13 +11,13 @@ use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::any;
 use http::{Method, StatusCode};
+use strongroom_appliance::backup::Spool;
 use strongroom_identity::{
     AuthError, Decision, Deed, Object, Origin, Principal, Right, ShownToken, TokenState, decide,
 };
 
 use super::answer::{Answer, Fault, target};
-use super::backup::refused as refused_upload;
-use super::request::{Form, LARGEST, SMALL};
+use super::request::{Form, LARGEST, SMALL, refused as refused_upload};
 use super::{Endpoint, OPTIONAL, Options, PREFIX};
 use strongroom_protect::Asker;
 
@@ -33,7 +33,8 @@ const TIME: Duration = Duration::from_secs(60);
 /// As much where a file may be large that is sent.
 const TIME_OF_LARGE: Duration = Duration::from_secs(2 * 3600);
 /// Where a file may be large, which then goes to the disk: the path and the field.
-const LARGE: &[(&str, &str)] = &[("/backup/restore", "archive")];
+const LARGE: &[(&str, &str)] =
+    &[("/backup/restore", "archive"), (super::update::PATH, super::update::FIELD)];
 /// What requests are counted as that lead nowhere.
 const NOWHERE: &str = "jidoteki.nowhere";
 /// Whoever sets the token says who they are in a way of their own.
@@ -191,9 +192,9 @@ impl Dialect {
         let field = large(here[0].path).filter(|_| is_known && parts.method == Method::POST);
         let most = if is_setup { SMALL } else { LARGEST };
         let read = match field {
-            Some(field) => match self.app.administration().spool().await {
+            Some(field) => match self.spool(here[0].path).await {
                 Ok(spool) => form.read_large(&parts, body, field, spool).await,
-                Err(error) => Err(refused_upload(error)),
+                Err(error) => Err(refused_upload(field)(error)),
             },
             None => form.read(&parts, body, most).await,
         };
@@ -214,6 +215,15 @@ impl Dialect {
             response.extensions_mut().insert(LetThrough);
         }
         response
+    }
+
+    /// A place for the large file of this path.
+    async fn spool(&self, path: &str) -> strongroom_appliance::Result<Spool> {
+        let administration = self.app.administration();
+        match path {
+            super::update::PATH => administration.update_spool().await,
+            _ => administration.spool().await,
+        }
     }
 
     async fn let_through(&self, call: Call, asked: Asked<'_>, permitted: &mut bool) -> Answer {

@@ -62,27 +62,28 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     ),
 ];
 
-fn version(_: Call) -> BoxFuture<'static, Answer> {
-    async { Ok(found(&json!({"version": known::Build::this().version}))) }.boxed()
+fn version(call: Call) -> BoxFuture<'static, Answer> {
+    async move { Ok(found(&json!({"version": call.app().administration().version()}))) }.boxed()
 }
 
-fn changelog(_: Call) -> BoxFuture<'static, Answer> {
-    async { Ok(plain(known::CHANGELOG)) }.boxed()
+fn changelog(call: Call) -> BoxFuture<'static, Answer> {
+    async move { Ok(plain(call.app().administration().changelog())) }.boxed()
 }
 
 #[derive(Debug, Serialize)]
 struct Build {
     /// When its source was made, in seconds since 1970.
     builddate: Option<String>,
-    version: &'static str,
+    version: String,
     commit: Option<&'static str>,
     target: &'static str,
     rustc: Option<&'static str>,
 }
 
-fn build(_: Call) -> BoxFuture<'static, Answer> {
-    async {
-        let known::Build { version, commit, source_at, target, rustc } = known::Build::this();
+fn build(call: Call) -> BoxFuture<'static, Answer> {
+    async move {
+        let known::Build { commit, source_at, target, rustc, .. } = known::Build::this();
+        let version = call.app().administration().version();
         let builddate = source_at.map(|at| at.as_second().to_string());
         Ok(found(&Build { builddate, version, commit, target, rustc }))
     }

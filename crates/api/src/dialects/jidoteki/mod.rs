@@ -22,6 +22,7 @@ mod services;
 mod settings;
 mod setup;
 mod support;
+mod update;
 
 use axum::Router;
 use futures_util::future::BoxFuture;
@@ -150,6 +151,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         certs::ENDPOINTS,
         license::ENDPOINTS,
         backup::ENDPOINTS,
+        update::ENDPOINTS,
     ]
     .concat()
 }

@@ -20,7 +20,7 @@ use percent_encoding::percent_decode_str;
 use strongroom_appliance::backup::{MAX_ARCHIVE, Spool};
 
 use super::answer::{Answer, Fault};
-use super::backup::refused;
+use super::{backup, update};
 use crate::problem::Problem;
 
 /// Bytes of a form, of one without files, and of one of which nothing is a multipart form.
@@ -80,6 +80,7 @@ impl Form {
         field: &'static str,
         spool: Spool,
     ) -> Answer<()> {
+        let refused = refused(field);
         let told = parts.headers.get(header::CONTENT_LENGTH).and_then(|told| told.to_str().ok());
         if let Some(told) = told.and_then(|told| told.parse().ok()) {
             spool.expect(told).map_err(refused)?;
@@ -95,6 +96,11 @@ impl Form {
     /// The large file.
     pub(crate) fn spooled(&self) -> Option<&Spool> {
         self.spooled.as_deref()
+    }
+
+    /// As [`Form::spooled`], for who keeps it.
+    pub(crate) fn shared_spool(&self) -> Option<Arc<Spool>> {
+        self.spooled.clone()
     }
 
     /// A parameter that was sent as a file.
@@ -188,8 +194,13 @@ impl Large {
         });
         let (spool, done) = done.await.map_err(|error| Problem::internal(&error))?;
         self.spool = Some(spool);
-        done.map_err(refused)
+        done.map_err(refused(self.field))
     }
+}
+
+/// How it is told that the file of this field can't be taken.
+pub(super) fn refused(field: &str) -> fn(strongroom_appliance::Error) -> Fault {
+    if field == update::FIELD { update::refused } else { backup::refused }
 }
 
 fn late() -> Fault {

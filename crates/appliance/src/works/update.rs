@@ -1,0 +1,324 @@
+//! Installing an update: it is checked and unpacked beside what runs, put in force on trial, and the
+//! process starts anew with it. Whichever release is in force then says what came of it.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use strongroom_catalog::SCHEMA;
+use strongroom_protect::{Failure, Outcome, Run, Severity, Work};
+
+use super::UPDATE;
+use crate::Error;
+use crate::administration::Parts;
+use crate::staged::Staged;
+use crate::updates::{
+    Flaw, Opened, Previous, Progressed, Releases, Trial, UpdateRecord, UpdateResult, Version,
+};
+
+/// The file among the staged.
+pub(crate) const PACKAGE: &str = "package";
+/// How often it is looked what came of the trial.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a script may take, and how much of what it says is kept.
+const SCRIPT: Duration = Duration::from_secs(600);
+const LINES: usize = 1000;
+const LINE: u64 = 1000;
+
+/// What is installed, and how.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UpdateParameters {
+    /// The name of the staged files; none: nobody sent any.
+    pub(crate) staged: Option<String>,
+    /// Also when it is not newer.
+    pub(crate) allow_older: bool,
+    /// Seconds until the new release answers.
+    pub(crate) start: u64,
+    /// Seconds that it is healthy after that.
+    pub(crate) trial: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct UpdateWork {
+    pub(super) parts: Parts,
+}
+
+/// Why it isn't installed.
+enum Unfit {
+    Stop(Failure),
+    Flaw(Flaw, String),
+}
+
+impl From<Failure> for Unfit {
+    fn from(failure: Failure) -> Self {
+        Self::Stop(failure)
+    }
+}
+
+impl From<Error> for Unfit {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Package { flaw, why } => Self::Flaw(flaw, why),
+            error => Self::Flaw(Flaw::Install, error.to_string()),
+        }
+    }
+}
+
+impl Work for UpdateWork {
+    fn kind(&self) -> &'static str {
+        UPDATE
+    }
+
+    fn check(&self, parameters: &Value) -> Result<(), String> {
+        let read = UpdateParameters::deserialize(parameters).map_err(|e| e.to_string())?;
+        match read.staged {
+            Some(name) if !Staged::is_name(&name) => Err("the package has no such name".into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn run(&self, run: &Run) -> Result<Outcome, Failure> {
+        let parameters: UpdateParameters = run.parameters()?;
+        let done = self.update(run, &parameters);
+        if let Some(staged) = parameters.staged.filter(|_| !run.is_draining()) {
+            self.parts.staged.remove(&staged);
+        }
+        match done {
+            Ok(outcome) => Ok(outcome),
+            Err(Unfit::Stop(failure)) => Err(failure),
+            Err(Unfit::Flaw(flaw, why)) => {
+                run.log(Severity::Error, &why);
+                run.log(Severity::Error, "Failed updating system");
+                let message = match flaw {
+                    Flaw::Version => why.clone(),
+                    flaw => flaw.message().to_owned(),
+                };
+                let failed = Progressed {
+                    percentage: flaw.percentage(),
+                    code: Some(flaw.code().into()),
+                    message: Some(message),
+                    release: None,
+                };
+                self.keep(run, &failed)?;
+                Err(Failure::Refused(why))
+            }
+        }
+    }
+}
+
+impl UpdateWork {
+    fn keep(&self, run: &Run, progressed: &Progressed) -> Result<(), Failure> {
+        let value = serde_json::to_value(progressed);
+        run.store_checkpoint(&value.map_err(|error| Failure::Refused(error.to_string()))?)
+    }
+
+    fn at(&self, run: &Run, percentage: u8, what: &str) -> Result<(), Unfit> {
+        run.go_on()?;
+        self.keep(run, &Progressed { percentage, ..Progressed::default() })?;
+        run.log(Severity::Info, what);
+        Ok(())
+    }
+
+    fn update(&self, run: &Run, how: &UpdateParameters) -> Result<Outcome, Unfit> {
+        let releases = self.parts.updates.releases();
+        let kept = run.checkpoint().and_then(|kept| Progressed::deserialize(kept).ok());
+        if let Some(release) = kept.and_then(|kept| kept.release)
+            && let Some(record) = record(&releases, run, &release)?
+        {
+            return self.await_trial(run, &releases, record);
+        }
+        let version = &self.parts.updates.version;
+        self.at(run, 10, "Updating system. Please wait..")?;
+        self.at(run, 20, "Finding the package")?;
+        let missing = || Unfit::Flaw(Flaw::Missing, "Missing update package".into());
+        let staged = how.staged.as_ref().ok_or_else(missing)?;
+        let (mut file, length) = self.parts.staged.open(staged, PACKAGE)?.ok_or_else(missing)?;
+        if length == 0 {
+            return Err(missing());
+        }
+        self.at(run, 30, "Opening the package")?;
+        let setup = &self.parts.updates.setup;
+        let opened = Opened::verify(&mut file, length, setup)?;
+        self.at(run, 40, "The package's signature is right")?;
+        opened.suits(version, how.allow_older)?;
+        self.at(run, 50, "Unpacking the package")?;
+        let draft = releases.draft()?;
+        let unpacked = opened.unpack(&mut file, setup, &draft, version, how.allow_older)?;
+        self.at(run, 60, &format!("Updating from {version} to {}", unpacked.version))?;
+        if unpacked.script {
+            self.at(run, 70, "Running update.sh")?;
+            if !setup.scripts {
+                let why = "the package has an `update.sh`, and this appliance runs none: \
+                           `update_scripts` in the configuration allows it";
+                return Err(Unfit::Flaw(Flaw::Install, why.into()));
+            }
+            script(run, &draft.join("work"))?;
+        }
+        if !unpacked.program {
+            releases.sweep()?;
+            return Ok(done(run, version, &unpacked.version));
+        }
+        let work = draft.join("work");
+        if work.exists() {
+            fs::remove_dir_all(&work).map_err(Error::file(&work))?;
+        }
+        let release = releases.finish(&draft, &unpacked.version, unpacked.built_at)?;
+        self.switch(run, &releases, how, release)
+    }
+
+    /// Puts a release in force, on trial, and has the process start anew.
+    fn switch(
+        &self,
+        run: &Run,
+        releases: &Releases,
+        how: &UpdateParameters,
+        release: String,
+    ) -> Result<Outcome, Unfit> {
+        let belongings = self.parts.belongings().ok();
+        let catalogue = belongings.and_then(|belongings| belongings.catalogue.clone());
+        if let Some(path) = &catalogue {
+            let length = match path.metadata() {
+                Ok(metadata) => metadata.len(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+                Err(error) => return Err(Error::file(path)(error).into()),
+            };
+            self.parts.backup.fits(length.saturating_mul(2))?;
+        } else {
+            let text = "The catalogue is in PostgreSQL: a release that changes its schema can't be \
+                        rolled back by the appliance, only with a backup of the database";
+            run.log(Severity::Warning, text);
+        }
+        let updates = &self.parts.updates;
+        let (version, running) = (updates.version.to_string(), updates.running.clone());
+        let trial = Trial {
+            release: release.clone(),
+            previous: Previous { release: running, version, schema: SCHEMA },
+            catalogue,
+            copied: false,
+            begun: false,
+            start: how.start,
+            trial: how.trial,
+        };
+        run.hold()?;
+        let release = Some(release);
+        self.keep(
+            run,
+            &Progressed { percentage: 80, release: release.clone(), ..Progressed::default() },
+        )?;
+        releases.decide(trial, &run.job().user_name, Some(run.job().id))?;
+        run.log(Severity::Info, "Starting anew with the update, on trial");
+        self.parts.restart.notify_one();
+        let record = record(releases, run, release.as_deref().unwrap_or_default())?;
+        let gone = || Unfit::Flaw(Flaw::Install, "nothing is known of the release any more".into());
+        self.await_trial(run, releases, record.ok_or_else(gone)?)
+    }
+
+    /// Waits until it is known what came of the trial.
+    fn await_trial(
+        &self,
+        run: &Run,
+        releases: &Releases,
+        mut found: UpdateRecord,
+    ) -> Result<Outcome, Unfit> {
+        loop {
+            match found.result {
+                UpdateResult::Installed => {
+                    let version = found.from_version.parse::<Version>();
+                    let version = version.unwrap_or_else(|_| Version::of_program());
+                    let to = found.version.parse::<Version>().unwrap_or_else(|_| version.clone());
+                    return Ok(done(run, &version, &to));
+                }
+                UpdateResult::RolledBack => {
+                    let reason = found.reason.unwrap_or_default();
+                    let why = format!(
+                        "version {} was rolled back to {}: {reason}",
+                        found.version, found.from_version
+                    );
+                    return Err(Unfit::Flaw(Flaw::Install, why));
+                }
+                UpdateResult::Trial => {
+                    run.go_on()?;
+                    std::thread::sleep(LOOK);
+                    let release = found.release.clone().unwrap_or_default();
+                    if let Some(record) = record(releases, run, &release)? {
+                        found = record;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What is known of a release that this job has put in force.
+fn record(releases: &Releases, run: &Run, release: &str) -> Result<Option<UpdateRecord>, Error> {
+    let mine = |one: &UpdateRecord| {
+        one.job == Some(run.job().id) && one.release.as_deref() == Some(release)
+    };
+    Ok(releases.read()?.history.into_iter().rev().find(mine))
+}
+
+fn done(run: &Run, from: &Version, to: &Version) -> Outcome {
+    run.log(Severity::Info, "Updating system successful");
+    let result = json!({"version": to.to_string(), "from_version": from.to_string()});
+    Outcome { result, warnings: false }
+}
+
+/// Runs the script of a package.
+fn script(run: &Run, dir: &Path) -> Result<(), Unfit> {
+    let unrun = |error: std::io::Error| Unfit::Flaw(Flaw::Script, format!("update.sh: {error}"));
+    let log = dir.with_file_name("update.log");
+    let out = File::create(&log).map_err(unrun)?;
+    let err = out.try_clone().map_err(unrun)?;
+    let mut command = Command::new("/bin/sh");
+    command
+        .arg("update.sh")
+        .current_dir(dir)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.stdin(Stdio::null()).stdout(out).stderr(err);
+    let mut child = command.spawn().map_err(unrun)?;
+    let end = Instant::now() + SCRIPT;
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(unrun)? {
+            break Some(status);
+        }
+        if run.is_canceled() || Instant::now() >= end {
+            child.kill().and_then(|()| child.wait()).map_err(unrun)?;
+            break None;
+        }
+        std::thread::sleep(LOOK);
+    };
+    let said = File::open(&log).map_err(unrun)?;
+    let mut said = BufReader::new(said.take(LINES as u64 * LINE));
+    let mut line = Vec::new();
+    for _ in 0..LINES {
+        line.clear();
+        let read = said.by_ref().take(LINE).read_until(b'\n', &mut line).map_err(unrun)?;
+        if read == 0 {
+            break;
+        }
+        run.log(
+            Severity::Info,
+            format!("update.sh: {}", String::from_utf8_lossy(&line).trim_end()),
+        );
+    }
+    run.go_on()?;
+    match status.map(|status| status.code()) {
+        Some(Some(0)) => Ok(()),
+        // What the shell says of a script that it can't run.
+        Some(Some(code @ (2 | 126 | 127))) => {
+            Err(Unfit::Flaw(Flaw::Script, format!("update.sh ended with {code}")))
+        }
+        Some(Some(code)) => Err(Unfit::Flaw(Flaw::Install, format!("update.sh ended with {code}"))),
+        Some(None) => Err(Unfit::Flaw(Flaw::Install, "update.sh was ended by a signal".into())),
+        None => {
+            let why = format!("update.sh was not done within {SCRIPT:?}");
+            Err(Unfit::Flaw(Flaw::Install, why))
+        }
+    }
+}
