@@ -186,6 +186,16 @@ impl Captured {
     }
 }
 
+/// What a file is about.
+fn part_of(path: &str) -> Part {
+    match path {
+        files::RESOLV => Part::Dns,
+        files::CHRONY => Part::Ntp,
+        networkd::FILE => Part::Addresses,
+        _ => Part::Hostname,
+    }
+}
+
 /// The machine, as far as the settings go.
 #[derive(Clone, Debug)]
 pub(super) struct Host {
@@ -231,22 +241,20 @@ impl Host {
     /// What there is.
     pub(super) fn capture(&self, settings: &NetworkSettings) -> Result<Captured, Step> {
         let (driver, interface) = (self.driver, settings.interface.clone());
-        let (paths, link): (&[(Part, &str)], _) = match driver {
+        let (paths, link): (&[&str], _) = match driver {
             HostDriver::None => (&[], None),
             HostDriver::Ip => {
                 let link = self.link(&interface);
                 let link = link.map_err(|why| Step::failed(Part::Interface, why))?;
-                (&[(Part::Dns, files::RESOLV), (Part::Ntp, files::CHRONY)], Some(link))
+                (&[files::RESOLV, files::CHRONY], Some(link))
             }
             // Who was asked where the interface has its addresses may be gone.
-            HostDriver::Networkd => {
-                (&[(Part::Addresses, networkd::FILE)], self.link(&interface).ok())
-            }
+            HostDriver::Networkd => (&[networkd::FILE], self.link(&interface).ok()),
         };
         let mut kept = Vec::new();
-        for (part, path) in paths.iter().chain(&[(Part::Hostname, files::HOSTNAME)]) {
+        for path in paths.iter().chain(&[files::HOSTNAME]) {
             let before = Before::of(&self.root, path);
-            kept.push(before.map_err(|why| Step::failed(*part, why))?);
+            kept.push(before.map_err(|why| Step::failed(part_of(path), why))?);
         }
         let name = files::kernel_name();
         let name = (name != settings.kernel_name()).then_some(name);
@@ -273,7 +281,7 @@ impl Host {
             match file.put_back(&self.root) {
                 Ok(true) => changed.push(file.path()),
                 Ok(false) => {}
-                Err(why) => wrong.push(Step::failed(Part::Hostname, why)),
+                Err(why) => wrong.push(Step::failed(part_of(file.path()), why)),
             }
         }
         if let Some(name) = &before.name
