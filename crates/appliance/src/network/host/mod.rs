@@ -15,6 +15,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use self::command::Capability;
+use self::dhcp::Asks;
 use self::files::Before;
 use super::settings::{Mode, NetworkSettings};
 
@@ -268,7 +269,7 @@ impl Host {
                 .into_iter()
                 .map(|part| Step::not_applied(part, "host_driver is `none`"))
                 .collect(),
-            HostDriver::Ip => self.ip_apply(settings),
+            HostDriver::Ip => self.ip_apply(settings, Asks::ForNow),
             HostDriver::Networkd => self.networkd_apply(settings),
         }
     }
@@ -294,7 +295,7 @@ impl Host {
             HostDriver::Ip => {
                 wrong.extend(self.ip_restore(before, &changed));
                 let leased = old.filter(|old| old.mode == Mode::Dhcp && Self::was_leased(before));
-                if let Some(Err(why)) = leased.map(|old| self.lease(old)) {
+                if let Some(Err(why)) = leased.map(|old| self.lease(old, Asks::On)) {
                     wrong.push(Step::failed(Part::Addresses, why));
                 }
             }
@@ -315,7 +316,7 @@ impl Host {
             return None;
         }
         let wrong = self.preflight(settings);
-        Some(if wrong.is_empty() { self.apply(settings) } else { wrong })
+        Some(if wrong.is_empty() { self.ip_apply(settings, Asks::On) } else { wrong })
     }
 
     /// The addresses that the interface has now.
