@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use strongroom_api::Dialects;
 use strongroom_api::dialects::jidoteki;
-use strongroom_appliance::Hidden;
 use strongroom_appliance::network::{CONFIRM, HostSetup};
+use strongroom_appliance::{Hidden, Units};
 use strongroom_catalog::Address;
 use tracing_subscriber::EnvFilter;
 
@@ -45,6 +45,7 @@ pub(super) struct Config {
     host_driver: Option<String>,
     host_root: Option<PathBuf>,
     network_confirm: Option<u64>,
+    service_units: Vec<String>,
 }
 
 impl Config {
@@ -70,6 +71,12 @@ impl Config {
             endpoints: self.jidoteki_endpoints.clone(),
         };
         Ok(Dialects { jidoteki })
+    }
+
+    /// Services of the machine that are told of.
+    pub(super) fn units(&self) -> Result<Units> {
+        let units = Units::new(self.service_units.clone());
+        units.map_err(|why| anyhow::anyhow!("service_units: {why}"))
     }
 
     /// Who brings the settings of the network to the machine.
@@ -145,6 +152,7 @@ impl Config {
         let config = Self::of_text(text)?;
         config.takeover().map_err(|error| error.to_string())?;
         config.host().map_err(|error| error.to_string())?;
+        config.units().map_err(|error| error.to_string())?;
         config.dialects().map(drop).map_err(|error| error.to_string())
     }
 
@@ -161,6 +169,7 @@ impl Config {
             ("host_driver", self.host_driver == other.host_driver),
             ("host_root", self.host_root == other.host_root),
             ("network_confirm", self.network_confirm == other.network_confirm),
+            ("service_units", self.service_units == other.service_units),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }
@@ -186,7 +195,8 @@ mod tests {
         let host = config.host().unwrap();
         assert_eq!((host.driver.word(), host.confirm), ("none", 60));
         assert_eq!(host.root, Path::new("/"));
-        assert_eq!(keys.len(), 16);
+        assert_eq!(config.service_units, ["ssh.service", "chrony.service"]);
+        assert_eq!(keys.len(), 17);
     }
 
     #[test]
@@ -220,6 +230,7 @@ mod tests {
             ("host_root = \"etc\"", "host_root"),
             ("network_confirm = 4", "network_confirm"),
             ("network_confirm = 3601", "network_confirm"),
+            ("service_units = [\"ssh\"]", "service_units"),
         ] {
             assert!(Config::check(text).unwrap_err().contains(told), "{text}");
         }

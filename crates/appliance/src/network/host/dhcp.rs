@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::settings::{Mode, NetworkSettings};
-use super::{Host, command, files};
+use super::{Host, files};
+use crate::command;
 
 /// How long a lease is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::super::settings::{Mode, NetworkSettings};
-use super::command::{self, Capability};
 use super::dhcp::Asks;
 use super::{Captured, Host, Part, Step, dhcp, files};
+use crate::command::{self, Capability};
 
 /// How many addresses and routes of one interface are kept.
 const MOST: usize = 256;

@@ -1,7 +1,6 @@
 //! What of the settings is done to the machine, and how: by one of the drivers, step by step, and with
 //! what there was before at hand.
 
-mod command;
 mod dhcp;
 mod files;
 mod ip;
@@ -14,10 +13,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use self::command::Capability;
 use self::dhcp::Asks;
 use self::files::Before;
 use super::settings::{Mode, NetworkSettings};
+use crate::command::{self, Capability};
 
 /// Who brings the settings to the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
