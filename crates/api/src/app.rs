@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use strongroom_appliance::{
-    Administration, Health, Licences, Services, Settings, Support, SupportSetup,
+    Administration, Health, Licences, MachineUnit, Services, Settings, Support, SupportSetup, Units,
 };
 use strongroom_catalog::{Catalog, Engine};
 use strongroom_identity::Identity;
@@ -32,6 +32,8 @@ pub struct Machine {
     pub support: Support,
     /// What is done to the box.
     pub administration: Administration,
+    /// Services of the machine beside our own.
+    pub units: Units,
 }
 
 impl Machine {
@@ -48,7 +50,14 @@ impl Machine {
         let health = Health::of(data);
         let (identity, settings) = (identity.clone(), settings.clone());
         let support = Support::new(data, setup, identity, settings, health.clone());
-        Self { health, licences: Licences::of(data, license_keys), support, administration }
+        let (licences, units) = (Licences::of(data, license_keys), Units::default());
+        Self { health, licences, support, administration, units }
+    }
+
+    /// With services of the machine that are told of beside our own.
+    #[must_use]
+    pub fn with_units(self, units: Units) -> Self {
+        Self { units, ..self }
     }
 }
 
@@ -144,6 +153,13 @@ impl App {
     /// What is done to the box.
     pub fn administration(&self) -> &Administration {
         &self.inner.machine.administration
+    }
+
+    /// Services of the machine beside our own; systemd may take its time.
+    pub(crate) async fn units(&self) -> Result<Vec<MachineUnit>> {
+        let units = self.inner.machine.units.clone();
+        let listed = tokio::task::spawn_blocking(move || units.list()).await;
+        listed.map_err(|error| Problem::internal(&error))
     }
 
     /// What this process serves.

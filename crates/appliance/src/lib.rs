@@ -1,5 +1,5 @@
 //! The box itself: what it is ([`Build`]), how it fares ([`Health`]), what it serves
-//! ([`Services`]), what can be set ([`Settings`]), its licence ([`Licences`]), what helps those who
+//! ([`Services`]) and others do beside ([`Units`]), what can be set ([`Settings`]), its licence ([`Licences`]), what helps those who
 //! look for a fault ([`LogFile`], [`Support`]), how it is reached ([`network`]), what is forgotten
 //! ([`Upkeep`]), and what is done to it
 //! ([`Administration`]), which takes jobs where it takes long ([`works`]).
@@ -9,6 +9,7 @@
 
 mod administration;
 pub mod backup;
+mod command;
 mod error;
 mod files;
 mod health;
@@ -21,6 +22,7 @@ mod settings;
 mod staged;
 mod support;
 pub mod tls;
+mod units;
 pub mod updates;
 mod upkeep;
 pub mod works;
@@ -34,4 +36,5 @@ pub use logs::LogFile;
 pub use services::{Listening, Service, Services};
 pub use settings::{DEFINITIONS, Definition, Setting, Settings, Source, Unit, Values};
 pub use support::{Bundle, Hidden, Paper, Support, SupportSetup};
+pub use units::{MachineUnit, UnitState, Units};
 pub use upkeep::Upkeep;

@@ -31,8 +31,13 @@ pub(super) fn group() -> Group {
                 .needs(Right::SystemView, On::Appliance),
             get("/v1/system/changelog", "system.changelog", "What is new", changelog)
                 .needs(Right::SystemView, On::Appliance),
-            get("/v1/system/services", "system.services", "What this process serves", services)
-                .needs(Right::SystemView, On::Appliance),
+            get(
+                "/v1/system/services",
+                "system.services",
+                "What this process serves, and services beside",
+                services,
+            )
+            .needs(Right::SystemView, On::Appliance),
         ],
     )
 }
@@ -230,14 +235,18 @@ async fn changelog(call: Call) -> Result<Text<Markdown>> {
     Ok(Text::new(call.app().administration().changelog()))
 }
 
-/// A server of this process.
+/// A server of this process, or a service of the machine.
 #[derive(Debug, Serialize, ToSchema)]
 struct Service {
-    /// What it is: `https`, `http-redirect`, or `control`, the socket for this machine.
-    name: &'static str,
+    /// What it is: `https`, `http-redirect`, or `control`, the socket for this machine; else a unit of
+    /// systemd that the configuration names (`service_units`).
+    name: String,
+    /// `server` of this process, or `unit` of systemd, where that runs.
+    kind: &'static str,
     /// Where it listens.
     address: Option<String>,
-    /// `listening`, or `stopped`.
+    /// `listening`, or `stopped`; of units `running`, `starting`, `stopping`, `stopped`, `failed` or
+    /// `not_found`.
     state: &'static str,
     /// Since when.
     state_since: Timestamp,
@@ -245,11 +254,21 @@ struct Service {
 
 async fn services(call: Call) -> Result<Items<Service>> {
     let show = |service: known::Service| Service {
-        name: service.name,
+        name: service.name.to_owned(),
+        kind: "server",
         address: service.address,
         state: if service.listening { "listening" } else { "stopped" },
         state_since: service.since,
     };
-    let items = call.app().services().list().into_iter().map(show).collect();
+    let unit = |unit: known::MachineUnit| Service {
+        name: unit.name,
+        kind: "unit",
+        address: None,
+        state: unit.state.word(),
+        state_since: unit.since,
+    };
+    let units = call.app().units().await?;
+    let all = call.app().services().list().into_iter().map(show);
+    let items = all.chain(units.into_iter().map(unit)).collect();
     Ok(Items { items, more: false, count: None })
 }

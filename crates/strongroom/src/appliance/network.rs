@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
+use strongroom_appliance::network::{Document, Json};
 use strongroom_client::types::Job;
 use strongroom_client::{Address, Client, Error, Logins, Place};
 
@@ -341,24 +342,24 @@ fn moved(from: &Place, to: &Place) -> Result<()> {
 pub(crate) fn application(context: &Context, command: &ApplicationCommand) -> Result<Done> {
     match command {
         ApplicationCommand::Show(args) => {
-            let shown: Value = APPLICATION.ask(&args.appliance.client()?, &[])?;
-            print(context, &shown)?;
+            print(context, &APPLICATION.ask(&args.appliance.client()?, &[])?)?;
         }
         ApplicationCommand::Set(args) => {
             let client = args.appliance.client()?;
-            let settings: Value = serde_json::from_str(&read(&args.file)?)
-                .map_err(|error| usage(format!("{} is no JSON: {error}", args.file.display())))?;
-            let body = json!({ "settings": settings });
-            let set: Value = SET_APPLICATION.send(&client, &[], &body)?;
-            print(context, &set)?;
+            let settings: Document = serde_json::from_str(&read(&args.file)?)
+                .map_err(|error| usage(format!("{}: {error}", args.file.display())))?;
+            let body = Document::of([("settings".to_owned(), Json::Object(settings))]);
+            print(context, &SET_APPLICATION.send(&client, &[], &body)?)?;
         }
     }
     Ok(Done::Well)
 }
 
-fn print(context: &Context, shown: &Value) -> Result<()> {
-    let text = serde_json::to_string_pretty(&shown["settings"])?;
-    Ok(context.out.report(None, shown.clone(), |out| writeln!(out, "{text}"))?)
+/// In the order in which it was written.
+fn print(context: &Context, shown: &Document) -> Result<()> {
+    let text = serde_json::to_string_pretty(&shown.get("settings"))?;
+    let document = serde_json::to_value(shown)?;
+    Ok(context.out.report(None, document, |out| writeln!(out, "{text}"))?)
 }
 
 fn read(path: &Path) -> Result<String> {

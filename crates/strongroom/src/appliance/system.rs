@@ -222,7 +222,7 @@ pub(crate) struct ChangelogArgs {
     appliance: ApplianceArgs,
 }
 
-/// List where the appliance listens
+/// List where the appliance listens, and how the services beside are that the configuration names
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Example:

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use strongroom_api::Dialects;
 use strongroom_api::dialects::jidoteki;
-use strongroom_appliance::Hidden;
 use strongroom_appliance::network::{CONFIRM, HostSetup};
+use strongroom_appliance::{Hidden, Units};
 use strongroom_catalog::Address;
 use tracing_subscriber::EnvFilter;
 
@@ -48,6 +48,7 @@ pub(super) struct Config {
     pub(super) update_keys: Vec<PathBuf>,
     pub(super) update_passphrase: Option<PathBuf>,
     pub(super) update_scripts: bool,
+    service_units: Vec<String>,
 }
 
 impl Config {
@@ -73,6 +74,12 @@ impl Config {
             endpoints: self.jidoteki_endpoints.clone(),
         };
         Ok(Dialects { jidoteki })
+    }
+
+    /// Services of the machine that are told of.
+    pub(super) fn units(&self) -> Result<Units> {
+        let units = Units::new(self.service_units.clone());
+        units.map_err(|why| anyhow::anyhow!("service_units: {why}"))
     }
 
     /// Who brings the settings of the network to the machine.
@@ -148,6 +155,7 @@ impl Config {
         let config = Self::of_text(text)?;
         config.takeover().map_err(|error| error.to_string())?;
         config.host().map_err(|error| error.to_string())?;
+        config.units().map_err(|error| error.to_string())?;
         config.dialects().map(drop).map_err(|error| error.to_string())
     }
 
@@ -167,6 +175,7 @@ impl Config {
             ("update_keys", self.update_keys == other.update_keys),
             ("update_passphrase", self.update_passphrase == other.update_passphrase),
             ("update_scripts", self.update_scripts == other.update_scripts),
+            ("service_units", self.service_units == other.service_units),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }
@@ -192,7 +201,8 @@ mod tests {
         let host = config.host().unwrap();
         assert_eq!((host.driver.word(), host.confirm), ("none", 60));
         assert_eq!(host.root, Path::new("/"));
-        assert_eq!(keys.len(), 19);
+        assert_eq!(config.service_units, ["ssh.service", "chrony.service"]);
+        assert_eq!(keys.len(), 20);
     }
 
     #[test]
@@ -226,6 +236,7 @@ mod tests {
             ("host_root = \"etc\"", "host_root"),
             ("network_confirm = 4", "network_confirm"),
             ("network_confirm = 3601", "network_confirm"),
+            ("service_units = [\"ssh\"]", "service_units"),
         ] {
             assert!(Config::check(text).unwrap_err().contains(told), "{text}");
         }

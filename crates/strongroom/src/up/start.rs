@@ -118,7 +118,7 @@ fn is_newer(error: &anyhow::Error) -> bool {
 async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<Running> {
     let config = Config::open(&data)?;
     let (takeover, configured) = (config.takeover()?, config.clone());
-    let dialects = config.dialects()?;
+    let (dialects, units) = (config.dialects()?, config.units()?);
     log.set(config.filter()?);
     // Where to listen may be an address that the machine has by its settings.
     let network = Network::new(&data, &config.host()?);
@@ -251,7 +251,8 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
         tls: Some(tls.clone()),
         key: support_key,
     };
-    let machine = Machine::of(&data, license_keys, setup, &identity, &settings, administration);
+    let machine = Machine::of(&data, license_keys, setup, &identity, &settings, administration)
+        .with_units(units);
     let app = App::new(catalog, identity, protect, settings, machine);
     app.metrics().certificate(certificate.not_after());
     let usual = Limits::default();

@@ -25,7 +25,7 @@ pub(crate) fn curl(served: &Served, method: &str, path: &str, more: &[&str]) -> 
 }
 
 /// As the document says: `openssl dgst`.
-fn hash(token: &str, text: &str) -> String {
+pub(crate) fn hash(token: &str, text: &str) -> String {
     let digest = |text: &str, key: &[&str]| {
         let script = r#"printf %s "$1" | openssl dgst -sha256 ${2:+-hmac "$2"}"#;
         let mut sh = Command::new("sh");

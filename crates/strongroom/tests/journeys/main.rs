@@ -16,6 +16,7 @@ mod license;
 mod looking;
 mod manage;
 mod metrics;
+mod network;
 mod own_backup;
 mod pools;
 mod remote;

@@ -112,3 +112,32 @@ fn it_tells_what_it_is_and_where_it_listens_to_those_who_may_look() {
     }
     served.stop();
 }
+
+#[test]
+fn services_of_the_machine_are_told_where_systemd_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let units = ["systemd-journald.service", "no-such-thing.service"];
+    let config = format!("service_units = {units:?}\nlisten = [\"127.0.0.1:0\"]\n");
+    fs::write(data.join("strongroom.toml"), config).unwrap();
+    let served = Served::start(&data);
+    let told = text(&data, "system services --json");
+    let all: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_kind = |kind: &str| all.iter().filter(|one| one["kind"] == kind).collect::<Vec<_>>();
+    assert_eq!(of_kind("server").len(), 2);
+    // What systemd itself says, where it is the init of the machine.
+    match Path::new("/run/systemd/system").is_dir() {
+        true => {
+            let told = of_kind("unit");
+            let named: Vec<_> = told.iter().map(|one| one["name"].as_str().unwrap()).collect();
+            assert_eq!(named, units);
+            let is_active = tool("systemctl").args(["is-active", units[0]]).output().unwrap();
+            let is_running = told[0]["state"] == "running";
+            assert_eq!(is_running, is_active.stdout == b"active\n");
+            assert_eq!(told[1]["state"], "not_found");
+        }
+        false => assert!(of_kind("unit").is_empty(), "{told}"),
+    }
+    served.stop();
+}

@@ -101,6 +101,45 @@ fn a_lease_by_busybox() {
     a_lease("busybox", &["udhcpc", "dhclient"]);
 }
 
+/// A machine that starts before the server does.
+fn a_lease_that_comes_late(others: &[&str]) {
+    let machines = Machines::new("ip");
+    for other in others {
+        machines.hide(other);
+    }
+    let server = machines.server();
+    let served = machines.start();
+    machines.token();
+    let network = serde_json::json!({ "interface": "eth0", "hostname": "newname" });
+    assert_eq!(machines.post(OLD, &serde_json::json!({ "network": network })).0, 202);
+    machines.until(|status| !status["pending"]["confirm_until"].is_null());
+    machines.reached(&machines.leased_address());
+    assert_eq!(machines.status()["last"]["outcome"], "applied");
+    served.stop();
+    machines.end_clients();
+    drop(server);
+    machines.here("ip address flush dev eth0");
+    let _served = machines.start();
+    assert_eq!(machines.clients().len(), 1);
+    assert!(machines.addresses().iter().all(|one| !one.starts_with("192.")));
+    let _server = machines.server();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !machines.addresses().iter().any(|one| one.starts_with("192.0.2.1")) {
+        assert!(std::time::Instant::now() < end, "{:?}", machines.addresses());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_lease_that_comes_late_to_udhcpc() {
+    a_lease_that_comes_late(&["dhclient"]);
+}
+
+#[test]
+fn a_lease_that_comes_late_to_dhclient() {
+    a_lease_that_comes_late(&["udhcpc"]);
+}
+
 #[test]
 fn where_nobody_gives_addresses_what_there_was_is_back() {
     let machines = Machines::new("ip");

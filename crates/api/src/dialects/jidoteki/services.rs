@@ -3,6 +3,7 @@
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::json;
+use strongroom_appliance::UnitState;
 use strongroom_identity::Right;
 
 use super::answer::{Answer, found};
@@ -26,6 +27,11 @@ fn services(call: Call) -> BoxFuture<'static, Answer> {
         let mut services = vec![json!({"jidoteki-admin-api": state(true)})];
         for service in call.app().services().list() {
             services.push(json!({service.name: state(service.listening)}));
+        }
+        for unit in call.app().units().await? {
+            // Scripts know it without its kind.
+            let name = unit.name.strip_suffix(".service").unwrap_or(&unit.name);
+            services.push(json!({name: state(unit.state == UnitState::Running)}));
         }
         Ok(found(&json!({"services": services})))
     }

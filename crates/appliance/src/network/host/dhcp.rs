@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::settings::{Mode, NetworkSettings};
-use super::{Host, command, files};
+use super::{Host, files};
+use crate::command;
 
 /// How long a lease is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -53,6 +54,15 @@ impl Client {
     }
 }
 
+/// For how long a client asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asks {
+    /// As long as somebody waits for it.
+    ForNow,
+    /// Until somebody answers.
+    On,
+}
+
 /// Whether there is a client.
 pub(super) fn is_there() -> Result<(), String> {
     Client::find().map(drop)
@@ -77,8 +87,9 @@ impl Host {
         self.dir.join("dhcp.bound")
     }
 
-    /// Waits for a lease, and leaves the client running that renews it.
-    pub(super) fn lease(&self, settings: &NetworkSettings) -> Result<String, String> {
+    /// Waits for a lease, and leaves the client running that renews it. One that asks on runs also
+    /// where nobody has answered yet.
+    pub(super) fn lease(&self, settings: &NetworkSettings, asks: Asks) -> Result<String, String> {
         let client = Client::find()?;
         self.end_client();
         let script = self.script();
@@ -94,21 +105,29 @@ impl Host {
                 if client == Client::Busybox {
                     run.arg("udhcpc");
                 }
-                // It asks up to so often; with a lease it goes to the background, without it ends.
-                run.args(["-n", "-t", "6", "-T", "2", "-p", &pid, "-s", &script]);
+                // It asks up to so often; with a lease it goes to the background, without it ends, or
+                // asks on there.
+                let without = match asks {
+                    Asks::ForNow => "-n",
+                    Asks::On => "-b",
+                };
+                run.args([without, "-A", "10", "-t", "6", "-T", "2", "-p", &pid, "-s", &script]);
                 run.args(["-x", &format!("hostname:{}", settings.kernel_name())]);
                 run.args(["-i", &settings.interface]);
             }
             Client::Dhclient => {
                 let conf = self.dir.join("dhclient.conf");
+                if matches!(asks, Asks::ForNow) {
+                    run.arg("-1");
+                }
                 let text = format!(
-                    "timeout 15;\nsend host-name \"{}\";\nrequest subnet-mask, routers, \
+                    "timeout 15;\nretry 10;\nsend host-name \"{}\";\nrequest subnet-mask, routers, \
                      domain-name-servers;\n",
                     settings.kernel_name()
                 );
                 crate::files::replace(&conf, text.as_bytes()).map_err(told(&conf))?;
                 let leases = path(&self.dir.join("dhclient.leases"));
-                run.args(["-4", "-1", "-q", "-cf", &path(&conf), "-sf", &script]);
+                run.args(["-4", "-q", "-cf", &path(&conf), "-sf", &script]);
                 run.args(["-pf", &pid, "-lf", &leases, &settings.interface]);
             }
         }
@@ -118,6 +137,9 @@ impl Host {
         let is_leased = ended.as_ref().is_ok_and(std::process::ExitStatus::success);
         match fs::read_to_string(self.bound()) {
             Ok(address) if is_leased => Ok(format!("{} of {}", address.trim(), client.name())),
+            _ if matches!(asks, Asks::On) && !self.clients().is_empty() => {
+                Ok(format!("nobody has given one yet: {} asks on", client.name()))
+            }
             _ => {
                 self.end_client();
                 let interface = &settings.interface;

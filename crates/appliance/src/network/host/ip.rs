@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::super::settings::{Mode, NetworkSettings};
-use super::command::{self, Capability};
+use super::dhcp::Asks;
 use super::{Captured, Host, Part, Step, dhcp, files};
+use crate::command::{self, Capability};
 
 /// How many addresses and routes of one interface are kept.
 const MOST: usize = 256;
@@ -174,13 +175,13 @@ impl Host {
         wrong
     }
 
-    pub(super) fn ip_apply(&self, settings: &NetworkSettings) -> Vec<Step> {
+    pub(super) fn ip_apply(&self, settings: &NetworkSettings, asks: Asks) -> Vec<Step> {
         let mut steps = Vec::new();
         let parts = [Part::Interface, Part::Addresses, Part::Gateways, Part::Dns, Part::Hostname];
         for part in parts.into_iter().chain([Part::Ntp]) {
             let step = match part {
                 Part::Interface => Step::of(part, raise(settings)),
-                Part::Addresses => Step::of(part, self.addressed(settings)),
+                Part::Addresses => Step::of(part, self.addressed(settings, asks)),
                 Part::Gateways => gateways(settings),
                 Part::Dns => self.dns(settings),
                 Part::Hostname => Step::of(part, self.name(settings)),
@@ -195,7 +196,7 @@ impl Host {
         steps
     }
 
-    fn addressed(&self, settings: &NetworkSettings) -> Result<String, String> {
+    fn addressed(&self, settings: &NetworkSettings, asks: Asks) -> Result<String, String> {
         let interface = settings.interface.as_str();
         if settings.mode == Mode::Dhcp {
             for old in told(interface)?.addr_info {
@@ -204,7 +205,7 @@ impl Host {
                     ip(&["-6", "address", "delete", &old.text(), "dev", interface])?;
                 }
             }
-            return self.lease(settings);
+            return self.lease(settings, asks);
         }
         self.end_client();
         take_away(interface)?;

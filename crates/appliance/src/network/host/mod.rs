@@ -1,7 +1,6 @@
 //! What of the settings is done to the machine, and how: by one of the drivers, step by step, and with
 //! what there was before at hand.
 
-mod command;
 mod dhcp;
 mod files;
 mod ip;
@@ -14,9 +13,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use self::command::Capability;
+use self::dhcp::Asks;
 use self::files::Before;
 use super::settings::{Mode, NetworkSettings};
+use crate::command::{self, Capability};
 
 /// Who brings the settings to the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,6 +186,16 @@ impl Captured {
     }
 }
 
+/// What a file is about.
+fn part_of(path: &str) -> Part {
+    match path {
+        files::RESOLV => Part::Dns,
+        files::CHRONY => Part::Ntp,
+        networkd::FILE => Part::Addresses,
+        _ => Part::Hostname,
+    }
+}
+
 /// The machine, as far as the settings go.
 #[derive(Clone, Debug)]
 pub(super) struct Host {
@@ -231,22 +241,20 @@ impl Host {
     /// What there is.
     pub(super) fn capture(&self, settings: &NetworkSettings) -> Result<Captured, Step> {
         let (driver, interface) = (self.driver, settings.interface.clone());
-        let (paths, link): (&[(Part, &str)], _) = match driver {
+        let (paths, link): (&[&str], _) = match driver {
             HostDriver::None => (&[], None),
             HostDriver::Ip => {
                 let link = self.link(&interface);
                 let link = link.map_err(|why| Step::failed(Part::Interface, why))?;
-                (&[(Part::Dns, files::RESOLV), (Part::Ntp, files::CHRONY)], Some(link))
+                (&[files::RESOLV, files::CHRONY], Some(link))
             }
             // Who was asked where the interface has its addresses may be gone.
-            HostDriver::Networkd => {
-                (&[(Part::Addresses, networkd::FILE)], self.link(&interface).ok())
-            }
+            HostDriver::Networkd => (&[networkd::FILE], self.link(&interface).ok()),
         };
         let mut kept = Vec::new();
-        for (part, path) in paths.iter().chain(&[(Part::Hostname, files::HOSTNAME)]) {
+        for path in paths.iter().chain(&[files::HOSTNAME]) {
             let before = Before::of(&self.root, path);
-            kept.push(before.map_err(|why| Step::failed(*part, why))?);
+            kept.push(before.map_err(|why| Step::failed(part_of(path), why))?);
         }
         let name = files::kernel_name();
         let name = (name != settings.kernel_name()).then_some(name);
@@ -260,7 +268,7 @@ impl Host {
                 .into_iter()
                 .map(|part| Step::not_applied(part, "host_driver is `none`"))
                 .collect(),
-            HostDriver::Ip => self.ip_apply(settings),
+            HostDriver::Ip => self.ip_apply(settings, Asks::ForNow),
             HostDriver::Networkd => self.networkd_apply(settings),
         }
     }
@@ -273,7 +281,7 @@ impl Host {
             match file.put_back(&self.root) {
                 Ok(true) => changed.push(file.path()),
                 Ok(false) => {}
-                Err(why) => wrong.push(Step::failed(Part::Hostname, why)),
+                Err(why) => wrong.push(Step::failed(part_of(file.path()), why)),
             }
         }
         if let Some(name) = &before.name
@@ -286,7 +294,7 @@ impl Host {
             HostDriver::Ip => {
                 wrong.extend(self.ip_restore(before, &changed));
                 let leased = old.filter(|old| old.mode == Mode::Dhcp && Self::was_leased(before));
-                if let Some(Err(why)) = leased.map(|old| self.lease(old)) {
+                if let Some(Err(why)) = leased.map(|old| self.lease(old, Asks::On)) {
                     wrong.push(Step::failed(Part::Addresses, why));
                 }
             }
@@ -307,7 +315,7 @@ impl Host {
             return None;
         }
         let wrong = self.preflight(settings);
-        Some(if wrong.is_empty() { self.apply(settings) } else { wrong })
+        Some(if wrong.is_empty() { self.ip_apply(settings, Asks::On) } else { wrong })
     }
 
     /// The addresses that the interface has now.

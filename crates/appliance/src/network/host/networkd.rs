@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use super::super::settings::{Mode, NetworkSettings};
 use super::files::{self, MADE};
-use super::{Captured, Host, Part, Step, command};
+use super::{Captured, Host, Part, Step};
+use crate::command;
 
 /// Before the files that images of machines come with.
 pub(super) const FILE: &str = "etc/systemd/network/05-strongroom.network";

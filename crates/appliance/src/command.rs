@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a program may take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
 /// Bytes of what it says.
 const MOST: u64 = 1 << 20;
@@ -15,13 +15,13 @@ const MORE: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
 /// What the kernel asks for, by its number (capabilities(7)).
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Capability {
+pub(crate) enum Capability {
     NetAdmin = 12,
     SysAdmin = 21,
 }
 
 /// Whether this process may do that.
-pub(super) fn may(what: Capability) -> Result<(), String> {
+pub(crate) fn may(what: Capability) -> Result<(), String> {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let has = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
@@ -38,14 +38,14 @@ pub(super) fn may(what: Capability) -> Result<(), String> {
 }
 
 /// Where a program is.
-pub(super) fn find(name: &str) -> Option<PathBuf> {
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let named = std::env::split_paths(&path).chain(MORE.map(PathBuf::from));
     named.map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
 /// A program with nothing at its input and a language that is known.
-pub(super) fn program(name: &str) -> Result<Command, String> {
+pub(crate) fn program(name: &str) -> Result<Command, String> {
     let path = find(name).ok_or_else(|| format!("`{name}` is not installed"))?;
     let mut command = Command::new(path);
     command.stdin(Stdio::null()).env("LC_ALL", "C").current_dir("/");
@@ -53,7 +53,7 @@ pub(super) fn program(name: &str) -> Result<Command, String> {
 }
 
 /// Runs a program, and gives what it printed; what it complained of, if it failed.
-pub(super) fn run(name: &str, words: &[&str]) -> Result<String, String> {
+pub(crate) fn run(name: &str, words: &[&str]) -> Result<String, String> {
     let told = || format!("`{name} {}`", words.join(" "));
     let mut command = program(name)?;
     command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -80,7 +80,7 @@ fn reader(from: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
 }
 
 /// Waits for a program, and ends it when it takes too long.
-pub(super) fn wait(child: &mut Child, patience: Duration) -> Result<ExitStatus, String> {
+pub(crate) fn wait(child: &mut Child, patience: Duration) -> Result<ExitStatus, String> {
     let end = Instant::now() + patience;
     loop {
         if let Some(ended) = child.try_wait().map_err(|error| error.to_string())? {
