@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::jidoteki::curl;
-use crate::support::served::{Served, ask, try_ask};
+use crate::support::served::{Served, ask, of_user, try_ask};
 use crate::support::{BINARY, noise, output, tool};
 use crate::up::run;
 
@@ -329,6 +330,49 @@ fn killed_in_its_trial_it_is_the_old_one_and_stopped_it_is_tried_on() {
         served.stop();
     }
     assert!(!seen.is_empty());
+}
+
+#[test]
+fn systemd_hears_of_an_update_by_the_process_that_it_knows() {
+    let place = Place::new("");
+    let data = place.data();
+    let path = place.at("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let hears = |what: &str| loop {
+        let mut bytes = [0; 4096];
+        let length =
+            socket.recv(&mut bytes).unwrap_or_else(|e| panic!("it never said {what}: {e}"));
+        let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+        if text.lines().any(|line| line.starts_with(what)) {
+            return text;
+        }
+    };
+    let mut command = of_user(&data);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "2000000");
+    let mut served = Served::start_as(&data, command);
+    place.set("update.trial", 600);
+    hears("READY=1");
+    let package = place.package("0.2.0");
+    place.well(&format!("system update install {package} --no-wait"));
+    served.started_anew();
+    hears("RELOADING=1");
+    let ready = hears("READY=1");
+    assert!(ready.contains(served.told["urls"][0].as_str().unwrap()), "{ready}");
+    hears("WATCHDOG=1");
+    // It is the parent that says so.
+    let child = server(&data).as_raw_nonzero();
+    let environ = fs::read(format!("/proc/{child}/environ")).unwrap();
+    let own = format!(
+        "NOTIFY_SOCKET={}",
+        fs::canonicalize(&data).unwrap().join("releases/notify.sock").display()
+    );
+    assert!(environ.split(|byte| *byte == 0).any(|one| one == own.as_bytes()), "{own}");
+    // A signal is handed on, and the end is told.
+    served.signal(Signal::HUP);
+    hears("RELOADING=1");
+    served.stop();
+    hears("STOPPING=1");
 }
 
 /// A package as a pipeline for Jidoteki Admin makes it.
