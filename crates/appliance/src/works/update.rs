@@ -85,7 +85,9 @@ impl Work for UpdateWork {
     fn run(&self, run: &Run) -> Result<Outcome, Failure> {
         let parameters: UpdateParameters = run.parameters()?;
         let done = self.update(run, &parameters);
-        if let Some(staged) = parameters.staged.filter(|_| !run.is_draining()) {
+        // One that is drained is taken up again, unless it was over by then.
+        let again = matches!(done, Err(Unfit::Stop(_))) && run.is_draining();
+        if let Some(staged) = parameters.staged.filter(|_| !again) {
             self.parts.staged.remove(&staged);
         }
         match done {

@@ -214,6 +214,9 @@ impl Watch {
         command.args(words.iter().skip(1));
         command.env(LAUNCHED, &self.release).env(INSTALLED, &self.installed);
         command.env(WATCHED, std::process::id().to_string());
+        if let Some(socket) = notify::relay(&self.data) {
+            command.env("NOTIFY_SOCKET", socket);
+        }
         // The watchdog is fed by the child; what the terminal sends is handed on, and not sent twice.
         command.env_remove("WATCHDOG_PID").process_group(0);
         Ok(command.spawn()?)

@@ -1,6 +1,8 @@
 //! What systemd is told where it starts the appliance: when it serves, reads its files again, and
 //! stops; and, as long as it is well, that it lives. Elsewhere all of this does nothing.
 
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -31,9 +33,42 @@ pub(super) fn alive() {
     }
 }
 
+/// Bytes of a message.
+const MESSAGE: usize = 4096;
+
+/// A socket for a child, whose messages are handed on as this process's own; None where nobody listens
+/// to those.
+pub(super) fn relay(data: &Path) -> Option<PathBuf> {
+    std::env::var_os("NOTIFY_SOCKET")?;
+    let path = data.join("releases").join("notify.sock");
+    // Of a child before.
+    let _ = std::fs::remove_file(&path);
+    let socket = match UnixDatagram::bind(&path) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tell_of(&error);
+            return None;
+        }
+    };
+    std::thread::spawn(move || {
+        let mut bytes = [0; MESSAGE];
+        while let Ok(length) = socket.recv(&mut bytes) {
+            let Ok(text) = std::str::from_utf8(&bytes[..length]) else { continue };
+            // Which process is the service's is not for the child to say.
+            let lines = text.lines().filter(|line| !line.starts_with("MAINPID"));
+            tell(&[NotifyState::Custom(&lines.collect::<Vec<_>>().join("\n"))]);
+        }
+    });
+    Some(path)
+}
+
+fn tell_of(error: &std::io::Error) {
+    tracing::warn!(%error, "systemd can't be told how this fares");
+}
+
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "systemd can't be told how this fares");
+        tell_of(&error);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::jidoteki::curl;
-use crate::support::served::{Served, ask, try_ask};
+use crate::support::served::{Served, ask, of_user, try_ask};
 use crate::support::{BINARY, noise, output, tool};
 use crate::up::run;
 
@@ -331,6 +332,131 @@ fn killed_in_its_trial_it_is_the_old_one_and_stopped_it_is_tried_on() {
     assert!(!seen.is_empty());
 }
 
+#[test]
+fn a_catalogue_that_a_release_has_changed_comes_back_with_the_old_program() {
+    let place = Place::new("");
+    let data = place.data();
+    // It brings the schema up to date, and fails.
+    let migrates = format!(
+        "python3 -c \"import sqlite3
+db = sqlite3.connect('{}')
+db.execute('INSERT INTO schema_steps (number, done_at) VALUES (99, 0)')
+db.execute('DELETE FROM settings')
+db.commit()\" || exit 9; exit 3",
+        data.join("catalogue.db").display()
+    );
+    place.script("migrates", &migrates);
+    let mut served = place.start(60, 600);
+    let process = served.id();
+    let package = place.package_of("0.2.0", "migrates");
+    let (code, _, err) = run(&data, &format!("system update install {package}"));
+    assert!(code != 0 && err.contains("exit status: 3"), "{err} {}", served.log());
+    served.started_anew();
+    assert_eq!((place.version().as_str(), served.id()), (OWN, process));
+    assert!(
+        served.log().contains("the catalogue of before the update is back"),
+        "{}",
+        served.log()
+    );
+    assert_eq!(place.get("/v1/settings/update.trial")["value"], 600);
+    assert_eq!(place.job()["state"], "failed");
+    assert!(data.join("releases/aside/catalogue.db").exists());
+    served.stop();
+    // It is as good as before.
+    let mut served = Served::start(&data);
+    place.set("update.trial", 1);
+    let package = place.package("0.2.1");
+    place.well(&format!("system update install {package}"));
+    served.started_anew();
+    assert_eq!(place.version(), "0.2.1");
+    served.stop();
+}
+
+#[test]
+fn a_script_is_run_where_that_is_allowed() {
+    let place = Place::new("update_passphrase = \"updates.key\"\nupdate_scripts = true\n");
+    vendor_of_jidoteki(&place);
+    let served = place.start(60, 1);
+    place.script("small", "exit 0");
+    let told = || place.get("/v1/system/updates");
+    for (script, more, expected) in [
+        ("echo from the script; cat sub/file; echo $PATH; pwd >../../../ran", "", None),
+        ("exit 3", "", Some("ended with 3")),
+        ("nothing-of-this-name", "", Some("ended with 127")),
+        ("kill -9 $$", "", Some("by a signal")),
+    ] {
+        let more = format!(
+            "rm strongroom; mkdir sub; echo more >sub/file; echo '{script}' >update.sh; {more}"
+        );
+        let file = foreign(&place, "v0.2.0", "small", &more);
+        let (code, _, err) =
+            run(&place.data(), &format!("system update install {}", file.display()));
+        assert_eq!(code == 0, expected.is_none(), "{err}");
+        assert!(err.contains(expected.unwrap_or_default()), "{err}");
+        let id = told()["job_id"].clone();
+        let log = place.well(&format!("jobs log {id}"));
+        if expected.is_none() {
+            assert!(log.contains("from the script") && log.contains("more"), "{log}");
+            assert!(place.data().join("ran").exists());
+        }
+    }
+    // There was no program: what runs is what ran.
+    assert_eq!(place.version(), OWN);
+    assert_eq!(place.history().len(), 0);
+    served.stop();
+}
+
+#[test]
+fn systemd_hears_of_an_update_by_the_process_that_it_knows() {
+    let place = Place::new("");
+    let data = place.data();
+    let path = place.at("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let hears = |what: &str| loop {
+        let mut bytes = [0; 4096];
+        let length =
+            socket.recv(&mut bytes).unwrap_or_else(|e| panic!("it never said {what}: {e}"));
+        let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+        if text.lines().any(|line| line.starts_with(what)) {
+            return text;
+        }
+    };
+    let mut command = of_user(&data);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "2000000");
+    let mut served = Served::start_as(&data, command);
+    place.set("update.trial", 600);
+    hears("READY=1");
+    let package = place.package("0.2.0");
+    place.well(&format!("system update install {package} --no-wait"));
+    served.started_anew();
+    hears("RELOADING=1");
+    let ready = hears("READY=1");
+    assert!(ready.contains(served.told["urls"][0].as_str().unwrap()), "{ready}");
+    hears("WATCHDOG=1");
+    // It is the parent that says so.
+    let child = server(&data).as_raw_nonzero();
+    let environ = fs::read(format!("/proc/{child}/environ")).unwrap();
+    let own = format!(
+        "NOTIFY_SOCKET={}",
+        fs::canonicalize(&data).unwrap().join("releases/notify.sock").display()
+    );
+    assert!(environ.split(|byte| *byte == 0).any(|one| one == own.as_bytes()), "{own}");
+    // A signal is handed on, and the end is told.
+    served.signal(Signal::HUP);
+    hears("RELOADING=1");
+    served.stop();
+    hears("STOPPING=1");
+}
+
+/// The keys of one who makes packages for Jidoteki Admin.
+fn vendor_of_jidoteki(place: &Place) {
+    let keys = "openssl genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out rsa.pem
+                openssl pkey -in rsa.pem -pubout >>data/vendor.pub.pem
+                openssl rand -base64 24 >data/updates.key";
+    output(tool("sh").args(["-ec", keys]).current_dir(place.dir.path()));
+}
+
 /// A package as a pipeline for Jidoteki Admin makes it.
 fn foreign(place: &Place, version: &str, program: &str, more: &str) -> PathBuf {
     let script = format!(
@@ -350,10 +476,7 @@ fn foreign(place: &Place, version: &str, program: &str, more: &str) -> PathBuf {
 fn scripts_for_jidoteki_admin_update_it() {
     let place = Place::new("update_passphrase = \"updates.key\"\n");
     let data = place.data();
-    let keys = "openssl genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out rsa.pem
-                openssl pkey -in rsa.pem -pubout >>data/vendor.pub.pem
-                openssl rand -base64 24 >data/updates.key";
-    output(tool("sh").args(["-ec", keys]).current_dir(place.dir.path()));
+    vendor_of_jidoteki(&place);
     let mut served = place.start(60, 1);
     fs::write(place.at("token"), "yourtoken\n").unwrap();
     place.well("system token set --token-file token");
