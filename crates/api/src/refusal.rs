@@ -60,6 +60,7 @@ impl From<Appliance> for Problem {
             Appliance::Value { .. }
             | Appliance::Passphrase { .. }
             | Appliance::Certificate { .. }
+            | Appliance::Storage(_)
             | Appliance::Licence(_) => Self::new(Code::Invalid, error.to_string()),
             Appliance::State(_) | Appliance::LicenceKept(_) => {
                 Self::new(Code::Conflict, error.to_string())

@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, Notify, Semaphore};
 
 use crate::backup::{Belongings, Place};
 use crate::staged::Staged;
+use crate::storage_options::StorageOptions;
 use crate::tls::{CertificateFacts, NewCertificate, TlsFiles};
 use crate::works::{self, CertificateParameters, certificate_files};
 use crate::{Error, Result};
@@ -25,6 +26,7 @@ pub struct Parts {
     pub(crate) staged: Staged,
     pub(crate) backup: Place,
     belongings: Option<Belongings>,
+    storage: Option<StorageOptions>,
     /// Held while it is decided whether a job of the appliance, or a restore, may begin.
     pub(crate) turn: Arc<Mutex<()>>,
     /// Held while an archive is looked at.
@@ -44,6 +46,7 @@ impl Parts {
             staged: Staged::of(data),
             backup: Place::of(data),
             belongings: None,
+            storage: None,
             turn: Arc::default(),
             restoring: Arc::default(),
             spools: Arc::new(Semaphore::new(1)),
@@ -55,6 +58,17 @@ impl Parts {
     #[must_use]
     pub fn with(self, belongings: Belongings) -> Self {
         Self { belongings: Some(belongings), ..self }
+    }
+
+    /// With what attaches storage.
+    #[must_use]
+    pub fn with_storage(self, storage: StorageOptions) -> Self {
+        Self { storage: Some(storage), ..self }
+    }
+
+    /// What attaches storage.
+    pub(crate) fn storage(&self) -> Result<&StorageOptions> {
+        self.storage.as_ref().ok_or_else(|| Error::State("this process attaches no storage".into()))
     }
 
     /// What is backed up.

@@ -1,5 +1,6 @@
 //! The box itself: what it is ([`Build`]), how it fares ([`Health`]), what it serves
-//! ([`Services`]), what can be set ([`Settings`]), its licence ([`Licences`]), what helps those who
+//! ([`Services`]), what can be set ([`Settings`]), its licence ([`Licences`]), what storage is attached to it
+//! ([`StorageOptions`]), what helps those who
 //! look for a fault ([`LogFile`], [`Support`]), what is forgotten ([`Upkeep`]), and what is done to it
 //! ([`Administration`]), which takes jobs where it takes long ([`works`]).
 //!
@@ -17,6 +18,7 @@ mod logs;
 mod services;
 mod settings;
 mod staged;
+mod storage_options;
 mod support;
 pub mod tls;
 mod upkeep;
@@ -30,5 +32,9 @@ pub use licence::{Licence, LicenceSigner, LicenceState, LicenceVerifier, Licence
 pub use logs::LogFile;
 pub use services::{Listening, Service, Services};
 pub use settings::{DEFINITIONS, Definition, Setting, Settings, Source, Unit, Values};
+pub use storage_options::{
+    StorageKind, StorageOptions, StorageSettings, StorageState, StorageStatus, StorageType,
+    StorageValue,
+};
 pub use support::{Bundle, Hidden, Paper, Support, SupportSetup};
 pub use upkeep::Upkeep;

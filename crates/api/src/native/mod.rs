@@ -25,6 +25,7 @@ mod slots;
 mod sources;
 mod start;
 mod stats;
+mod storage;
 mod support;
 mod system;
 mod token;
@@ -78,6 +79,7 @@ pub fn routes() -> Routes {
             certificate::group(),
             license::group(),
             support::group(),
+            storage::group(),
             backup::group(),
         ],
     )

@@ -12,7 +12,7 @@ use serde_json::Value;
 use strongroom_api::{App, KeySealer, Machine};
 use strongroom_appliance::backup::Belongings;
 use strongroom_appliance::tls::TlsFiles;
-use strongroom_appliance::{Administration, Parts, Settings, SupportSetup};
+use strongroom_appliance::{Administration, Parts, Settings, StorageOptions, SupportSetup};
 use strongroom_catalog::testing::Fresh;
 use strongroom_catalog::{Catalog, Engine};
 use strongroom_identity::{ApplianceKey, Identity, Principal};
@@ -100,6 +100,8 @@ impl Appliance {
         drop(strongroom_api::server::Certificate::open_or_make(&cert, &key, &[]).unwrap());
         let parts = Parts::new(dir.path(), TlsFiles::open(&cert, &key));
         let parts = parts.with(belongings(dir.path(), &catalog));
+        let attached = StorageOptions::of(dir.path(), identity.clone(), None);
+        let parts = parts.with_storage(attached);
         let protect =
             Protect::start_with(storage, parts.works(), Options::default()).await.unwrap();
         let settings = Settings::open(identity.clone()).await.unwrap();

@@ -3,6 +3,7 @@
 mod backup;
 mod certificate;
 mod restart;
+mod storage;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::administration::Parts;
 pub(crate) use backup::{BackupOfAppliance, KEY as BACKUP_KEY};
 pub(crate) use certificate::CertificateParameters;
 pub(crate) use restart::RestartParameters;
+pub(crate) use storage::{SETTINGS as STORAGE_SETTINGS, StorageParameters};
 
 /// The names of the certificate's files among the staged.
 pub(crate) mod certificate_files {
@@ -26,9 +28,12 @@ pub const CERTIFICATE: &str = "certificate";
 pub const APPLIANCE_BACKUP: &str = "appliance_backup";
 /// Restarting the process.
 pub const APPLIANCE_RESTART: &str = "appliance_restart";
+/// Keeping other storage options.
+pub const STORAGE_OPTIONS: &str = "storage_options";
 
 /// Those whose jobs work with staged files.
-pub(crate) const STAGED: &[&str] = &[CERTIFICATE, APPLIANCE_BACKUP, APPLIANCE_RESTART];
+pub(crate) const STAGED: &[&str] =
+    &[CERTIFICATE, APPLIANCE_BACKUP, APPLIANCE_RESTART, STORAGE_OPTIONS];
 
 /// All works of this crate.
 pub(crate) fn all(parts: &Parts) -> Vec<Arc<dyn Work>> {
@@ -36,6 +41,7 @@ pub(crate) fn all(parts: &Parts) -> Vec<Arc<dyn Work>> {
         Arc::new(certificate::CertificateWork { parts: parts.clone() }),
         Arc::new(backup::BackupWork { parts: parts.clone() }),
         Arc::new(restart::RestartWork { parts: parts.clone() }),
+        Arc::new(storage::StorageWork { parts: parts.clone() }),
     ]
 }
 

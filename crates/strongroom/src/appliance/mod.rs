@@ -27,6 +27,7 @@ pub(crate) mod sessions;
 pub(crate) mod settings;
 mod sources;
 pub(crate) mod stats;
+pub(crate) mod storage;
 pub(crate) mod system;
 pub(crate) mod users;
 mod watch;

@@ -10,7 +10,7 @@ use super::operation::Operation;
 use super::resource::Resource;
 use super::{
     approvals, audit, directories, events, images, issuers, jobs, keys, license, login, me, orgs,
-    own_backup, pools, roles, sessions, settings, stats, system, users,
+    own_backup, pools, roles, sessions, settings, stats, storage, system, users,
 };
 use crate::args::Cli;
 use crate::up;
@@ -37,6 +37,7 @@ static OPERATIONS: &[&[&Operation]] = &[
     sessions::OPERATIONS,
     settings::OPERATIONS,
     stats::OPERATIONS,
+    storage::OPERATIONS,
     system::OPERATIONS,
     up::OPERATIONS,
 ];

@@ -14,6 +14,7 @@ use super::ApplianceArgs;
 use super::operation::{Operation, operations};
 use super::own_backup::{self, BackupCommand, RestartArgs};
 use super::resource::{self, Column, describe};
+use super::storage::{self, StorageCommand};
 use crate::ask::{self, YesArgs};
 use crate::exit::{Context, Done, usage};
 use crate::output::say_notes;
@@ -74,6 +75,11 @@ pub(crate) enum Command {
         command: BackupCommand,
     },
     Restart(RestartArgs),
+    /// Storage that the appliance attaches when it starts: a share, or a disk of another machine
+    Storage {
+        #[command(subcommand)]
+        command: StorageCommand,
+    },
     /// The one token that scripts for Jidoteki Admin take
     Token {
         #[command(subcommand)]
@@ -266,6 +272,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         Command::Certificate { command } => certificate(context, command)?,
         Command::Backup { command } => return own_backup::backup(context, command),
         Command::Restart(args) => return own_backup::restart(context, args),
+        Command::Storage { command } => storage::storage(context, command)?,
         Command::Token { command } => token(context, command)?,
         Command::Services(args) => {
             let services: Items<Value> = SERVICES.ask(&args.appliance.client()?, &[])?;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use strongroom_api::Dialects;
 use strongroom_api::dialects::jidoteki;
-use strongroom_appliance::Hidden;
+use strongroom_appliance::{Hidden, StorageKind};
 use strongroom_catalog::Address;
 use tracing_subscriber::EnvFilter;
 
@@ -41,6 +41,7 @@ pub(super) struct Config {
     pub(super) log: Option<String>,
     pub(super) license_keys: Vec<PathBuf>,
     pub(super) support_key: Option<PathBuf>,
+    storage_options: Option<Vec<StorageKind>>,
 }
 
 impl Config {
@@ -66,6 +67,11 @@ impl Config {
             endpoints: self.jidoteki_endpoints.clone(),
         };
         Ok(Dialects { jidoteki })
+    }
+
+    /// The kinds of storage that may be attached; none: all.
+    pub(super) fn storage_options(&self) -> Option<Vec<StorageKind>> {
+        self.storage_options.clone()
     }
 
     /// What it says, but for what is secret in it, which others must not see.
@@ -139,6 +145,7 @@ impl Config {
             ("jidoteki_open_setup", self.jidoteki_open_setup == other.jidoteki_open_setup),
             ("license_keys", self.license_keys == other.license_keys),
             ("support_key", self.support_key == other.support_key),
+            ("storage_options", self.storage_options == other.storage_options),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }
@@ -161,7 +168,8 @@ mod tests {
         assert_eq!(config.takeover().unwrap(), Some(Duration::from_secs(30)));
         assert_eq!(config.dialects().unwrap().jidoteki.endpoints.unwrap(), jidoteki::OPTIONAL);
         assert_eq!(config.log.as_deref(), Some("info"));
-        assert_eq!(keys.len(), 13);
+        assert_eq!(config.storage_options().unwrap(), StorageKind::ALL);
+        assert_eq!(keys.len(), 14);
     }
 
     #[test]

@@ -12,7 +12,9 @@ use strongroom_api::server::{Certificate, Limits, Server, bind_control};
 use strongroom_api::{App, Https, KeySealer, Machine, PAGE};
 use strongroom_appliance::backup::{Belongings, settle};
 use strongroom_appliance::tls::TlsFiles;
-use strongroom_appliance::{Administration, Parts, Settings, SupportSetup, Upkeep};
+use strongroom_appliance::{
+    Administration, Parts, Settings, StorageOptions, SupportSetup, Upkeep,
+};
 use strongroom_catalog::{Address, Catalog, Engine};
 use strongroom_engine::id::RootId;
 use strongroom_identity::{ApplianceKey, Deed, FirstRun, Identity, Secret};
@@ -134,6 +136,10 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
         identity.first_run_told(mark.mark()).await?;
     }
 
+    // A pool may have a disk there.
+    let attached = StorageOptions::of(&data, identity.clone(), config.storage_options());
+    let attaching = attached.clone();
+    tokio::task::spawn_blocking(move || attaching.apply()).await?;
     let holder = format!("strongroom up, process {}", std::process::id());
     let sealer = Arc::new(KeySealer(identity.clone()));
     let storage = Storage::new(catalog.clone(), sealer, holder)?;
@@ -185,7 +191,7 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
         named_keys: license_keys.iter().chain(&support_key).cloned().collect(),
         check_configuration: Config::check,
     };
-    let parts = Parts::new(&data, tls.clone()).with(belongings);
+    let parts = Parts::new(&data, tls.clone()).with(belongings).with_storage(attached);
     let protect = Protect::start_with(storage, parts.works(), options).await?;
     let administration = Administration::new(parts, protect.clone());
     let following = follow(&settings, &identity, protect.engine());

@@ -20,6 +20,7 @@ mod reboot;
 mod request;
 mod services;
 mod setup;
+mod storage;
 mod support;
 
 use axum::Router;
@@ -147,6 +148,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         information::ENDPOINTS,
         certs::ENDPOINTS,
         license::ENDPOINTS,
+        storage::ENDPOINTS,
         backup::ENDPOINTS,
     ]
     .concat()
