@@ -189,7 +189,9 @@ fn documentation(tree: &Tree, binary: &Path, version: &str) -> Result<()> {
     tree.write_gzip(&format!("{DOC}/third-party-licences.gz"), licences::texts()?.as_bytes())?;
     let config = root.join("crates/strongroom/src/up/strongroom.toml");
     tree.write(&format!("{DOC}/examples/strongroom.toml"), fs::read(config)?, 0o644)?;
-    for name in ["backup-this-machine", "pools-elsewhere", "restore-to-this-machine"] {
+    for name in
+        ["attach-storage", "backup-this-machine", "pools-elsewhere", "restore-to-this-machine"]
+    {
         let text = packaging(&format!("systemd/{name}.conf"))?;
         tree.write(&format!("{DOC}/examples/{name}.conf"), text, 0o644)?;
     }

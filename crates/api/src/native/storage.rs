@@ -183,10 +183,7 @@ struct SetSystemStorage {
     port: Option<u16>,
 }
 
-async fn set(
-    call: Call,
-    Body(body): Body<SetSystemStorage>,
-) -> Result<Json<SystemStorage>> {
+async fn set(call: Call, Body(body): Body<SetSystemStorage>) -> Result<Json<SystemStorage>> {
     let password = body.password.map(|given| given.0.expose().to_owned());
     let given = [
         ("mount_options", body.mount_options),
@@ -199,7 +196,8 @@ async fn set(
         ("export_name", body.export_name),
         ("port", body.port.map(|port| port.to_string())),
     ];
-    let given = given.into_iter().filter_map(|(name, text)| Some((name, StorageValue::Text(text?))));
+    let given =
+        given.into_iter().filter_map(|(name, text)| Some((name, StorageValue::Text(text?))));
     let settings = StorageSettings::new(body.kind.into(), given)?;
     Ok(Json(call.app().administration().set_storage_options(settings).await?.into()))
 }

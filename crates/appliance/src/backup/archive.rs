@@ -49,6 +49,10 @@ pub enum Role {
     Certificate,
     /// Its private key.
     CertificateKey,
+    /// The licence.
+    Licence,
+    /// What storage is attached, sealed with the appliance's key.
+    StorageOptions,
 }
 
 /// A file.

@@ -28,6 +28,7 @@ use jiff::civil::Date;
 
 pub use self::keys::{LicenceSigner, LicenceVerifier};
 pub use self::store::Licences;
+pub(crate) use self::store::NAME;
 use crate::{Error, Result};
 
 /// Bytes of a licence.

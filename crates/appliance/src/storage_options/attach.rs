@@ -276,9 +276,8 @@ impl Attacher {
                 run(&["-o", "new"])?;
                 iscsi::set_login(&self.machine, target, username, password)?;
                 run(&["--login"])?;
-                let disk = appears("the disk of the target", || {
-                    iscsi::disk(&self.machine, target)
-                })?;
+                let disk =
+                    appears("the disk of the target", || iscsi::disk(&self.machine, target))?;
                 let device = self.machine.path("/dev").join(disk);
                 appears("the device of the disk", || device.exists().then_some(()))?;
                 self.machine.run(&mount_disk(&device, &place))
@@ -447,11 +446,12 @@ mod tests {
             let at = |name: &str| dir.path().join(name);
             let data = at("data dir");
             fs::create_dir(&data).unwrap();
-            let machine = Machine::at(&at("root"), &[&at("bin"), Path::new("/usr/bin"), Path::new("/bin")]);
+            let machine =
+                Machine::at(&at("root"), &[&at("bin"), Path::new("/usr/bin"), Path::new("/bin")]);
             let attacher = Attacher::new(&data, machine);
             let lab = Self { dir, attacher };
             lab.file("root/proc/filesystems", "nodev\tnfs4\n");
-            lab.file("root/proc/self/status", "CapEff:\tffffffffffffffff\n");
+            lab.file("root/proc/self/status", "Uid:\t0\t0\t0\t0\nCapEff:\tffffffffffffffff\n");
             lab.file("root/proc/sys/kernel/random/boot_id", "one\n");
             lab
         }
@@ -470,7 +470,10 @@ mod tests {
         fn tool(&self, name: &str, script: &str) {
             let name = format!("bin/{name}");
             let lab = self.dir.path().display();
-            self.file(&name, &format!("#!/bin/sh\nLAB='{lab}'\necho \"$0 $*\" >>\"$LAB/said\"\n{script}\n"));
+            self.file(
+                &name,
+                &format!("#!/bin/sh\nLAB='{lab}'\necho \"$0 $*\" >>\"$LAB/said\"\n{script}\n"),
+            );
             fs::set_permissions(self.path(&name), fs::Permissions::from_mode(0o755)).unwrap();
         }
 

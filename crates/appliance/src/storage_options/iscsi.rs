@@ -158,7 +158,8 @@ mod tests {
         let secret = Secret::new("pa=ss#1");
         let error = set_login(&machine, TARGET, "user", &secret).unwrap_err();
         assert!(error.contains("/etc/iscsi/nodes") && !error.contains("pa=ss"), "{error}");
-        let record = dir.path().join("etc/iscsi/nodes").join(TARGET).join("10.0.0.1,3260,1/default");
+        let record =
+            dir.path().join("etc/iscsi/nodes").join(TARGET).join("10.0.0.1,3260,1/default");
         fs::create_dir_all(record.parent().unwrap()).unwrap();
         let text = "# BEGIN RECORD 2.1.8\nnode.name = x\nnode.session.auth.authmethod = None\n\
                     node.session.auth.username = old\nnode.startup = manual\n# END RECORD\n";

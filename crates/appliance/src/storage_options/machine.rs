@@ -85,7 +85,7 @@ impl Machine {
         }
         if !self.may_mount() {
             why.push(
-                "this process may not mount: give it CAP_SYS_ADMIN, see docs/storage-options.md"
+                "this process may not mount: run it as root with CAP_SYS_ADMIN, see docs/storage-options.md"
                     .into(),
             );
         }
@@ -114,18 +114,21 @@ impl Machine {
         })
     }
 
-    /// Whether this process has the capability to mount.
+    /// Whether this process has the capability to mount; mount(8) serves root alone.
     fn may_mount(&self) -> bool {
         let status = fs::read_to_string(self.path("/proc/self/status")).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
         let bits = line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
-        bits.is_some_and(|bits| bits >> SYS_ADMIN & 1 == 1)
+        let user = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+        let effective = user.and_then(|ids| ids.split_whitespace().nth(1));
+        effective == Some("0") && bits.is_some_and(|bits| bits >> SYS_ADMIN & 1 == 1)
     }
 
     pub(super) fn tool(&self, name: &str) -> Option<PathBuf> {
         use std::os::unix::fs::PermissionsExt;
         let runs = |path: &PathBuf| {
-            path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+            path.metadata()
+                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
         };
         self.tools.iter().map(|dir| dir.join(name)).find(runs)
     }
@@ -153,10 +156,8 @@ impl Machine {
         let mut command = Command::new(tool);
         command.args(words).env_clear().env("PATH", path).env("LC_ALL", "C").process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        let mut child = command
-            .stderr(said.try_clone().map_err(failed)?)
-            .spawn()
-            .map_err(failed)?;
+        let mut child =
+            command.stderr(said.try_clone().map_err(failed)?).spawn().map_err(failed)?;
         let end = Instant::now() + patience;
         let status = loop {
             match child.try_wait().map_err(failed)? {
@@ -237,9 +238,11 @@ mod tests {
         write(&bin.join("mount.nfs"), "#!/bin/sh\n", 0o755);
         assert_eq!(machine.why_not(StorageKind::Nfs).len(), 1);
         let status = root.join("proc/self/status");
-        write(&status, "Name:\tx\nCapEff:\t00000000ffdfffff\n", 0o644);
+        write(&status, "Name:\tx\nUid:\t0\t0\t0\t0\nCapEff:\t00000000ffdfffff\n", 0o644);
         assert_eq!(machine.why_not(StorageKind::Nfs).len(), 1);
-        write(&status, "Name:\tx\nCapEff:\t0000000000200000\n", 0o644);
+        write(&status, "Uid:\t0\t9\t0\t0\nCapEff:\t0000000000200000\n", 0o644);
+        assert_eq!(machine.why_not(StorageKind::Nfs).len(), 1);
+        write(&status, "Name:\tx\nUid:\t9\t0\t9\t9\nCapEff:\t0000000000200000\n", 0o644);
         assert!(machine.why_not(StorageKind::Nfs).is_empty());
         // Modules: loaded, to be loaded, and of another kernel.
         fs::create_dir_all(root.join("sys/module/nbd")).unwrap();
@@ -257,7 +260,11 @@ mod tests {
     fn a_tool_is_given_words_and_not_a_line_and_ends_in_time() {
         let dir = tempfile::tempdir().unwrap();
         let bin = dir.path().join("bin");
-        write(&bin.join("say"), "#!/bin/sh\nprintf '[%s]' \"$@\" >&2\necho $HOME >&2\nexit 3\n", 0o755);
+        write(
+            &bin.join("say"),
+            "#!/bin/sh\nprintf '[%s]' \"$@\" >&2\necho $HOME >&2\nexit 3\n",
+            0o755,
+        );
         write(&bin.join("hang"), "#!/bin/sh\n/bin/sleep 1000 &\n/bin/sleep 1000\n", 0o755);
         write(&bin.join("leave"), "#!/bin/sh\n/bin/sleep 5 &\nexit 0\n", 0o755);
         let machine = Machine::at(dir.path(), &[&bin]);

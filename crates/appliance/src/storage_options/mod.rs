@@ -217,7 +217,9 @@ impl StorageOptions {
         let Applied { id, path, error } = self.applied().clone();
         let (state, error) = match &kept {
             _ if unreadable.is_some() => (StorageState::Failed, unreadable),
-            kept if kept.as_ref().map(|kept| &kept.id) != id.as_ref() => (StorageState::Waits, None),
+            kept if kept.as_ref().map(|kept| &kept.id) != id.as_ref() => {
+                (StorageState::Waits, None)
+            }
             _ if error.is_some() => (StorageState::Failed, error),
             Some(_) => (StorageState::Attached, None),
             None => (StorageState::Nothing, None),
@@ -245,9 +247,10 @@ impl StorageOptions {
         let mut id = [0u8; 16];
         getrandom::fill(&mut id).map_err(strongroom_identity::Error::Random)?;
         let kept = Kept { id: data_encoding::HEXLOWER.encode(&id), settings };
-        let text = Zeroizing::new(serde_json::to_vec(&kept).map_err(|error| {
-            Error::Storage(format!("they can't be written: {error}"))
-        })?);
+        let text = Zeroizing::new(
+            serde_json::to_vec(&kept)
+                .map_err(|error| Error::Storage(format!("they can't be written: {error}")))?,
+        );
         let sealed = self.identity.key().seal(PURPOSE, &text)?;
         files::replace(&self.path, &sealed).map_err(Error::file(&self.path))
     }

@@ -20,14 +20,73 @@ pub(super) enum Target {
 /// Options of mount(8) and nfs(5) that say how a share is used. What would make another thing be
 /// mounted (`bind`, `remount`), or give rights (`suid`, `dev`, `exec`), is not among them.
 const NFS_OPTIONS: &[&str] = &[
-    "ac", "acdirmax", "acdirmin", "acl", "acregmax", "acregmin", "actimeo", "async", "atime",
-    "clientaddr", "cto", "diratime", "dirsync", "fg", "fsc", "hard", "intr", "local_lock", "lock",
-    "lookupcache", "minorversion", "mountport", "mountproto", "mountvers", "namlen", "nconnect",
-    "nfsvers", "noac", "noacl", "noatime", "nocto", "nodev", "nodiratime", "noexec", "nofsc",
-    "nointr", "nolock", "norelatime", "noresvport", "nosharecache", "nosuid", "port", "proto",
-    "rdirplus", "nordirplus", "relatime", "resvport", "retrans", "retry", "rsize", "rw", "sec",
-    "sharecache", "soft", "softerr", "softreval", "sync", "tcp", "timeo", "udp", "v3", "v4",
-    "v4.0", "v4.1", "v4.2", "vers", "wsize",
+    "ac",
+    "acdirmax",
+    "acdirmin",
+    "acl",
+    "acregmax",
+    "acregmin",
+    "actimeo",
+    "async",
+    "atime",
+    "clientaddr",
+    "cto",
+    "diratime",
+    "dirsync",
+    "fg",
+    "fsc",
+    "hard",
+    "intr",
+    "local_lock",
+    "lock",
+    "lookupcache",
+    "minorversion",
+    "mountport",
+    "mountproto",
+    "mountvers",
+    "namlen",
+    "nconnect",
+    "nfsvers",
+    "noac",
+    "noacl",
+    "noatime",
+    "nocto",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "nofsc",
+    "nointr",
+    "nolock",
+    "norelatime",
+    "noresvport",
+    "nosharecache",
+    "nosuid",
+    "port",
+    "proto",
+    "rdirplus",
+    "nordirplus",
+    "relatime",
+    "resvport",
+    "retrans",
+    "retry",
+    "rsize",
+    "rw",
+    "sec",
+    "sharecache",
+    "soft",
+    "softerr",
+    "softreval",
+    "sync",
+    "tcp",
+    "timeo",
+    "udp",
+    "v3",
+    "v4",
+    "v4.0",
+    "v4.1",
+    "v4.2",
+    "vers",
+    "wsize",
 ];
 
 fn wrong<T>(name: &str, why: impl std::fmt::Display) -> Result<T> {
@@ -198,9 +257,7 @@ mod tests {
     #[test]
     fn what_means_nothing_or_harm_is_refused() {
         let nfs = |options: &str, ip: &str, share: &str| {
-            format!(
-                r#"{{"type":"nfs","mount_options":"{options}","ip":"{ip}","share":"{share}"}}"#
-            )
+            format!(r#"{{"type":"nfs","mount_options":"{options}","ip":"{ip}","share":"{share}"}}"#)
         };
         let iscsi = |target: &str, user: &str| {
             format!(

@@ -12,9 +12,7 @@ use strongroom_api::server::{Certificate, Limits, Server, bind_control};
 use strongroom_api::{App, Https, KeySealer, Machine, PAGE};
 use strongroom_appliance::backup::{Belongings, settle};
 use strongroom_appliance::tls::TlsFiles;
-use strongroom_appliance::{
-    Administration, Parts, Settings, StorageOptions, SupportSetup, Upkeep,
-};
+use strongroom_appliance::{Administration, Parts, Settings, StorageOptions, SupportSetup, Upkeep};
 use strongroom_catalog::{Address, Catalog, Engine};
 use strongroom_engine::id::RootId;
 use strongroom_identity::{ApplianceKey, Deed, FirstRun, Identity, Secret};

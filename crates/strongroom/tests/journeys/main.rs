@@ -21,6 +21,7 @@ mod pools;
 mod remote;
 mod sealed;
 mod service;
+mod storage_options;
 mod streams;
 mod system;
 mod trees;

@@ -75,15 +75,12 @@ fn bounds(field: &str) -> (usize, usize) {
 /// One value of the settings: first its characters, then how many. Without one it is too short.
 fn value(field: &str, given: Option<&Value>) -> Answer<StorageValue> {
     let allowed = alphabet(field);
-    let unfit = || {
-        Fault::bad(format!("Missing or invalid string for option: {field}. Allowed: {allowed}"))
-    };
+    let unfit =
+        || Fault::bad(format!("Missing or invalid string for option: {field}. Allowed: {allowed}"));
     let value = match given {
         None | Some(Value::Null) => StorageValue::Text(String::new()),
         Some(Value::String(text)) => StorageValue::Text(text.clone()),
-        Some(Value::Number(number)) => {
-            StorageValue::Number(number.as_u64().ok_or_else(unfit)?)
-        }
+        Some(Value::Number(number)) => StorageValue::Number(number.as_u64().ok_or_else(unfit)?),
         Some(_) => return Err(unfit()),
     };
     let text = match &value {
@@ -117,10 +114,7 @@ fn read(text: &[u8], offered: &[StorageKind]) -> Answer<StorageSettings> {
     let kind = kind.and_then(StorageKind::of_word).filter(|kind| offered.contains(kind));
     let Some(kind) = kind else {
         let words: Vec<_> = offered.iter().map(|kind| kind.word()).collect();
-        return Err(Fault::bad(format!(
-            "Invalid option: type. Allowed: {}",
-            words.join(", ")
-        )));
+        return Err(Fault::bad(format!("Invalid option: type. Allowed: {}", words.join(", "))));
     };
     let fields = kind.fields().iter();
     let values = fields.map(|field| {
@@ -204,7 +198,9 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_in_the_originals_words() {
         let types = "Invalid option: type. Allowed: local, nfs, aoe, iscsi, nbd";
-        for text in ["", "{", "{}", "5", "\"x\"", "null", "{} {}", "{\"storage\":{\"type\":\"local\"}} x"] {
+        for text in
+            ["", "{", "{}", "5", "\"x\"", "null", "{} {}", "{\"storage\":{\"type\":\"local\"}} x"]
+        {
             assert_eq!(refused(text), "Bad Request", "{text}");
         }
         for text in [
@@ -227,11 +223,11 @@ mod tests {
             format!("Invalid string length for option: {field}. Allowed: >= {least} and <= {most}")
         };
         let nbd = |port: &str| {
-            format!(r#"{{"storage":{{"type":"nbd","export_name":"abc","ip":"::1","port":{port}}}}}"#)
+            format!(
+                r#"{{"storage":{{"type":"nbd","export_name":"abc","ip":"::1","port":{port}}}}}"#
+            )
         };
-        let aoe = |device: &str| {
-            format!(r#"{{"storage":{{"type":"aoe","device":{device}}}}}"#)
-        };
+        let aoe = |device: &str| format!(r#"{{"storage":{{"type":"aoe","device":{device}}}}}"#);
         let of = |rest: &str| format!(r#"{{"storage":{{"type":{rest}}}}}"#);
         let far = format!("\"{}\"", "x".repeat(256));
         let far_and_wrong = format!("\"{} \"", "x".repeat(256));
@@ -253,7 +249,10 @@ mod tests {
             // Characters come before the length.
             (aoe(&far_and_wrong), unfit("device", &fqdn)),
             (of(r#""nfs""#), long("mount_options", 3, 255)),
-            (of(r#""nfs","mount_options":"a b""#), unfit("mount_options", &format!("{letters}.-=,"))),
+            (
+                of(r#""nfs","mount_options":"a b""#),
+                unfit("mount_options", &format!("{letters}.-=,")),
+            ),
             (of(r#""nfs","mount_options":"rw,sync""#), long("ip", 3, 45)),
             (
                 of(r#""nfs","mount_options":"rw,sync","ip":"box""#),
@@ -263,10 +262,7 @@ mod tests {
                 of(r#""nfs","mount_options":"rw,sync","ip":"::1","share":"/a b""#),
                 unfit("share", &format!("{letters}.-_/")),
             ),
-            (
-                of(r#""iscsi","target":"a/b""#),
-                unfit("target", &format!("{letters}.-_:")),
-            ),
+            (of(r#""iscsi","target":"a/b""#), unfit("target", &format!("{letters}.-_:"))),
             (
                 of(r#""iscsi","target":"iqn.x","ip":"::1","username":"user""#),
                 long("password", 3, 255),
