@@ -60,6 +60,7 @@ impl From<Appliance> for Problem {
             Appliance::Value { .. }
             | Appliance::Passphrase { .. }
             | Appliance::Certificate { .. }
+            | Appliance::Acme(_)
             | Appliance::Storage(_)
             | Appliance::Licence(_) => Self::new(Code::Invalid, error.to_string()),
             Appliance::State(_) | Appliance::LicenceKept(_) => {

@@ -8,6 +8,7 @@ use strongroom_catalog::jobs;
 use strongroom_protect::{Asker, Job, Line, Protect, State, Work};
 use tokio::sync::{Mutex, Notify, Semaphore};
 
+use crate::acme::Acme;
 use crate::backup::{Belongings, Place};
 use crate::staged::Staged;
 use crate::storage_options::StorageOptions;
@@ -27,6 +28,7 @@ pub struct Parts {
     pub(crate) backup: Place,
     belongings: Option<Belongings>,
     storage: Option<StorageOptions>,
+    acme: Option<Acme>,
     /// Held while it is decided whether a job of the appliance, or a restore, may begin.
     pub(crate) turn: Arc<Mutex<()>>,
     /// Held while an archive is looked at.
@@ -47,6 +49,7 @@ impl Parts {
             backup: Place::of(data),
             belongings: None,
             storage: None,
+            acme: None,
             turn: Arc::default(),
             restoring: Arc::default(),
             spools: Arc::new(Semaphore::new(1)),
@@ -64,6 +67,18 @@ impl Parts {
     #[must_use]
     pub fn with_storage(self, storage: StorageOptions) -> Self {
         Self { storage: Some(storage), ..self }
+    }
+
+    /// With what asks authorities for certificates.
+    #[must_use]
+    pub fn with_acme(self, acme: Acme) -> Self {
+        Self { acme: Some(acme), ..self }
+    }
+
+    /// What asks authorities for certificates.
+    pub(crate) fn acme(&self) -> Result<&Acme> {
+        let why = || Error::State("this process asks for no certificates".into());
+        self.acme.as_ref().ok_or_else(why)
     }
 
     /// What attaches storage.

@@ -7,6 +7,7 @@
 //! It decides what is set; it does not know what others do with it. Whoever starts the services
 //! gives each what it needs of [`Values`], at the start and after every change.
 
+pub mod acme;
 mod administration;
 pub mod backup;
 mod error;
@@ -24,6 +25,7 @@ pub mod tls;
 mod upkeep;
 pub mod works;
 
+pub use acme::{Acme, AcmeSettings, AcmeStatus, Challenges};
 pub use administration::{Administration, LastJob, Parts};
 pub use error::{Error, Result};
 pub use health::{Cpu, Health, Measured, Usage};

@@ -1,5 +1,6 @@
 //! The native interface, `/v1`: the whole appliance.
 
+mod acme;
 mod approvals;
 mod audit;
 mod backup;
@@ -77,6 +78,7 @@ pub fn routes() -> Routes {
             system::group(),
             token::group(),
             certificate::group(),
+            acme::group(),
             license::group(),
             support::group(),
             storage::group(),

@@ -12,7 +12,7 @@ use serde_json::Value;
 use strongroom_api::{App, KeySealer, Machine};
 use strongroom_appliance::backup::Belongings;
 use strongroom_appliance::tls::TlsFiles;
-use strongroom_appliance::{Administration, Parts, Settings, StorageOptions, SupportSetup};
+use strongroom_appliance::{Acme, Administration, Parts, Settings, StorageOptions, SupportSetup};
 use strongroom_catalog::testing::Fresh;
 use strongroom_catalog::{Catalog, Engine};
 use strongroom_identity::{ApplianceKey, Identity, Principal};
@@ -101,7 +101,9 @@ impl Appliance {
         let parts = Parts::new(dir.path(), TlsFiles::open(&cert, &key));
         let parts = parts.with(belongings(dir.path(), &catalog));
         let attached = StorageOptions::of(dir.path(), identity.clone(), None);
-        let parts = parts.with_storage(attached);
+        let connect = Arc::new(strongroom_api::AcmeHttps::connect);
+        let acme = Acme::of(dir.path(), identity.clone(), connect);
+        let parts = parts.with_storage(attached).with_acme(acme);
         let protect =
             Protect::start_with(storage, parts.works(), Options::default()).await.unwrap();
         let settings = Settings::open(identity.clone()).await.unwrap();

@@ -53,6 +53,8 @@ pub enum Role {
     Licence,
     /// What storage is attached, sealed with the appliance's key.
     StorageOptions,
+    /// What is asked of an authority, and the account there, sealed with the appliance's key.
+    Acme,
 }
 
 /// A file.

@@ -14,7 +14,7 @@ use super::archive::{self, Head, Role, Source, is_path};
 use super::{ArchiveKey, BackupFile, Belongings, Place, failed, remove};
 use crate::administration::Parts;
 use crate::licence::NAME as LICENCE;
-use crate::{Error, Result, storage_options};
+use crate::{Error, Result, acme, storage_options};
 
 /// Bytes of a file beside the catalogue, at most.
 const SMALL: u64 = 2 << 20;
@@ -118,7 +118,11 @@ fn in_place(
     })?;
     sources.extend(read);
     // What others gave can be had of them again.
-    for (role, name) in [(Role::Licence, LICENCE), (Role::StorageOptions, storage_options::NAME)] {
+    for (role, name) in [
+        (Role::Licence, LICENCE),
+        (Role::StorageOptions, storage_options::NAME),
+        (Role::Acme, acme::NAME),
+    ] {
         match small(role, name.to_owned(), &parts.data.join(name)) {
             Err(Error::File { source, .. }) if source.kind() == ErrorKind::NotFound => {}
             read => sources.push(read?),

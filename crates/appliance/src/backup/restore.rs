@@ -14,7 +14,7 @@ use super::settle::{self, Entry};
 use super::{Belongings, failed};
 use crate::administration::{Parts, blocking};
 use crate::licence::SignedLicence;
-use crate::{Error, Result, storage_options, tls};
+use crate::{Error, Result, acme, storage_options, tls};
 
 /// Configurations and certificates have fewer bytes.
 const SMALL: u64 = 2 << 20;
@@ -116,6 +116,9 @@ async fn prepare(
     }
     if let Some(path) = place_of(Role::StorageOptions) {
         storage_options::check(&key, &small(&path)?).map_err(unfit)?;
+    }
+    if let Some(path) = place_of(Role::Acme) {
+        acme::check(&key, &small(&path)?).map_err(unfit)?;
     }
     if let Some(path) = place_of(Role::Catalogue) {
         catalogue(&path, &key).await?;

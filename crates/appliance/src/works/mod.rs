@@ -1,5 +1,6 @@
 //! What the box does as jobs.
 
+mod acme;
 mod backup;
 mod certificate;
 mod restart;
@@ -12,6 +13,7 @@ use strongroom_protect::{Failure, Work};
 use crate::Error;
 use crate::administration::Parts;
 
+pub(crate) use acme::AcmeParameters;
 pub(crate) use backup::{BackupOfAppliance, KEY as BACKUP_KEY};
 pub(crate) use certificate::CertificateParameters;
 pub(crate) use restart::RestartParameters;
@@ -24,6 +26,8 @@ pub(crate) mod certificate_files {
 
 /// Replacing the certificate.
 pub const CERTIFICATE: &str = "certificate";
+/// Asking an authority for a certificate.
+pub const CERTIFICATE_ACME: &str = "certificate_acme";
 /// A backup of the appliance itself.
 pub const APPLIANCE_BACKUP: &str = "appliance_backup";
 /// Restarting the process.
@@ -38,6 +42,7 @@ pub(crate) const STAGED: &[&str] =
 /// All works of this crate.
 pub(crate) fn all(parts: &Parts) -> Vec<Arc<dyn Work>> {
     vec![
+        Arc::new(acme::AcmeWork { parts: parts.clone() }),
         Arc::new(certificate::CertificateWork { parts: parts.clone() }),
         Arc::new(backup::BackupWork { parts: parts.clone() }),
         Arc::new(restart::RestartWork { parts: parts.clone() }),

@@ -1,5 +1,6 @@
 //! Commands that an appliance carries out: which one is meant, and how it is asked.
 
+pub(crate) mod acme;
 pub(crate) mod approvals;
 pub(crate) mod audit;
 pub(crate) mod directories;

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::operation::Operation;
 use super::resource::Resource;
 use super::{
-    approvals, audit, directories, events, images, issuers, jobs, keys, license, login, me, orgs,
-    own_backup, pools, roles, sessions, settings, stats, storage, system, users,
+    acme, approvals, audit, directories, events, images, issuers, jobs, keys, license, login, me,
+    orgs, own_backup, pools, roles, sessions, settings, stats, storage, system, users,
 };
 use crate::args::Cli;
 use crate::up;
@@ -19,6 +19,7 @@ const DOCUMENT: &str = include_str!("../../../../openapi/strongroom-v1.json");
 
 /// All operations that commands declare.
 static OPERATIONS: &[&[&Operation]] = &[
+    acme::OPERATIONS,
     approvals::OPERATIONS,
     audit::OPERATIONS,
     directories::OPERATIONS,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use strongroom_client::types::Items;
 
 use super::ApplianceArgs;
+use super::acme::{AcmeCommand, acme};
 use super::operation::{Operation, operations};
 use super::own_backup::{self, BackupCommand, RestartArgs};
 use super::resource::{self, Column, describe};
@@ -91,6 +92,11 @@ pub(crate) enum Command {
 pub(crate) enum CertificateCommand {
     Show(ShowCertificateArgs),
     Replace(ReplaceCertificateArgs),
+    /// Certificates of an authority, asked for and renewed by themselves (ACME)
+    Acme {
+        #[command(subcommand)]
+        command: AcmeCommand,
+    },
 }
 
 /// Show what the certificate says: its names, who signed it, until when it is valid
@@ -269,7 +275,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
             let document = json!({ "changelog": text });
             context.out.report(None, document, |out| out.write_all(text.as_bytes()))?;
         }
-        Command::Certificate { command } => certificate(context, command)?,
+        Command::Certificate { command } => return certificate(context, command),
         Command::Backup { command } => return own_backup::backup(context, command),
         Command::Restart(args) => return own_backup::restart(context, args),
         Command::Storage { command } => storage::storage(context, command)?,
@@ -288,7 +294,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
 /// Bytes of a file with certificates or a key, at most; the appliance takes no more.
 const MAX_PEM: u64 = 1 << 20;
 
-fn pem(path: &Path) -> Result<String> {
+pub(super) fn pem(path: &Path) -> Result<String> {
     let mut text = String::new();
     let file = File::open(path).and_then(|file| file.take(MAX_PEM + 1).read_to_string(&mut text));
     file.with_context(|| format!("reading {}", path.display()))?;
@@ -298,9 +304,10 @@ fn pem(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-fn certificate(context: &Context, command: &CertificateCommand) -> Result<()> {
+fn certificate(context: &Context, command: &CertificateCommand) -> Result<Done> {
     let first = ["subject", "issuer", "names"];
     match command {
+        CertificateCommand::Acme { command } => return acme(context, command),
         CertificateCommand::Show(args) => {
             let shown: Value = CERTIFICATE.ask(&args.appliance.client()?, &[])?;
             context.out.report(None, shown.clone(), |out| describe(out, &first, &shown))?;
@@ -322,7 +329,7 @@ fn certificate(context: &Context, command: &CertificateCommand) -> Result<()> {
             context.out.report(None, done.clone(), |out| describe(out, &first, shown))?;
         }
     }
-    Ok(())
+    Ok(Done::Well)
 }
 
 /// Stores what an operation gives: whole, or not at all.

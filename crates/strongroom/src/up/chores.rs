@@ -1,5 +1,6 @@
 //! What the appliance does by itself: it forgets what is old, measures its pools, has images forgotten
-//! whose time is over, removes files that no job will come for, and backs itself up.
+//! whose time is over, removes files that no job will come for, backs itself up, and has
+//! its certificate renewed.
 
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub(super) fn chores(
             forget(&protect),
             sweep(&administration),
             back_up(&settings, &identity, &administration),
+            renew(&identity, &administration),
         );
     })
 }
@@ -77,6 +79,18 @@ async fn back_up(settings: &Settings, identity: &Identity, administration: &Admi
             }
             Ok(Scheduled::NoToken) => {}
             Err(error) => tracing::error!("the appliance can't be backed up: {error}"),
+        }
+    }
+}
+
+/// Has the certificate renewed when it is time.
+async fn renew(identity: &Identity, administration: &Administration) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        match administration.renew_when_due(identity, Timestamp::now()).await {
+            Ok(Some(job)) => tracing::info!("a certificate is asked for by job {}", job.id),
+            Ok(None) => {}
+            Err(error) => tracing::warn!("no certificate can be asked for: {error}"),
         }
     }
 }

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use strongroom_api::server::{Certificate, Limits, Server, bind_control};
-use strongroom_api::{App, Https, KeySealer, Machine, PAGE};
+use strongroom_api::{AcmeHttps, App, Https, KeySealer, Machine, PAGE};
 use strongroom_appliance::backup::{Belongings, settle};
 use strongroom_appliance::tls::TlsFiles;
-use strongroom_appliance::{Administration, Parts, Settings, StorageOptions, SupportSetup, Upkeep};
+use strongroom_appliance::{
+    Acme, Administration, Parts, Settings, StorageOptions, SupportSetup, Upkeep,
+};
 use strongroom_catalog::{Address, Catalog, Engine};
 use strongroom_engine::id::RootId;
 use strongroom_identity::{ApplianceKey, Deed, FirstRun, Identity, Secret};
@@ -134,6 +136,8 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
         identity.first_run_told(mark.mark()).await?;
     }
 
+    let connect = Arc::new(AcmeHttps::connect);
+    let acme = Acme::of(&data, identity.clone(), connect);
     // A pool may have a disk there.
     let attached = StorageOptions::of(&data, identity.clone(), config.storage_options());
     let attaching = attached.clone();
@@ -189,7 +193,10 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
         named_keys: license_keys.iter().chain(&support_key).cloned().collect(),
         check_configuration: Config::check,
     };
-    let parts = Parts::new(&data, tls.clone()).with(belongings).with_storage(attached);
+    let parts = Parts::new(&data, tls.clone())
+        .with(belongings)
+        .with_storage(attached)
+        .with_acme(acme.clone());
     let protect = Protect::start_with(storage, parts.works(), options).await?;
     let administration = Administration::new(parts, protect.clone());
     let following = follow(&settings, &identity, protect.engine());
@@ -222,6 +229,7 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
     let limits = Limits { connections, ..usual };
     let mut server =
         Server::new(strongroom_api::router(&app, &dialects), limits, app.services().clone());
+    server.answer(acme.challenges());
     let listeners = bound.serve(&mut server, &certificate)?;
     let socket = data.join(SOCKET);
     server.control(bind_control(&socket)?, &socket);

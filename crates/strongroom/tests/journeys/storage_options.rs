@@ -24,13 +24,15 @@ fn well(data: &Path, line: &str) -> String {
 /// Waits until no job changes it.
 fn settled(data: &Path) {
     let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    let open = "/v1/jobs?filter=kind:==storage_options&sort=-id&limit=1";
+    let all = "/v1/jobs?filter=kind:==storage_options";
     loop {
-        let newest = ask(data, "GET", open, None).1["items"][0]["state"].clone();
-        if newest == "succeeded" || newest == "warnings" {
+        let jobs = ask(data, "GET", all, None).1["items"].as_array().unwrap().clone();
+        let is_done =
+            |job: &Value| ["succeeded", "warnings"].map(Value::from).contains(&job["state"]);
+        if jobs.iter().all(is_done) {
             return;
         }
-        assert!(std::time::Instant::now() < end, "{newest}");
+        assert!(std::time::Instant::now() < end, "{jobs:?}");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
