@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
+
 use http::request::Parts;
 use strongroom_catalog::Record;
 use strongroom_catalog::jobs::Request;
@@ -65,6 +67,27 @@ impl Call {
         let Some(Unapproved { place, request }) = &self.unapproved else { return Ok(()) };
         let about = format!("{place}: {what}");
         access::admit(&self.app, self.operation, &self.caller, &self.object, &about, request).await
+    }
+
+    /// Whether another administrator must approve of the request yet.
+    pub(crate) fn waits_for_approval(&self) -> bool {
+        self.unapproved.is_some()
+    }
+
+    /// As [`Call::approved`], of what is named by this too, which is not in the request: who approves
+    /// sees it, and of something else they did not approve.
+    ///
+    /// # Errors
+    /// As [`Call::approved`].
+    pub(crate) async fn approved_of(&self, what: &str) -> Result<()> {
+        let Some(Unapproved { place, request }) = &self.unapproved else { return Ok(()) };
+        let place = format!("{place}: {what}");
+        let mut all = digest::Context::new(&digest::SHA256);
+        all.update(request);
+        all.update(what.as_bytes());
+        let mut request = [0; 32];
+        request.copy_from_slice(all.finish().as_ref());
+        access::admit(&self.app, self.operation, &self.caller, &self.object, &place, &request).await
     }
 
     /// Writes down that something left the appliance, though nothing was changed.

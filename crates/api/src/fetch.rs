@@ -1,13 +1,16 @@
-//! Fetches what issuers of tokens publish. No redirection is followed, no proxy is used, and no
-//! answer but 200 is taken.
+//! Fetches what issuers of tokens publish, and speaks with certificate authorities. No redirection is followed, no
+//! proxy is used, and of issuers no answer but 200 is taken.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
+use strongroom_appliance::acme::{AcmeError, BodyWrapper, BytesResponse, HttpClient};
 use strongroom_identity::{Fetch, Fetching, Wanted, client_config};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -68,10 +71,89 @@ async fn ask(
         let body = body.map_err(|_| format!("it broke off, or has more than {most} bytes"))?;
         Ok(body.to_bytes().to_vec())
     };
+    while_open(connection, work).await
+}
+
+/// Bytes of an answer of a certificate authority.
+const MOST: usize = 1 << 20;
+/// How long one may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Speaks with a certificate authority (ACME), over HTTPS alone.
+#[derive(Clone, Debug)]
+pub struct AcmeHttps {
+    ca_certificate: Option<String>,
+}
+
+impl AcmeHttps {
+    /// For whom these certificates vouch, in PEM; none: those that the machine trusts.
+    pub fn connect(ca_certificate: Option<&str>) -> Box<dyn HttpClient> {
+        Box::new(Self { ca_certificate: ca_certificate.map(str::to_owned) })
+    }
+}
+
+impl HttpClient for AcmeHttps {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, AcmeError>> + Send>> {
+        let ca_certificate = self.ca_certificate.clone();
+        Box::pin(async move {
+            let late = || format!("no answer within {} seconds", PATIENCE.as_secs());
+            let asked = exchange(request, ca_certificate.as_deref());
+            let answer = tokio::time::timeout(PATIENCE, asked).await;
+            let answer = answer.unwrap_or_else(|_| Err(late()));
+            answer.map(BytesResponse::from).map_err(|why| AcmeError::Other(why.into()))
+        })
+    }
+}
+
+async fn exchange(
+    request: Request<BodyWrapper<Bytes>>,
+    ca_certificate: Option<&str>,
+) -> Result<Response<Full<Bytes>>, String> {
+    let (mut parts, body) = request.into_parts();
+    let uri = std::mem::take(&mut parts.uri);
+    // What an authority names in its answers is asked of the same.
+    if uri.scheme_str() != Some("https") {
+        return Err("it has no https:// address".into());
+    }
+    let authority = uri.authority().ok_or("it has no host")?;
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let unreached = |error: std::io::Error| format!("{authority}: {error}");
+    let port = uri.port_u16().unwrap_or(443);
+    let stream = TcpStream::connect((host.as_str(), port)).await.map_err(unreached)?;
+    let config = client_config(ca_certificate)?;
+    let name = ServerName::try_from(host).map_err(|_| "it has no host")?;
+    let stream = TlsConnector::from(Arc::clone(&config)).connect(name, stream).await;
+    let stream = stream.map_err(unreached)?;
+    let wrong = |error: http::header::InvalidHeaderValue| error.to_string();
+    parts.headers.insert(header::HOST, authority.as_str().parse().map_err(wrong)?);
+    let agent = HeaderValue::from_static(concat!("strongroom/", env!("CARGO_PKG_VERSION")));
+    parts.headers.insert(header::USER_AGENT, agent);
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    parts.uri = path.parse().map_err(|_| "it is no address".to_owned())?;
+    let broken = |error: hyper::Error| format!("it broke off: {error}");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let work = async {
+        let response = sender.send_request(Request::from_parts(parts, body)).await;
+        let (parts, body) = response.map_err(broken)?.into_parts();
+        let body = Limited::new(body, MOST).collect().await;
+        let body = body.map_err(|_| format!("it broke off, or has more than {MOST} bytes"))?;
+        Ok(Response::from_parts(parts, Full::new(body.to_bytes())))
+    };
+    while_open(connection, work).await
+}
+
+/// Waits for an answer while its connection lives.
+async fn while_open<T>(
+    connection: impl Future<Output = hyper::Result<()>>,
+    work: impl Future<Output = T>,
+) -> T {
     let mut connection = std::pin::pin!(connection);
     let mut work = std::pin::pin!(work);
     let mut open = true;
-    // The connection lives as long as the answer is waited for.
     loop {
         tokio::select! {
             done = &mut work => return done,

@@ -29,7 +29,7 @@ pub use call::Call;
 pub use dialects::Dialects;
 pub use docs::{DOCUMENT, PAGE};
 pub use error::{Error, Result};
-pub use fetch::Https;
+pub use fetch::{AcmeHttps, Https};
 pub use problem::Problem;
 
 /// Everything that the appliance serves.

@@ -62,6 +62,8 @@ impl From<Appliance> for Problem {
             | Appliance::Certificate { .. }
             | Appliance::Network { .. }
             | Appliance::Application(_)
+            | Appliance::Acme(_)
+            | Appliance::Storage(_)
             | Appliance::Licence(_) => Self::new(Code::Invalid, error.to_string()),
             Appliance::State(_) | Appliance::LicenceKept(_) => {
                 Self::new(Code::Conflict, error.to_string())

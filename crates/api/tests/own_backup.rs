@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use strongroom_appliance::Values;
 use strongroom_appliance::backup::Scheduled;
 use strongroom_catalog::Engine;
+use strongroom_catalog::identity::{Grant, Role};
 use strongroom_catalog::jobs::{self, NewJob};
+use strongroom_identity::UserSpec;
 use strongroom_storage::NewPool;
 use support::{Answer, Appliance};
 
@@ -174,23 +176,28 @@ async fn what_does_not_belong_together_is_refused_for_that() {
         ("appliance.key", vec![7; 31], "the appliance's key in it is none"),
         ("strongroom.toml", b"nothing".to_vec(), "it does not say where to listen"),
         ("key.pem", b"no key".to_vec(), "the private key can't be used"),
+        ("license.txt", b"no licence".to_vec(), "licence"),
+        ("storage.sealed", b"not sealed".to_vec(), "the appliance's key"),
     ] {
         if why.contains("another") && !is_sqlite {
             // There is no catalogue in it that could tell.
             continue;
         }
         let path = appliance.dir.path().join(file);
-        let right = std::fs::read(&path).unwrap();
+        let right = std::fs::read(&path).ok();
         std::fs::write(&path, content).unwrap();
         assert_eq!(action(&appliance, "START").await.0, 202);
         ended(&appliance).await;
         let archive = get(&appliance, "/backup/download").await.body;
-        std::fs::write(&path, &right).unwrap();
+        match &right {
+            Some(right) => std::fs::write(&path, right).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
         assert_eq!(restore(&appliance, &archive).await, (400, EXTRACT.into()), "{why}");
         let log = String::from_utf8(get(&appliance, "/backup/log").await.body).unwrap();
         assert!(log.lines().last().unwrap().contains(why), "{why}: {log}");
         assert!(!appliance.dir.path().join("restore").exists());
-        assert_eq!(std::fs::read(&path).unwrap(), right);
+        assert_eq!(std::fs::read(&path).ok(), right);
     }
 }
 
@@ -352,4 +359,68 @@ async fn a_scheduled_one_is_stored_and_the_latest_stay() {
     // It opens as any that a script made.
     let archive = get(&appliance, "/backup/download").await.body;
     assert_eq!(restore(&appliance, &archive).await.0, 200);
+}
+
+#[tokio::test]
+async fn who_approves_of_a_restore_approves_of_that_archive() {
+    let appliance = set_up().await;
+    let admin = appliance.admin().await;
+    let by = appliance.system().await;
+    let identity = appliance.app.identity();
+    let spec = UserSpec {
+        organisation_id: by.root(),
+        name: "second".into(),
+        password: Some("correct horse battery".into()),
+        ..UserSpec::default()
+    };
+    let user = identity.create_user(&by, spec).await.unwrap();
+    let body = json!({"name": "second", "password": "correct horse battery"});
+    let role: Option<Role> =
+        appliance.app.catalog().find_one(Role::by_name("administrator")).await.unwrap();
+    let grant = Grant { user_id: user.id, role_id: role.unwrap().id, organisation_id: by.root() };
+    identity.grant(&by, grant).await.unwrap();
+    let other = appliance.call("", "POST", "/v1/sessions", Some(body)).await.json();
+    let other = other["token"].as_str().unwrap().to_owned();
+
+    let made = async || {
+        assert_eq!(action(&appliance, "START").await.0, 202);
+        ended(&appliance).await;
+        get(&appliance, "/backup/download").await.body
+    };
+    let (one, two) = (made().await, made().await);
+    let rules = json!({"operations": ["system.backup.restore"], "classes": [], "hours": 24});
+    let set = appliance.call(&admin, "PUT", "/v1/settings/approvals", Some(rules)).await;
+    assert_eq!(set.status, 200, "{}", String::from_utf8_lossy(&set.body));
+    let send = async |archive: &[u8]| {
+        let request = Request::put("/v1/system/backup/upload?offset=0")
+            .header("authorization", format!("Bearer {admin}"))
+            .header("content-type", "application/octet-stream");
+        let sent = appliance.ask(request.body(Body::from(archive.to_vec())).unwrap()).await;
+        assert_eq!(sent.status, 200);
+    };
+    let sum = |bytes: &[u8]| {
+        let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+        data_encoding::HEXLOWER.encode(sum.as_ref())
+    };
+    let passphrase = sum(TOKEN.as_bytes());
+    let restore = async || {
+        let body = json!({ "passphrase": passphrase });
+        appliance.call(&admin, "POST", "/v1/system/backup/restore", Some(body)).await
+    };
+    assert_eq!(restore().await.code(), "not_found", "nothing is asked for");
+    send(&one).await;
+    assert_eq!(restore().await.code(), "approval_needed");
+    let waiting = appliance.call(&other, "GET", "/v1/approvals", None).await.json();
+    let object = waiting["items"][0]["object"].as_str().unwrap();
+    assert!(object.contains(&sum(&one)), "{object}");
+    let decide = format!("/v1/approvals/{}/decide", waiting["items"][0]["id"]);
+    let approve = json!({"approve": true});
+    assert_eq!(appliance.call(&other, "POST", &decide, Some(approve)).await.status, 200);
+    // Another one in its place waits for an approval of its own.
+    send(&two).await;
+    assert_eq!(restore().await.code(), "approval_needed");
+    assert!(!appliance.dir.path().join("restore").exists());
+    send(&one).await;
+    let done = restore().await;
+    assert_eq!(done.status, 200, "{}", String::from_utf8_lossy(&done.body));
 }

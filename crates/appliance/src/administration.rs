@@ -8,9 +8,11 @@ use strongroom_catalog::jobs;
 use strongroom_protect::{Asker, Job, Line, Protect, State, Work};
 use tokio::sync::{Mutex, Notify, Semaphore};
 
+use crate::acme::Acme;
 use crate::backup::{Belongings, Place};
 use crate::network::{HostSetup, Network};
 use crate::staged::Staged;
+use crate::storage_options::StorageOptions;
 use crate::tls::{CertificateFacts, NewCertificate, TlsFiles};
 use crate::updates::{UpdateSetup, Updates};
 use crate::works::{self, CertificateParameters, certificate_files};
@@ -29,6 +31,8 @@ pub struct Parts {
     pub(crate) network: Network,
     pub(crate) updates: Updates,
     belongings: Option<Belongings>,
+    storage: Option<StorageOptions>,
+    acme: Option<Acme>,
     /// Held while it is decided whether a job of the appliance, or a restore, may begin.
     pub(crate) turn: Arc<Mutex<()>>,
     /// Held while an archive is looked at.
@@ -54,6 +58,8 @@ impl Parts {
             network: Network::new(data, &HostSetup::default()),
             updates: Updates::of(data, UpdateSetup::default(), None),
             belongings: None,
+            storage: None,
+            acme: None,
             turn: Arc::default(),
             restoring: Arc::default(),
             spools: Arc::new(Semaphore::new(1)),
@@ -79,6 +85,29 @@ impl Parts {
     #[must_use]
     pub fn updated_by(self, setup: UpdateSetup, program: Option<&Path>) -> Self {
         Self { updates: Updates::of(&self.data, setup, program), ..self }
+    }
+
+    /// With what attaches storage.
+    #[must_use]
+    pub fn with_storage(self, storage: StorageOptions) -> Self {
+        Self { storage: Some(storage), ..self }
+    }
+
+    /// With what asks authorities for certificates.
+    #[must_use]
+    pub fn with_acme(self, acme: Acme) -> Self {
+        Self { acme: Some(acme), ..self }
+    }
+
+    /// What asks authorities for certificates.
+    pub(crate) fn acme(&self) -> Result<&Acme> {
+        let why = || Error::State("this process asks for no certificates".into());
+        self.acme.as_ref().ok_or_else(why)
+    }
+
+    /// What attaches storage.
+    pub(crate) fn storage(&self) -> Result<&StorageOptions> {
+        self.storage.as_ref().ok_or_else(|| Error::State("this process attaches no storage".into()))
     }
 
     /// What is backed up.

@@ -121,6 +121,12 @@ pub enum Error {
     /// The licence that is kept can't be believed.
     #[error("the licence that is kept can't be believed: {0}")]
     LicenceKept(String),
+    /// The authority gives no certificate, or can't be asked for one.
+    #[error("no certificate by ACME: {0}")]
+    Acme(String),
+    /// Storage can't be such.
+    #[error("storage can't be set so: {0}")]
+    Storage(String),
     /// It can't be done as this appliance is set up, or at this moment.
     #[error("{0}")]
     State(String),

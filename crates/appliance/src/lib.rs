@@ -1,12 +1,15 @@
 //! The box itself: what it is ([`Build`]), how it fares ([`Health`]), what it serves
-//! ([`Services`]) and others do beside ([`Units`]), what can be set ([`Settings`]), its licence ([`Licences`]), what helps those who
-//! look for a fault ([`LogFile`], [`Support`]), how it is reached ([`network`]), what is forgotten
-//! ([`Upkeep`]), and what is done to it
+//! ([`Services`]) and others do beside ([`Units`]), what can be set ([`Settings`]), its licence
+//! ([`Licences`]), what storage is attached to it ([`StorageOptions`]), what helps those who look for a
+//! fault ([`LogFile`], [`Support`]), how it is reached ([`network`]), where its certificate comes from
+//! ([`tls`], [`acme`]), which release of it is in force ([`updates`]), what is forgotten ([`Upkeep`]), and
+//! what is done to it
 //! ([`Administration`]), which takes jobs where it takes long ([`works`]).
 //!
 //! It decides what is set; it does not know what others do with it. Whoever starts the services
 //! gives each what it needs of [`Values`], at the start and after every change.
 
+pub mod acme;
 mod administration;
 pub mod backup;
 mod command;
@@ -20,6 +23,7 @@ pub mod network;
 mod services;
 mod settings;
 mod staged;
+mod storage_options;
 mod support;
 pub mod tls;
 mod units;
@@ -27,6 +31,7 @@ pub mod updates;
 mod upkeep;
 pub mod works;
 
+pub use acme::{Acme, AcmeSettings, AcmeStatus, Challenges};
 pub use administration::{Administration, LastJob, Parts};
 pub use error::{Error, Result};
 pub use health::{Cpu, Health, Measured, Usage};
@@ -35,6 +40,10 @@ pub use licence::{Licence, LicenceSigner, LicenceState, LicenceVerifier, Licence
 pub use logs::LogFile;
 pub use services::{Listening, Service, Services};
 pub use settings::{DEFINITIONS, Definition, Setting, Settings, Source, Unit, Values};
+pub use storage_options::{
+    StorageKind, StorageOptions, StorageSettings, StorageState, StorageStatus, StorageType,
+    StorageValue,
+};
 pub use support::{Bundle, Hidden, Paper, Support, SupportSetup};
 pub use units::{MachineUnit, UnitState, Units};
 pub use upkeep::Upkeep;

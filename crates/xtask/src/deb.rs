@@ -189,8 +189,13 @@ fn documentation(tree: &Tree, binary: &Path, version: &str) -> Result<()> {
     tree.write_gzip(&format!("{DOC}/third-party-licences.gz"), licences::texts()?.as_bytes())?;
     let config = root.join("crates/strongroom/src/up/strongroom.toml");
     tree.write(&format!("{DOC}/examples/strongroom.toml"), fs::read(config)?, 0o644)?;
-    let drop_ins =
-        ["backup-this-machine", "change-the-network", "pools-elsewhere", "restore-to-this-machine"];
+    let drop_ins = [
+        "attach-storage",
+        "backup-this-machine",
+        "change-the-network",
+        "pools-elsewhere",
+        "restore-to-this-machine",
+    ];
     for name in drop_ins {
         let text = packaging(&format!("systemd/{name}.conf"))?;
         tree.write(&format!("{DOC}/examples/{name}.conf"), text, 0o644)?;

@@ -8,8 +8,13 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging");
-const DROP_INS: [&str; 4] =
-    ["backup-this-machine", "change-the-network", "pools-elsewhere", "restore-to-this-machine"];
+const DROP_INS: [&str; 5] = [
+    "attach-storage",
+    "backup-this-machine",
+    "change-the-network",
+    "pools-elsewhere",
+    "restore-to-this-machine",
+];
 
 /// The unit in a directory of its own, with a program that is there, and one more drop-in.
 fn unit(drop_in: Option<&str>) -> TempDir {

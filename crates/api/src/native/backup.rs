@@ -63,6 +63,7 @@ pub(super) fn group() -> Group {
             post("/v1/system/backup/restore", "system.backup.restore", "Restore it", restore)
                 .needs(manage.0, manage.1)
                 .fails([Code::Invalid, Code::NotFound, Code::InProgress, Code::Conflict])
+                .approved_by_handler()
                 .within(PATIENCE),
             post("/v1/system/restart", "system.restart", "Start the appliance anew", restart)
                 .needs(manage.0, manage.1)
@@ -216,8 +217,17 @@ async fn restore(
     Body(body): Body<RestoreAppliance>,
 ) -> Result<Json<RestoredAppliance>> {
     let administration = call.app().administration();
-    let restored =
-        administration.restore_upload(&body.passphrase.0, &call.principal()?.name).await?;
+    // The request does not name the archive, of which another administrator approves.
+    let approved = match call.waits_for_approval() {
+        true => {
+            let sha256 = administration.uploaded_backup().await?;
+            call.approved_of(&format!("the archive of SHA-256 {sha256}")).await?;
+            Some(sha256)
+        }
+        false => None,
+    };
+    let (passphrase, by) = (&body.passphrase.0, &call.principal()?.name);
+    let restored = administration.restore_upload(passphrase, approved.as_deref(), by).await?;
     administration.restart_now();
     let manifest = restored.manifest;
     Ok(Json(RestoredAppliance {

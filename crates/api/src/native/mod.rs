@@ -1,5 +1,6 @@
 //! The native interface, `/v1`: the whole appliance.
 
+mod acme;
 mod approvals;
 mod audit;
 mod backup;
@@ -26,6 +27,7 @@ mod slots;
 mod sources;
 mod start;
 mod stats;
+mod storage;
 mod support;
 mod system;
 mod token;
@@ -79,8 +81,10 @@ pub fn routes() -> Routes {
             token::group(),
             certificate::group(),
             network::group(),
+            acme::group(),
             license::group(),
             support::group(),
+            storage::group(),
             backup::group(),
             updates::group(),
         ],

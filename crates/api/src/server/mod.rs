@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use strongroom_appliance::{Listening, Services};
+use strongroom_appliance::{Challenges, Listening, Services};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -100,6 +100,7 @@ pub struct Server {
     gate: Arc<Gate>,
     stop: watch::Sender<bool>,
     services: Services,
+    challenges: Challenges,
     /// The addresses that are listened at on the network, each with what ends that.
     open: Vec<(SocketAddr, watch::Sender<bool>)>,
     tasks: JoinSet<()>,
@@ -111,7 +112,8 @@ impl Server {
         let gate = Arc::new(Gate::new(limits.connections));
         let stop = watch::Sender::new(false);
         let (open, tasks) = (Vec::new(), JoinSet::new());
-        Self { router, limits, gate, stop, services, open, tasks }
+        let challenges = Challenges::default();
+        Self { router, limits, gate, stop, services, challenges, open, tasks }
     }
 
     fn listening(&self, name: &'static str, listener: &TcpListener) -> Listening {
@@ -185,9 +187,17 @@ impl Server {
         Ok(())
     }
 
+    /// Answers the proofs that certificate authorities ask for, at listeners that are opened later.
+    pub fn answer(&mut self, challenges: Challenges) {
+        self.challenges = challenges;
+    }
+
     /// Redirects whoever comes to this listener to the HTTPS port.
     pub fn redirect(&mut self, listener: TcpListener, https_port: u16) {
-        let handler = connection::Handler::new(redirect::router(https_port), self.limits);
+        let handler = connection::Handler::new(
+            redirect::router(https_port, self.challenges.clone()),
+            self.limits,
+        );
         let (gate, stop) = (Arc::clone(&self.gate), self.stop.subscribe());
         let listening = self.listening("http-redirect", &listener);
         let serve = move |stream, from, place, stop| {

@@ -1,14 +1,27 @@
-//! What plain HTTP answers: where it is found with TLS.
+//! What plain HTTP answers: where it is found with TLS, and what proves to a certificate authority that a name
+//! is this appliance's.
 
 use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::uri::Authority;
 use http::{HeaderValue, StatusCode, header};
+use strongroom_appliance::Challenges;
 
-/// A router that knows only one answer.
-pub(super) fn router(https_port: u16) -> Router {
-    Router::new().fallback(move |request: Request| async move { answer(&request, https_port) })
+/// Before the token of a proof (RFC 8555, section 8.3).
+const PROOF: &str = "/.well-known/acme-challenge/";
+
+/// A router that knows only one answer, and those that an authority waits for.
+pub(super) fn router(https_port: u16, challenges: Challenges) -> Router {
+    Router::new().fallback(move |request: Request| async move {
+        let token = request.uri().path().strip_prefix(PROOF);
+        match token.and_then(|token| challenges.answer(token)) {
+            Some(proof) => {
+                ([(header::CONTENT_TYPE, "application/octet-stream")], proof).into_response()
+            }
+            None => answer(&request, https_port),
+        }
+    })
 }
 
 fn answer(request: &Request, https_port: u16) -> Response {

@@ -13,7 +13,7 @@ use strongroom_api::{App, KeySealer, Machine};
 use strongroom_appliance::backup::Belongings;
 use strongroom_appliance::tls::TlsFiles;
 use strongroom_appliance::updates::UpdateSetup;
-use strongroom_appliance::{Administration, Parts, Settings, SupportSetup};
+use strongroom_appliance::{Acme, Administration, Parts, Settings, StorageOptions, SupportSetup};
 use strongroom_catalog::testing::Fresh;
 use strongroom_catalog::{Catalog, Engine};
 use strongroom_identity::{ApplianceKey, Identity, Principal};
@@ -103,6 +103,10 @@ impl Appliance {
         let updates =
             UpdateSetup { keys: vec![dir.path().join("vendor.pem")], ..Default::default() };
         let parts = parts.with(belongings(dir.path(), &catalog)).updated_by(updates, None);
+        let attached = StorageOptions::of(dir.path(), identity.clone(), None);
+        let connect = Arc::new(strongroom_api::AcmeHttps::connect);
+        let acme = Acme::of(dir.path(), identity.clone(), connect);
+        let parts = parts.with_storage(attached).with_acme(acme);
         let protect =
             Protect::start_with(storage, parts.works(), Options::default()).await.unwrap();
         let settings = Settings::open(identity.clone()).await.unwrap();

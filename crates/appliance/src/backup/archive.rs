@@ -49,6 +49,12 @@ pub enum Role {
     Certificate,
     /// Its private key.
     CertificateKey,
+    /// The licence.
+    Licence,
+    /// What storage is attached, sealed with the appliance's key.
+    StorageOptions,
+    /// What is asked of an authority, and the account there, sealed with the appliance's key.
+    Acme,
 }
 
 /// A file.

@@ -13,7 +13,8 @@ use strongroom_catalog::{Engine, SCHEMA};
 use super::archive::{self, Head, Role, Source, is_path};
 use super::{ArchiveKey, BackupFile, Belongings, Place, failed, remove};
 use crate::administration::Parts;
-use crate::{Error, Result};
+use crate::licence::NAME as LICENCE;
+use crate::{Error, Result, acme, storage_options};
 
 /// Bytes of a file beside the catalogue, at most.
 const SMALL: u64 = 2 << 20;
@@ -117,10 +118,17 @@ fn in_place(
     })?;
     sources.extend(read);
     // What others gave can be had of them again.
-    let complete = left_out.is_empty();
-    if parts.data.join("license.txt").exists() {
-        left_out.push("the licence: set it again, it is the vendor's".into());
+    for (role, name) in [
+        (Role::Licence, LICENCE),
+        (Role::StorageOptions, storage_options::NAME),
+        (Role::Acme, acme::NAME),
+    ] {
+        match small(role, name.to_owned(), &parts.data.join(name)) {
+            Err(Error::File { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            read => sources.push(read?),
+        }
     }
+    let complete = left_out.is_empty();
     if parts.data.join("network").exists() {
         let what = "the settings of the network and of the application: they are this machine's";
         left_out.push(what.into());

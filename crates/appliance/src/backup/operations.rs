@@ -9,6 +9,7 @@ use strongroom_protect::works::BackupParameters;
 use strongroom_protect::{Asker, Job, State};
 
 use super::archive::Manifest;
+use super::make::sum;
 use super::{ArchiveKey, BackupFile, Place, Spool, failed, restore, settle};
 use crate::administration::{Administration, URGENT, blocking};
 use crate::works::{self, BackupOfAppliance, RestartParameters};
@@ -205,15 +206,51 @@ impl Administration {
         blocking(move || place.append_upload(offset, &piece)).await
     }
 
-    /// Restores what was handed over by [`Administration::upload_backup`]; the trail names `by`.
+    /// The SHA-256 of what was handed over by [`Administration::upload_backup`].
+    ///
+    /// # Errors
+    /// [`Error::NoBackup`] when there is nothing; [`Error::Restoring`]; [`Error::File`].
+    pub async fn uploaded_backup(&self) -> Result<String> {
+        let Ok(_turn) = self.parts().restoring.try_lock() else { return Err(Error::Restoring) };
+        let (_, _, sha256) = self.uploaded().await?.ok_or(Error::NoBackup)?;
+        Ok(sha256)
+    }
+
+    async fn uploaded(&self) -> Result<Option<(File, u64, String)>> {
+        let place = self.place();
+        blocking(move || {
+            let Some((archive, length)) = place.take_upload()? else { return Ok(None) };
+            let path = place.upload();
+            let (_, sha256) = sum(&path).map_err(failed(&path))?;
+            Ok(Some((archive, length, sha256)))
+        })
+        .await
+    }
+
+    /// Restores what was handed over by [`Administration::upload_backup`]; if somebody approved of it,
+    /// it must be the archive of that SHA-256 still. The trail names `by`.
     ///
     /// # Errors
     /// As [`Administration::restore_backup`]; [`Error::NoBackup`] when there is nothing.
-    pub async fn restore_upload(&self, secret: &Secret, by: &str) -> Result<Restored> {
+    pub async fn restore_upload(
+        &self,
+        secret: &Secret,
+        approved: Option<&str>,
+        by: &str,
+    ) -> Result<Restored> {
         let Ok(_turn) = self.parts().restoring.try_lock() else { return Err(Error::Restoring) };
         let place = self.place();
-        let taken = blocking(move || place.take_upload()).await?;
-        let (archive, length) = taken.ok_or(Error::NoBackup)?;
+        let (archive, length) = match approved {
+            None => blocking(move || place.take_upload()).await?.ok_or(Error::NoBackup)?,
+            Some(approved) => {
+                let (archive, length, sha256) = self.uploaded().await?.ok_or(Error::NoBackup)?;
+                if sha256 != approved {
+                    let why = "another one was sent since that was approved: send it again";
+                    return Err(Error::Archive(why.into()));
+                }
+                (archive, length)
+            }
+        };
         let restored = self.restore(archive, length, secret, by).await?;
         self.place().end_upload();
         Ok(restored)

@@ -13,7 +13,8 @@ use super::seal::ArchiveKey;
 use super::settle::{self, Entry};
 use super::{Belongings, failed};
 use crate::administration::{Parts, blocking};
-use crate::{Error, Result, tls};
+use crate::licence::SignedLicence;
+use crate::{Error, Result, acme, storage_options, tls};
 
 /// Configurations and certificates have fewer bytes.
 const SMALL: u64 = 2 << 20;
@@ -108,6 +109,16 @@ async fn prepare(
         (place_of(Role::Certificate), place_of(Role::CertificateKey))
     {
         tls::pair(&small(&certificate)?, &small(&key)?)?;
+    }
+    if let Some(path) = place_of(Role::Licence) {
+        // Whether it is believed may depend on keys that are put there later.
+        SignedLicence::parse(&small(&path)?).map_err(unfit)?;
+    }
+    if let Some(path) = place_of(Role::StorageOptions) {
+        storage_options::check(&key, &small(&path)?).map_err(unfit)?;
+    }
+    if let Some(path) = place_of(Role::Acme) {
+        acme::check(&key, &small(&path)?).map_err(unfit)?;
     }
     if let Some(path) = place_of(Role::Catalogue) {
         catalogue(&path, &key).await?;

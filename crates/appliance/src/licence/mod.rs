@@ -29,6 +29,7 @@ use jiff::civil::Date;
 pub use self::keys::{LicenceSigner, LicenceVerifier};
 pub(crate) use self::keys::{SPKI as ED25519_SPKI, pem};
 pub use self::store::Licences;
+pub(crate) use self::store::NAME;
 use crate::{Error, Result};
 
 /// Bytes of a licence.

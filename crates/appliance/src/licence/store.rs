@@ -9,7 +9,7 @@ use crate::files;
 use crate::{Error, Result};
 
 /// The name of its file.
-const NAME: &str = "license.txt";
+pub(crate) const NAME: &str = "license.txt";
 /// Bytes of a file of keys.
 const KEYS: u64 = 64 << 10;
 

@@ -1,5 +1,6 @@
 //! Commands that an appliance carries out: which one is meant, and how it is asked.
 
+pub(crate) mod acme;
 pub(crate) mod approvals;
 pub(crate) mod audit;
 pub(crate) mod directories;
@@ -29,6 +30,7 @@ pub(crate) mod sessions;
 pub(crate) mod settings;
 mod sources;
 pub(crate) mod stats;
+pub(crate) mod storage;
 pub(crate) mod system;
 pub(crate) mod updates;
 pub(crate) mod users;

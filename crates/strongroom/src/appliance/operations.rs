@@ -9,8 +9,9 @@ use serde_json::Value;
 use super::operation::Operation;
 use super::resource::Resource;
 use super::{
-    approvals, audit, directories, events, images, issuers, jobs, keys, license, login, me,
-    network, orgs, own_backup, pools, roles, sessions, settings, stats, system, updates, users,
+    acme, approvals, audit, directories, events, images, issuers, jobs, keys, license, login, me,
+    network, orgs, own_backup, pools, roles, sessions, settings, stats, storage, system, updates,
+    users,
 };
 use crate::args::Cli;
 use crate::up;
@@ -19,6 +20,7 @@ const DOCUMENT: &str = include_str!("../../../../openapi/strongroom-v1.json");
 
 /// All operations that commands declare.
 static OPERATIONS: &[&[&Operation]] = &[
+    acme::OPERATIONS,
     approvals::OPERATIONS,
     audit::OPERATIONS,
     directories::OPERATIONS,
@@ -39,6 +41,7 @@ static OPERATIONS: &[&[&Operation]] = &[
     sessions::OPERATIONS,
     settings::OPERATIONS,
     stats::OPERATIONS,
+    storage::OPERATIONS,
     system::OPERATIONS,
     up::OPERATIONS,
 ];

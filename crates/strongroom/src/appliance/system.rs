@@ -10,11 +10,13 @@ use serde_json::{Value, json};
 use strongroom_client::types::Items;
 
 use super::ApplianceArgs;
+use super::acme::{AcmeCommand, acme};
 use super::fetch::{Old, fetch};
 use super::network::{self, ApplicationCommand, NetworkCommand};
 use super::operation::operations;
 use super::own_backup::{self, BackupCommand, RestartArgs};
 use super::resource::{self, Column, describe};
+use super::storage::{self, StorageCommand};
 use super::updates::{self, UpdateCommand};
 use crate::ask::{self, YesArgs};
 use crate::exit::{Context, Done, usage};
@@ -91,6 +93,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: UpdateCommand,
     },
+    /// Storage that the appliance attaches when it starts: a share, or a disk of another machine
+    Storage {
+        #[command(subcommand)]
+        command: StorageCommand,
+    },
     /// The one token that scripts for Jidoteki Admin take
     Token {
         #[command(subcommand)]
@@ -102,6 +109,11 @@ pub(crate) enum Command {
 pub(crate) enum CertificateCommand {
     Show(ShowCertificateArgs),
     Replace(ReplaceCertificateArgs),
+    /// Certificates of an authority, asked for and renewed by themselves (ACME)
+    Acme {
+        #[command(subcommand)]
+        command: AcmeCommand,
+    },
 }
 
 /// Show what the certificate says: its names, who signed it, until when it is valid
@@ -282,12 +294,13 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
             let document = json!({ "changelog": text });
             context.out.report(None, document, |out| out.write_all(text.as_bytes()))?;
         }
-        Command::Certificate { command } => certificate(context, command)?,
+        Command::Certificate { command } => return certificate(context, command),
         Command::Backup { command } => return own_backup::backup(context, command),
         Command::Update { command } => return updates::update(context, command),
         Command::Restart(args) => return own_backup::restart(context, args),
         Command::Network { command } => return network::network(context, command),
         Command::Application { command } => return network::application(context, command),
+        Command::Storage { command } => storage::storage(context, command)?,
         Command::Token { command } => token(context, command)?,
         Command::Services(args) => {
             let services: Items<Value> = SERVICES.ask(&args.appliance.client()?, &[])?;
@@ -303,7 +316,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
 /// Bytes of a file with certificates or a key, at most; the appliance takes no more.
 const MAX_PEM: u64 = 1 << 20;
 
-fn pem(path: &Path) -> Result<String> {
+pub(super) fn pem(path: &Path) -> Result<String> {
     let mut text = String::new();
     let file = File::open(path).and_then(|file| file.take(MAX_PEM + 1).read_to_string(&mut text));
     file.with_context(|| format!("reading {}", path.display()))?;
@@ -313,9 +326,10 @@ fn pem(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-fn certificate(context: &Context, command: &CertificateCommand) -> Result<()> {
+fn certificate(context: &Context, command: &CertificateCommand) -> Result<Done> {
     let first = ["subject", "issuer", "names"];
     match command {
+        CertificateCommand::Acme { command } => return acme(context, command),
         CertificateCommand::Show(args) => {
             let shown: Value = CERTIFICATE.ask(&args.appliance.client()?, &[])?;
             context.out.report(None, shown.clone(), |out| describe(out, &first, &shown))?;
@@ -337,7 +351,7 @@ fn certificate(context: &Context, command: &CertificateCommand) -> Result<()> {
             context.out.report(None, done.clone(), |out| describe(out, &first, shown))?;
         }
     }
-    Ok(())
+    Ok(Done::Well)
 }
 
 fn token(context: &Context, command: &TokenCommand) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What the appliance does by itself: it forgets what is old, measures its pools, has images forgotten
-//! whose time is over, removes files that no job will come for, backs itself up, and takes changes of
-//! the network back that nobody confirms.
+//! whose time is over, removes files that no job will come for, backs itself up, has its certificate
+//! renewed, and takes changes of the network back that nobody confirms.
 
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ pub(super) fn chores(
             sweep(&administration),
             back_up(&settings, &identity, &administration),
             administration.watch_network(&identity),
+            renew(&identity, &administration),
         );
     })
 }
@@ -79,6 +80,18 @@ async fn back_up(settings: &Settings, identity: &Identity, administration: &Admi
             }
             Ok(Scheduled::NoToken) => {}
             Err(error) => tracing::error!("the appliance can't be backed up: {error}"),
+        }
+    }
+}
+
+/// Has the certificate renewed when it is time.
+async fn renew(identity: &Identity, administration: &Administration) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        match administration.renew_when_due(identity, Timestamp::now()).await {
+            Ok(Some(job)) => tracing::info!("a certificate is asked for by job {}", job.id),
+            Ok(None) => {}
+            Err(error) => tracing::warn!("no certificate can be asked for: {error}"),
         }
     }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use strongroom_api::Dialects;
 use strongroom_api::dialects::jidoteki;
 use strongroom_appliance::network::{CONFIRM, HostSetup};
-use strongroom_appliance::{Hidden, Units};
+use strongroom_appliance::{Hidden, StorageKind, Units};
 use strongroom_catalog::Address;
 use tracing_subscriber::EnvFilter;
 
@@ -49,6 +49,7 @@ pub(super) struct Config {
     pub(super) update_passphrase: Option<PathBuf>,
     pub(super) update_scripts: bool,
     service_units: Vec<String>,
+    storage_options: Option<Vec<StorageKind>>,
 }
 
 impl Config {
@@ -94,6 +95,11 @@ impl Config {
         let root = self.host_root.clone().unwrap_or(usual.root);
         anyhow::ensure!(root.is_absolute(), "host_root: it takes a path from the root");
         Ok(HostSetup { driver, root, confirm })
+    }
+
+    /// The kinds of storage that may be attached; none: all.
+    pub(super) fn storage_options(&self) -> Option<Vec<StorageKind>> {
+        self.storage_options.clone()
     }
 
     /// What it says, but for what is secret in it, which others must not see.
@@ -176,6 +182,7 @@ impl Config {
             ("update_passphrase", self.update_passphrase == other.update_passphrase),
             ("update_scripts", self.update_scripts == other.update_scripts),
             ("service_units", self.service_units == other.service_units),
+            ("storage_options", self.storage_options == other.storage_options),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }
@@ -198,11 +205,12 @@ mod tests {
         assert_eq!(config.takeover().unwrap(), Some(Duration::from_secs(30)));
         assert_eq!(config.dialects().unwrap().jidoteki.endpoints.unwrap(), jidoteki::OPTIONAL);
         assert_eq!(config.log.as_deref(), Some("info"));
+        assert_eq!(config.storage_options().unwrap(), StorageKind::ALL);
         let host = config.host().unwrap();
         assert_eq!((host.driver.word(), host.confirm), ("none", 60));
         assert_eq!(host.root, Path::new("/"));
         assert_eq!(config.service_units, ["ssh.service", "chrony.service"]);
-        assert_eq!(keys.len(), 20);
+        assert_eq!(keys.len(), 21);
     }
 
     #[test]

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use strongroom_api::server::{Certificate, Limits, Server, bind_control};
-use strongroom_api::{App, Https, KeySealer, Machine, PAGE};
+use strongroom_api::{AcmeHttps, App, Https, KeySealer, Machine, PAGE};
 use strongroom_appliance::backup::{Belongings, settle};
 use strongroom_appliance::network::{Network, network_was_taken_back};
 use strongroom_appliance::tls::TlsFiles;
 use strongroom_appliance::updates::{UpdateSetup, catalogue_fits, need_catalogue};
-use strongroom_appliance::{Administration, Parts, Settings, SupportSetup, Upkeep};
+use strongroom_appliance::{
+    Acme, Administration, Parts, Settings, StorageOptions, SupportSetup, Upkeep,
+};
 use strongroom_catalog::{Address, Catalog, Engine};
 use strongroom_engine::id::RootId;
 use strongroom_identity::{ApplianceKey, Deed, FirstRun, Identity, Secret};
@@ -166,6 +168,12 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
         identity.first_run_told(mark.mark()).await?;
     }
 
+    let connect = Arc::new(AcmeHttps::connect);
+    let acme = Acme::of(&data, identity.clone(), connect);
+    // A pool may have a disk there.
+    let attached = StorageOptions::of(&data, identity.clone(), config.storage_options());
+    let attaching = attached.clone();
+    tokio::task::spawn_blocking(move || attaching.apply()).await?;
     let holder = format!("strongroom up, process {}", std::process::id());
     let sealer = Arc::new(KeySealer(identity.clone()));
     let storage = Storage::new(catalog.clone(), sealer, holder)?;
@@ -225,8 +233,12 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
         named_keys: named,
         check_configuration: Config::check,
     };
-    let parts = Parts::new(&data, tls.clone()).with(belongings).with_network(network);
-    let parts = parts.updated_by(updates, super::launch::program().ok().as_deref());
+    let parts = Parts::new(&data, tls.clone())
+        .with(belongings)
+        .with_network(network)
+        .with_storage(attached)
+        .with_acme(acme.clone())
+        .updated_by(updates, super::launch::program().ok().as_deref());
     let protect = Protect::start_with(storage, parts.works(), options).await?;
     let administration = Administration::new(parts, protect.clone());
     let following = follow(&settings, &identity, protect.engine());
@@ -260,6 +272,7 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
     let limits = Limits { connections, ..usual };
     let mut server =
         Server::new(strongroom_api::router(&app, &dialects), limits, app.services().clone());
+    server.answer(acme.challenges());
     let listeners = bound.serve(&mut server, &certificate)?;
     let socket = data.join(SOCKET);
     server.control(bind_control(&socket)?, &socket);

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod acme;
 mod basics;
 mod bundles;
 mod cut;
@@ -22,6 +23,7 @@ mod pools;
 mod remote;
 mod sealed;
 mod service;
+mod storage_options;
 mod streams;
 mod system;
 mod trees;

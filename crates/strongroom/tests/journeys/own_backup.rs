@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::jidoteki::{curl, make, subject};
+use crate::license::vendor;
 use crate::support::served::{Served, ask};
 use crate::support::tool;
 use crate::up::run;
@@ -77,8 +78,10 @@ fn what_was_lost_is_back_after_a_restore() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let data = path("data");
+    let licence = vendor(&data);
     let served = Served::start(&data);
     set_token(&served, "yourtoken");
+    assert_eq!(run(&data, "license set license.txt").0, 0);
     // A pool elsewhere with something in it, a user, a setting, a certificate.
     let body = json!({"name": "vault", "path": path("elsewhere"), "organisation_id": 1});
     let pool = posted(&data, "/v1/pools", body)["pool"]["id"].clone();
@@ -99,6 +102,10 @@ fn what_was_lost_is_back_after_a_restore() {
     let names = tool("tar").arg("tf").arg(&archive).output().unwrap();
     let names = String::from_utf8(names.stdout).unwrap();
     assert!(names.starts_with("manifest.json\nsealed/catalogue.db\n"), "{names}");
+    assert!(names.contains("sealed/license.txt\n"), "{names}");
+    // The vendor's key is the administrator's to keep.
+    let shown = run(&data, "system backup show").1;
+    assert!(shown.contains("vendor.pub.pem") && !shown.contains("license.txt"), "{shown}");
     // What is done afterwards is not in it.
     posted(&data, "/v1/users", json!({"name": "later", "password": "a long password"}));
     served.stop();
@@ -129,6 +136,7 @@ fn what_was_lost_is_back_after_a_restore() {
     assert_eq!(has(&format!("/v1/jobs?filter=id:=={}", job["id"])), 1);
     // The job that made the archive does not run again.
     assert_eq!(curl(&served, "GET", "/backup?token=yourtoken", &[]).0, 404);
+    assert_eq!(fs::read_to_string(fresh.join("license.txt")).unwrap(), licence);
     let value = ask(&fresh, "GET", "/v1/settings/password.shortest", None).1["value"].clone();
     assert_eq!(value, 11);
     // The pool opens with what is sealed in the catalogue.

@@ -21,6 +21,7 @@ mod request;
 mod services;
 mod settings;
 mod setup;
+mod storage;
 mod support;
 mod update;
 
@@ -150,6 +151,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         settings::ENDPOINTS,
         certs::ENDPOINTS,
         license::ENDPOINTS,
+        storage::ENDPOINTS,
         backup::ENDPOINTS,
         update::ENDPOINTS,
     ]

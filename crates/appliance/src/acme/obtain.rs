@@ -1,0 +1,117 @@
+//! Asking an authority for a certificate.
+
+use std::time::Duration;
+
+use instant_acme::{
+    Account, AccountCredentials, AuthorizationStatus, ChallengeType, Identifier, NewAccount,
+    NewOrder, Order, OrderStatus, RetryPolicy,
+};
+use zeroize::Zeroizing;
+
+use super::{Acme, Answering, Kept};
+
+/// How long it is waited for the authority to have looked, and for what it gives.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Characters of what it says is wrong.
+const SAID: usize = 400;
+
+/// What it gave.
+pub(super) struct Given {
+    /// The certificate and those that it was signed with.
+    pub(super) chain: String,
+    /// Its key, which nobody else has seen.
+    pub(super) key: Zeroizing<String>,
+}
+
+/// What an authority says, in one line of bounded length.
+fn said(error: impl std::fmt::Display) -> String {
+    let text: String = error.to_string().chars().take(SAID).collect();
+    text.escape_debug().to_string()
+}
+
+impl Acme {
+    /// Asks for a certificate as `kept` says.
+    pub(super) async fn obtain(&self, kept: &Kept) -> Result<Given, String> {
+        let account = self.account(kept).await?;
+        let domains = kept.settings.domains.iter().cloned().map(Identifier::Dns);
+        let domains: Vec<_> = domains.collect();
+        let mut order = account.new_order(&NewOrder::new(&domains)).await.map_err(said)?;
+        // They are answered until this is over.
+        let _answering = self.prove(&mut order).await?;
+        let patience = RetryPolicy::new().timeout(PATIENCE);
+        let status = order.poll_ready(&patience).await.map_err(said)?;
+        if !matches!(status, OrderStatus::Ready | OrderStatus::Valid) {
+            return Err(refused(&mut order).await);
+        }
+        let key = Zeroizing::new(order.finalize().await.map_err(said)?);
+        let chain = order.poll_certificate(&patience).await.map_err(said)?;
+        Ok(Given { chain, key })
+    }
+
+    /// The account at the authority; it is made when there is none, and kept before it is used.
+    async fn account(&self, kept: &Kept) -> Result<Account, String> {
+        let settings = &kept.settings;
+        let http = (self.connect)(settings.ca_certificate.as_deref());
+        let builder = Account::builder_with_http(http);
+        if let Some(account) = &kept.account {
+            let known: AccountCredentials =
+                serde_json::from_value(account.clone()).map_err(said)?;
+            return builder.from_credentials(known).await.map_err(said);
+        }
+        let contact: Vec<_> = settings.contact.iter().map(|one| format!("mailto:{one}")).collect();
+        let contact: Vec<_> = contact.iter().map(String::as_str).collect();
+        let new = NewAccount {
+            contact: &contact,
+            terms_of_service_agreed: true,
+            only_return_existing: false,
+        };
+        let made = builder.create(&new, settings.directory.clone(), None).await;
+        let (account, credentials) = made.map_err(said)?;
+        let credentials = serde_json::to_value(&credentials).map_err(said)?;
+        self.change(|kept| kept.account = Some(credentials)).map_err(said)?;
+        Ok(account)
+    }
+
+    /// Answers what proves that the names are this appliance's.
+    async fn prove(&self, order: &mut Order) -> Result<Vec<Answering>, String> {
+        let mut answering = Vec::new();
+        let mut all = order.authorizations();
+        while let Some(one) = all.next().await {
+            let mut one = one.map_err(said)?;
+            match one.status {
+                AuthorizationStatus::Valid => continue,
+                AuthorizationStatus::Pending => {}
+                status => return Err(format!("it gives no authorization: {status:?}")),
+            }
+            let mut challenge = one
+                .challenge(ChallengeType::Http01)
+                .ok_or("it does not take a proof by http-01")?;
+            let answer = challenge.key_authorization();
+            let put = self.challenges.put(&challenge.token, answer.as_str());
+            answering.push(put.ok_or("it asks for too many proofs")?);
+            challenge.set_ready().await.map_err(said)?;
+        }
+        Ok(answering)
+    }
+}
+
+/// Why an order came to nothing, as its authorizations say.
+async fn refused(order: &mut Order) -> String {
+    let mut why = Vec::new();
+    let mut all = order.authorizations();
+    while let Some(one) = all.next().await {
+        let Ok(mut one) = one else { break };
+        if one.refresh().await.is_err() {
+            break;
+        }
+        let name = one.identifier().to_string();
+        for error in one.challenges.iter().filter_map(|challenge| challenge.error.as_ref()) {
+            let detail = error.detail.clone().unwrap_or_else(|| error.to_string());
+            why.push(format!("{name}: {detail}"));
+        }
+    }
+    match why.is_empty() {
+        true => "it refused".to_owned(),
+        false => said(why.join("; ")),
+    }
+}

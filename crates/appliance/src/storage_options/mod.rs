@@ -1,0 +1,287 @@
+//! Where storage is beside the data directory: a share or a disk that is attached by the next start of
+//! the process, at a place of the data directory that a disk of a pool can be at.
+//!
+//! What is set is kept sealed in a file of its own: the machine's, and not the catalogue's, which other
+//! machines may share. ADR 0020.
+
+mod attach;
+mod iscsi;
+mod machine;
+mod operations;
+mod settings;
+mod target;
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use strongroom_identity::{ApplianceKey, Identity};
+use zeroize::Zeroizing;
+
+use self::attach::Attacher;
+use self::machine::Machine;
+pub use self::settings::{StorageKind, StorageSettings, StorageValue};
+use crate::files;
+use crate::{Error, Result};
+
+/// The name of the file, in the data directory.
+pub(crate) const NAME: &str = "storage.sealed";
+/// Its bytes, at most.
+pub(crate) const SIZE: u64 = 64 << 10;
+/// What it is sealed for.
+const PURPOSE: &str = "storage options";
+
+/// How it is with what is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageState {
+    /// Nothing is set, and nothing attached.
+    Nothing,
+    /// The next start attaches it, or detaches what there is.
+    Waits,
+    /// It is attached.
+    Attached,
+    /// It could not be attached.
+    Failed,
+}
+
+impl StorageState {
+    /// Its name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Waits => "waits",
+            Self::Attached => "attached",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What of a kind can be done here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageType {
+    /// Which.
+    pub kind: StorageKind,
+    /// Whether it may be set: the configuration can leave it out.
+    pub offered: bool,
+    /// Why this machine can't attach it; nothing: it can.
+    pub lacks: Vec<String>,
+}
+
+/// What is set, and what came of it.
+#[derive(Clone, Debug)]
+pub struct StorageStatus {
+    /// What is set.
+    pub settings: Option<StorageSettings>,
+    /// How it is with that.
+    pub state: StorageState,
+    /// Where something is attached now: a disk of a pool can be there.
+    pub path: Option<PathBuf>,
+    /// Why it could not be attached.
+    pub error: Option<String>,
+    /// All kinds.
+    pub types: Vec<StorageType>,
+    /// The kinds that a caller can choose from: those that the configuration names, else those that
+    /// this machine can attach.
+    pub options: Vec<StorageKind>,
+}
+
+/// What is kept: the settings, under a name that no others had.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    id: String,
+    settings: StorageSettings,
+}
+
+/// What the start did.
+#[derive(Clone, Debug, Default)]
+struct Applied {
+    /// Of which settings.
+    id: Option<String>,
+    path: Option<PathBuf>,
+    error: Option<String>,
+}
+
+/// The service. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct StorageOptions {
+    path: PathBuf,
+    identity: Identity,
+    offered: Option<Arc<[StorageKind]>>,
+    attacher: Attacher,
+    applied: Arc<Mutex<Applied>>,
+}
+
+impl StorageOptions {
+    /// Of the appliance with this data directory. `offered`: the kinds that may be set; none: all.
+    pub fn of(data: &Path, identity: Identity, offered: Option<Vec<StorageKind>>) -> Self {
+        Self::on(data, identity, offered, Machine::here())
+    }
+
+    fn on(
+        data: &Path,
+        identity: Identity,
+        offered: Option<Vec<StorageKind>>,
+        machine: Machine,
+    ) -> Self {
+        Self {
+            path: data.join(NAME),
+            identity,
+            offered: offered.map(Into::into),
+            attacher: Attacher::new(data, machine),
+            applied: Arc::default(),
+        }
+    }
+
+    fn kept(&self) -> Result<Option<Kept>> {
+        let sealed = match files::read(&self.path, SIZE) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(Error::file(&self.path))?,
+        };
+        open(self.identity.key(), &sealed).map(Some)
+    }
+
+    /// Attaches what is set, and detaches what isn't any more. To be called by a start of the process,
+    /// before a pool is opened; it waits for tools. What can't be done is told by
+    /// [`StorageOptions::status`], and stops nobody.
+    pub fn apply(&self) {
+        let mut applied = Applied::default();
+        let done = self.kept().map_err(|error| error.to_string()).and_then(|kept| {
+            applied.id = kept.as_ref().map(|kept| kept.id.clone());
+            let wanted = kept.as_ref().map(|kept| kept.settings.target()).transpose();
+            // What means nothing takes the place of what was there, too.
+            let (wanted, wrong) = match wanted {
+                Ok(wanted) => (wanted, None),
+                Err(error) => (None, Some(error.to_string())),
+            };
+            let id = applied.id.as_deref();
+            let path = self.attacher.become_such(id.zip(wanted.as_ref()))?;
+            wrong.map_or(Ok(path), Err)
+        });
+        match done {
+            Ok(Some(path)) => {
+                tracing::info!("storage is attached at {}", path.display());
+                applied.path = Some(path);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!("storage is not attached: {error}");
+                applied.error = Some(error);
+            }
+        }
+        *self.applied() = applied;
+    }
+
+    fn applied(&self) -> std::sync::MutexGuard<'_, Applied> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the configuration leaves this kind in.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] when it doesn't.
+    pub fn offers(&self, kind: StorageKind) -> Result<()> {
+        match &self.offered {
+            Some(offered) if !offered.contains(&kind) => {
+                let known: Vec<_> = offered.iter().map(|kind| kind.word()).collect();
+                let (word, known) = (kind.word(), known.join(", "));
+                let why = format!(
+                    "type: `{word}` is not among those that the configuration offers \
+                     (`storage_options`): {known}"
+                );
+                Err(Error::Storage(why))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The kinds that the configuration offers.
+    pub fn offered(&self) -> Vec<StorageKind> {
+        match &self.offered {
+            Some(offered) => offered.to_vec(),
+            None => StorageKind::ALL.to_vec(),
+        }
+    }
+
+    /// What is set, and what came of it. It waits for files.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn status(&self) -> Result<StorageStatus> {
+        let (kept, unreadable) = match self.kept() {
+            Ok(kept) => (kept, None),
+            Err(error @ Error::File { .. }) => return Err(error),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let Applied { id, path, error } = self.applied().clone();
+        let (state, error) = match &kept {
+            _ if unreadable.is_some() => (StorageState::Failed, unreadable),
+            kept if kept.as_ref().map(|kept| &kept.id) != id.as_ref() => {
+                (StorageState::Waits, None)
+            }
+            _ if error.is_some() => (StorageState::Failed, error),
+            Some(_) => (StorageState::Attached, None),
+            None => (StorageState::Nothing, None),
+        };
+        let types = StorageKind::ALL.map(|kind| StorageType {
+            kind,
+            offered: self.offers(kind).is_ok(),
+            lacks: self.lacks(kind),
+        });
+        let can = types.iter().filter(|one| one.lacks.is_empty()).map(|one| one.kind);
+        let options = match &self.offered {
+            Some(offered) => offered.to_vec(),
+            None => can.collect(),
+        };
+        let settings = kept.map(|kept| kept.settings);
+        Ok(StorageStatus { settings, state, path, error, types: types.into(), options })
+    }
+
+    /// Keeps these settings for the next start; what they mean is not looked at.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] for a kind that is not offered; [`Error::File`].
+    pub(crate) fn keep(&self, settings: StorageSettings) -> Result<()> {
+        self.offers(settings.kind())?;
+        let mut id = [0u8; 16];
+        getrandom::fill(&mut id).map_err(strongroom_identity::Error::Random)?;
+        let kept = Kept { id: data_encoding::HEXLOWER.encode(&id), settings };
+        let text = Zeroizing::new(
+            serde_json::to_vec(&kept)
+                .map_err(|error| Error::Storage(format!("they can't be written: {error}")))?,
+        );
+        let sealed = self.identity.key().seal(PURPOSE, &text)?;
+        files::replace(&self.path, &sealed).map_err(Error::file(&self.path))
+    }
+
+    /// Forgets the settings; the next start detaches what they attached. Whether there were any.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub(crate) fn forget(&self) -> Result<bool> {
+        match std::fs::remove_file(&self.path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::file(&self.path)(error)),
+        }
+    }
+
+    /// Why this machine can't attach that.
+    pub(crate) fn lacks(&self, kind: StorageKind) -> Vec<String> {
+        self.attacher.machine().why_not(kind)
+    }
+}
+
+fn open(key: &ApplianceKey, sealed: &[u8]) -> Result<Kept> {
+    let text = key.unseal(PURPOSE, sealed).map_err(|_| {
+        Error::Storage("what is set can't be opened with the appliance's key: set it again".into())
+    })?;
+    let wrong = |error| Error::Storage(format!("what is set is not understood: {error}"));
+    serde_json::from_slice(&text).map_err(wrong)
+}
+
+/// Whether that is such a file, sealed with this key.
+pub(crate) fn check(key: &ApplianceKey, sealed: &[u8]) -> Result<()> {
+    open(key, sealed).map(drop)
+}
