@@ -224,7 +224,7 @@ fn a_disk_that_does_not_answer_is_as_good_as_missing() {
     assert!(matches!(&refused, Error::Io { .. }), "{refused}");
 }
 
-/// From this seed on disks err so often that trying again does not help.
+/// From this seed on disks err so often that trying again does not help, and some places always.
 const OFTEN: u64 = 1 << 32;
 
 /// What errs in a chapter.
@@ -245,7 +245,17 @@ fn let_err(bed: &Bed, rng: &mut Rng, often: bool) -> String {
         _ => ["packs/", "index/"].iter().for_each(|of| world.set_flip_rate(of, one_in)),
     }
     let what = ["changes", "looks", "room", "bits"][kind as usize];
-    format!("{what} err once in {one_in}")
+    let what = format!("{what} err once in {one_in}");
+    if !often || rng.chance(2) {
+        return what;
+    }
+    // And one place is bad for good.
+    let all = [&CHANGES[..], &LOOKS[..]].concat();
+    let operation = all[rng.below(all.len() as u64) as usize];
+    let of = ["journal", "packs/", "index", "pool.superblock"][rng.below(4) as usize];
+    let disk = rng.below(bed.layout.disks as u64) as usize;
+    world.inject(Fault::io_error(operation, of).on_disk(disk).forever());
+    format!("{what}, each {operation:?} of {of} on disk {disk} fails")
 }
 
 /// A workload on disks of which each errs now and then, chapter by chapter; after each, with the

@@ -182,9 +182,9 @@ impl Journal {
             // What it may have would be written over.
             if let Some((place, why)) = loaded.hidden.first() {
                 let what = format!(
-                    "{} can't be read, and what was committed last may be there alone, so nothing was \
-                     changed; try again, and if it stays so take that disk away or put another in \
-                     its place with `pool disk-replace`",
+                    "{} can't be read, and what was committed last may be there alone, where it would \
+                     be written over: try again, and if it stays so take that disk away; then \
+                     `pool disk-replace` can put another in its place",
                     name(*place)
                 );
                 return Err(Error::io(what, io::Error::other(why.clone())));

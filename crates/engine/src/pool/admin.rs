@@ -12,6 +12,7 @@ use crate::keys::{Kdf, Protection, Secret, Stretch};
 use crate::pool::open::{
     Found, OpenMode, OpenOptions, Use, find, lock_all, make_room, places, refuse_unread, settings,
 };
+use crate::pool::pins::ChunkSet;
 use crate::pool::read::OpenPack;
 use crate::pool::verify::twice;
 use crate::pool::{Meter, Pool};
@@ -221,7 +222,7 @@ impl Pool {
         let packs = self.core.state().packs.clone();
         let segments = self.core.state().segments.clone();
         let old: BTreeSet<SegmentId> = segments.keys().copied().collect();
-        let mut silent = Silent::default();
+        let mut silent: BTreeMap<PackId, Silent> = BTreeMap::new();
         meter.begin(packs.len() as u64);
         let mut entries = 0;
         for (id, info) in packs {
@@ -238,10 +239,8 @@ impl Pool {
                 }
                 Err(e) => {
                     self.core.notice(format!("pack {id} does not tell what is in it: {e}"));
-                    silent.packs.insert(id);
-                    if !e.is_for_good() {
-                        silent.passing.get_or_insert(e);
-                    }
+                    let why = Some(e).filter(|e| !e.is_for_good());
+                    silent.insert(id, Silent { chunks: info.chunks, why });
                 }
             }
             if self.core.index.memtable().len() > ENTRIES {
@@ -249,7 +248,7 @@ impl Pool {
             }
             meter.add(1);
         }
-        if !silent.packs.is_empty() {
+        if !silent.is_empty() {
             entries += self.entries_of_old(&segments, silent)?;
         }
         self.flush(|_| Ok(old.iter().map(|id| Op::DropSegment(*id)).collect()))?;
@@ -270,25 +269,28 @@ impl Pool {
     fn entries_of_old(
         &self,
         segments: &BTreeMap<SegmentId, SegmentInfo>,
-        mut silent: Silent,
+        silent: BTreeMap<PackId, Silent>,
     ) -> Result<u64> {
         let mut found = 0;
+        let mut known = ChunkSet::default();
         for (id, info) in segments {
             let one = BTreeMap::from([(*id, *info)]);
             let options = index::Options::default();
             let end = match Index::open(&self.core.disks, &one, self.core.id, options) {
-                Ok(old) => self.entries_of(&old, &silent.packs, &mut found)?,
+                Ok(old) => self.entries_of(&old, &silent, &mut known, &mut found)?,
                 Err(e) => Some(e),
             };
             match end {
                 None => {}
-                Some(e) if e.is_for_good() => match silent.passing.take() {
-                    Some(pack) => return Err(pack),
-                    None => self.core.notice(format!(
-                        "{e}: what packs had that don't tell what is in them may be lost with it"
-                    )),
-                },
+                Some(e) if e.is_for_good() => self.core.notice(format!(
+                    "{e}: what packs had that don't tell what is in them may be lost with it"
+                )),
                 Some(e) => return Err(e),
+            }
+        }
+        for (id, Silent { chunks, why }) in silent {
+            if let Some(why) = why.filter(|_| known.count(id) < chunks) {
+                return Err(why);
             }
         }
         Ok(found)
@@ -298,7 +300,8 @@ impl Pool {
     fn entries_of(
         &self,
         old: &Index,
-        packs: &BTreeSet<PackId>,
+        packs: &BTreeMap<PackId, Silent>,
+        known: &mut ChunkSet,
         found: &mut u64,
     ) -> Result<Option<Error>> {
         for entry in old.entries() {
@@ -306,8 +309,9 @@ impl Pool {
                 Ok(entry) => entry,
                 Err(e) => return Ok(Some(e)),
             };
-            if packs.contains(&at.pack) {
+            if packs.contains_key(&at.pack) {
                 self.core.index.memtable().insert(&chunk, at);
+                known.insert(at.pack, at.ordinal);
                 *found += 1;
             }
             if self.core.index.memtable().len() > ENTRIES {
@@ -318,12 +322,12 @@ impl Pool {
     }
 }
 
-/// Packs that don't tell what is in them.
-#[derive(Debug, Default)]
+/// A pack that does not tell what is in it.
+#[derive(Debug)]
 struct Silent {
-    packs: BTreeSet<PackId>,
-    /// Why one of them does not, that may another time.
-    passing: Option<Error>,
+    chunks: u32,
+    /// Why, when it may tell another time.
+    why: Option<Error>,
 }
 
 /// Which place of a pool of `disks` disks a disk has, by the shards on it, of which a few are looked

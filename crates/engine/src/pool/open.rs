@@ -259,8 +259,7 @@ impl Pool {
 pub(crate) fn refuse_unread(unread: &[String], because: &str) -> Result<()> {
     let Some(first) = unread.first() else { return Ok(()) };
     let what = format!(
-        "a disk is there that can't be read, and {because}, so nothing was changed; try again, and \
-         if it stays so take it away"
+        "a disk is there that can't be read, and {because}: try again, and if it stays so take it away"
     );
     Err(Error::io(what, std::io::Error::other(first.clone())))
 }
