@@ -1,6 +1,8 @@
 //! Images as the catalogue mirrors them. The roots in the pools are the truth; these rows are for
 //! lists, and can be made again from the roots at any time.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -155,6 +157,22 @@ pub async fn known(catalog: &Catalog, pool: i64) -> Result<Vec<Known>> {
 pub async fn find(catalog: &Catalog, id: i64) -> Result<Image> {
     let image = catalog.find_one(Sql::new("FROM images WHERE id = ?").bind(id)).await?;
     image.ok_or(Error::NotFound { what: "image" })
+}
+
+/// The images with these numbers, each once, by their numbers; those that are there.
+///
+/// # Errors
+/// Those of the database.
+pub async fn with_ids(catalog: &Catalog, ids: &[i64]) -> Result<Vec<Image>> {
+    let ids: Vec<i64> = ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    let mut found = Vec::new();
+    for batch in ids.chunks(BATCH) {
+        let mut sql = Sql::new("FROM images WHERE id IN ");
+        sql.push_set(batch.iter().copied());
+        sql.push(" ORDER BY id");
+        found.extend(catalog.find::<Image>(sql).await?);
+    }
+    Ok(found)
 }
 
 /// The image with this root.

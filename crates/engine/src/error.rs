@@ -156,6 +156,12 @@ impl Error {
         matches!(self, Self::Canceled | Self::Unreachable { .. })
     }
 
+    /// Of reading: whether it was read and is wrong, or is not there, so that no other try makes it
+    /// good. A disk that is missing or gave an error says nothing of what is on it.
+    pub(crate) fn is_for_good(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::ChunkUnreadable { .. })
+    }
+
     /// For `map_err`: a record that can't be decoded.
     pub fn decoding(what: &str) -> impl FnOnce(DecodeError) -> Self + '_ {
         move |why| Self::damaged(what, why)

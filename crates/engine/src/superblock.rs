@@ -38,7 +38,7 @@ use std::io::ErrorKind;
 use crate::chunker::Params;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::compress::{LEVELS, Method};
-use crate::disk::{Disk, read_file, replace_file};
+use crate::disk::{Disk, patiently, read_file, replace_file};
 use crate::error::{Error, Result};
 use crate::id::{DiskId, PoolId};
 use crate::keys::Protection;
@@ -270,7 +270,8 @@ impl Superblock {
         let read = |name: &str| {
             let what = format!("{}/{name}", disk.describe());
             let limit = MAX_RECORD + 1024;
-            let bytes = read_file(disk, name, limit as u64).map_err(|e| match e.kind() {
+            let read = patiently(|| read_file(disk, name, limit as u64));
+            let bytes = read.map_err(|e| match e.kind() {
                 ErrorKind::NotFound => {
                     Error::NotAPool { path: disk.describe(), why: "it has no superblock".into() }
                 }

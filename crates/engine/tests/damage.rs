@@ -150,6 +150,11 @@ fn is_named(e: &Error) -> bool {
     )
 }
 
+/// Who may not write.
+fn not_now() -> Result<Pool, Error> {
+    Err(Error::ReadOnly { why: "it is asked not to".into() })
+}
+
 /// Damages of one kind, as many as there is time for, spread over all.
 fn sample(total: u64, some: u64) -> impl Iterator<Item = u64> {
     let step = if setting("STRONGROOM_DAMAGE_ALL").is_some() { 1 } else { total.div_ceil(some) };
@@ -372,7 +377,7 @@ fn what_a_reader_finds_bad_it_mends() {
         assert!(reader.take_notices().is_empty() && !is_whole());
         // Not beside somebody who writes.
         let writer = scene.bed.write();
-        reader.mend(|| None);
+        reader.mend(not_now);
         let notices = reader.take_notices().join("; ");
         assert!(
             notices.contains("can't be mended now") && notices.contains("pool scrub"),
@@ -381,12 +386,12 @@ fn what_a_reader_finds_bad_it_mends() {
         assert!(!is_whole(), "{what}");
         drop(writer);
         scene.read_all(&reader, true, &what);
-        reader.mend(|| None);
+        reader.mend(not_now);
         assert_eq!(reader.take_notices(), Vec::<String>::new(), "what was read is kept in memory");
         drop(reader);
         let reader = scene.bed.open(OpenMode::Read).unwrap();
         scene.read_all(&reader, true, &what);
-        reader.mend(|| None);
+        reader.mend(not_now);
         let mended = format!("mended 1 unit on {} that was not what was written", disk.describe());
         assert_eq!(reader.take_notices(), [mended], "{what}");
         assert!(is_whole(), "{what}");
@@ -420,7 +425,7 @@ fn what_no_disk_can_make_good_is_stored_again() {
         rot();
         let reader = scene.bed.open(OpenMode::Read).unwrap();
         read_all(&reader);
-        reader.mend(|| scene.bed.open(OpenMode::Write).ok());
+        reader.mend(|| scene.bed.open(OpenMode::Write));
         let notices = reader.take_notices().join("; ");
         assert!(notices.contains("left the index"), "{notices}");
         drop(reader);

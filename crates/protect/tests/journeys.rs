@@ -233,7 +233,7 @@ async fn a_pool_is_mended_and_gets_a_new_key_by_jobs() {
         let result = over(&protect, &job, State::Succeeded).await.result.unwrap();
         assert_eq!(result, json!({"data_key": 2}));
 
-        // A superblock and the index are lost while nobody looks.
+        // A superblock, and the index on both disks, are lost while nobody looks.
         bed.storage.close_all().await;
         let remove = |dir: &str, of: &str| {
             for entry in fs::read_dir(bed.path(dir)).unwrap().map(Result::unwrap) {
@@ -245,6 +245,8 @@ async fn a_pool_is_mended_and_gets_a_new_key_by_jobs() {
             }
         };
         remove("b", "superblock");
+        remove("a", "index");
+        remove("b", "index");
         let how = RepairParameters { rebuild_index: true };
         let job = protect.repair(asker(), pool, how).await.unwrap();
         let result = over(&protect, &job, State::Succeeded).await.result.unwrap();

@@ -74,9 +74,11 @@ impl Storage {
         known: &pools::Pool,
         pool: Option<Arc<Pool>>,
     ) -> Result<Arc<Pool>> {
-        drop(bar);
-        let Some(pool) = pool else { return self.open(known.id).await };
-        self.keep(known.id, Arc::clone(&pool));
+        let Some(pool) = pool else {
+            drop(bar);
+            return self.open(known.id).await;
+        };
+        bar.open_as(Arc::clone(&pool));
         self.mirror(known, &pool).await?;
         self.tell(known, "pool.disk_replaced", "has a new disk, which is to be rebuilt").await?;
         Ok(pool)

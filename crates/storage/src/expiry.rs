@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use strongroom_archive::image;
@@ -49,7 +50,7 @@ impl Storage {
         how: Retaining,
         version: Option<i64>,
     ) -> Result<images::Image> {
-        let _turn = self.inner.changing.acquire().await.map_err(|_| Error::Ended)?;
+        let _turn = self.turn_of(id).await?;
         let Opened { row, known, pool, mut image } = self.opened(id).await?;
         is_version(&row, version)?;
         let old = image.expires();
@@ -73,7 +74,8 @@ impl Storage {
     }
 
     /// The pools of this machine with images that are to be forgotten now, by the pools' own
-    /// clocks. Pools that another process has are its own affair.
+    /// clocks. Pools that another process has are its own affair; those that can't be opened are left
+    /// alone for a while, for longer each time.
     ///
     /// # Errors
     /// Those of the database.
@@ -82,15 +84,25 @@ impl Storage {
         let mut found = Vec::new();
         for known in pools::all(catalog).await? {
             let id = known.id;
-            if !self.is_here(&known) || !images::any_expiring(catalog, id).await? {
+            let quiet = &self.inner.quiet;
+            // Who asks for a pool is not kept waiting, and may have opened it meanwhile.
+            let is_left_alone = self.if_open(id).is_none() && quiet.holds(id, Instant::now());
+            if is_left_alone || !self.is_here(&known) || !images::any_expiring(catalog, id).await? {
                 continue;
             }
             let now = match self.open(id).await {
-                Ok(pool) => time(pool.now()),
+                Ok(pool) => {
+                    quiet.end(id);
+                    time(pool.now())
+                }
                 Err(error) => {
                     if !error.is_elsewhere() {
-                        let name = &known.name;
-                        tracing::warn!("what is expired in {name} is not looked for: {error}");
+                        let (name, pause) = (&known.name, quiet.begin(id, Instant::now()));
+                        tracing::warn!(
+                            "what is expired in {name} is not looked for; it is tried again in {} \
+                             minutes: {error}",
+                            pause.as_secs().div_ceil(60)
+                        );
                     }
                     continue;
                 }
@@ -138,9 +150,8 @@ impl Storage {
         pool_id: i64,
         selection: &Selection,
     ) -> Result<Vec<images::Image>> {
-        let _turn = self.inner.changing.acquire().await.map_err(|_| Error::Ended)?;
+        let _turn = self.inner.changing.of(pool_id).await;
         let expired = self.expired_images(pool_id, selection).await?;
-        let ids: Vec<i64> = expired.iter().map(|row| row.id).collect();
-        self.forget_images(&ids).await
+        self.forget_rows(expired).await
     }
 }

@@ -14,6 +14,7 @@ use strongroom_catalog::{images, pools};
 use strongroom_engine::clock::PoolTime;
 use strongroom_engine::id::RootId;
 use strongroom_engine::pool::Pool;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::expiry::to_come;
 use crate::mirror::time;
@@ -182,6 +183,12 @@ impl Storage {
         Ok(Opened { row, known, pool, image })
     }
 
+    /// Waits for the caller's turn with the pool of an image.
+    pub(crate) async fn turn_of(&self, id: i64) -> Result<OwnedMutexGuard<()>> {
+        let row = images::find(&self.inner.catalog, id).await?;
+        Ok(self.inner.changing.of(row.pool_id).await)
+    }
+
     /// The image as the archive takes it, and its pool.
     ///
     /// # Errors
@@ -227,7 +234,7 @@ impl Storage {
                 )));
             }
         }
-        let _turn = self.inner.changing.acquire().await.map_err(|_| Error::Ended)?;
+        let _turn = self.turn_of(id).await?;
         let Opened { row, known, pool, mut image } = self.opened(id).await?;
         is_version(&row, version)?;
         let tags = &mut image.meta.tags;
@@ -257,7 +264,7 @@ impl Storage {
         until: Timestamp,
         version: Option<i64>,
     ) -> Result<images::Image> {
-        let _turn = self.inner.changing.acquire().await.map_err(|_| Error::Ended)?;
+        let _turn = self.turn_of(id).await?;
         let Opened { row, known, pool, image } = self.opened(id).await?;
         is_version(&row, version)?;
         // The catalogue cuts to microseconds: asking for what it shows is no shortening.
@@ -277,7 +284,7 @@ impl Storage {
     /// # Errors
     /// As [`Storage::forget_images`].
     pub async fn forget_decided(&self, pool_id: i64, ids: &[i64]) -> Result<Vec<images::Image>> {
-        let _turn = self.inner.changing.acquire().await.map_err(|_| Error::Ended)?;
+        let _turn = self.inner.changing.of(pool_id).await;
         let pool = self.open(pool_id).await?;
         self.sync_images(pool_id).await?;
         let stays = self.blocking(move || {
@@ -290,10 +297,9 @@ impl Storage {
             Ok(stays.map(|image| image.id.to_string()).collect::<BTreeSet<_>>())
         });
         let stays = stays.await?;
-        let rows = images::of_pool(&self.inner.catalog, pool_id).await?;
-        let going = rows.iter().filter(|row| ids.contains(&row.id) && !stays.contains(&row.root));
-        let going: Vec<i64> = going.map(|row| row.id).collect();
-        self.forget_images(&going).await
+        let mut going = images::with_ids(&self.inner.catalog, ids).await?;
+        going.retain(|row| row.pool_id == pool_id && !stays.contains(&row.root));
+        self.forget_rows(going).await
     }
 
     /// Forgets images of one pool, all or none. What only they had is freed by the next collection.
@@ -302,13 +308,16 @@ impl Storage {
     /// [`strongroom_engine::Error::Immutable`] when one of them may not go yet; [`Error::Invalid`]
     /// when they are of several pools.
     pub async fn forget_images(&self, ids: &[i64]) -> Result<Vec<images::Image>> {
-        let mut rows: Vec<images::Image> = Vec::new();
-        for id in ids {
-            let row = images::find(&self.inner.catalog, *id).await?;
-            if !rows.iter().any(|other| other.id == row.id) {
-                rows.push(row);
-            }
+        let rows = images::with_ids(&self.inner.catalog, ids).await?;
+        let wanted: BTreeSet<i64> = ids.iter().copied().collect();
+        if rows.len() < wanted.len() {
+            return Err(strongroom_catalog::Error::NotFound { what: "image" }.into());
         }
+        self.forget_rows(rows).await
+    }
+
+    /// As [`Storage::forget_images`], of rows that were just read.
+    pub(crate) async fn forget_rows(&self, rows: Vec<images::Image>) -> Result<Vec<images::Image>> {
         let Some(first) = rows.first() else { return Ok(rows) };
         if rows.iter().any(|row| row.pool_id != first.pool_id) {
             let text = "images of several pools can't be forgotten at once: one pool at a time";

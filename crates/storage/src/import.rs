@@ -50,7 +50,8 @@ impl Storage {
     /// [`Error::Invalid`] for disks that don't belong together;
     /// [`strongroom_catalog::Error::Exists`] for a pool or a name that is in the catalogue; those
     /// of opening it, and the engine's `Canceled` when the meter says so, after which it isn't
-    /// entered.
+    /// entered. One that was entered before, by who was cut off, stays entered, and its images are
+    /// brought up to date when it is next opened.
     pub async fn import_pool(&self, import: Import, meter: &Meter) -> Result<pools::Pool> {
         let name = checked_name(&import.name)?;
         let (path, disks) = (import.path, import.disks);
@@ -74,7 +75,10 @@ impl Storage {
         let known =
             self.enter(name, import.organisation_id, &found.dir, &found.uuid, secret).await?;
         if let Err(error) = self.open_imported(&known, meter).await {
-            pools::remove(&self.inner.catalog, known.id).await?;
+            if let Err(left) = pools::remove(&self.inner.catalog, known.id).await {
+                let name = &known.name;
+                tracing::warn!("{name} was not imported and stays in the catalogue: {left}");
+            }
             return Err(error);
         }
         self.tell(&known, "pool.imported", "was imported").await?;
@@ -113,8 +117,7 @@ impl Storage {
         let bar = self.close(known.id, "it is being imported").await?;
         let pool = self.open_disks(known).await?;
         self.mirror_counted(known, &pool, meter).await?;
-        drop(bar);
-        self.keep(known.id, pool);
+        bar.open_as(pool);
         Ok(())
     }
 }

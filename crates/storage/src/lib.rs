@@ -28,6 +28,7 @@ mod slots;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::sync::Arc;
 
@@ -57,6 +58,7 @@ use images::Forgetting;
 use ingest::Ingests;
 use opening::Openings;
 use readers::Readers;
+use turns::{Quiet, Turns};
 
 /// How many calls read disks at once; more wait.
 const READERS: usize = 16;
@@ -86,8 +88,10 @@ struct Inner {
     forgetting: Forgetting,
     /// Images are looked through for a reference by one reader at a time.
     searching: Arc<Semaphore>,
-    /// Roots and key slots are read, changed and written back by one at a time.
-    changing: Semaphore,
+    /// A pool's roots and key slots are read, changed and written back by one at a time.
+    changing: Turns,
+    /// Pools that could not be opened lately.
+    quiet: Quiet,
 }
 
 impl Storage {
@@ -117,7 +121,8 @@ impl Storage {
             ingests: Ingests::default(),
             forgetting: Forgetting::default(),
             searching: Arc::new(Semaphore::new(1)),
-            changing: Semaphore::new(1),
+            changing: Turns::default(),
+            quiet: Quiet::default(),
             used,
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -87,9 +87,22 @@ pub struct Bar {
     id: i64,
 }
 
+impl Bar {
+    /// Ends it with the pool open: nobody else can open it in between.
+    pub(crate) fn open_as(self, pool: Arc<Pool>) {
+        self.storage.keep(self.id, pool);
+    }
+}
+
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.storage.inner.openings.with(|all| all.remove(&self.id));
+        self.storage.inner.openings.with(|all| {
+            if let Entry::Occupied(entry) = all.entry(self.id)
+                && let Opening::Barred(_) = entry.get()
+            {
+                entry.remove();
+            }
+        });
     }
 }
 
@@ -111,8 +124,8 @@ impl Storage {
             let cell = openings.cell(id).map_err(closed)?;
             let pool = cell.get_or_try_init(|| self.open_now(&known)).await?;
             // A pool that stopped writing after an error begins anew when it is opened again.
-            match pool.session() {
-                Ok(_) => return Ok(Arc::clone(pool)),
+            match pool.check_writable() {
+                Ok(()) => return Ok(Arc::clone(pool)),
                 Err(_) => openings.drop_if(id, pool),
             }
         }

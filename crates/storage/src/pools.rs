@@ -240,6 +240,7 @@ impl Storage {
         let known = pools::find(&self.inner.catalog, id).await?;
         let _bar = self.close(id, "it is being removed").await?;
         pools::remove(&self.inner.catalog, id).await?;
+        self.inner.quiet.end(id);
         self.tell(&known, "pool.removed", "was removed; its data is on its disks still").await
     }
 

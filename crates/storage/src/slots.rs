@@ -32,7 +32,7 @@ impl Storage {
                 "a key slot's label has {MAX_LABEL} bytes at most, and no control characters"
             )));
         }
-        let _turn = self.inner.changing.acquire().await.map_err(|_| Error::Ended)?;
+        let _turn = self.inner.changing.of(id).await;
         let (known, pool) = (self.pool(id).await?, self.open(id).await?);
         let (on, label) = (Arc::clone(&pool), label.to_owned());
         let slot =
@@ -56,7 +56,7 @@ impl Storage {
     ) -> Result<SlotInfo> {
         // One that can't be taken must not be kept as if it could.
         drop(secret.open()?);
-        let _turn = self.inner.changing.acquire().await.map_err(|_| Error::Ended)?;
+        let _turn = self.inner.changing.of(id).await;
         let known = self.pool(id).await?;
         self.settle_secret(&known).await?;
         let pool = self.open(id).await?;
@@ -82,9 +82,7 @@ impl Storage {
             return Ok(());
         }
         let bar = self.close(known.id, "its secret is being changed").await?;
-        let pool = self.open_disks(known).await;
-        drop(bar);
-        self.keep(known.id, pool?);
+        bar.open_as(self.open_disks(known).await?);
         match pools::next_secret(&self.inner.catalog, known.id).await? {
             None => Ok(()),
             Some(_) => Err(Error::Invalid(format!(
@@ -100,7 +98,7 @@ impl Storage {
     /// # Errors
     /// [`strongroom_catalog::Error::NotFound`]; [`Error::Invalid`]; those of [`Storage::open`].
     pub async fn remove_pool_key(&self, id: i64, slot: u32) -> Result<()> {
-        let _turn = self.inner.changing.acquire().await.map_err(|_| Error::Ended)?;
+        let _turn = self.inner.changing.of(id).await;
         let (known, pool) = (self.pool(id).await?, self.open(id).await?);
         if find(&pool, slot)?.opened {
             return Err(Error::Invalid(format!(

@@ -501,3 +501,53 @@ async fn what_is_in_images_can_be_looked_at_and_read() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_pool_that_can_not_be_opened_is_left_alone_by_what_nobody_waits_for() {
+    testing::each(|catalog| async move {
+        let bed = Bed::new(&catalog).await;
+        let storage = &bed.storage;
+        let new =
+            NewPool { encryption: Encryption::None, ..NewPool::new("main", 1, bed.path("p")) };
+        let id = storage.create_pool(new).await.unwrap().pool.id;
+        let source = bed.files("s", &[("a", b"1")]);
+        bed.back_up_kept(id, &source, None, Some(0)).await;
+        storage.sync_images(id).await.unwrap();
+        storage.close_all().await;
+        fs::rename(bed.path("p"), bed.path("away")).unwrap();
+        let quiet = || storage.inner.quiet.holds(id, std::time::Instant::now());
+        assert!(!quiet());
+        assert!(storage.pools_with_expired().await.unwrap().is_empty());
+        assert!(quiet());
+        // Even when it is back, unless somebody opens it.
+        fs::rename(bed.path("away"), bed.path("p")).unwrap();
+        assert!(storage.pools_with_expired().await.unwrap().is_empty());
+        assert!(storage.if_open(id).is_none());
+        storage.open(id).await.unwrap();
+        assert_eq!(storage.pools_with_expired().await.unwrap().len(), 1);
+        assert!(!quiet());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_kept_a_pool_closed_hands_it_on_open() {
+    testing::each(|catalog| async move {
+        let bed = Bed::new(&catalog).await;
+        let storage = &bed.storage;
+        let new =
+            NewPool { encryption: Encryption::None, ..NewPool::new("main", 1, bed.path("p")) };
+        let known = storage.create_pool(new).await.unwrap().pool;
+        let bar = storage.close(known.id, "it is being tested").await.unwrap();
+        let closed = storage.open(known.id).await;
+        assert!(matches!(closed, Err(Error::Closed { .. })), "{closed:?}");
+        let pool = storage.open_disks(&known).await.unwrap();
+        bar.open_as(Arc::clone(&pool));
+        assert!(Arc::ptr_eq(&storage.open(known.id).await.unwrap(), &pool));
+        drop(pool);
+        // Or opens it to everybody again.
+        drop(storage.close(known.id, "it is being tested").await.unwrap());
+        assert!(storage.open(known.id).await.is_ok());
+    })
+    .await;
+}

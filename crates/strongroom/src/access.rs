@@ -207,7 +207,7 @@ impl Readable {
     pub(crate) fn ended(&self, context: &Context) -> Option<&Pool> {
         match self {
             Self::Own(Own { pool, args }) => {
-                pool.mend(|| args.open_unasked(context).ok());
+                pool.mend(|| args.open_unasked(context));
                 Some(pool)
             }
             Self::Remote(_) => None,

@@ -151,6 +151,29 @@ pub fn replace_file(disk: &dyn Disk, path: &str, content: &[u8]) -> io::Result<(
     disk.sync_dir(path.rsplit_once('/').map_or("", |(dir, _)| dir))
 }
 
+/// How often something is asked of a disk before its error is believed.
+const TRIES: usize = 3;
+
+/// Looks at something on a disk, once more when that fails: an error that passes must not decide
+/// what there is. That something isn't there, or is cut short, is an answer.
+pub(crate) fn patiently<T>(mut look: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..TRIES {
+        match look() {
+            Err(e) if is_passing(&e) => {}
+            answer => return answer,
+        }
+    }
+    look()
+}
+
+/// Whether an error of looking at something says nothing of what is there.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    !matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
+    )
+}
+
 /// Refuses what is no path of a file on a disk.
 fn check_path(path: &str) -> io::Result<()> {
     let plain = |part: &str| {

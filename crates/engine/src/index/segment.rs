@@ -12,7 +12,7 @@ use super::format::{
     location, prefix, unknown_version,
 };
 use super::writer::{RUN, path};
-use crate::disk::{Caching, Disk, DiskFile};
+use crate::disk::{Caching, Disk, DiskFile, patiently};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, Location, PoolId, SegmentId};
 use crate::state::SegmentInfo;
@@ -23,8 +23,21 @@ struct Copy {
     /// The disk's place among the pool's disks.
     index: usize,
     disk: Arc<dyn Disk>,
-    /// Opened when first needed; nothing when that failed.
+    /// Opened when first needed; nothing when it isn't there.
     file: OnceLock<Option<Box<dyn DiskFile>>>,
+}
+
+impl Copy {
+    fn file(&self, path: &str) -> Result<&dyn DiskFile, Fault> {
+        if self.file.get().is_none() {
+            let opened = match self.disk.open(path, Caching::Cached, false) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Fault::Io(e)),
+                opened => opened.ok(),
+            };
+            drop(self.file.set(opened));
+        }
+        self.file.get().and_then(Option::as_deref).ok_or(Fault::Missing)
+    }
 }
 
 /// Why one copy could not give a page.
@@ -42,7 +55,7 @@ impl std::fmt::Display for Fault {
         match self {
             Self::Io(e) => e.fmt(f),
             Self::Bad(why) => f.write_str(why),
-            Self::Missing => f.write_str("its file is missing or can't be opened"),
+            Self::Missing => f.write_str("its file is missing"),
         }
     }
 }
@@ -108,7 +121,8 @@ impl Segment {
         match (fences, filter) {
             (Ok(fences), Ok(filter)) => (segment.fences, segment.filter) = (fences, filter),
             // They follow from the entries.
-            (Err(Error::Damaged { .. }), _) | (_, Err(Error::Damaged { .. })) => {
+            (Err(Error::Damaged { .. } | Error::Io { .. }), _)
+            | (_, Err(Error::Damaged { .. } | Error::Io { .. })) => {
                 segment.derive(with_filter)?;
             }
             (Err(e), _) | (_, Err(e)) => return Err(e),
@@ -119,9 +133,13 @@ impl Segment {
     /// Looks at every disk's copy and prefers the first that has the right length.
     fn choose_copy(&mut self, len: u64) -> Result<()> {
         let mut best: Option<(usize, bool)> = None;
+        let mut failed = None;
         for (place, copy) in self.copies.iter().enumerate() {
-            let opened = copy.disk.open(&path(self.id), Caching::Cached, false);
-            match opened.and_then(|file| Ok((file.len()?, file))) {
+            let open = || {
+                let file = copy.disk.open(&path(self.id), Caching::Cached, false)?;
+                Ok((file.len()?, file))
+            };
+            match patiently(open) {
                 Ok((found, file)) => {
                     let right = found == len;
                     if !right {
@@ -138,11 +156,14 @@ impl Segment {
                 }
                 Err(e) => {
                     self.report(copy, &format!("its file can't be opened: {e}"));
-                    drop(copy.file.set(None));
+                    failed = Some(e);
                 }
             }
         }
-        let (place, _) = best.ok_or_else(|| damaged(self.id, "no disk has its file"))?;
+        let (place, _) = best.ok_or_else(|| match failed {
+            Some(e) => Error::io(format!("opening index segment {}", self.id), e),
+            None => damaged(self.id, "no disk has its file"),
+        })?;
         self.preferred = AtomicUsize::new(place);
         Ok(())
     }
@@ -157,7 +178,7 @@ impl Segment {
         let mut page = [0; PAGE];
         match self.read(0, &mut page) {
             // A header tells nothing that the state did not; damage to it is noted and survived.
-            Err(Error::Damaged { .. }) => return Ok(()),
+            Err(Error::Damaged { .. } | Error::Io { .. }) => return Ok(()),
             read => read?,
         }
         if let Some(version) = unknown_version(&page) {
@@ -243,9 +264,7 @@ impl Segment {
     }
 
     fn read_copy(&self, copy: &Copy, first: u64, buf: &mut [u8]) -> Result<(), Fault> {
-        let open = || copy.disk.open(&path(self.id), Caching::Cached, false).ok();
-        let file = copy.file.get_or_init(open).as_ref().ok_or(Fault::Missing)?;
-        file.read_exact_at(buf, first * PAGE as u64)?;
+        copy.file(&path(self.id))?.read_exact_at(buf, first * PAGE as u64)?;
         let mut pages = (first..).zip(buf.chunks_exact(PAGE));
         if pages.all(|(n, page)| self.binding.holds(n, page)) {
             Ok(())
@@ -263,9 +282,17 @@ impl Segment {
             let mut places = (preferred..self.copies.len()).chain(0..preferred);
             let good = places.find(|place| {
                 let copy = &self.copies[*place];
-                let Err(e) = self.read_copy(copy, n, page) else { return true };
+                let Err(e) = self.read_copy(copy, n, page).or_else(|e| match e {
+                    Fault::Io(_) => self.read_copy(copy, n, page),
+                    e => Err(e),
+                }) else {
+                    return true;
+                };
                 self.report(copy, &format!("page {n}: {e}"));
-                fault = e;
+                // One that can't be read may have it.
+                if !matches!(fault, Fault::Io(_)) {
+                    fault = e;
+                }
                 false
             });
             match (good, fault) {

@@ -48,6 +48,8 @@ pub(super) struct Reading {
     pub(super) own: Vec<Own>,
     /// The highest generation that was written for all one can see, readable or not.
     pub(super) seen: u64,
+    /// Where the last record ends that some copy has.
+    pub(super) end: u64,
 }
 
 /// How far a copy goes alone.
@@ -151,7 +153,7 @@ pub(super) fn read(
         };
         own.push(Own { source: *m, tip: part.tip, later, flaw });
     }
-    Ok(Reading { history: builder.finish(), own, seen })
+    Ok(Reading { history: builder.finish(), own, seen, end: offset })
 }
 
 impl Builder {

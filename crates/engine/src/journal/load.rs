@@ -7,6 +7,7 @@ use super::history::{self, History, Own};
 use super::record::BLOCK;
 use super::source::Source;
 use super::{Place, Settings};
+use crate::disk::patiently;
 use crate::error::{Error, Result};
 
 /// How many files of a copy are looked at, newest first. More than two are never left, even by a
@@ -67,6 +68,9 @@ pub(super) struct Loaded {
     pub(super) stale: Vec<Stale>,
     /// How many copies lead to some generation of the history.
     pub(super) readable: usize,
+    /// Copies that are there and may lead further than the history, because they can't be read, and
+    /// why. So many, with those on missing disks, that a confirmed commit may be in them alone.
+    pub(super) hidden: Vec<(usize, String)>,
 }
 
 /// Why [`load`] failed.
@@ -115,6 +119,19 @@ struct Shelf {
     flaws: Vec<Option<Flaw>>,
     /// The highest generation that was written for all one can see.
     seen: u64,
+    /// For each file that was read: its base, and where its last record ends in some copy.
+    ends: Vec<(u64, u64)>,
+    /// What could not be read.
+    hidden: Vec<Hidden>,
+}
+
+/// A copy, or a file of one, that is there and can't be read.
+#[derive(Debug)]
+struct Hidden {
+    place: usize,
+    /// The base and the length of the file; none when it isn't known what there is.
+    file: Option<(u64, u64)>,
+    why: String,
 }
 
 /// Reads every copy, and judges.
@@ -132,28 +149,30 @@ pub(super) fn load(places: &[Option<Place>], settings: &Settings) -> Result<Load
 impl Shelf {
     /// Opens the files of one copy.
     fn gather(&mut self, index: usize, place: &Place, settings: &Settings) -> Result<(), Trouble> {
-        let entries = match place.handle.list(&place.dir) {
+        let entries = match patiently(|| place.handle.list(&place.dir)) {
             Ok(entries) => entries,
+            Err(why) if why.kind() == io::ErrorKind::NotFound => {
+                self.flaws[index] = Some(Flaw::Missing);
+                return Ok(());
+            }
             Err(why) => {
-                self.flaws[index] = Some(match why.kind() {
-                    io::ErrorKind::NotFound => Flaw::Missing,
-                    _ => Flaw::Unreadable(why.to_string()),
-                });
+                self.hide(index, None, why.to_string());
                 return Ok(());
             }
         };
-        let mut bases: Vec<u64> = entries.iter().filter_map(|e| base_of(&e.name)).collect();
-        bases.sort_unstable_by_key(|base| std::cmp::Reverse(*base));
-        bases.truncate(FILES_PER_COPY);
-        if bases.is_empty() {
+        let mut files: Vec<(u64, u64)> =
+            entries.iter().filter_map(|e| Some((base_of(&e.name)?, e.len))).collect();
+        files.sort_unstable_by_key(|(base, _)| std::cmp::Reverse(*base));
+        files.truncate(FILES_PER_COPY);
+        if files.is_empty() {
             self.flaws[index] = Some(Flaw::Missing);
         }
-        for base in bases {
-            match Source::open(&*place.handle, &place.path(base), index, base) {
+        for (base, len) in files {
+            match patiently(|| Source::open(&*place.handle, &place.path(base), index, base)) {
                 Err(why) if why.kind() == io::ErrorKind::NotFound => {
                     return Err(Trouble::Raced(why));
                 }
-                Err(why) => self.flaws[index] = Some(Flaw::Unreadable(why.to_string())),
+                Err(why) => self.hide(index, Some((base, len)), why.to_string()),
                 Ok(source) => {
                     let source = source?;
                     let ours = source.header.is_none_or(|header| {
@@ -169,6 +188,11 @@ impl Shelf {
             }
         }
         Ok(())
+    }
+
+    fn hide(&mut self, place: usize, file: Option<(u64, u64)>, why: String) {
+        self.flaws[place] = Some(Flaw::Unreadable(why.clone()));
+        self.hidden.push(Hidden { place, file, why });
     }
 
     /// Reads the files, all copies of one file together.
@@ -197,11 +221,16 @@ impl Shelf {
             });
             self.parts.extend(reading.own.into_iter().map(|own| (history, own)));
             self.seen = self.seen.max(reading.seen);
+            self.ends.push((header.base, reading.end));
         }
         // A file has its name only once it is durable, so one without a header was whole once.
         for source in self.sources.iter_mut().filter(|source| source.header.is_none()) {
             let held = source.highest_after(BLOCK as u64, None).unwrap_or(0);
             self.seen = self.seen.max(source.base).max(held);
+            if let Some(why) = source.failed.clone() {
+                let file = Some((source.base, source.len()));
+                self.hidden.push(Hidden { place: source.place, file, why });
+            }
             self.flaws[source.place].get_or_insert(match &source.failed {
                 Some(why) => Flaw::Unreadable(why.clone()),
                 None => Flaw::Damaged,
@@ -311,7 +340,24 @@ impl Shelf {
             })
             .collect();
         let readable = positions.iter().flatten().count();
-        Ok(Loaded { history: self.histories.swap_remove(chosen), stale, readable })
+        let hidden = self.hidden(places, settings.need);
+        Ok(Loaded { history: self.histories.swap_remove(chosen), stale, readable, hidden })
+    }
+
+    /// See [`Loaded::hidden`]. A file of which another copy was read to its end hides nothing.
+    fn hidden(&self, places: &[Option<Place>], need: usize) -> Vec<(usize, String)> {
+        let is_known = |file: (u64, u64)| {
+            self.ends.iter().any(|(base, end)| *base == file.0 && *end >= file.1)
+        };
+        let mut hidden: Vec<(usize, String)> = Vec::new();
+        for Hidden { place, file, why } in &self.hidden {
+            if !file.is_some_and(is_known) && hidden.iter().all(|(other, _)| other != place) {
+                hidden.push((*place, why.clone()));
+            }
+        }
+        // Fewer have no commit that isn't elsewhere, too.
+        let missing = places.iter().filter(|place| place.is_none()).count();
+        if hidden.len() + missing < need { Vec::new() } else { hidden }
     }
 
     /// What is wrong with a copy that does not contradict the history.

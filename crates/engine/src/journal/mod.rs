@@ -62,6 +62,10 @@
 //!   brings copies up that were behind, damaged or missing. It also makes durable what was read:
 //!   the last writer may have been stopped between writing and syncing, or a sync of its may have
 //!   failed, after which the kernel can show bytes that will never be on the disk.
+//!   When `need` copies or more are out of sight, and some of them not because their disk is missing
+//!   but because it gives errors, a confirmed commit may be in these alone: then it is refused, for
+//!   it would write them over. (Fewer can't have what no other has. A file that can't be opened is
+//!   not out of sight when it is no longer than another copy of it that was read.)
 //! - **A new file**: create `<base>.log.new`, write it, sync it, rename it to `<base>.log`, sync the
 //!   directory; when enough copies have come so far, remove all others. At each of these steps a
 //!   crash leaves the old file, or the new one whole, or both; both lead to the same state, as no
@@ -90,6 +94,9 @@
 //! opening fails. So committed history is dropped in silence only where it can't be known that
 //! there was any: when the very last record (or everything from some point to the end) is
 //! destroyed in all copies at once.
+//!
+//! What can't be listed, opened or read is tried more than once. Readers go on without it, and say
+//! that what they show may be older than what was committed last, where opening to write is refused.
 //!
 //! Readers hold no lock and change nothing. They may see a commit before it is durable. When a
 //! file goes away between listing and opening, a writer has begun a new one, and they look again.

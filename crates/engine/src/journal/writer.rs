@@ -50,6 +50,9 @@ pub struct LoadReport {
     pub stale: Vec<Stale>,
     /// Copies that could not be written anew.
     pub lost: Vec<Lost>,
+    /// Copies that are there, and can't be read: what was committed last may be in them alone, so
+    /// that what was loaded may be older. None when the journal was opened to write.
+    pub hidden: Vec<String>,
 }
 
 /// A copy that is written to.
@@ -139,7 +142,8 @@ impl Journal {
     /// [`Error::Diverged`] when copies contradict each other, [`Error::Damaged`] when what was
     /// committed can't be read from any copy, [`Error::Unsupported`] for a newer format,
     /// [`Error::TooFewDisks`] when fewer than `need` copies are readable and `for_write` is set,
-    /// [`Error::Stopped`] when fewer than that could be written.
+    /// [`Error::Io`] when so many can't be read then that they may hide a commit,
+    /// [`Error::Stopped`] when fewer than `need` could be written.
     pub fn open(
         places: &[Option<Place>],
         settings: Settings,
@@ -161,7 +165,10 @@ impl Journal {
         let (history, stale) = (loaded.history, loaded.stale);
         let state = history.state;
         let generation = history.tip;
-        let mut report = LoadReport { generation, stale, lost: Vec::new() };
+        let name = |place: usize| places[place].as_ref().map_or_else(String::new, Place::describe);
+        let hidden = loaded.hidden.iter().map(|(place, why)| format!("{}: {why}", name(*place)));
+        let mut report =
+            LoadReport { generation, stale, lost: Vec::new(), hidden: hidden.collect() };
         let need = settings.need;
         let mut journal = Self::at(settings, history.lineage, generation, history.chain);
         if for_write {
@@ -171,6 +178,16 @@ impl Journal {
                     total: places.len(),
                     tolerated: places.len().saturating_sub(need),
                 });
+            }
+            // What it may have would be written over.
+            if let Some((place, why)) = loaded.hidden.first() {
+                let what = format!(
+                    "{} can't be read, and what was committed last may be there alone, where it would \
+                     be written over: try again, and if it stays so take that disk away; then \
+                     `pool disk-replace` can put another in its place",
+                    name(*place)
+                );
+                return Err(Error::io(what, io::Error::other(why.clone())));
             }
             journal.write_to(places.iter().flatten().cloned());
             report.lost = journal.begin_file(&state)?;

@@ -10,9 +10,11 @@ use crate::index::{self, Index};
 use crate::journal::{Journal, Settings};
 use crate::keys::{Kdf, Protection, Secret, Stretch};
 use crate::pool::open::{
-    Found, OpenMode, OpenOptions, Use, find, lock_all, make_room, places, settings,
+    Found, OpenMode, OpenOptions, Use, find, lock_all, make_room, places, refuse_unread, settings,
 };
+use crate::pool::pins::ChunkSet;
 use crate::pool::read::OpenPack;
+use crate::pool::verify::twice;
 use crate::pool::{Meter, Pool};
 use crate::shard::{self, Stage, disk_of};
 use crate::state::{Op, SegmentInfo};
@@ -147,7 +149,7 @@ impl Pool {
         let mut options = OpenOptions { mode: OpenMode::Write, ..options };
         {
             let locked = lock_all(&options.disks, OpenMode::Write, &used.holder)?;
-            let Found { mut superblock, mut disks, .. } = find(&locked.disks)?;
+            let Found { mut superblock, mut disks, unread, .. } = find(&locked.disks)?;
             if place >= disks.len() {
                 let what = format!("the pool has disks 0 to {}, not {place}", disks.len() - 1);
                 return Err(Error::Invalid(what));
@@ -162,7 +164,12 @@ impl Pool {
             }
             // A wrong secret is noticed before anything is changed.
             let unlocked = superblock.protection.unlock(superblock.pool, options.secret)?;
-            if disks[place].is_some() {
+            if disks[place].is_none() {
+                refuse_unread(
+                    &unread,
+                    "it may be the one to be replaced and have what others lack",
+                )?;
+            } else {
                 let settings = settings(&superblock, &unlocked.keyring, &used);
                 check_others(&disks, place, settings)?;
             }
@@ -203,24 +210,26 @@ impl Pool {
     }
 
     /// Builds the index again from the packs alone, and puts it in the place of the old one. How
-    /// many entries it has. Packs whose directory can't be read are named in
+    /// many entries it has. Packs whose directory is beyond mending are named in
     /// [`Pool::take_notices`]; of them it has what can still be read of the old index.
     ///
     /// # Errors
-    /// Those of the disks and the journal.
+    /// Those of the disks and the journal. Where a pack's directory, or the part of the old index
+    /// that would have to stand in for it, merely can't be read, the old index stays.
     pub fn rebuild_index(&self, meter: &Meter) -> Result<u64> {
         let _upkeep = self.begin_upkeep("rebuilding the index")?;
         self.flush(|_| Ok(Vec::new()))?;
         let packs = self.core.state().packs.clone();
         let segments = self.core.state().segments.clone();
         let old: BTreeSet<SegmentId> = segments.keys().copied().collect();
-        let mut silent: BTreeSet<PackId> = BTreeSet::new();
+        let mut silent: BTreeMap<PackId, Silent> = BTreeMap::new();
         meter.begin(packs.len() as u64);
         let mut entries = 0;
         for (id, info) in packs {
             self.check_stop(meter)?;
-            let directory =
-                OpenPack::open(&self.core, id, info).and_then(|pack| pack.directory(&self.core));
+            let directory = twice(|| {
+                OpenPack::open(&self.core, id, info).and_then(|pack| pack.directory(&self.core))
+            });
             match directory {
                 Ok(directory) => {
                     for (chunk, at) in directory.locations(id, info.kind) {
@@ -230,7 +239,8 @@ impl Pool {
                 }
                 Err(e) => {
                     self.core.notice(format!("pack {id} does not tell what is in it: {e}"));
-                    silent.insert(id);
+                    let why = Some(e).filter(|e| !e.is_for_good());
+                    silent.insert(id, Silent { chunks: info.chunks, why });
                 }
             }
             if self.core.index.memtable().len() > ENTRIES {
@@ -239,7 +249,7 @@ impl Pool {
             meter.add(1);
         }
         if !silent.is_empty() {
-            entries += self.entries_of_old(&segments, &silent)?;
+            entries += self.entries_of_old(&segments, silent)?;
         }
         self.flush(|_| Ok(old.iter().map(|id| Op::DropSegment(*id)).collect()))?;
         let dropped: Vec<SegmentId> = old.into_iter().collect();
@@ -254,32 +264,70 @@ impl Pool {
         Ok(entries)
     }
 
-    /// Takes what segments that are about to go say of some packs; how many entries that are. What
-    /// can't be read of them is left.
+    /// Takes what segments that are about to go say of packs that don't tell themselves; how many
+    /// entries that are. Only what is lost for good on both sides is left out.
     fn entries_of_old(
         &self,
         segments: &BTreeMap<SegmentId, SegmentInfo>,
-        packs: &BTreeSet<PackId>,
+        silent: BTreeMap<PackId, Silent>,
     ) -> Result<u64> {
         let mut found = 0;
+        let mut known = ChunkSet::default();
         for (id, info) in segments {
             let one = BTreeMap::from([(*id, *info)]);
             let options = index::Options::default();
-            let Ok(old) = Index::open(&self.core.disks, &one, self.core.id, options) else {
-                continue;
+            let end = match Index::open(&self.core.disks, &one, self.core.id, options) {
+                Ok(old) => self.entries_of(&old, &silent, &mut known, &mut found)?,
+                Err(e) => Some(e),
             };
-            for (chunk, at) in old.entries().map_while(Result::ok) {
-                if packs.contains(&at.pack) {
-                    self.core.index.memtable().insert(&chunk, at);
-                    found += 1;
-                }
-                if self.core.index.memtable().len() > ENTRIES {
-                    self.flush(|_| Ok(Vec::new()))?;
-                }
+            match end {
+                None => {}
+                Some(e) if e.is_for_good() => self.core.notice(format!(
+                    "{e}: what packs had that don't tell what is in them may be lost with it"
+                )),
+                Some(e) => return Err(e),
+            }
+        }
+        for (id, Silent { chunks, why }) in silent {
+            if let Some(why) = why.filter(|_| known.count(id) < chunks) {
+                return Err(why);
             }
         }
         Ok(found)
     }
+
+    /// Takes an old index's entries of these packs, and counts them. Why it can't be read to its end.
+    fn entries_of(
+        &self,
+        old: &Index,
+        packs: &BTreeMap<PackId, Silent>,
+        known: &mut ChunkSet,
+        found: &mut u64,
+    ) -> Result<Option<Error>> {
+        for entry in old.entries() {
+            let (chunk, at) = match entry {
+                Ok(entry) => entry,
+                Err(e) => return Ok(Some(e)),
+            };
+            if packs.contains_key(&at.pack) {
+                self.core.index.memtable().insert(&chunk, at);
+                known.insert(at.pack, at.ordinal);
+                *found += 1;
+            }
+            if self.core.index.memtable().len() > ENTRIES {
+                self.flush(|_| Ok(Vec::new()))?;
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A pack that does not tell what is in it.
+#[derive(Debug)]
+struct Silent {
+    chunks: u32,
+    /// Why, when it may tell another time.
+    why: Option<Error>,
 }
 
 /// Which place of a pool of `disks` disks a disk has, by the shards on it, of which a few are looked
@@ -301,6 +349,12 @@ fn check_others(disks: &[Option<Arc<dyn Disk>>], place: usize, settings: Setting
     let mut others = disks.to_vec();
     others[place] = None;
     let (_, _, without) = Journal::open(&places(&others), settings, false)?;
+    if let Some(why) = with.hidden.first() {
+        return Err(Error::Invalid(format!(
+            "it can't be told whether what was committed last is on disk {place} alone ({why}): try \
+             again, and if it is disk {place} that can't be read, take it away first"
+        )));
+    }
     if without.generation < with.generation {
         return Err(Error::Invalid(format!(
             "disk {place} alone has the newest state of the pool: open the pool to write, with `pool \

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::clock::{Clock, ClockMark, PoolTime};
-use crate::disk::Disk;
+use crate::disk::{Disk, is_dead};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, Location, PackId, PoolId, SegmentId};
 use crate::index::{self, CopyDamage, Index, Written};
@@ -552,11 +552,27 @@ impl Core {
         sorted.sort();
         for (place, disk) in self.disks.iter().enumerate() {
             let Some(disk) = disk else { continue };
+            let mut failed = 0u64;
+            let mut first: Option<std::io::Error> = None;
             for dir in &sorted {
-                if let Err(e) = disk.sync_dir(dir) {
-                    self.notice(format!("{} failed to sync: {e}", disk.describe()));
-                    unsynced.insert((place, (*dir).clone()), e);
+                // A disk that doesn't answer is not asked again.
+                let synced = match &first {
+                    Some(e) if is_dead(e) => Err(std::io::Error::new(e.kind(), e.to_string())),
+                    _ => disk.sync_dir(dir),
+                };
+                if let Err(e) = synced {
+                    failed += 1;
+                    let copy = std::io::Error::new(e.kind(), e.to_string());
+                    unsynced.insert((place, (*dir).clone()), copy);
+                    if first.as_ref().is_none_or(|first| !is_dead(first)) {
+                        first = Some(e);
+                    }
                 }
+            }
+            if let Some(e) = first {
+                let more =
+                    if failed > 1 { format!(", and {} more", failed - 1) } else { String::new() };
+                self.notice(format!("{} failed to sync: {e}{more}", disk.describe()));
             }
         }
         unsynced

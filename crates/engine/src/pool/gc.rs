@@ -6,7 +6,9 @@
 //!    each chunk. A node that was marked before is not entered again.
 //! 3. *Decide*, in one short step together with the sessions' pins: a pack with nothing marked or
 //!    pinned is given up; one with much garbage is given up after what lives in it was copied.
-//!    From this step on no session can re-use what is not kept.
+//!    From this step on no session can re-use what is not kept. When chunks are referred to that the
+//!    index doesn't have, no pack is given up that has one of them, or doesn't tell what it has: with
+//!    another index they are there again.
 //! 4. *Copy* the living chunks of sparse packs into new packs.
 //! 5. *Record*: the new packs, their index segment, and the end of the old packs, in one journal
 //!    record. Steps 4 and 5 repeat for a bounded amount of copies at a time, so a crash costs at
@@ -14,6 +16,7 @@
 //! 6. *Remove* the files of packs that are given up, sync the directories, record that they are
 //!    gone. While other processes read the pool this is left to the next collection.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
@@ -24,10 +27,12 @@ use crate::pool::pins::ChunkSet;
 use crate::pool::read::{Lens, OpenPack};
 use crate::pool::{Meter, Pool, READERS_LOCK};
 use crate::shard;
-use crate::state::{Op, PackInfo};
+use crate::state::{Op, PackInfo, State};
 
 /// Living bytes that are copied before the state is changed.
 const COPY_STEP: u64 = 512 << 20;
+/// Missing chunks that are looked for in packs; with more, no pack that isn't used whole is given up.
+const MOST_MISSING: usize = 1 << 16;
 /// Data references that are looked up together.
 const MARK_BATCH: usize = 1 << 15;
 
@@ -72,6 +77,33 @@ pub struct GcReport {
     pub missing_chunks: u64,
 }
 
+/// Chunks that are referred to and not in the index.
+#[derive(Debug, Default)]
+struct Missing {
+    /// All of them, unless there are too many.
+    ids: HashSet<ChunkId>,
+    count: u64,
+}
+
+impl Missing {
+    fn add(&mut self, id: ChunkId) {
+        self.count += 1;
+        if self.ids.len() < MOST_MISSING {
+            self.ids.insert(id);
+        }
+    }
+
+    /// Whether a pack with this directory has one of them, and not only a copy known to be bad.
+    fn is_in(&self, pack: PackId, directory: &Directory, state: &State) -> bool {
+        let mut chunks = directory.frames.iter().flat_map(|frame| &frame.chunks);
+        let all_known = self.count <= self.ids.len() as u64;
+        self.count > 0
+            && chunks.any(|(id, _)| {
+                (!all_known || self.ids.contains(id)) && !state.bad.contains(&(*id, pack))
+            })
+    }
+}
+
 /// A pack that is to be given up.
 #[derive(Debug)]
 struct Victim {
@@ -114,17 +146,20 @@ impl Pool {
             let boundary = packs.last().map_or(PackId(0), |(id, _)| PackId(id.0 + 1));
             (packs, boundary)
         };
-        let marked = self.mark(&mut report, meter)?;
+        let mut missing = Missing::default();
+        let marked = self.mark(&mut missing, meter)?;
+        report.missing_chunks = missing.count;
         report.bytes_before = packs.iter().map(|(_, info)| info.len).sum();
 
         // How much of each pack lives is worked out before the decision, which must be quick.
         let mut victims = Vec::new();
         let mut sparse = Vec::new();
+        let mut held_back = 0u64;
         for (id, info) in &packs {
             let live = marked.count(*id);
             report.live_chunks += u64::from(live);
             report.dead_chunks += u64::from(info.chunks - live.min(info.chunks));
-            if live == 0 {
+            if live == 0 && missing.count == 0 {
                 victims.push(Victim { id: *id, info: *info, live_bytes: 0 });
             } else if live < info.chunks {
                 self.check_stop(meter)?;
@@ -133,9 +168,20 @@ impl Pool {
                     // Nobody can tell what is in it: it stays, for `check` to name.
                     continue;
                 };
+                if missing.is_in(*id, &directory, &self.core.state()) {
+                    held_back += 1;
+                    continue;
+                }
                 let live_bytes = live_bytes(&directory, *id, &marked);
-                sparse.push(Victim { id: *id, info: *info, live_bytes });
+                let list = if live == 0 { &mut victims } else { &mut sparse };
+                list.push(Victim { id: *id, info: *info, live_bytes });
             }
+        }
+        if held_back > 0 {
+            self.core.notice(format!(
+                "{held_back} packs are kept because they have chunks that images need and the index \
+                 does not know: run `strongroom pool repair --rebuild-index`"
+            ));
         }
         let kept: u64 = report.bytes_before - victims.iter().map(|v| v.info.len).sum::<u64>();
         let allowed = (kept as f64 * options.max_unused.clamp(0.0, 1.0)) as u64;
@@ -297,7 +343,7 @@ impl Pool {
     }
 
     /// Marks everything that the roots and leases reach.
-    fn mark(&self, report: &mut GcReport, meter: &Meter) -> Result<ChunkSet> {
+    fn mark(&self, missing: &mut Missing, meter: &Meter) -> Result<ChunkSet> {
         let mut stack: Vec<ChunkId> = {
             // Roots and leases of one moment. In between, a session could commit an image that
             // leans on a forgotten one, and end its lease: neither would be seen.
@@ -319,10 +365,10 @@ impl Pool {
             stack.extend(node.nodes);
             data.extend(node.data);
             if data.len() >= MARK_BATCH {
-                self.mark_data(&mut data, &mut marked, report)?;
+                self.mark_data(&mut data, &mut marked, missing)?;
             }
         }
-        self.mark_data(&mut data, &mut marked, report)?;
+        self.mark_data(&mut data, &mut marked, missing)?;
         Ok(marked)
     }
 
@@ -330,7 +376,7 @@ impl Pool {
         &self,
         ids: &mut Vec<ChunkId>,
         marked: &mut ChunkSet,
-        report: &mut GcReport,
+        missing: &mut Missing,
     ) -> Result<()> {
         ids.sort_unstable();
         ids.dedup();
@@ -339,7 +385,7 @@ impl Pool {
                 Some(at) => {
                     marked.insert(at.pack, at.ordinal);
                 }
-                None => report.missing_chunks += 1,
+                None => missing.add(id),
             }
         }
         Ok(())

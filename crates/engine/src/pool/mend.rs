@@ -6,9 +6,10 @@
 //! chunks that no disk can make good leave the index by a record of whoever writes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 use crate::buf::AlignedBuf;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{ChunkId, Location, PackId};
 use crate::pool::Pool;
 use crate::pool::core::{Core, lock};
@@ -25,6 +26,8 @@ pub(crate) struct Found {
     units: BTreeMap<PackId, BTreeSet<BadUnit>>,
     /// By disk: packs whose shard on it could not be read, and what the system said of the first.
     shards: BTreeMap<usize, (BTreeSet<PackId>, String)>,
+    /// Of which disk and pack that was told.
+    told: BTreeSet<(usize, PackId)>,
     copies: BTreeMap<(ChunkId, PackId), Location>,
 }
 
@@ -36,10 +39,16 @@ impl Found {
         self.units.entry(pack).or_default().extend(bad.iter().take(room));
     }
 
+    /// What is found from now on is told, though it was before.
+    pub(crate) fn forget_told(&mut self) {
+        self.told.clear();
+    }
+
     /// Remembers shards that others stood in for. Of disks that are away everybody knows.
     pub(crate) fn add_shards(&mut self, core: &Core, pack: PackId, lost: &[LostShard]) {
         for LostShard { disk, why, .. } in lost {
-            if core.disks[*disk].is_some() {
+            let is_known = self.told.contains(&(*disk, pack)) || self.told.len() >= MOST;
+            if core.disks[*disk].is_some() && !is_known {
                 let (packs, _) =
                     self.shards.entry(*disk).or_insert_with(|| (BTreeSet::new(), why.clone()));
                 packs.insert(pack);
@@ -52,42 +61,30 @@ impl Pool {
     /// Puts right what reading found, in a process that may only read, and tells what came of it by
     /// [`Pool::take_notices`]: bad units are written anew, if nobody holds the writer's lock. Copies
     /// that no disk can make good leave the index, if `writer` can open the pool to write.
-    pub fn mend(&self, writer: impl FnOnce() -> Option<Self>) {
+    pub fn mend<E: Display + From<Error>>(&self, writer: impl FnOnce() -> Result<Self, E>) {
         self.mend_units();
         let bad = self.take_bad_copies();
         if bad.is_empty() {
             return;
         }
-        let left = writer().is_some_and(|writer| writer.mark_bad(&bad).is_ok());
+        let left = writer().and_then(|writer| Ok(writer.mark_bad(&bad)?));
         let count = number(bad.len() as u64, "chunk");
-        self.core.notice(if left {
-            format!(
+        self.core.notice(match left {
+            Ok(()) => format!(
                 "{count} that no disk can make good left the index: the next backup that has the \
                  data stores it again"
-            )
-        } else {
-            format!(
-                "{count} can't be made good from any disk: once `strongroom pool check --read-data` \
-                 was run, the next backup that has the data stores it again"
-            )
+            ),
+            Err(e) => format!(
+                "{count} can't be made good from any disk, and can't leave the index now ({e}): once \
+                 `strongroom pool check --read-data` was run, the next backup that has the data \
+                 stores it again"
+            ),
         });
     }
 
     /// The first half of [`Pool::mend`]: bad units alone.
     pub fn mend_units(&self) {
-        let (units, shards) = {
-            let mut found = lock(&self.core.found);
-            (std::mem::take(&mut found.units), std::mem::take(&mut found.shards))
-        };
-        for (disk, (packs, why)) in shards {
-            let (name, count) = (self.name_of(disk), packs.len() as u64);
-            self.core.notice(format!(
-                "{} {} not readable on {name} ({why}) and came from the other disks: run \
-                 `strongroom pool scrub`",
-                number(count, "pack"),
-                were(count),
-            ));
-        }
+        let units = std::mem::take(&mut lock(&self.core.found).units);
         if units.is_empty() {
             return;
         }
@@ -127,6 +124,27 @@ impl Pool {
                     were(left),
                 ));
             }
+        }
+    }
+
+    /// Tells which packs were read without one of their disks.
+    pub(crate) fn tell_unreadable(&self) {
+        let shards = {
+            let mut found = lock(&self.core.found);
+            let shards = std::mem::take(&mut found.shards);
+            for (disk, (packs, _)) in &shards {
+                found.told.extend(packs.iter().map(|pack| (*disk, *pack)));
+            }
+            shards
+        };
+        for (disk, (packs, why)) in shards {
+            let (name, count) = (self.name_of(disk), packs.len() as u64);
+            self.core.notice(format!(
+                "{} {} not readable on {name} ({why}) and came from the other disks: run \
+                 `strongroom pool scrub`",
+                number(count, "pack"),
+                were(count),
+            ));
         }
     }
 

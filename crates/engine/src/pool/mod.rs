@@ -155,7 +155,16 @@ impl Pool {
     /// Things the user should hear of, though they went well (a copy that was healed, a disk that
     /// failed); each is told once.
     pub fn take_notices(&self) -> Vec<String> {
+        self.tell_unreadable();
         self.core.take_notices()
+    }
+
+    /// Whether it may write: not once a write failed, and not when it was opened to read.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::Stopped`].
+    pub fn check_writable(&self) -> Result<()> {
+        self.core.writable().map(drop)
     }
 
     /// Asks long work (`gc`, `check`, `scrub`, `fetch`) to stop at its next safe point.

@@ -87,6 +87,8 @@ pub(crate) struct Found {
     pub(crate) disks: Vec<Option<Arc<dyn Disk>>>,
     /// Disks whose superblock is out of date or damaged.
     pub(crate) outdated: Vec<usize>,
+    /// Disks that are there, and may be of the pool, but whose superblock can't be read.
+    pub(crate) unread: Vec<String>,
     pub(crate) notices: Vec<String>,
 }
 
@@ -166,11 +168,15 @@ impl Pool {
         let writes = mode == OpenMode::Write;
         let Locked { locks, disks, dead } = lock_all(&disks, mode, &used.holder)?;
         let found = find(&disks)?;
-        let Found { superblock, disks, outdated, notices } = found;
+        let Found { superblock, disks, outdated, unread, notices } = found;
         let tolerated = usize::from(superblock.parity_shards);
         let missing = disks.iter().filter(|disk| disk.is_none()).count();
         if writes && missing > tolerated {
             return Err(Error::TooFewDisks { missing, total: disks.len(), tolerated });
+        }
+        // So many may have been written without the others.
+        if writes && missing >= usize::from(superblock.data_shards) {
+            refuse_unread(&unread, "what was committed last may be there alone")?;
         }
         let unlocked = superblock.protection.unlock(superblock.pool, secret)?;
         if writes {
@@ -220,6 +226,13 @@ impl Pool {
         report.stale.iter().for_each(|stale| {
             core.notice(format!("a copy of the journal on disk {} {}", stale.disk, stale.why));
         });
+        if !report.hidden.is_empty() {
+            let hidden = report.hidden.join("; ");
+            core.notice(format!(
+                "the newest images may be missing from what is shown, for the journal can't be read \
+                 where they may be alone ({hidden}): try again"
+            ));
+        }
         clock_warning.into_iter().for_each(|warning| core.notice(warning.to_string()));
         let inline = used.threads == 0;
         let pool = Self {
@@ -240,6 +253,15 @@ impl Pool {
         }
         Ok(pool)
     }
+}
+
+/// Fails when there are disks whose superblock can't be read.
+pub(crate) fn refuse_unread(unread: &[String], because: &str) -> Result<()> {
+    let Some(first) = unread.first() else { return Ok(()) };
+    let what = format!(
+        "a disk is there that can't be read, and {because}: try again, and if it stays so take it away"
+    );
+    Err(Error::io(what, std::io::Error::other(first.clone())))
 }
 
 /// The directories of a new disk.
@@ -297,13 +319,16 @@ pub(crate) fn find(disks: &[Option<Arc<dyn Disk>>]) -> Result<Found> {
         candidates.iter().map(|disk| Superblock::read(&**disk)).collect();
     let newest = Superblock::newest(&read)?.clone();
     let mut members: Vec<Option<Arc<dyn Disk>>> = newest.disks.iter().map(|_| None).collect();
-    let mut outdated = Vec::new();
+    let (mut outdated, mut unread) = (Vec::new(), Vec::new());
     for (disk, superblock) in candidates.into_iter().zip(read) {
         let name = disk.describe();
         let superblock = match superblock {
             Ok(superblock) => superblock,
             Err(e) => {
                 notices.push(format!("{name} is not used: {e}"));
+                if let Error::Io { .. } = e {
+                    unread.push(e.to_string());
+                }
                 continue;
             }
         };
@@ -336,7 +361,7 @@ pub(crate) fn find(disks: &[Option<Arc<dyn Disk>>]) -> Result<Found> {
                 .into(),
         );
     }
-    Ok(Found { superblock: newest, disks: members, outdated, notices })
+    Ok(Found { superblock: newest, disks: members, outdated, unread, notices })
 }
 
 /// Disks that are locked.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::disk::read_file;
+use crate::disk::{patiently, read_file};
 use crate::error::Result;
 use crate::id::{ChunkId, Location, PackId};
 use crate::index;
@@ -40,7 +40,10 @@ impl Pool {
         let disks = current.count();
         shards_of.retain(|_, shards| *shards == disks && disks >= self.core.layout.data.data());
         let orphans: BTreeSet<PackId> = shards_of.into_keys().collect();
-        let adopted = self.adopt(&orphans, stale)?;
+        let unlisted = (0..self.core.disks.len())
+            .filter(|place| self.core.disks[*place].is_some() && !found.contains_key(place));
+        let without = stale.iter().copied().chain(unlisted).collect();
+        let adopted = self.adopt(&orphans, &without)?;
         for (disk, shards) in &found {
             let Some(disk) = &self.core.disks[*disk] else { continue };
             for shard in shards {
@@ -87,7 +90,7 @@ impl Pool {
         let mut found = BTreeMap::new();
         for (place, disk) in self.core.disks.iter().enumerate() {
             let Some(disk) = disk else { continue };
-            match shard::list_packs(&**disk) {
+            match patiently(|| shard::list_packs(&**disk)) {
                 Ok(shards) => {
                     found.insert(place, shards);
                 }
@@ -97,8 +100,13 @@ impl Pool {
         found
     }
 
-    /// Takes in packs that are whole, with their index entries.
-    fn adopt(&self, orphans: &BTreeSet<PackId>, stale: &[usize]) -> Result<HashSet<PackId>> {
+    /// Takes in packs that are whole, with their index entries. Disks that may be `without` them
+    /// don't count.
+    fn adopt(
+        &self,
+        orphans: &BTreeSet<PackId>,
+        without: &BTreeSet<usize>,
+    ) -> Result<HashSet<PackId>> {
         let mut adopted = HashSet::new();
         for id in orphans {
             let Some((info, entries)) = self.look_into(*id) else { continue };
@@ -106,8 +114,7 @@ impl Pool {
                 self.core.index.memtable().insert(&chunk, at);
             }
             self.core.pack_found(*id);
-            // On those that were away it is not.
-            let failed = stale.iter().map(|disk| (*disk, "it was away".to_owned())).collect();
+            let failed = without.iter().map(|disk| (*disk, "it was away".to_owned())).collect();
             self.core.pack_taken_in(Sealed { id: *id, info, failed })?;
             adopted.insert(*id);
         }

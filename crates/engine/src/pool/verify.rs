@@ -39,18 +39,61 @@ pub struct CheckReport {
     pub bytes_read: u64,
     /// Chunks whose content was checked against their ids.
     pub chunks_read: u64,
-    /// Copies that can't be read, with the pack that should hold them.
+    /// Copies that were read and are wrong, or are not there, with the pack that should hold them.
     pub bad_copies: Vec<(ChunkId, PackId)>,
-    /// Chunks that are referred to and of which no good copy is left.
+    /// Copies that can't be read now, but may be good: a disk is missing, or gave an error, twice.
+    /// They stay in the index.
+    pub unreadable: Vec<(ChunkId, PackId)>,
+    /// Chunks that are referred to and of which no good copy can be read.
     pub lost: BTreeSet<ChunkId>,
     /// Packs that can't be opened at all, and why.
     pub bad_packs: BTreeMap<PackId, String>,
 }
 
+/// Chunks of which a pack has no good copy.
+#[derive(Debug, Default)]
+struct Wrong {
+    /// They were read and are wrong, or are not there.
+    bad: Vec<ChunkId>,
+    /// They can't be read.
+    unreadable: Vec<ChunkId>,
+}
+
+impl Wrong {
+    fn add(&mut self, other: Self) {
+        self.bad.extend(other.bad);
+        self.unreadable.extend(other.unreadable);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bad.is_empty() && self.unreadable.is_empty()
+    }
+}
+
+/// Tries to read once more after an error: what happened on the way to a disk, or to memory, is no
+/// reason to give data up. Not for disks that aren't there.
+pub(crate) fn twice<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    match read() {
+        Err(Error::TooFewDisks { missing, total, tolerated }) => {
+            Err(Error::TooFewDisks { missing, total, tolerated })
+        }
+        Err(_) => read(),
+        read => read,
+    }
+}
+
 impl CheckReport {
+    fn add(&mut self, pack: PackId, wrong: Wrong) {
+        self.bad_copies.extend(wrong.bad.into_iter().map(|chunk| (chunk, pack)));
+        self.unreadable.extend(wrong.unreadable.into_iter().map(|chunk| (chunk, pack)));
+    }
+
     /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
-        self.bad_copies.is_empty() && self.lost.is_empty() && self.bad_packs.is_empty()
+        self.bad_copies.is_empty()
+            && self.unreadable.is_empty()
+            && self.lost.is_empty()
+            && self.bad_packs.is_empty()
     }
 }
 
@@ -80,7 +123,10 @@ pub struct ScrubOutcome {
     pub healed: u64,
     /// Packs of which a part is lost, and what the scrub could tell of it.
     pub lost: BTreeMap<PackId, String>,
-    /// Chunks in them that can't be read any more.
+    /// Packs of which a part can't be read now, but may be there: a disk is missing, or gave an
+    /// error, twice.
+    pub unreadable: BTreeMap<PackId, String>,
+    /// Chunks in lost parts.
     pub bad_copies: Vec<(ChunkId, PackId)>,
     /// Whether the last pack was reached.
     pub complete: bool,
@@ -90,7 +136,7 @@ impl Pool {
     /// Follows every root, and with `read_data` reads every pack and checks every chunk against
     /// its id. What can be mended is mended on the way ([`Pool::take_notices`] says so). In a
     /// process that may write, bad copies leave the index, so that the next backup that has the
-    /// data brings it back.
+    /// data brings it back; those that merely can't be read stay.
     ///
     /// # Errors
     /// [`Error::Canceled`]; damage is reported, not an error.
@@ -110,7 +156,9 @@ impl Pool {
         let mut report = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.check_broken(&mut report)?;
         self.mark_bad(&report.bad_copies)?;
+        let known = report.bad_copies.len();
         self.check_roots(&mut report, meter)?;
+        self.mark_bad(&report.bad_copies[known..])?;
         Ok(report)
     }
 
@@ -124,15 +172,21 @@ impl Pool {
         for entry in self.core.index.entries() {
             self.core.check_canceled()?;
             let (id, at) = entry?;
-            if report.bad_packs.contains_key(&at.pack)
-                && self.core.valid(&id, &at)
-                && self.open_checked(&id, &at, &mut lens).is_err()
-            {
-                report.bad_copies.push((id, at.pack));
+            if report.bad_packs.contains_key(&at.pack) && self.core.valid(&id, &at) {
+                self.check_copy(&id, &at, &mut lens, report);
             }
         }
         self.reading.put_lens(lens);
         Ok(())
+    }
+
+    /// Reads one copy; notes it in the report when it isn't good.
+    fn check_copy(&self, id: &ChunkId, at: &Location, lens: &mut Lens, report: &mut CheckReport) {
+        match twice(|| self.open_checked(id, at, lens)) {
+            Ok(()) => {}
+            Err(e) if e.is_for_good() => report.bad_copies.push((*id, at.pack)),
+            Err(_) => report.unreadable.push((*id, at.pack)),
+        }
     }
 
     /// Calls `work` for every pack, on all threads.
@@ -172,8 +226,10 @@ impl Pool {
         lens: &mut Lens,
         report: &Mutex<CheckReport>,
     ) {
-        let opened = OpenPack::open(&self.core, id, *info)
-            .and_then(|pack| Ok((pack.directory(&self.core)?, pack)));
+        let opened = twice(|| {
+            OpenPack::open(&self.core, id, *info)
+                .and_then(|pack| Ok((pack.directory(&self.core)?, pack)))
+        });
         let (directory, pack) = match opened {
             Ok(opened) => opened,
             // A collection may have given it up meanwhile.
@@ -183,20 +239,20 @@ impl Pool {
                 return;
             }
         };
-        let bad = self.bad_chunks(&pack, &directory, lens);
-        if !bad.is_empty() && !self.core.state().packs.contains_key(&id) {
+        let wrong = self.wrong_in(&pack, &directory, lens);
+        if !wrong.is_empty() && !self.core.state().packs.contains_key(&id) {
             return;
         }
         let mut report = lock(report);
         report.packs_read += 1;
         report.bytes_read += info.len;
         report.chunks_read += u64::from(info.chunks);
-        report.bad_copies.extend(bad.into_iter().map(|chunk| (chunk, id)));
+        report.add(id, wrong);
     }
 
     /// Reads a whole pack; which of its chunks are not what their ids say, after all mending.
-    fn bad_chunks(&self, pack: &OpenPack, directory: &Directory, lens: &mut Lens) -> Vec<ChunkId> {
-        let mut bad = Vec::new();
+    fn wrong_in(&self, pack: &OpenPack, directory: &Directory, lens: &mut Lens) -> Wrong {
+        let mut wrong = Wrong::default();
         let mut rest = &directory.frames[..];
         while let Some(first) = rest.first() {
             let end = rest.iter().position(|f| (f.offset + f.len - first.offset) as usize > RUN);
@@ -213,12 +269,12 @@ impl Pool {
                     self.frame_is_good(pack, frame, sealed, lens)
                 });
                 if !good {
-                    bad.extend(self.mend_frame(pack, frame, lens));
+                    wrong.add(self.mend_frame(pack, frame, lens));
                 }
             }
             lens.sealed = buf;
         }
-        bad
+        wrong
     }
 
     fn frame_is_good(
@@ -235,16 +291,27 @@ impl Pool {
     }
 
     /// Reads a frame with its sums checked and its bad units worked out anew; which chunks are
-    /// bad all the same.
-    fn mend_frame(&self, pack: &OpenPack, frame: &FrameEntry, lens: &mut Lens) -> Vec<ChunkId> {
+    /// not good all the same.
+    fn mend_frame(&self, pack: &OpenPack, frame: &FrameEntry, lens: &mut Lens) -> Wrong {
         let mut sealed = AlignedBuf::default();
-        let opened = pack
-            .read(&self.core, frame.offset.into(), frame.len as usize, true, &mut sealed)
-            .and_then(|range| pack.unseal(frame.offset, &mut sealed[range]))
-            .and_then(|opened| lens.codec.decode(opened, &mut lens.raw));
+        let mut bad = Vec::new();
+        let opened = twice(|| {
+            let range =
+                pack.read(&self.core, frame.offset.into(), frame.len as usize, true, &mut sealed)?;
+            let opened = pack.unseal(frame.offset, &mut sealed[range])?;
+            lens.codec.decode(opened, &mut lens.raw)?;
+            bad = self.wrong_chunks(pack.info.kind, frame, &lens.raw);
+            match bad.is_empty() {
+                true => Ok(()),
+                false => Err(Error::damaged(format!("a frame of pack {}", pack.id), "its chunks")),
+            }
+        });
+        let all = || frame.chunks.iter().map(|(id, _)| *id).collect();
         match opened {
-            Ok(()) => self.wrong_chunks(pack.info.kind, frame, &lens.raw),
-            Err(_) => frame.chunks.iter().map(|(id, _)| *id).collect(),
+            Ok(()) => Wrong::default(),
+            Err(e) if !e.is_for_good() => Wrong { unreadable: all(), ..Wrong::default() },
+            Err(_) if bad.is_empty() => Wrong { bad: all(), ..Wrong::default() },
+            Err(_) => Wrong { bad, ..Wrong::default() },
         }
     }
 
@@ -283,7 +350,9 @@ impl Pool {
         report.roots = roots.len() as u64;
         let mut seen = ChunkSet::default();
         let mut stack: Vec<ChunkId> = roots.into_values().flat_map(|root| root.nodes).collect();
-        let found_bad: BTreeSet<(ChunkId, PackId)> = report.bad_copies.iter().copied().collect();
+        let found_bad: BTreeSet<(ChunkId, PackId)> =
+            report.bad_copies.iter().chain(&report.unreadable).copied().collect();
+        let mut lens = self.reading.lens();
         let valid = |id: &ChunkId, at: &Location| {
             self.core.valid(id, at) && !found_bad.contains(&(*id, at.pack))
         };
@@ -300,7 +369,7 @@ impl Pool {
             let node = match self.node(&id) {
                 Ok(node) => node,
                 Err(e) => {
-                    report.bad_copies.push((id, at.pack));
+                    self.check_copy(&id, &at, &mut lens, report);
                     self.core.notice(unreadable(&id, &at, &e).to_string());
                     report.lost.insert(id);
                     continue;
@@ -320,6 +389,7 @@ impl Pool {
                 }
             }
         }
+        self.reading.put_lens(lens);
         Ok(())
     }
 
@@ -376,6 +446,7 @@ impl Pool {
             }
         }
         self.reading.forget_packs();
+        lock(&self.core.found).forget_told();
         if outcome.complete {
             self.scrub_index(&mut outcome)?;
             self.core.record(|_| Ok(vec![Op::Scrub(None), Op::Scrubbed(now)]))?;
@@ -407,21 +478,39 @@ impl Pool {
         let shape = Shape::new(info.data_shards, info.parity_shards)?;
         let geometry = Geometry::new(shape, info.len)?;
         let (disks, pool) = (&self.core.disks, self.core.id);
-        let report = shard::scrub_pack(disks, pool, id, Some(geometry), true, buffers, throttle)?;
+        let mut scrub = |outcome: &mut ScrubOutcome| {
+            let report =
+                shard::scrub_pack(disks, pool, id, Some(geometry), true, buffers, throttle)?;
+            outcome.bytes_read += report.bytes_read;
+            outcome.healed += (report.healed_units.len() + report.mended_shards.len()) as u64;
+            for (disk, why) in &report.failed {
+                self.core.notice(format!("disk {disk} failed while pack {id} was mended: {why}"));
+            }
+            Ok::<_, Error>(report)
+        };
+        let mut report = scrub(outcome)?;
         outcome.packs += 1;
-        outcome.bytes_read += report.bytes_read;
         outcome.bad_units += report.bad_units.len() as u64;
         outcome.bad_shards += report.flaws.len() as u64;
-        outcome.healed += (report.healed_units.len() + report.mended_shards.len()) as u64;
-        for (disk, why) in &report.failed {
-            self.core.notice(format!("disk {disk} failed while pack {id} was mended: {why}"));
+        if !report.unreadable.is_empty() && disks.iter().all(Option::is_some) {
+            report = scrub(outcome)?;
         }
-        if report.unrecoverable.is_empty() || !self.core.state().packs.contains_key(&id) {
+        if !self.core.state().packs.contains_key(&id) {
             return Ok(());
         }
-        let ranges: Vec<String> =
-            report.unrecoverable.iter().map(|r| format!("{} to {}", r.start, r.end)).collect();
-        outcome.lost.insert(id, format!("bytes {} are lost", ranges.join(", ")));
+        let show = |ranges: &[std::ops::Range<u64>]| {
+            let ranges: Vec<String> =
+                ranges.iter().map(|r| format!("{} to {}", r.start, r.end)).collect();
+            ranges.join(", ")
+        };
+        if !report.unreadable.is_empty() {
+            let what = format!("bytes {} can't be read", show(&report.unreadable));
+            outcome.unreadable.insert(id, what);
+        }
+        if report.unrecoverable.is_empty() {
+            return Ok(());
+        }
+        outcome.lost.insert(id, format!("bytes {} are lost", show(&report.unrecoverable)));
         let report = Mutex::new(CheckReport::default());
         let mut lens = self.reading.lens();
         self.check_pack(id, info, &mut lens, &report);

@@ -105,8 +105,8 @@ impl ShardSet {
     /// What the pack says of itself: from the first header that is whole, else from a trailer.
     ///
     /// # Errors
-    /// [`Error::TooFewDisks`] when no shard can be opened, [`Error::Damaged`] when no shard has
-    /// its header.
+    /// [`Error::Damaged`] when no shard has its header; [`Error::TooFewDisks`] or [`Error::Io`]
+    /// when one that can't be read may have it.
     pub fn header(&self) -> Result<PackHeader> {
         let fits = |header: &PackHeader| {
             header.pool == self.pool
@@ -124,11 +124,8 @@ impl ShardSet {
                 _ => {}
             }
         }
-        if (0..self.files.len()).all(|shard| self.file(shard).is_err()) {
-            return Err(self.too_few(self.files.len()));
-        }
         let survey = Survey::take(&self.disks, self.pool, self.pack, Some(self.geometry))?;
-        survey.header.ok_or_else(|| self.damaged("no shard of it has a valid header"))
+        survey.header.ok_or_else(|| survey.short_of("no shard of it has a valid header"))
     }
 
     fn file(&self, shard: usize) -> Result<&dyn DiskFile, &str> {
@@ -441,7 +438,8 @@ impl ShardSet {
     /// report.
     ///
     /// # Errors
-    /// As [`ShardSet::read`]; [`Error::Damaged`] when too many units are bad to know the content.
+    /// As [`ShardSet::read`], but [`Error::Damaged`] only when too many units were read and are bad,
+    /// or are not there, to know the content; [`Error::Io`] when some that can't be read may be good.
     pub fn read_verified(
         &self,
         offset: u64,
@@ -457,7 +455,6 @@ impl ShardSet {
                 lost[flaw.shard].get_or_insert(flaw.flaw.to_string());
             }
         }
-        let missing = lost.iter().flatten().count();
         let mut report = self.report(offset, len, lost);
         if len == 0 {
             return Ok(report);
@@ -488,11 +485,11 @@ impl ShardSet {
             for shard in touched {
                 let logical = self.geometry.logical(shard, row);
                 if !span.is_good(shard, row) {
-                    if missing > shape.parity() {
-                        return Err(self.too_few(missing));
-                    }
                     let why = format!("too many of its shards are bad at {}", logical.start);
-                    return Err(self.damaged(why));
+                    return Err(match span.may_be_there(&survey, shard, row) {
+                        true => span.short_of(&survey, why),
+                        false => self.damaged(why),
+                    });
                 }
                 let unit = span.unit(&survey, shard, row);
                 let from = logical.start.max(wanted.start);

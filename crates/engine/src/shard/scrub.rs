@@ -31,6 +31,9 @@ pub struct ScrubReport {
     pub mended_shards: Vec<usize>,
     /// Logical bytes of the pack that no disk has any more, in order.
     pub unrecoverable: Vec<Range<u64>>,
+    /// Logical bytes of the pack that can't be had now, but may be there: a disk is missing, or gave
+    /// an error.
+    pub unreadable: Vec<Range<u64>>,
     /// Disks that failed while they were mended, and what they said.
     pub failed: Vec<(usize, String)>,
 }
@@ -38,20 +41,25 @@ pub struct ScrubReport {
 impl ScrubReport {
     /// Whether nothing was wrong.
     pub fn is_clean(&self) -> bool {
-        self.flaws.is_empty() && self.bad_units.is_empty() && self.unrecoverable.is_empty()
+        self.flaws.is_empty() && self.bad_units.is_empty() && self.has_all()
     }
 
     /// Whether all is now as it should be: nothing was wrong, or all of it was mended.
     pub fn is_whole(&self) -> bool {
-        self.unrecoverable.is_empty()
+        self.has_all()
             && self.healed_units.len() == self.bad_units.len()
             && self.flaws.iter().all(|flaw| self.mended_shards.contains(&flaw.shard))
     }
 
-    fn lose(&mut self, range: Range<u64>) {
-        match self.unrecoverable.last_mut() {
+    fn has_all(&self) -> bool {
+        self.unrecoverable.is_empty() && self.unreadable.is_empty()
+    }
+
+    fn lose(&mut self, range: Range<u64>, for_good: bool) {
+        let list = if for_good { &mut self.unrecoverable } else { &mut self.unreadable };
+        match list.last_mut() {
             Some(last) if last.end == range.start => last.end = range.end,
-            _ => self.unrecoverable.push(range),
+            _ => list.push(range),
         }
     }
 }
@@ -75,7 +83,8 @@ pub struct ScrubBuffers(Span);
 ///   bytes are then reported as unrecoverable, though [`super::ShardSet::read`] still gives
 ///   what is on the disk to a caller that can check it otherwise.
 /// - A rebuilt shard gets zeroes, and a checksum that is not theirs, for units that too few other
-///   shards have: they go on being reported, and are healed should the others come back.
+///   shards have: they go on being reported, and are healed should the others come back. A shard
+///   that is there, but can't be read, is only rebuilt when the others have all of it.
 ///
 /// # Errors
 /// [`crate::Error::Invalid`] when `geometry` doesn't fit the disks; [`crate::Error::Damaged`] when it is not
@@ -203,7 +212,8 @@ impl<'a> Mender<'a> {
             for shard in bad {
                 let restored = span.is_good(shard, row);
                 if !restored && shard < survey.geometry.shape.data() {
-                    self.report.lose(survey.geometry.logical(shard, row));
+                    let for_good = !span.may_be_there(survey, shard, row);
+                    self.report.lose(survey.geometry.logical(shard, row), for_good);
                 }
                 if survey.shards[shard].sums.is_none() {
                     continue;
@@ -256,7 +266,9 @@ impl<'a> Mender<'a> {
     fn note_lost_header(&mut self) {
         if self.survey.header.is_none() {
             self.report.unrecoverable.clear();
-            self.report.unrecoverable.push(0..self.survey.geometry.len());
+            self.report.unreadable.clear();
+            let for_good = self.survey.shards.iter().all(|shard| shard.unread.is_none());
+            self.report.lose(0..self.survey.geometry.len(), for_good);
         }
     }
 
@@ -403,6 +415,11 @@ impl Rebuild<'_> {
                 break;
             }
             if !span.is_good(self.shard, row) {
+                if survey.shards[self.shard].unread.is_some() {
+                    return Err(io::Error::other(
+                        "the other disks don't have all of it, and it may be whole when it can be read",
+                    ));
+                }
                 span.clear(survey, self.shard, row);
                 self.sums.push(lost_mark(len));
             } else {

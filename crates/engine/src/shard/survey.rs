@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::format::{DATA_START, Geometry, PackHeader, Trailer, lost_mark, read_sums};
 use super::place::{Flaw, ShardFlaw, disk_of, shard_path};
 use crate::buf::{AlignedBuf, PAGE};
-use crate::disk::{Caching, Disk, DiskFile};
+use crate::disk::{Caching, Disk, DiskFile, is_passing};
 use crate::erasure::Code;
 use crate::error::{Error, Result};
 use crate::id::{PackId, PoolId};
@@ -31,6 +31,8 @@ pub(super) struct Shard {
     /// Whether the trailer is valid and agrees with the others.
     pub(super) sealed: bool,
     pub(super) flaws: Vec<Flaw>,
+    /// Why all or a part of what tells of it could not be read: when it can be, it may be whole.
+    pub(super) unread: Option<String>,
     header: Option<PackHeader>,
     trailer: Option<Trailer>,
     file_len: u64,
@@ -49,12 +51,17 @@ pub(super) struct Survey {
 
 impl Shard {
     fn lost(disk: usize, flaw: Flaw) -> Self {
+        let unread = match &flaw {
+            Flaw::NoDisk | Flaw::Unreadable(_) => Some(flaw.to_string()),
+            _ => None,
+        };
         Self {
             disk,
             file: None,
             sums: None,
             sealed: false,
             flaws: vec![flaw],
+            unread,
             header: None,
             trailer: None,
             file_len: 0,
@@ -74,14 +81,24 @@ impl Shard {
         let file_len = file.len()?;
         let mut found = Self { flaws: Vec::new(), file_len, ..Self::lost(place, Flaw::Missing) };
         let mut page = AlignedBuf::new(PAGE);
-        if file.read_exact_at(&mut page, 0).is_ok() {
+        let mut unread = None;
+        let mut read = |bytes: &mut [u8], at: u64| match file.read_exact_at(bytes, at) {
+            Err(error) => {
+                if is_passing(&error) {
+                    unread.get_or_insert(error.to_string());
+                }
+                false
+            }
+            Ok(()) => true,
+        };
+        if read(&mut page, 0) {
             found.header = PackHeader::decode(&page).filter(|(_, s)| *s == shard).map(|(h, _)| h);
         }
         let range = match geometry {
             Some(geometry) => Some((geometry.trailer_start(shard), geometry.trailer_len(shard))),
             None => file_len
                 .checked_sub(PAGE as u64)
-                .filter(|at| file.read_exact_at(&mut page, *at).is_ok())
+                .filter(|at| read(&mut page, *at))
                 .and_then(|_| Trailer::locate(&page, file_len))
                 .map(|start| (start, file_len - start)),
         };
@@ -89,12 +106,13 @@ impl Shard {
             let mut bytes = AlignedBuf::new(len as usize);
             // Of a trailer that is cut short, the table may still be whole.
             let there = file_len.saturating_sub(start).min(len) as usize;
-            if there > 0 && file.read_exact_at(&mut bytes[..there], start).is_ok() {
+            if there > 0 && read(&mut bytes[..there], start) {
                 let bytes = &bytes[..len as usize];
                 found.trailer = Trailer::decode(bytes).filter(|trailer| trailer.shard == shard);
                 found.sums = geometry.map(|geometry| read_sums(bytes, geometry.units(shard)));
             }
         }
+        found.unread = unread;
         found.file = Some(file);
         Ok(found)
     }
@@ -170,6 +188,27 @@ impl Survey {
         Ok(Self { pack, header, geometry, shards, bytes_read })
     }
 
+    /// What to say when the shards that were found don't give what was asked for: that it is
+    /// damaged, only if all of them could be read.
+    pub(super) fn short_of(&self, why: impl ToString) -> Error {
+        let away = self.shards.iter().filter(|shard| shard.flaws.contains(&Flaw::NoDisk)).count();
+        if away > self.geometry.shape.parity() {
+            return Error::TooFewDisks {
+                missing: away,
+                total: self.shards.len(),
+                tolerated: self.geometry.shape.parity(),
+            };
+        }
+        match self.shards.iter().find_map(|shard| shard.unread.as_ref()) {
+            Some(unread) => self.unreadable(unread),
+            None => Error::damaged(format!("pack {}", self.pack), why),
+        }
+    }
+
+    fn unreadable(&self, why: &str) -> Error {
+        Error::io(format!("reading pack {}", self.pack), io::Error::other(why.to_owned()))
+    }
+
     pub(super) fn flaws(&self) -> Vec<ShardFlaw> {
         self.shards
             .iter()
@@ -204,6 +243,7 @@ impl Shard {
             self.flaws.push(Flaw::Foreign);
             self.sums = None;
             self.file = None;
+            self.unread = None;
             return;
         }
         if self.header.is_none() {
@@ -229,6 +269,10 @@ pub(super) struct Span {
     lanes: Vec<AlignedBuf>,
     /// For each shard and stripe: whether the lane has what was written.
     good: Vec<Vec<bool>>,
+    /// For each shard and stripe: whether the unit could not be read at all, and may be good.
+    unread: Vec<Vec<bool>>,
+    /// Why the last unit could not be read.
+    why: Option<String>,
     loaded: Vec<bool>,
     pub(super) bytes_read: u64,
 }
@@ -238,6 +282,8 @@ impl Span {
     pub(super) fn turn(&mut self, shards: usize, rows: Range<u64>) {
         self.lanes.resize_with(shards.max(self.lanes.len()), AlignedBuf::default);
         self.good.resize(self.lanes.len(), Vec::new());
+        self.unread.resize(self.lanes.len(), Vec::new());
+        self.why = None;
         self.loaded.clear();
         self.loaded.resize(self.lanes.len(), false);
         self.rows = rows;
@@ -262,10 +308,20 @@ impl Span {
         good.clear();
         good.extend(self.rows.clone().map(|row| geometry.unit_len(shard, row) == 0));
         let found = &survey.shards[shard];
-        let (Some(file), Some(sums), true) = (&found.file, &found.sums, stored > 0) else { return };
+        let unread = &mut self.unread[shard];
+        unread.clear();
+        unread.resize(good.len(), false);
+        if stored == 0 {
+            return;
+        }
+        let (Some(file), Some(sums)) = (&found.file, &found.sums) else {
+            let may_be = found.unread.is_some();
+            unread.iter_mut().zip(good).for_each(|(unread, good)| *unread = may_be && !*good);
+            return;
+        };
         let whole = file.read_exact_at(&mut lane[..stored as usize], DATA_START + start).is_ok();
         self.bytes_read += stored;
-        for (row, good) in self.rows.clone().zip(good) {
+        for ((row, good), unread) in self.rows.clone().zip(good).zip(unread) {
             let at = (row - self.rows.start) * unit;
             let len = geometry.unit_len(shard, row);
             if len == 0 {
@@ -273,8 +329,20 @@ impl Span {
             }
             let bytes = &mut lane[at as usize..(at + len) as usize];
             // One bad place on the disk must not cost the units beside it.
-            let read = whole || file.read_exact_at(bytes, DATA_START + start + at).is_ok();
-            *good = read && sums.get(row as usize).is_some_and(|sum| *sum == xxh3_128(bytes));
+            let read = match whole {
+                true => Ok(()),
+                false => file.read_exact_at(bytes, DATA_START + start + at),
+            };
+            match read {
+                Ok(()) => {
+                    *good = sums.get(row as usize).is_some_and(|sum| *sum == xxh3_128(bytes));
+                }
+                Err(error) if is_passing(&error) => {
+                    *unread = true;
+                    self.why = Some(error.to_string());
+                }
+                Err(_) => {}
+            }
         }
     }
 
@@ -286,6 +354,27 @@ impl Span {
     /// Whether the lane has a shard's unit of `row`.
     pub(super) fn is_good(&self, shard: usize, row: u64) -> bool {
         self.good[shard][(row - self.rows.start) as usize]
+    }
+
+    /// Of a unit that is not good, all shards loaded: whether it may be there all the same, or be
+    /// worked out, once what could not be read can be.
+    pub(super) fn may_be_there(&self, survey: &Survey, shard: usize, row: u64) -> bool {
+        let index = (row - self.rows.start) as usize;
+        let shards = 0..survey.shards.len();
+        let unread = shards.clone().filter(|shard| self.unread[*shard][index]).count();
+        let good = shards.filter(|shard| self.good[*shard][index]).count();
+        self.unread[shard][index] || unread > 0 && good + unread >= survey.geometry.shape.data()
+    }
+
+    /// What to say of such a unit.
+    pub(super) fn short_of(&self, survey: &Survey, why: impl ToString) -> Error {
+        match survey.short_of(why) {
+            error @ Error::Damaged { .. } => match &self.why {
+                Some(why) => survey.unreadable(why),
+                None => error,
+            },
+            error => error,
+        }
     }
 
     /// A shard's units of these stripes, as far as it has any.

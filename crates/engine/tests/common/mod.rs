@@ -300,6 +300,8 @@ pub fn reachable(pool: &Pool) -> Result<BTreeSet<ChunkId>> {
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     pub images: BTreeMap<RootId, Image>,
+    /// All that somebody ever began to back up.
+    pub ever: BTreeMap<RootId, Image>,
     /// What was put in the place of what a root was made with.
     pub tags: BTreeMap<RootId, Vec<u8>>,
     /// Whether the second secret opens the pool.
@@ -444,7 +446,8 @@ pub fn verify(bed: &Bed, model: &mut Model, pending: &Pending) -> Held<()> {
     check_exact(&pool)?;
     // What a crash left on some disks only, and what a new disk lacks, comes back.
     let outcome = told("scrubbing", pool.scrub(ScrubOptions::default(), &Meter::new()))?;
-    if !outcome.complete || !outcome.lost.is_empty() || !outcome.bad_copies.is_empty() {
+    let whole = outcome.lost.is_empty() && outcome.unreadable.is_empty();
+    if !outcome.complete || !whole || !outcome.bad_copies.is_empty() {
         return Err(format!("the scrub found {outcome:?}"));
     }
     let outcome = told("scrubbing", pool.scrub(ScrubOptions::default(), &Meter::new()))?;

@@ -89,6 +89,7 @@ pub(super) fn check(
         "bytes_read": report.bytes_read,
         "chunks_read": report.chunks_read,
         "bad_copies": report.bad_copies.len(),
+        "unreadable_copies": report.unreadable.len(),
         "lost_chunks": report.lost.len(),
         "bad_packs": report.bad_packs.len(),
         "affected_paths": affected,

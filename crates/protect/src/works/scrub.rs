@@ -73,7 +73,7 @@ pub(super) fn scrub(
     let outcome = pool.scrub(ScrubOptions { restart: false, ..options }, &meter)?;
     run.end_sampling();
     log_notices(run, pool);
-    for (pack, why) in &outcome.lost {
+    for (pack, why) in outcome.lost.iter().chain(&outcome.unreadable) {
         run.log(Severity::Warning, format!("pack {pack}: {why}"));
     }
     if !outcome.lost.is_empty() {
@@ -90,7 +90,8 @@ pub(super) fn scrub(
         "bad_shards": outcome.bad_shards,
         "healed": outcome.healed,
         "lost_packs": outcome.lost.len(),
+        "unreadable_packs": outcome.unreadable.len(),
         "bad_copies": outcome.bad_copies.len(),
     });
-    Ok((result, !outcome.lost.is_empty()))
+    Ok((result, !outcome.lost.is_empty() || !outcome.unreadable.is_empty()))
 }

@@ -96,7 +96,7 @@ pub(crate) fn replace(context: &Context, args: &ReplaceArgs) -> Result<Done> {
     if context.interrupt.is_asked() {
         return Err(strongroom_engine::Error::Canceled.into());
     }
-    Ok(Done::well_if(outcome.lost.is_empty()))
+    Ok(Done::well_if(outcome.lost.is_empty() && outcome.unreadable.is_empty()))
 }
 
 /// Make a pool's directory from its disks, which may come from another machine

@@ -146,7 +146,7 @@ pub(crate) fn scrub(context: &Context, args: &ScrubArgs) -> Result<Done> {
     if context.interrupt.is_asked() {
         return Err(strongroom_engine::Error::Canceled.into());
     }
-    Ok(Done::well_if(outcome.lost.is_empty()))
+    Ok(Done::well_if(outcome.lost.is_empty() && outcome.unreadable.is_empty()))
 }
 
 /// Scrubs with progress.
@@ -172,6 +172,9 @@ pub(super) fn scrub_json(outcome: &ScrubOutcome) -> Value {
         "lost_packs": outcome.lost.iter().map(|(pack, why)| json!({
             "pack": pack.to_string(), "why": why,
         })).collect::<Vec<_>>(),
+        "unreadable_packs": outcome.unreadable.iter().map(|(pack, why)| json!({
+            "pack": pack.to_string(), "why": why,
+        })).collect::<Vec<_>>(),
         "bad_copies": outcome.bad_copies.len(),
     })
 }
@@ -186,8 +189,14 @@ pub(super) fn scrub_text(out: &mut dyn Write, outcome: &ScrubOutcome) -> std::io
         size(outcome.bytes_read),
         outcome.healed
     )?;
-    for (pack, why) in &outcome.lost {
+    for (pack, why) in outcome.lost.iter().chain(&outcome.unreadable) {
         writeln!(out, "pack {pack}: {why}")?;
+    }
+    if !outcome.unreadable.is_empty() {
+        writeln!(
+            out,
+            "what can't be read is not given up: bring back missing disks and scrub again"
+        )?;
     }
     if !outcome.lost.is_empty() {
         writeln!(out, "run `strongroom pool check` for the files that this affects")?;
@@ -274,6 +283,7 @@ fn check_json(report: &CheckReport, affected: &[Affected], marked: bool) -> Valu
         "bytes_read": report.bytes_read,
         "chunks_read": report.chunks_read,
         "bad_copies": report.bad_copies.len(),
+        "unreadable_copies": report.unreadable.len(),
         "left_index": marked,
         "lost_chunks": report.lost.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "bad_packs": report.bad_packs.iter().map(|(pack, why)| json!({
@@ -313,8 +323,12 @@ fn check_text(
         writeln!(out, "pack {pack}: {why}")?;
     }
     let bad = count(report.bad_copies.len() as u64, "copy", "copies");
-    let lost = count(report.lost.len() as u64, "chunk is", "chunks are");
-    writeln!(out, "{bad} of chunks can't be read; {lost} lost")?;
+    let unreadable = count(report.unreadable.len() as u64, "copy", "copies");
+    let lost = count(report.lost.len() as u64, "chunk", "chunks");
+    writeln!(
+        out,
+        "{bad} of chunks bad, {unreadable} that can't be read now; no good copy of {lost}"
+    )?;
     for image in affected {
         let files = count(image.paths.len() as u64, "path is", "paths are");
         writeln!(out, "image {} ({}): {files} affected", image.id, image.name)?;

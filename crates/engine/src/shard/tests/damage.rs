@@ -111,6 +111,36 @@ fn bad_sectors_here_and_there_hide_nothing() {
 }
 
 #[test]
+fn a_shard_that_can_not_be_read_is_only_replaced_by_a_whole_one() {
+    let bench = Bench::new(shape(1, 1), 30_000);
+    let path = shard_path(PACK, 0);
+    let trailer = bench.geometry().trailer_start(0) / PAGE as u64;
+    let hide = |hidden: bool| {
+        let unreadable = if hidden { vec![(path.clone(), trailer)] } else { Vec::new() };
+        bench.disk(0).0.lock().unwrap().unreadable = unreadable;
+    };
+    let before = bench.content();
+    // One unit of the other copy is bad, and this one has it, for all one can know.
+    let other = shard_path(PACK, 1);
+    bench.disk(1).edit(&other, |bytes| bytes[5000] ^= 1);
+    hide(true);
+    let report = bench.scrub(true);
+    assert!(report.unrecoverable.is_empty() && !report.is_whole());
+    let first = 0..4096;
+    assert_eq!(report.unreadable, [first]);
+    assert!(matches!(
+        bench.set(0).read_verified(0, 100, &mut AlignedBuf::default()),
+        Err(Error::Io { .. })
+    ));
+    hide(false);
+    assert!(bench.scrub(true).is_whole());
+    assert!(bench.content() == before);
+    // With the other whole, a place that can't be read is no reason to keep the shard.
+    hide(true);
+    assert_eq!(bench.scrub(true).mended_shards, [0]);
+}
+
+#[test]
 fn bad_units_are_healed_in_place() {
     let bench = Bench::new(shape(3, 2), 70_000);
     let before = bench.content();

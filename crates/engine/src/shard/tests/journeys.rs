@@ -102,7 +102,9 @@ fn with_too_many_lost_only_what_lay_there_is_lost() {
         &mut |_| Ok(()),
     )
     .unwrap();
-    assert_eq!(all.unrecoverable, [0..8192, 16_384..24_576, 32_768..40_000]);
+    // The disks may come back.
+    assert_eq!(all.unreadable, [0..8192, 16_384..24_576, 32_768..40_000]);
+    assert!(all.unrecoverable.is_empty() && !all.is_whole());
     assert!(bench.set(0b111_111).header().is_err());
 }
 

@@ -1,0 +1,298 @@
+//! What can't be read is not what isn't there: errors of disks that pass give nothing up, write
+//! nothing over and hide nothing in silence.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{
+    Bed, EXACT, LONG, Layout, Model, Pending, back_up, check_roots, compare, root_id, verify,
+};
+use strongroom_engine::disk::{Disk, Fault, Operation, SimDisk};
+use strongroom_engine::error::Error;
+use strongroom_engine::pool::{Meter, OpenMode, OpenOptions, Pool, ScrubOptions};
+
+/// A pool with one image.
+fn scene(layout: Layout) -> (Bed, Model) {
+    let bed = Bed::new(layout, 3);
+    let pool = bed.create().unwrap();
+    let image: Vec<u64> = (0..20).chain(LONG..LONG + 4).collect();
+    let root = back_up(&pool, 0, &image, None).unwrap();
+    let model = Model { images: [(root.id, image)].into(), next: 1, ..Model::default() };
+    drop(pool);
+    (bed, model)
+}
+
+fn error(operation: Operation, of: &str) -> Fault {
+    Fault::io_error(operation, of).forever()
+}
+
+/// The pack of data on a disk that has most, and its content.
+fn largest(disk: &SimDisk) -> (String, Vec<u8>) {
+    let packs = disk.files().into_iter().filter(|(path, _)| path.starts_with("packs/"));
+    let (path, _) = packs.max_by_key(|(_, len)| *len).unwrap();
+    let content = disk.read_raw(&path).unwrap();
+    (path, content)
+}
+
+fn without_index(bed: &Bed) -> Pool {
+    let options = OpenOptions { without_index: true, ..bed.options(OpenMode::Write, 0) };
+    Pool::open(options, bed.used(0)).unwrap()
+}
+
+#[test]
+fn an_index_is_not_built_of_what_could_not_be_read() {
+    for layout in [Layout::new(1, 0, false), Layout::new(1, 0, true), Layout::new(2, 1, true)] {
+        for of_index in [Operation::Open, Operation::Read] {
+            let (bed, mut model) = scene(layout);
+            let pool = without_index(&bed);
+            bed.world.inject(error(Operation::Read, "packs/"));
+            bed.world.inject(error(of_index, "index/"));
+            let refused = pool.rebuild_index(&Meter::new()).unwrap_err();
+            assert!(matches!(refused, Error::Io { .. }), "{refused}");
+            // The old index would do, but is not read whole.
+            drop(pool);
+            bed.world.clear_faults();
+            let pool = without_index(&bed);
+            bed.world.inject(error(Operation::Read, "packs/"));
+            assert!(pool.rebuild_index(&Meter::new()).unwrap() > 0);
+            drop(pool);
+            bed.world.clear_faults();
+            verify(&bed, &mut model, &Pending::Nothing).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_index_whose_loss_is_for_good_does_not_stop_it_from_being_built() {
+    let (bed, mut model) = scene(Layout::new(1, 0, false));
+    let disk = &bed.world.disks()[0];
+    // The data's directory is in the last unit, whose sum goes, and no segment knows of it.
+    let (path, content) = largest(disk);
+    disk.write_raw(&path, &[&content[..content.len() - 4096], &[0; 4096]].concat()).unwrap();
+    for (segment, _) in disk.files().into_iter().filter(|(path, _)| path.starts_with("index/")) {
+        disk.remove(&segment).unwrap();
+    }
+    let pool = without_index(&bed);
+    pool.rebuild_index(&Meter::new()).unwrap();
+    let notices = pool.take_notices().join("; ");
+    assert!(notices.contains("may be lost with it"), "{notices}");
+    // Nothing in the pack looks alive, but what the image lacks may be in it.
+    let report = pool.gc(EXACT).unwrap();
+    assert!(report.missing_chunks > 0 && report.packs_removed == 0, "{report:?}");
+    drop(pool);
+    disk.write_raw(&path, &content).unwrap();
+    without_index(&bed).rebuild_index(&Meter::new()).unwrap();
+    verify(&bed, &mut model, &Pending::Nothing).unwrap();
+}
+
+#[test]
+fn an_index_is_not_built_without_a_pack_that_only_the_disk_could_tell_of() {
+    let (bed, mut model) = scene(Layout::new(1, 0, false));
+    let disk = &bed.world.disks()[0];
+    for (segment, _) in disk.files().into_iter().filter(|(path, _)| path.starts_with("index/")) {
+        disk.remove(&segment).unwrap();
+    }
+    let (path, _) = largest(disk);
+    let pool = without_index(&bed);
+    bed.world.inject(error(Operation::Read, &path));
+    let refused = pool.rebuild_index(&Meter::new()).unwrap_err();
+    assert!(matches!(refused, Error::Io { .. }), "{refused}");
+    drop(pool);
+    bed.world.clear_faults();
+    without_index(&bed).rebuild_index(&Meter::new()).unwrap();
+    verify(&bed, &mut model, &Pending::Nothing).unwrap();
+}
+
+#[test]
+fn a_collection_keeps_packs_with_chunks_that_the_index_lacks() {
+    let (bed, mut model) = scene(Layout::new(1, 0, false));
+    let disk = &bed.world.disks()[0];
+    // It is away for as long as the index is made without it.
+    let (path, content) = largest(disk);
+    disk.write_raw(&path, &[&content[..content.len() - 4096], &[0; 4096]].concat()).unwrap();
+    for (segment, _) in disk.files().into_iter().filter(|(path, _)| path.starts_with("index/")) {
+        disk.remove(&segment).unwrap();
+    }
+    let pool = without_index(&bed);
+    pool.rebuild_index(&Meter::new()).unwrap();
+    pool.take_notices();
+    disk.write_raw(&path, &content).unwrap();
+    let report = pool.gc(EXACT).unwrap();
+    assert!(report.missing_chunks > 0 && report.packs_removed == 0, "{report:?}");
+    let notices = pool.take_notices().join("; ");
+    assert!(notices.contains("pool repair --rebuild-index"), "{notices}");
+    pool.rebuild_index(&Meter::new()).unwrap();
+    drop(pool);
+    verify(&bed, &mut model, &Pending::Nothing).unwrap();
+}
+
+#[test]
+fn what_can_not_be_read_is_not_given_up() {
+    for layout in [Layout::new(1, 0, false), Layout::new(1, 0, true), Layout::new(2, 1, true)] {
+        for fails in [Operation::Read, Operation::Open] {
+            let (bed, mut model) = scene(layout);
+            let pool = bed.write();
+            bed.world.inject(error(fails, "packs/"));
+            let what = format!("{layout:?}, {fails:?}");
+            let report = pool.check(true, &Meter::new()).unwrap();
+            assert!(report.bad_copies.is_empty(), "{what}: {report:?}");
+            assert!(!report.unreadable.is_empty() && !report.is_clean(), "{what}: {report:?}");
+            assert!(!report.lost.is_empty(), "{what}: {report:?}");
+            let outcome = pool.scrub(ScrubOptions::default(), &Meter::new()).unwrap();
+            assert!(outcome.lost.is_empty(), "{what}: {outcome:?}");
+            assert!(!outcome.unreadable.is_empty(), "{what}: {outcome:?}");
+            assert!(pool.state().bad.is_empty(), "{what}");
+            bed.world.clear_faults();
+            let report = pool.check(true, &Meter::new()).unwrap();
+            assert!(report.is_clean(), "{what}: {report:?}");
+            drop(pool);
+            verify(&bed, &mut model, &Pending::Nothing).unwrap();
+        }
+    }
+    // What is wrong, or not there, is.
+    for gone in [false, true] {
+        let (bed, _) = scene(Layout::new(1, 0, true));
+        let disk = &bed.world.disks()[0];
+        let (path, _) = largest(disk);
+        match gone {
+            true => disk.remove(&path).unwrap(),
+            false => disk.flip_bit(&path, 5000, 1).unwrap(),
+        }
+        let pool = bed.write();
+        let report = pool.check(true, &Meter::new()).unwrap();
+        assert!(!report.bad_copies.is_empty() && report.unreadable.is_empty(), "{report:?}");
+        assert!(!pool.state().bad.is_empty());
+    }
+}
+
+/// Of a mirror of which only disk 1 has what was committed last.
+fn one_ahead() -> (Bed, Model) {
+    let (bed, mut model) = scene(Layout::new(2, 1, true));
+    let pool = bed.write();
+    bed.world.inject(Fault::io_error(Operation::Write, "journal/").on_disk(0));
+    let root = back_up(&pool, 1, &[1, 2, 3], None).unwrap();
+    model.images.insert(root.id, vec![1, 2, 3]);
+    assert!(pool.take_notices().iter().any(|notice| notice.contains("out of date")));
+    (bed, model)
+}
+
+#[test]
+fn what_only_one_disk_has_is_not_written_over_while_it_can_not_be_read() {
+    let ways = [
+        (Operation::List, "journal"),
+        (Operation::Open, "journal/"),
+        (Operation::Read, "journal/"),
+        (Operation::Open, "pool.superblock"),
+        (Operation::Read, "pool.superblock"),
+    ];
+    for (operation, of) in ways {
+        let (bed, mut model) = one_ahead();
+        let what = format!("{operation:?} {of}");
+        bed.world.inject(error(operation, of).on_disk(1));
+        let refused = bed.open(OpenMode::Write).unwrap_err();
+        assert!(matches!(refused, Error::Io { .. } | Error::Damaged { .. }), "{what}: {refused}");
+        let options = || bed.options(OpenMode::Write, 0);
+        for place in [0, 1] {
+            let new = Arc::new(bed.world.add_disk());
+            let refused = Pool::replace_disk(options(), bed.used(0), place, new).unwrap_err();
+            assert!(!matches!(refused, Error::InUse { .. }), "{what}: {refused}");
+        }
+        // A reader sees what was there before and says so, or nothing.
+        match bed.open(OpenMode::Read) {
+            Ok(reader) => {
+                assert!(reader.root(root_id(1)).is_none());
+                let notices = reader.take_notices().join("; ");
+                assert!(notices.contains("the newest images"), "{what}: {notices}");
+            }
+            Err(e) => assert_eq!((operation, of), (Operation::Read, "journal/"), "{e}"),
+        }
+        bed.world.clear_faults();
+        verify(&bed, &mut model, &Pending::Nothing).unwrap_or_else(|e| panic!("{what}: {e}"));
+    }
+}
+
+#[test]
+fn an_error_that_passes_keeps_nobody_from_writing() {
+    for (operation, of) in [(Operation::List, "journal"), (Operation::Open, "journal/")] {
+        let (bed, mut model) = one_ahead();
+        bed.world.inject(Fault::io_error(operation, of).on_disk(1).times(2));
+        drop(bed.write());
+        verify(&bed, &mut model, &Pending::Nothing).unwrap();
+    }
+}
+
+/// Where others must have what was confirmed, and where another copy of the same file was read, a
+/// copy that can't be read hides nothing.
+#[test]
+fn a_copy_that_hides_nothing_stops_nobody() {
+    for (layout, operation, of) in [
+        (Layout::new(3, 1, false), Operation::List, "journal"),
+        (Layout::new(2, 1, false), Operation::Open, "journal/"),
+        (Layout::new(1, 0, false), Operation::Open, "journal.2/"),
+    ] {
+        let (bed, mut model) = scene(layout);
+        bed.world.inject(error(operation, of).on_disk(layout.disks - 1));
+        let pool = bed.open(OpenMode::Write).unwrap_or_else(|e| panic!("{layout:?}: {e}"));
+        check_roots(&pool, &mut model, &Pending::Nothing).unwrap();
+        drop(pool);
+        bed.world.clear_faults();
+        verify(&bed, &mut model, &Pending::Nothing).unwrap();
+    }
+}
+
+#[test]
+fn who_writes_tells_what_came_from_other_disks_too_and_once() {
+    let (bed, model) = scene(Layout::new(2, 1, false));
+    let pool = bed.write();
+    for disk in [0, 1] {
+        bed.world.inject(error(Operation::Open, "packs/").on_disk(disk));
+        let (id, image) = model.images.first_key_value().unwrap();
+        let read = || drop(compare(&pool, &pool.root(*id).unwrap(), image));
+        read();
+        let notices = pool.take_notices();
+        if notices.is_empty() {
+            // It was the other that was read.
+            bed.world.clear_faults();
+            continue;
+        }
+        let told = |notice: &&String| notice.contains(&format!("not readable on sim{disk}"));
+        assert_eq!(notices.iter().filter(told).count(), 1, "{notices:?}");
+        read();
+        assert_eq!(pool.take_notices(), Vec::<String>::new());
+        return;
+    }
+    panic!("nothing was told");
+}
+
+#[test]
+fn a_disk_that_does_not_answer_is_told_of_once() {
+    let (bed, _) = scene(Layout::new(2, 1, false));
+    let pool = bed.write();
+    // Many packs, so many directories.
+    let image: Vec<u64> = (LONG + 10..LONG + 60).collect();
+    bed.world.inject(error(Operation::SyncDir, "packs").on_disk(0));
+    let before = bed.world.faults_struck();
+    back_up(&pool, 1, &image, None).unwrap();
+    let notices = pool.take_notices();
+    let told = notices.iter().filter(|notice| notice.contains("sim0 failed to sync"));
+    assert_eq!(told.count(), 1, "{notices:?}");
+    assert!(notices.iter().any(|notice| notice.contains(" more")), "{notices:?}");
+    assert_eq!(bed.world.faults_struck() - before, 1);
+}
+
+#[test]
+fn a_pool_says_whether_it_may_write() {
+    let (bed, _) = scene(Layout::new(1, 0, false));
+    let refused = bed.open(OpenMode::Read).unwrap().check_writable().unwrap_err();
+    assert!(matches!(refused, Error::ReadOnly { .. }), "{refused}");
+    let pool = bed.write();
+    let before = bed.world.ops();
+    pool.check_writable().unwrap();
+    assert_eq!(bed.world.ops(), before);
+    bed.world.inject(error(Operation::Sync, "journal"));
+    back_up(&pool, 1, &[1], None).unwrap_err();
+    let refused = pool.check_writable().unwrap_err();
+    assert!(matches!(refused, Error::Stopped { .. }), "{refused}");
+}
