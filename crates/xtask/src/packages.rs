@@ -40,6 +40,7 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     package("python3", "python3"),
     package("prometheus", "promtool"),
     package("python3-venv", "/usr/share/doc/python3-venv"),
+    package("pebble", "pebble"),
     package("qemu-utils", "qemu-img"),
     package("rsync", "rsync"),
     package("slapd", "/usr/sbin/slapd"),

@@ -179,7 +179,7 @@ struct SetSystemStorage {
     /// `nbd`: the name of the device on the server.
     export_name: Option<String>,
     /// `nbd`: the server's port.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 65535)]
     port: Option<u16>,
 }
 

@@ -1,8 +1,11 @@
 //! Asking an authority for a certificate.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use strongroom_protect::{Failure, Outcome, Run, Severity, Work};
+use tokio::sync::Notify;
 
 use super::CERTIFICATE_ACME;
 use crate::administration::Parts;
@@ -30,7 +33,17 @@ impl Work for AcmeWork {
         run.go_on()?;
         let acme = self.parts.acme()?;
         run.log(Severity::Info, "Asking the authority for a certificate");
-        match run.wait(acme.renew(&self.parts.tls)) {
+        let stop = Arc::new(Notify::new());
+        let stopped = Arc::clone(&stop);
+        run.on_stop(move || stop.notify_one());
+        // An authority takes minutes. What it gives to who no longer waits is given again.
+        let asked = run.wait(async {
+            tokio::select! {
+                done = acme.renew(&self.parts.tls) => Some(done),
+                () = stopped.notified() => None,
+            }
+        });
+        match asked.ok_or(Failure::Canceled)? {
             Ok(checked) => {
                 // That it is signed by one whom nobody knows is what a private authority is.
                 for warning in &checked.warnings {
