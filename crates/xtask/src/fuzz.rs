@@ -28,7 +28,7 @@ const MEMORY_MIB: u64 = 1024;
 
 /// Targets that bring the whole appliance along, which takes minutes to build: they are not part of the
 /// short run.
-const OF_THE_APPLIANCE: &[&str] = &["appliance_backup", "licence"];
+const OF_THE_APPLIANCE: &[&str] = &["appliance_backup", "licence", "update_package"];
 
 /// What to fuzz.
 #[derive(Clone, Debug, Args)]
