@@ -41,6 +41,8 @@ impl Place {
         let signer = UpdateSigner::generate().unwrap();
         std::fs::write(appliance.dir.path().join("vendor.pem"), signer.public_pem()).unwrap();
         let admin = appliance.admin().await;
+        let by = appliance.system().await;
+        appliance.app.identity().set_admin_token(&by, &"yourtoken".into()).await.unwrap();
         Self { appliance, admin, signer }
     }
 
@@ -59,6 +61,22 @@ impl Place {
     async fn install(&self, package: &[u8]) -> Answer {
         assert_eq!(self.send(0, package).await.json(), json!({ "bytes": package.len() }));
         self.call("POST", "", Some(json!({}))).await
+    }
+
+    /// As a script for Jidoteki Admin, with a text where there should be a file.
+    async fn as_script(&self, method: &str, path: &str, text: &str) -> Answer {
+        let uri = format!("/api/v1/admin/update{path}?token=yourtoken");
+        let body = match text {
+            "" => Body::empty(),
+            text => Body::from(format!(
+                "--x\r\nContent-Disposition: form-data; name=\"update\"\r\n\r\n{text}\r\n--x--\r\n"
+            )),
+        };
+        let mut request = Request::builder().method(method).uri(uri);
+        if !text.is_empty() {
+            request = request.header("content-type", "multipart/form-data; boundary=x");
+        }
+        self.appliance.ask(request.body(body).unwrap()).await
     }
 
     /// What the job failed with.
@@ -123,12 +141,29 @@ async fn a_good_one_is_put_on_trial_and_taken_back() {
     assert_eq!(json!(told.map(|key| shown[key].clone())), expected);
     let record = place.call("GET", "/history", None).await.json()["items"][0].clone();
     assert_eq!((&record["result"], &record["by"]), (&json!("trial"), &json!("admin")));
+    let shown = place.as_script("GET", "", "").await;
+    assert!(shown.json().get("error-code").is_none(), "{}", shown.json());
     // Nothing else is begun meanwhile.
     let second = place.install(&package(&place.signer, "9.0.1")).await;
     assert_eq!((second.status, second.code().as_str()), (409, "in_progress"));
+    // A script is told of it as long as the first one runs.
+    assert_eq!(place.as_script("POST", "", "something").await.status, 202);
+    let shown = place.as_script("GET", "", "").await.json();
+    let told = ["status", "percentage", "error-message", "error-code"];
+    let expected = json!(["running", 80, "Update is already running", "E1004"]);
+    assert_eq!(json!(told.map(|key| shown[key].clone())), expected);
     let back = place.call("POST", "/rollback", Some(json!({}))).await;
     assert_eq!(back.json(), json!({ "version": OWN }));
     assert!(place.error(&job).await.contains("admin went back"));
+    let shown = place.as_script("GET", "", "").await.json();
+    let expected = json!(["failed", 80, "Error running update", "E1002"]);
+    assert_eq!(json!(told.map(|key| shown[key].clone())), expected);
+    // What is too large is refused before it comes.
+    let large = Request::post("/api/v1/admin/update?token=yourtoken")
+        .header("content-type", "multipart/form-data; boundary=x")
+        .header("content-length", (17u64 << 30).to_string());
+    let refused = place.appliance.ask(large.body(Body::empty()).unwrap()).await;
+    assert_eq!(refused.status, 400, "{}", String::from_utf8_lossy(&refused.body));
     assert_eq!(place.call("GET", "", None).await.json()["on_trial"], false);
     // One that is older comes if that is said.
     place.send(0, &package(&place.signer, "0.0.1")).await;
