@@ -1,7 +1,7 @@
 //! What a handler knows of the request beside its parts.
 
-use std::net::IpAddr;
 use std::sync::Arc;
+use strongroom_appliance::network::Reached;
 
 use aws_lc_rs::digest;
 
@@ -25,7 +25,7 @@ pub struct Call {
     operation: &'static str,
     need: Need,
     origin: strongroom_identity::Origin,
-    reached: Option<IpAddr>,
+    reached: Option<Reached>,
     request: Option<Request>,
     unapproved: Option<Unapproved>,
 }
@@ -122,8 +122,8 @@ impl Call {
         &self.origin
     }
 
-    /// The address of this machine that they came to; none: the control socket.
-    pub fn reached(&self) -> Option<IpAddr> {
+    /// How they came over the network; none: through the control socket.
+    pub fn reached(&self) -> Option<Reached> {
         self.reached
     }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use http::header;
 use http::request::Parts;
+use strongroom_appliance::network;
 use strongroom_identity::{Credential, Origin, Secret};
 
 use super::signature;
@@ -36,9 +37,13 @@ pub(super) fn of(parts: &Parts, has_body: bool) -> Result<Option<Credential>> {
     Err(Problem::new(Code::Unauthenticated, text))
 }
 
-/// The address of this machine that a request came to.
-pub(crate) fn reached(parts: &Parts) -> Option<IpAddr> {
-    parts.extensions.get::<Reached>().map(|reached| reached.0)
+/// To which address of this machine a request came, and whose it is.
+pub(crate) fn reached(parts: &Parts) -> Option<network::Reached> {
+    let at = parts.extensions.get::<Reached>()?.0;
+    match parts.extensions.get::<Peer>() {
+        Some(Peer::Network(from)) => Some(network::Reached { at, from: from.ip() }),
+        _ => None,
+    }
 }
 
 /// From where a request comes.

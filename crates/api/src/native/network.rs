@@ -23,7 +23,7 @@ pub(super) fn group() -> Group {
         "Network",
         "How the appliance is reached. The configuration says who brings that to the machine \
          (`host_driver`); with `none` it is looked at, kept and shown. A change is taken back unless it \
-         is confirmed in time, at the new address if there is another.",
+         is confirmed in time, over the network where it may cut somebody off.",
         [
             get(path, "system.network.show", "How the network is set", show)
                 .needs(view, On::Appliance)
@@ -172,7 +172,7 @@ struct PendingNetworkChange {
     settings: NetworkSettings,
     /// When it is taken back unless it is confirmed before; null: it is being applied.
     confirm_until: Option<Timestamp>,
-    /// Whether that must come to the new address.
+    /// Whether that must come over the network, to an address that it sets.
     at_new_address: bool,
     /// What was done.
     steps: Vec<NetworkStep>,

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 pub use self::document::{Document, Json, MAX_DEPTH, MAX_DOCUMENT};
 use self::host::Host;
 pub use self::host::{HostDriver, Part, Step, StepState};
-pub use self::operations::{NetworkChange, NetworkStatus, PendingChange, network_was_taken_back};
+pub use self::operations::{NetworkChange, NetworkStatus, PendingChange};
 pub(crate) use self::operations::{REQUEST, Request};
 pub use self::settings::{HostAddress, Mode, NetworkSettings, WantedNetwork, mask};
 pub use self::state::{ChangeOutcome, LastChange, SetNetwork};
@@ -69,11 +69,29 @@ struct Inner {
     store: Store,
     confirm: u64,
     /// Whoever has it may change them, and the machine.
-    turn: Mutex<()>,
+    turn: Mutex<Turn>,
     /// Whether a change waits: asked at each call of the dialect.
     waits: AtomicBool,
     /// A change waits, or no longer does.
     news: Notify,
+    /// Why changes were taken back, for the audit trail; and that there is such a reason.
+    untold: Mutex<Vec<&'static str>>,
+    untold_news: Notify,
+}
+
+/// What whoever has the turn knows beside what is kept.
+#[derive(Debug, Default)]
+struct Turn {
+    /// The job of a change that is taken back, where that could not be kept yet, and what could not be
+    /// put back.
+    restored: Option<(i64, Vec<Step>)>,
+    /// What of the settings is set could not be brought to the machine.
+    missing: Vec<Part>,
+    /// All of it is brought, and that may have to be kept.
+    brought: bool,
+    /// When it is tried again, and how long is waited after that.
+    next: Option<Instant>,
+    pause: Duration,
 }
 
 /// What came of a change that was begun.
@@ -97,11 +115,13 @@ impl Network {
             turn: Mutex::default(),
             waits: AtomicBool::new(false),
             news: Notify::new(),
+            untold: Mutex::default(),
+            untold_news: Notify::new(),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    fn turn(&self) -> MutexGuard<'_, ()> {
+    fn turn(&self) -> MutexGuard<'_, Turn> {
         self.inner.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -116,64 +136,151 @@ impl Network {
 
     /// Brings the machine to where it belongs when the process starts: what was cut off, or was not
     /// confirmed in time, is put back; what is set is applied where nothing of it outlived a start of
-    /// the machine. To be called before anything listens.
-    ///
-    /// Gives why a change was taken back, if one was.
+    /// the machine. To be called before anything listens; [`Network::watch`] goes on with what could
+    /// not be done.
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn settle(&self) -> Result<Option<&'static str>> {
-        let _turn = self.turn();
-        let mut state = self.inner.store.read()?;
-        if let Some(pending) = &state.pending {
-            let (outcome, why) = match &pending.until {
-                None => (ChangeOutcome::Failed, "the process ended while it was being applied"),
-                Some(until) if until.left().is_none() => (ChangeOutcome::Reverted, UNCONFIRMED),
-                // It waits still; the machine is as it says.
-                Some(_) => {
-                    self.inner.waits.store(true, Ordering::Release);
-                    return Ok(None);
-                }
-            };
-            self.revert(&mut state, outcome, why)?;
-            return Ok(Some(why));
-        }
-        let Some(set) = &state.network else { return Ok(None) };
-        let same_boot = state.boot.as_deref() == Some(&*boot());
-        if let Some(steps) = self.inner.host.at_start(&set.settings, same_boot) {
-            for step in &steps {
-                match step.is_failed() {
-                    true => tracing::error!("the network's settings are not applied: {step}"),
-                    false => tracing::info!("the network's settings are applied: {step}"),
-                }
-            }
-            if !steps.iter().any(Step::is_failed) {
-                state.boot = Some(boot());
-                self.keep(&state)?;
-            }
-        }
-        Ok(None)
+    pub fn settle(&self) -> Result<()> {
+        let mut turn = self.turn();
+        self.look(&mut turn).map(drop)
     }
 
-    /// Puts back what there was before a change.
-    fn revert(&self, state: &mut State, outcome: ChangeOutcome, why: &str) -> Result<()> {
-        let Some(pending) = state.pending.take() else { return Ok(()) };
-        let old = state.network.as_ref().map(|set| &set.settings);
-        let wrong = self.inner.host.restore(&pending.before, old);
-        tracing::warn!("a change of the network is taken back: {why}");
-        for step in &wrong {
-            tracing::error!("what was there before is not back: {step}");
+    /// Takes changes back that nobody confirms in time, and brings to the machine what could not be
+    /// brought yet, for as long as it is polled.
+    pub async fn watch(self) {
+        loop {
+            let network = self.clone();
+            let looked = crate::administration::blocking(move || network.look(&mut network.turn()));
+            let wait = looked.await.unwrap_or_else(|error| {
+                tracing::error!("the network's settings can't be kept: {error}");
+                IDLE
+            });
+            let _ = tokio::time::timeout(wait, self.inner.news.notified()).await;
         }
+    }
+
+    /// Takes a change back that is not over, since nobody will be there who could confirm it.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn give_up(&self) -> Result<()> {
+        let mut turn = self.turn();
+        let mut state = self.inner.store.read()?;
+        self.revert(&mut turn, &mut state, ChangeOutcome::Reverted, "the appliance could not start")
+    }
+
+    /// Waits until a change was taken back, and gives why.
+    async fn taken_back(&self) -> &'static str {
+        loop {
+            let why = self.inner.untold.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            match why {
+                Some(why) => return why,
+                None => self.inner.untold_news.notified().await,
+            }
+        }
+    }
+
+    /// Does what is to be done now; how long it is until there is more.
+    fn look(&self, turn: &mut Turn) -> Result<Duration> {
+        let mut state = self.inner.store.read()?;
+        if let Some(pending) = &state.pending {
+            let over = match &pending.until {
+                // Nobody else has the turn: whoever applied it is gone.
+                None => Some((ChangeOutcome::Failed, CUT_OFF)),
+                Some(until) => match until.left() {
+                    None => Some((ChangeOutcome::Reverted, UNCONFIRMED)),
+                    Some(left) => {
+                        self.inner.waits.store(true, Ordering::Release);
+                        let settings = pending.network.settings.clone();
+                        let next = self.renewed(turn, &settings);
+                        return Ok(left.min(next).min(LOOK));
+                    }
+                },
+            };
+            if let Some((outcome, why)) = over {
+                self.revert(turn, &mut state, outcome, why)?;
+                let untold = &self.inner.untold;
+                untold.lock().unwrap_or_else(PoisonError::into_inner).push(why);
+                self.inner.untold_news.notify_one();
+            }
+        }
+        self.bring(turn, &mut state)
+    }
+
+    /// Has the DHCP client back that is to renew the lease; how long it is until it is looked again.
+    fn renewed(&self, turn: &mut Turn, settings: &NetworkSettings) -> Duration {
+        if !self.inner.host.wants_client(settings) {
+            (turn.next, turn.pause) = (None, Duration::ZERO);
+            // One that ends is missed soon.
+            return if settings.mode == Mode::Dhcp { LOOK } else { IDLE };
+        }
+        turn.tried(|| self.inner.host.bring(settings, &[Part::Addresses]))
+            .unwrap_or_else(|left| left)
+    }
+
+    /// Brings what is set to the machine where it is not yet since its start, each part as far as that
+    /// goes; how long it is until it is looked again.
+    fn bring(&self, turn: &mut Turn, state: &mut State) -> Result<Duration> {
+        let Some(set) = &state.network else { return Ok(IDLE) };
+        if self.inner.host.driver() != HostDriver::Ip {
+            return Ok(IDLE);
+        }
+        if state.boot.as_deref() == Some(&*boot()) {
+            return Ok(self.renewed(turn, &set.settings));
+        }
+        if !turn.brought {
+            let parts = match turn.missing.is_empty() {
+                true => Part::ALL.to_vec(),
+                false => turn.missing.clone(),
+            };
+            let tried = turn.tried(|| self.inner.host.bring(&set.settings, &parts));
+            if let (Ok(left), false) | (Err(left), _) = (tried, turn.missing.is_empty()) {
+                return Ok(left);
+            }
+            turn.brought = true;
+        }
+        state.boot = Some(boot());
+        self.keep(state)?;
+        turn.brought = false;
+        Ok(IDLE)
+    }
+
+    /// Puts back what there was before a change, if one is not over.
+    fn revert(
+        &self,
+        turn: &mut Turn,
+        state: &mut State,
+        outcome: ChangeOutcome,
+        why: &str,
+    ) -> Result<()> {
+        let Some(pending) = state.pending.take() else { return Ok(()) };
+        let job = pending.job;
+        let wrong = match turn.restored.take() {
+            // The machine is as it was: only that could not be kept.
+            Some((of, wrong)) if of == job => wrong,
+            _ => {
+                let old = state.network.as_ref().map(|set| &set.settings);
+                let wrong = self.inner.host.restore(&pending.before, old, pending.boot == boot());
+                tracing::warn!("a change of the network is taken back: {why}");
+                for step in &wrong {
+                    tracing::error!("what was there before is not back: {step}");
+                }
+                wrong
+            }
+        };
+        turn.restored = Some((job, wrong.clone()));
         let steps = pending.steps.into_iter().chain(wrong).collect();
         let why = Some(why.to_owned());
-        state.last =
-            Some(LastChange { job: pending.job, outcome, at: Timestamp::now(), why, steps });
-        self.keep(state)
+        state.last = Some(LastChange { job, outcome, at: Timestamp::now(), why, steps });
+        self.keep(state)?;
+        turn.restored = None;
+        Ok(())
     }
 
     /// Makes a change: begins it, and leaves it to be confirmed.
     pub(crate) fn begin(&self, job: i64, request: Request) -> Result<Begun> {
-        let _turn = self.turn();
+        let mut turn = self.turn();
         let mut state = self.inner.store.read()?;
         if state.pending.is_some() {
             return Err(waiting());
@@ -209,17 +316,26 @@ impl Network {
             self.keep(&state)?;
             return Ok(Begun::Over(last));
         };
-        let old = state.network.as_ref().map(|set| &set.settings);
-        let moves = moves(&settings, &before.addresses(), old);
+        let old = state.network.as_ref().map(|set| set.settings.clone());
+        if old.as_ref() == Some(&settings) && host.is_as(&settings, &before) {
+            let steps = Part::ALL.map(|part| Step::not_applied(part, "it is so already"));
+            let last = over(ChangeOutcome::Applied, None, steps.to_vec());
+            state.network = Some(network);
+            state.application = request.application.or(state.application);
+            state.last = Some(last.clone());
+            self.keep(&state)?;
+            return Ok(Begun::Over(last));
+        }
         state.pending = Some(Pending {
             job,
             by: request.by,
             by_dialect: request.by_dialect,
             network,
             application: request.application,
-            moves,
+            moves: true,
             before,
             steps: Vec::new(),
+            boot: boot(),
             until: None,
         });
         self.keep(&state)?;
@@ -227,10 +343,13 @@ impl Network {
         let failed = steps.iter().any(Step::is_failed);
         if let Some(pending) = &mut state.pending {
             pending.steps.clone_from(&steps);
+            if !failed {
+                pending.moves = host.moves(&settings, &pending.before, old.as_ref());
+            }
         }
         if failed {
             let why = "it could not be applied: what there was is back";
-            self.revert(&mut state, ChangeOutcome::Failed, why)?;
+            self.revert(&mut turn, &mut state, ChangeOutcome::Failed, why)?;
             let last = state.last.unwrap_or_else(|| over(ChangeOutcome::Failed, None, steps));
             return Ok(Begun::Over(last));
         }
@@ -242,15 +361,15 @@ impl Network {
         if let Err(error) = self.keep(&state) {
             // Nobody would take it back after the next start.
             let why = "that it waits could not be kept";
-            self.revert(&mut state, ChangeOutcome::Failed, why)?;
+            self.revert(&mut turn, &mut state, ChangeOutcome::Failed, why)?;
             return Err(error);
         }
         Ok(Begun::Waits(at, steps))
     }
 
-    /// Keeps the change that waits, for who has reached the appliance at that address; none: through
-    /// the control socket, or nobody knows.
-    fn confirm(&self, at: Option<IpAddr>) -> Result<()> {
+    /// Keeps the change that waits, for who has reached the appliance there; none: through the control
+    /// socket, or nobody knows.
+    fn confirm(&self, reached: Option<Reached>) -> Result<()> {
         let _turn = self.turn();
         let mut state = self.inner.store.read()?;
         let nothing = || Error::State("no change of the network waits to be confirmed".into());
@@ -259,7 +378,7 @@ impl Network {
         if until.left().is_none() {
             return Err(Error::State("the time to confirm the change is over".into()));
         }
-        if let Some(elsewhere) = self.elsewhere(pending, at) {
+        if let Some(elsewhere) = self.elsewhere(pending, reached) {
             return Err(elsewhere);
         }
         let Some(pending) = state.pending.take() else { return Err(nothing()) };
@@ -273,7 +392,7 @@ impl Network {
     }
 
     /// Why who came there can't confirm the change.
-    fn elsewhere(&self, pending: &Pending, at: Option<IpAddr>) -> Option<Error> {
+    fn elsewhere(&self, pending: &Pending, reached: Option<Reached>) -> Option<Error> {
         if !pending.moves {
             return None;
         }
@@ -282,81 +401,71 @@ impl Network {
             Mode::Static => settings.addresses.iter().map(|one| one.address).collect(),
             Mode::Dhcp => self.inner.host.addresses(&settings.interface),
         };
-        let at = at.map(|at| at.to_canonical());
-        if at.is_some_and(|at| there.contains(&at)) {
-            return None;
-        }
+        let came = match reached {
+            None => "through the control socket".to_owned(),
+            Some(Reached { at, .. }) if !there.contains(&at.to_canonical()) => format!("to {at}"),
+            Some(Reached { from, .. }) if self.inner.host.is_own(from.to_canonical()) => {
+                "from the machine itself".to_owned()
+            }
+            Some(_) => return None,
+        };
         let there: Vec<_> = there.iter().map(ToString::to_string).collect();
-        let came = at.map_or("through the control socket".to_owned(), |at| format!("to {at}"));
         Some(Error::State(format!(
-            "the change is confirmed at the new address, {}: this came {came}",
+            "the change is confirmed over the network, at {}: this came {came}",
             there.join(" or ")
         )))
     }
-
-    /// Waits until a change was taken back because nobody confirmed it in time.
-    async fn taken_back(&self) {
-        loop {
-            let network = self.clone();
-            let wait = match crate::administration::blocking(move || network.look()).await {
-                Ok(Looked::Idle) => IDLE,
-                Ok(Looked::Waits(left)) => left.min(LOOK),
-                Ok(Looked::TakenBack) => return,
-                Err(error) => {
-                    tracing::error!("the network's settings can't be read: {error}");
-                    IDLE
-                }
-            };
-            let _ = tokio::time::timeout(wait, self.inner.news.notified()).await;
-        }
-    }
-
-    /// Takes a change back whose time is over.
-    fn look(&self) -> Result<Looked> {
-        let _turn = self.turn();
-        let mut state = self.inner.store.read()?;
-        let Some(until) = state.pending.as_ref().and_then(|pending| pending.until.as_ref()) else {
-            return Ok(Looked::Idle);
-        };
-        if let Some(left) = until.left() {
-            return Ok(Looked::Waits(left));
-        }
-        self.revert(&mut state, ChangeOutcome::Reverted, UNCONFIRMED)?;
-        Ok(Looked::TakenBack)
-    }
 }
 
-/// What there was to be seen.
-enum Looked {
-    /// No change waits.
-    Idle,
-    /// One does, for so long.
-    Waits(Duration),
-    /// One did.
-    TakenBack,
+/// How a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// The address of this machine that it came to.
+    pub at: IpAddr,
+    /// Whose it is.
+    pub from: IpAddr,
+}
+
+impl Turn {
+    /// Tries to bring parts to the machine, unless it is too early for that; keeps in mind which of
+    /// them are missing. Gives how long it is until the next time; that it was too early as an error.
+    fn tried(
+        &mut self,
+        bring: impl FnOnce() -> Vec<Step>,
+    ) -> std::result::Result<Duration, Duration> {
+        let left = self.next.map(|next| next.saturating_duration_since(Instant::now()));
+        if let Some(left) = left.filter(|left| !left.is_zero()) {
+            return Err(left);
+        }
+        let steps = bring();
+        for step in &steps {
+            match step.is_failed() {
+                true => tracing::error!("the network's settings are not applied: {step}"),
+                false => tracing::info!("the network's settings are applied: {step}"),
+            }
+        }
+        self.missing = steps.iter().filter(|step| step.is_failed()).map(|step| step.part).collect();
+        if self.missing.contains(&Part::Addresses) {
+            self.missing.push(Part::Gateways);
+        }
+        if self.missing.is_empty() {
+            (self.next, self.pause) = (None, Duration::ZERO);
+            return Ok(IDLE);
+        }
+        self.pause = (self.pause * 2).clamp(LOOK, IDLE);
+        self.next = Some(Instant::now() + self.pause);
+        Ok(self.pause)
+    }
 }
 
 /// Why a change was taken back.
 const UNCONFIRMED: &str = "nobody confirmed it in time";
+const CUT_OFF: &str = "the process ended while it was being applied";
 
 fn waiting() -> Error {
     let text =
         "a change of the network waits to be confirmed: confirm it, or wait until it is taken back";
     Error::State(text.into())
-}
-
-/// Whether the appliance is elsewhere after a change.
-fn moves(new: &NetworkSettings, had: &[IpAddr], old: Option<&NetworkSettings>) -> bool {
-    match new.mode {
-        Mode::Static => !new.addresses.iter().all(|one| had.contains(&one.address)),
-        // The same server gives the same address.
-        Mode::Dhcp => {
-            let is_same = |old: &NetworkSettings| {
-                old.mode == Mode::Dhcp && old.interface == new.interface && !had.is_empty()
-            };
-            !old.is_some_and(is_same)
-        }
-    }
 }
 
 impl Until {
@@ -384,4 +493,59 @@ fn ticks() -> u64 {
 fn boot() -> String {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::fs;
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// A change that nobody applies any more is taken back while the process runs, once, also when that
+    /// can't be written down at first.
+    #[test]
+    fn what_can_not_be_kept_of_a_revert_is_all_that_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_owned();
+        let setup = HostSetup { driver: HostDriver::Networkd, root: root.clone(), confirm: 60 };
+        let network = Network::new(dir.path(), &setup);
+        let settings = json!({
+            "interface": "eth0", "hostname": "box", "mode": "dhcp", "addresses": [],
+            "gateways": [], "mtu": null, "dns": [], "ntp": [],
+        });
+        let state = json!({
+            "network": null, "application": null, "last": null, "boot": null,
+            "pending": {
+                "job": 7, "by": "admin", "by_dialect": false, "application": null, "moves": true,
+                "network": { "settings": settings, "given": null, "set_at": Timestamp::now() },
+                "steps": [], "boot": boot(), "until": null,
+                "before": {
+                    "driver": "none", "interface": "eth0", "name": null, "link": null,
+                    "files": [{ "path": "name", "was": "absent" }],
+                },
+            },
+        });
+        let kept = dir.path().join("network/settings.json");
+        fs::create_dir(dir.path().join("network")).unwrap();
+        fs::write(&kept, state.to_string()).unwrap();
+        let file = root.join("name");
+        fs::write(&file, "new").unwrap();
+        // Nothing can be written there.
+        let way = kept.with_extension("new");
+        fs::create_dir(&way).unwrap();
+        network.look(&mut network.turn()).unwrap_err();
+        assert!(!file.exists());
+        // Somebody goes on with the machine as it is.
+        fs::write(&file, "theirs").unwrap();
+        network.look(&mut network.turn()).unwrap_err();
+        fs::remove_dir(&way).unwrap();
+        network.look(&mut network.turn()).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "theirs");
+        let status = network.status().unwrap();
+        assert!(status.pending.is_none());
+        assert_eq!(status.last.unwrap().outcome, ChangeOutcome::Failed);
+    }
 }

@@ -1,6 +1,5 @@
 //! What is done with the settings.
 
-use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
@@ -12,7 +11,7 @@ use super::document::Document;
 use super::host::{HostDriver, Step};
 use super::settings::NetworkSettings;
 use super::state::{LastChange, SetNetwork};
-use super::{CONFIRM, Network, UNCONFIRMED};
+use super::{CONFIRM, Network, Reached};
 use crate::administration::{Administration, URGENT, blocking};
 use crate::works::{self, NetworkParameters};
 use crate::{Error, Result};
@@ -71,7 +70,7 @@ pub struct PendingChange {
     pub settings: NetworkSettings,
     /// Until when it can be confirmed; none: it is being applied.
     pub until: Option<Timestamp>,
-    /// Whether that must come to the new address.
+    /// Whether that must come over the network, to an address that it sets.
     pub moves: bool,
     /// What was done.
     pub steps: Vec<Step>,
@@ -117,10 +116,7 @@ impl Network {
 }
 
 /// Writes down that the appliance took a change back by itself.
-///
-/// # Errors
-/// Those of the catalogue.
-pub async fn network_was_taken_back(identity: &Identity, why: &str) -> Result<()> {
+async fn was_taken_back(identity: &Identity, why: &str) -> Result<()> {
     let who = identity.appliance().await?;
     let deed = Deed::new("system.network.taken_back", "the network").detail(why);
     Ok(identity.record(&who, deed).await?)
@@ -185,28 +181,28 @@ impl Administration {
         Ok(asked?)
     }
 
-    /// Keeps the change that waits, for who came to that address; none: through the control socket.
+    /// Keeps the change that waits, for who came that way; none: through the control socket.
     ///
     /// # Errors
     /// [`Error::State`] when none waits, or it must come to another address; [`Error::File`].
-    pub async fn confirm_network(&self, at: Option<IpAddr>) -> Result<NetworkStatus> {
+    pub async fn confirm_network(&self, reached: Option<Reached>) -> Result<NetworkStatus> {
         let network = self.network();
         blocking(move || {
-            network.confirm(at)?;
+            network.confirm(reached)?;
             network.status()
         })
         .await
     }
 
-    /// A call of the dialect has come to that address: it keeps a change of the dialect's that waits,
+    /// A call of the dialect has come that way: it keeps a change of the dialect's that waits,
     /// if it may. Whether it did.
-    pub async fn dialect_was_reached(&self, at: Option<IpAddr>) -> bool {
+    pub async fn dialect_was_reached(&self, reached: Option<Reached>) -> bool {
         let network = self.network();
         if !network.inner.waits.load(Ordering::Acquire) {
             return false;
         }
         let confirmed = blocking(move || match network.waits_for_dialect()? {
-            true => network.confirm(at).map(|()| true),
+            true => network.confirm(reached).map(|()| true),
             false => Ok(false),
         });
         confirmed.await.unwrap_or_else(|error| {
@@ -233,11 +229,11 @@ impl Administration {
         blocking(move || network.set_application(document)).await
     }
 
-    /// Takes changes of the network back that nobody confirms in time, for as long as it is polled.
+    /// Writes down which changes of the network were taken back, for as long as it is polled.
     pub async fn watch_network(&self, identity: &Identity) {
         loop {
-            self.network().taken_back().await;
-            if let Err(error) = network_was_taken_back(identity, UNCONFIRMED).await {
+            let why = self.network().taken_back().await;
+            if let Err(error) = was_taken_back(identity, why).await {
                 tracing::error!(%error, "the audit trail can't be written");
             }
         }

@@ -374,6 +374,10 @@ fn host(one: &HostAddress) -> Result<()> {
         IpAddr::V4(v4) => v4.is_unspecified() || v4.octets()[0] == 0 || v4.octets()[0] >= 240,
         IpAddr::V6(v6) => v6.is_unspecified() || v6.to_ipv4_mapped().is_some(),
     };
+    // Those of a link are the kernel's, and stay whatever is set; fec0::/10 are no more (RFC 3879).
+    if matches!(address, IpAddr::V6(v6) if matches!(v6.segments()[0] & 0xffc0, 0xfe80 | 0xfec0)) {
+        return Err(invalid("addresses", format!("{address} reaches no further than its link")));
+    }
     if is_odd || address.is_loopback() || address.is_multicast() {
         return Err(invalid("addresses", format!("{address} can't be an address of a host")));
     }
@@ -495,6 +499,8 @@ mod tests {
             "192.0.2.255/24",
             "0.0.0.0/8",
             "127.0.0.1/8",
+            "fe80::7/64",
+            "fec0::7/64",
             "224.0.0.1/4",
             "255.255.255.255/32",
             "::1/128",

@@ -42,10 +42,12 @@ pub(super) struct Pending {
     pub(super) network: SetNetwork,
     /// Set together with it; none: that stays as it is.
     pub(super) application: Option<Document>,
-    /// Whether the appliance is elsewhere after it.
+    /// Whether somebody may no longer reach the appliance after it.
     pub(super) moves: bool,
     pub(super) before: Captured,
     pub(super) steps: Vec<Step>,
+    /// The start of the machine in which it was begun.
+    pub(super) boot: String,
     /// None: it is being applied.
     pub(super) until: Option<Until>,
 }

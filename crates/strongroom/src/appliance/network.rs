@@ -33,6 +33,8 @@ operations! {
 
 /// How often it is asked how far a change is.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long one waits for an answer from where the appliance was.
+const STILL: Duration = Duration::from_secs(3);
 /// How long a change may take beside the time in which it is to be confirmed.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Bytes of a file with settings of the application.
@@ -116,7 +118,7 @@ pub(crate) struct SetArgs {
 /// Keep the change that waits
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-It must come to the new address when there is another.
+It must come over the network, from another machine, when the change may cut somebody off.
 
 Example:
   strongroom system network confirm --appliance https://192.0.2.7:8443")]
@@ -181,7 +183,7 @@ fn show(out: &mut dyn Write, status: &Value) -> io::Result<()> {
             Some(at) => {
                 let until = resource::local(at);
                 let place = match pending["at_new_address"].as_bool() {
-                    Some(true) => " at the new address",
+                    Some(true) => " over the network",
                     _ => "",
                 };
                 writeln!(out, "waits to be confirmed{place}; it is taken back at {until}:")?;
@@ -254,7 +256,7 @@ fn set(context: &Context, args: &SetArgs) -> Result<()> {
         std::thread::spawn(move || attend(&place, job, &told));
     }
     drop(told);
-    let within = Duration::from_secs(args.confirm_within.unwrap_or(300));
+    let within = Duration::from_secs(args.confirm_within.unwrap_or(3600));
     let (end, mut hinted) = (Instant::now() + within + PATIENCE, false);
     let (place, status) = loop {
         match seen.recv_timeout(end.saturating_duration_since(Instant::now())) {
@@ -268,11 +270,12 @@ fn set(context: &Context, args: &SetArgs) -> Result<()> {
                 }
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => bail!(
-                "nobody can say what became of the change: it is taken back unless it was confirmed"
+                "nobody can say what became of job {}: when it was begun, it is taken back unless it was \
+                 confirmed",
+                job.id
             ),
         }
     };
-    moved(client.place(), &place)?;
     let last = &status["last"];
     let outcome = last["outcome"].as_str().unwrap_or_default();
     if !matches!(outcome, "applied" | "stored") {
@@ -284,10 +287,15 @@ fn set(context: &Context, args: &SetArgs) -> Result<()> {
         let why = last["why"].as_str().unwrap_or_default();
         bail!("the change is {outcome}: {why}{}", failed.concat());
     }
+    // Not where both answer, and not back: it is logged in where it was, too.
+    if outcome == "applied" && !answers(client.place()) {
+        moved(client.place(), &place)?;
+    }
     tell(context, &status)
 }
 
-/// Looks after a change at a place, and confirms it there, until it is over.
+/// Looks after a change at a place until it is over, and confirms it there if that is over the network:
+/// who is at the machine itself has not shown that others reach it.
 fn attend(place: &Place, job: i64, told: &Sender<(Place, Seen)>) {
     let Ok(client) = Client::new(place.clone()) else { return };
     let say = |seen| told.send((place.clone(), seen)).is_ok();
@@ -300,7 +308,13 @@ fn attend(place: &Place, job: i64, told: &Sender<(Place, Seen)>) {
                 return;
             }
             let waits = !status["pending"]["confirm_until"].is_null();
-            if is_of(&status["pending"]) && waits {
+            if is_of(&status["pending"]) && waits && !matches!(place, Place::Remote { .. }) {
+                let why = "`strongroom system network confirm` keeps the change, once it is known to \
+                           be well";
+                if !say(Seen::Elsewhere(why.to_owned())) {
+                    return;
+                }
+            } else if is_of(&status["pending"]) && waits {
                 match client.call::<Value>(&CONFIRM.call(&[])) {
                     Ok(status) => {
                         say(Seen::Over(status));
@@ -325,6 +339,15 @@ fn attend(place: &Place, job: i64, told: &Sender<(Place, Seen)>) {
         }
         std::thread::sleep(LOOK);
     }
+}
+
+/// Whether the appliance is still reached at a place.
+fn answers(place: &Place) -> bool {
+    let Ok(client) = Client::new(place.clone()) else { return false };
+    let (told, seen) = mpsc::channel();
+    // Where nobody is, it may wait long.
+    std::thread::spawn(move || told.send(client.call::<Value>(&SHOW.call(&[])).is_ok()));
+    seen.recv_timeout(STILL).unwrap_or(false)
 }
 
 /// Who was logged in where the appliance was, is where it is now.
@@ -405,7 +428,7 @@ mod tests {
         show(&mut out, &status).unwrap();
         let text = String::from_utf8(out).unwrap();
         for told in [
-            "waits to be confirmed at the new address",
+            "waits to be confirmed over the network",
             "the last change is failed: it could not be applied",
             "no chrony",
             "192.0.2.7/24",

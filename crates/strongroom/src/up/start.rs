@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use strongroom_api::server::{Certificate, Limits, Server, bind_control};
 use strongroom_api::{AcmeHttps, App, Https, KeySealer, Machine, PAGE};
 use strongroom_appliance::backup::{Belongings, settle};
-use strongroom_appliance::network::{Network, network_was_taken_back};
+use strongroom_appliance::network::Network;
 use strongroom_appliance::tls::TlsFiles;
 use strongroom_appliance::updates::{UpdateSetup, catalogue_fits, need_catalogue};
 use strongroom_appliance::{
@@ -59,7 +59,7 @@ pub(super) struct Running {
     config: Config,
     /// What goes on beside: giving the services what is set, chores, and sending the
     /// audit trail to a collector.
-    tasks: [JoinHandle<()>; 3],
+    tasks: [JoinHandle<()>; 4],
     _lock: Arc<Lock>,
 }
 
@@ -119,16 +119,39 @@ fn is_newer(error: &anyhow::Error) -> bool {
 
 async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<Running> {
     let config = Config::open(&data)?;
-    let (takeover, configured) = (config.takeover()?, config.clone());
-    let (dialects, units) = (config.dialects()?, config.units()?);
     log.set(config.filter()?);
     // Where to listen may be an address that the machine has by its settings.
     let network = Network::new(&data, &config.host()?);
-    let taken_back = network.settle().unwrap_or_else(|error| {
+    if let Err(error) = network.settle() {
         tracing::error!("the network stays as it is: {error}");
-        None
-    });
+    }
+    // However long all else takes: the catalogue may be where the network no longer leads.
+    let watching = tokio::spawn(network.clone().watch());
+    let watched = watching.abort_handle();
+    let opened = open_on(args, log, data, lock, config, network.clone(), watching).await;
+    if opened.is_err() {
+        watched.abort();
+        // Nobody could confirm it.
+        let gave_up = tokio::task::spawn_blocking(move || network.give_up()).await;
+        if let Err(error) = gave_up.unwrap_or(Ok(())) {
+            tracing::error!("a change of the network is not taken back: {error}");
+        }
+    }
+    opened
+}
 
+/// With a network that is settled, and is looked after.
+async fn open_on(
+    args: &Args,
+    log: Log,
+    data: PathBuf,
+    lock: &Arc<Lock>,
+    config: Config,
+    network: Network,
+    watching: JoinHandle<()>,
+) -> Result<Running> {
+    let (takeover, configured) = (config.takeover()?, config.clone());
+    let (dialects, units) = (config.dialects()?, config.units()?);
     let database = args.database.clone().or_else(|| config.database.clone());
     let address = match database {
         Some(text) if text.contains("://") => text.parse()?,
@@ -142,11 +165,6 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
     let key = ApplianceKey::open_or_create(&appliance_key)?;
     let identity = Identity::open(catalog.clone(), key).await?;
     identity.fetch_with(Arc::new(Https));
-    if let Some(why) = taken_back
-        && let Err(error) = network_was_taken_back(&identity, why).await
-    {
-        tracing::error!(%error, "the audit trail can't be written");
-    }
 
     // What can be in the way is met before anything is made that is shown only once.
     let bound = Bound::new(Wanted::of(args, &config)).await?;
@@ -248,7 +266,7 @@ async fn open(args: &Args, log: Log, data: PathBuf, lock: &Arc<Lock>) -> Result<
     let sender = tokio::spawn(async move { sending.send_audit(&host).await });
     let chores =
         chores(upkeep, protect.clone(), settings.clone(), identity.clone(), administration.clone());
-    let tasks = [following, chores, sender];
+    let tasks = [following, chores, sender, watching];
     let (shown, mut hidden) = configured.shown();
     if let Some(address) = &args.database {
         hidden.address(address);

@@ -176,22 +176,115 @@ fn what_is_set_is_applied_when_the_machine_has_started_before_anybody_listens() 
     let served = machines.start();
     let job = machines.set(&fixed(&["192.0.2.50/24"], &[PEER]));
     machines.waits(job);
-    // The address stays: whoever is at the machine may say that it is well.
-    let (code, status) = machines.ask("POST", "/v1/system/network/confirm", None);
-    assert_eq!((code, &status["last"]["outcome"]), (200, &json!("applied")));
+    // The size of packets is another: who is at the machine can't say that it is well.
+    let (code, _) = machines.ask("POST", "/v1/system/network/confirm", None);
+    assert_eq!(code, 409);
+    machines.confirm(&served, OLD);
+    assert_eq!(machines.status()["last"]["outcome"], "applied");
     let state = machines.state();
     served.stop();
-    // Another start of the machine: nothing of it is there.
-    machines.here("ip address flush dev eth0; ip link set eth0 down; hostname early");
-    let path = machines.data().join("network/settings.json");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let mut kept: Value = serde_json::from_str(&text).unwrap();
-    assert!(kept["boot"].is_string());
-    kept["boot"] = "another".into();
-    std::fs::write(&path, kept.to_string()).unwrap();
+    machines.reboots();
     let config = machines.data().join("strongroom.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("[::]:8443", "192.0.2.50:8443")).unwrap();
     let _served = machines.start();
     assert_eq!(machines.state(), state);
+}
+
+#[test]
+fn what_can_not_be_applied_at_a_start_is_tried_again_and_holds_nothing_else_up() {
+    let machines = Machines::new("ip");
+    let served = machines.start();
+    let job = machines.set(&fixed(&["192.0.2.50/24"], &[PEER]));
+    machines.waits(job);
+    machines.confirm(&served, OLD);
+    let state = machines.state();
+    served.stop();
+    machines.reboots();
+    let sources = machines.root().join("etc/chrony/sources.d");
+    std::fs::remove_dir_all(&sources).unwrap();
+    let _served = machines.start();
+    assert_eq!(machines.addresses(), ["192.0.2.50/24"]);
+    assert!(machines.here("ip route show default").contains(PEER));
+    std::fs::create_dir_all(&sources).unwrap();
+    machines.comes_to(|machines| machines.state() == state);
+    // What is there already takes nobody who confirms it.
+    let mut same = fixed(&["192.0.2.50/24"], &[PEER]);
+    let last = machines.over(machines.set(&same))["last"].clone();
+    assert_eq!(last["outcome"], "applied");
+    assert!(steps(&last).iter().all(|(_, state)| state == "not_applied"), "{last}");
+    // What only adds is confirmed from anywhere.
+    same["ntp"] = json!(["other.example"]);
+    let job = machines.set(&same);
+    assert_eq!(machines.waits(job)["pending"]["at_new_address"], false);
+    let (code, status) = machines.ask("POST", "/v1/system/network/confirm", None);
+    assert_eq!((code, &status["last"]["outcome"]), (200, &json!("applied")));
+    // Where the address stays and the gateway does not, somebody may be cut off.
+    same["gateways"] = json!(["192.0.2.9"]);
+    let job = machines.set(&same);
+    assert_eq!(machines.waits(job)["pending"]["at_new_address"], true);
+    // Nor has who is at the machine reached it.
+    let url = format!("https://{OLD}:8443/v1/system/network/confirm");
+    let login = machines
+        .here(&format!("curl -sk --max-time 10 -X POST {url} -o /dev/null -w %{{http_code}}"));
+    assert_eq!(login, "401");
+    let (code, _) = machines.ask("POST", "/v1/system/network/confirm", None);
+    assert_eq!(code, 409);
+}
+
+#[test]
+fn other_devices_keep_their_default_route() {
+    let machines = Machines::new("ip");
+    machines.second_cable();
+    machines.here(&format!("ip route del default; ip route add default via {PEER}"));
+    let _served = machines.start();
+    let before = machines.state();
+    let mut settings = fixed(&["203.0.113.50/24"], &["203.0.113.1"]);
+    settings["interface"] = "eth1".into();
+    settings["hostname"] = "oldname".into();
+    let last = machines.over(machines.set(&settings))["last"].clone();
+    assert_eq!(last["outcome"], "failed");
+    assert!(said(&last).contains("eth0 has the default route"), "{last}");
+    assert_eq!(machines.state(), before);
+    let mut by_dhcp = leased();
+    by_dhcp["interface"] = "eth1".into();
+    let last = machines.over(machines.set(&by_dhcp))["last"].clone();
+    assert!(said(&last).contains("eth0 has the default route"), "{last}");
+    // One that comes while the change waits is not taken by what is put back.
+    machines.here("ip route del default; ip address add 203.0.113.40/24 dev eth1");
+    machines.here("ip route add default via 203.0.113.1 dev eth1");
+    settings["confirm_seconds"] = 5.into();
+    let job = machines.set(&settings);
+    machines.waits(job);
+    machines.here(&format!("ip route del default; ip route add default via {PEER} dev eth0"));
+    let last = machines.over(job)["last"].clone();
+    assert_eq!(last["outcome"], "reverted");
+    assert!(steps(&last).contains(&("gateways".to_owned(), "failed".to_owned())), "{last}");
+    let routes = machines.here("ip -4 route show default");
+    assert_eq!(routes.trim(), format!("default via {PEER} dev eth0"));
+}
+
+#[test]
+fn who_put_networkd_s_file_back_and_ended_then_still_has_networkd_read_it() {
+    let machines = Machines::new("networkd");
+    let log = machines.root().join("networkctl.log");
+    let script = machines.root().join("networkctl");
+    let text = format!("#!/bin/sh\necho \"$1\" >>{}\n", log.display());
+    std::fs::write(&script, text).unwrap();
+    machines.here(&format!(
+        "chmod 755 {0}; mount --bind {0} $(readlink -f $(command -v networkctl))",
+        script.display()
+    ));
+    let served = machines.start();
+    let before = machines.state();
+    let job = machines.set(&fixed(&["192.0.2.7/24"], &[PEER]));
+    machines.waits(job);
+    assert_eq!(machines.file("networkctl.log"), "reload\nreconfigure\n");
+    served.kill();
+    std::fs::remove_file(machines.root().join("etc/systemd/network/05-strongroom.network"))
+        .unwrap();
+    machines.kept(|kept| kept["pending"]["until"] = Value::Null);
+    let _served = machines.start();
+    assert_eq!(machines.file("networkctl.log"), "reload\nreconfigure\n".repeat(2));
+    assert_eq!(machines.state(), before);
 }

@@ -30,9 +30,11 @@ fn a_lease(client: &str, others: &[&str]) {
     let _server = machines.server();
     let served = machines.start();
     machines.token();
+    machines.here("ip -6 route add 2001:db8:7::/48 via 2001:db8::1 dev eth0");
     let before = machines.state();
     let job = machines.set(&leased());
     let status = machines.waits(job);
+    assert!(!machines.here("ip -6 route show").contains("2001:db8:7::"));
     assert!(status["pending"]["steps"].to_string().contains(client), "{status}");
     let address = machines.leased_address();
     assert_eq!(machines.addresses(), [format!("{address}/24")]);
@@ -42,7 +44,14 @@ fn a_lease(client: &str, others: &[&str]) {
     let resolv = machines.file("etc/resolv.conf");
     assert!(resolv.ends_with("nameserver 192.0.2.5\nnameserver 192.0.2.6\n"), "{resolv}");
     assert_eq!(machines.clients().len(), 1);
-    // Taken back, the client is gone too.
+    // It is there again where it ends while the change waits, with the process or without.
+    machines.end_clients();
+    machines.comes_to(|machines| machines.clients().len() == 1);
+    served.kill();
+    machines.end_clients();
+    let served = machines.start();
+    assert_eq!(machines.clients().len(), 1);
+    // Taken back, it is gone too.
     served.kill();
     let file = machines.data().join("network/settings.json");
     let text = std::fs::read_to_string(&file).unwrap();

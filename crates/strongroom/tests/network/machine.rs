@@ -159,6 +159,61 @@ impl Machines {
         Running(child)
     }
 
+    /// Another cable, between interfaces that are `eth1`.
+    pub(crate) fn second_cable(&self) {
+        let id = self.here.id();
+        self.peer(&format!("ip link add eth1 type veth peer name eth1 netns {id}"));
+        self.peer("ip link set eth1 up; ip address add 203.0.113.1/24 dev eth1");
+        self.here("ip link set eth1 up");
+    }
+
+    /// Changes what is kept, as if something else had gone before.
+    pub(crate) fn kept(&self, change: impl FnOnce(&mut Value)) {
+        let path = self.data().join("network/settings.json");
+        let text = fs::read_to_string(&path).unwrap();
+        let mut kept: Value = serde_json::from_str(&text).unwrap();
+        change(&mut kept);
+        fs::write(&path, kept.to_string()).unwrap();
+    }
+
+    /// The machine starts anew: nothing is there of what was done with `ip`, and nobody does it again.
+    pub(crate) fn reboots(&self) {
+        self.end_clients();
+        self.here("ip address flush dev eth0; ip link set eth0 down mtu 1500; hostname early");
+        self.kept(|kept| {
+            for name in ["/boot", "/pending/boot", "/pending/until/boot"] {
+                if let Some(boot) = kept.pointer_mut(name).filter(|boot| boot.is_string()) {
+                    *boot = "another".into();
+                }
+            }
+        });
+    }
+
+    /// A start that fails, and what it says.
+    pub(crate) fn fails_to_start(&self) -> String {
+        let mut command = self.here.enter();
+        command.arg(BINARY).env("HOME", self.dir.path()).current_dir(self.dir.path());
+        command.arg("up").arg("--data").arg(self.data());
+        let output = command.output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Keeps the change that waits, as a user who has come over the network to that address.
+    pub(crate) fn confirm(&self, served: &Served, host: &str) {
+        self.login_at(served, host);
+        done(&self.cli("system network confirm"), "confirm");
+    }
+
+    /// Waits until the machine is so.
+    pub(crate) fn comes_to(&self, is_so: impl Fn(&Self) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !is_so(self) {
+            assert!(Instant::now() < end, "{}", self.state());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// A program is not there on the appliance's machine.
     pub(crate) fn hide(&self, program: &str) {
         // Some are links to one that stays: the link itself is to go.
@@ -172,7 +227,7 @@ impl Machines {
 
     /// The processes of the DHCP client.
     pub(crate) fn clients(&self) -> Vec<Pid> {
-        let script = self.data().join("network/dhcp.sh").display().to_string();
+        let script = self.data().join("network/dhcp-eth0.sh").display().to_string();
         let all = fs::read_dir("/proc").unwrap().flatten();
         let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
         let is_ours = |number: &i32| {
@@ -215,6 +270,7 @@ impl Machines {
             "hostname",
             "ip -4 route show",
             "ip -6 route show default",
+            "ip -6 route show proto boot",
             "cat /sys/class/net/eth0/mtu",
         ] {
             text.push('\n');
@@ -247,9 +303,16 @@ impl Machines {
 
     /// Asks for a change; the job's number.
     pub(crate) fn set(&self, settings: &Value) -> i64 {
-        let (code, job) = self.ask("PUT", "/v1/system/network", Some(settings.clone()));
-        assert_eq!(code, 202, "{job}");
-        job["id"].as_i64().unwrap()
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let (code, job) = self.ask("PUT", "/v1/system/network", Some(settings.clone()));
+            if code == 202 {
+                return job["id"].as_i64().unwrap();
+            }
+            // What came of a change is told before its job is over.
+            assert_eq!((code, &job["code"]), (409, &json!("in_progress")), "{job}");
+            assert!(Instant::now() < end, "{job}");
+        }
     }
 
     /// Waits until it is told so.
@@ -261,6 +324,19 @@ impl Machines {
                 return status;
             }
             assert!(Instant::now() < end, "{status}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until a job is over; what is told of it.
+    pub(crate) fn job_is_over(&self, job: i64) -> Value {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let (_, told) = self.ask("GET", &format!("/v1/jobs/{job}"), None);
+            if !["queued", "running"].contains(&told["state"].as_str().unwrap()) {
+                return told;
+            }
+            assert!(Instant::now() < end, "{told}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -290,6 +366,10 @@ impl Machines {
 
     /// Logs the user in.
     pub(crate) fn login(&self, served: &Served) {
+        self.login_at(served, OLD);
+    }
+
+    fn login_at(&self, served: &Served, host: &str) {
         let home = self.path("home");
         fs::create_dir_all(&home).unwrap();
         fs::write(home.join("pw"), served.told["passphrase"].as_str().unwrap()).unwrap();
@@ -297,7 +377,7 @@ impl Machines {
         let pw = home.join("pw");
         let pw = pw.display();
         let line = format!(
-            "login https://{OLD}:8443 --user admin --password-file {pw} --fingerprint {print}"
+            "login https://{host}:8443 --user admin --password-file {pw} --fingerprint {print}"
         );
         done(&self.cli(&line), "login");
     }

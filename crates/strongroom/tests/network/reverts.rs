@@ -33,8 +33,10 @@ fn what_nobody_confirms_is_taken_back() {
     assert_eq!(machines.state(), before);
     assert_eq!(machines.curl("GET", OLD, "/settings", &[]).0, 404);
     // It is written down by whom.
-    let (_, audit) = machines.ask("GET", "/v1/audit?limit=100&sort=id:desc", None);
-    assert!(audit.to_string().contains("system.network.taken_back"), "{audit}");
+    machines.comes_to(|machines| {
+        let (_, audit) = machines.ask("GET", "/v1/audit?limit=100&sort=id:desc", None);
+        audit.to_string().contains("system.network.taken_back")
+    });
     // The next one is kept.
     let job = machines.set(&moving(60));
     machines.waits(job);
@@ -52,7 +54,7 @@ fn a_script_that_finds_it_where_it_is_now_keeps_the_change() {
         "interface": "eth0", "hostname": "newname", "ip_address": "192.0.2.7",
         "netmask": "255.255.255.0", "gateway": PEER,
     });
-    let file = json!({ "network": network, "app": { "name": "testapp" } });
+    let file = json!({ "network": &network, "app": { "name": "testapp" } });
     assert_eq!(machines.post(OLD, &file).0, 202);
     let job = machines.until(|status| !status["pending"]["confirm_until"].is_null());
     let job = job["pending"]["job_id"].as_i64().unwrap();
@@ -68,6 +70,17 @@ fn a_script_that_finds_it_where_it_is_now_keeps_the_change() {
     let (code, shown) = machines.curl("GET", "192.0.2.7", "/settings", &[]);
     assert_eq!(code, 200);
     assert!(shown.ends_with(r#""app":{"name":"testapp"}}"#), "{shown}");
+    // Where only the application's settings are others, nothing waits.
+    machines.job_is_over(job);
+    let file = json!({ "network": network, "app": { "name": "other" } });
+    assert_eq!(machines.post("192.0.2.7", &file).0, 202);
+    let status = machines.until(|status| {
+        assert!(status["pending"]["confirm_until"].is_null(), "{status}");
+        status["last"]["job_id"] != job
+    });
+    assert_eq!(status["last"]["outcome"], "applied");
+    let (_, shown) = machines.curl("GET", "192.0.2.7", "/settings", &[]);
+    assert!(shown.ends_with(r#""app":{"name":"other"}}"#), "{shown}");
     served.stop();
 }
 
@@ -92,13 +105,15 @@ fn killed_while_it_waits_it_is_taken_back_by_the_start_after_its_time() {
     // Another start of the machine ends it too.
     let job = machines.set(&moving(3600));
     machines.waits(job);
-    let text = std::fs::read_to_string(&file).unwrap();
     served.kill();
-    let mut kept: Value = serde_json::from_str(&text).unwrap();
-    kept["pending"]["until"]["boot"] = "another".into();
-    std::fs::write(&file, kept.to_string()).unwrap();
+    machines.reboots();
+    // Nothing was set: what this start of the machine has by others stays.
+    machines.here("ip link set eth0 up; ip address add 192.0.2.60/24 dev eth0");
     let _served = machines.start();
-    assert_eq!(machines.state(), before);
+    assert_eq!(machines.addresses(), ["192.0.2.60/24"]);
+    assert_eq!(machines.here("hostname").trim(), "oldname");
+    assert_eq!(machines.file("etc/hostname"), "oldname\n");
+    assert_eq!(machines.file("etc/resolv.conf"), "nameserver 192.0.2.99\n");
     assert_eq!(machines.status()["last"]["job_id"], job);
 }
 
@@ -123,8 +138,8 @@ fn killed_while_it_is_applied_what_there_was_is_back() {
     assert!(last["why"].as_str().unwrap().contains("ended"), "{last}");
     assert!(machines.clients().is_empty(), "a client is left");
     // The job is not tried again.
-    let (_, told) = machines.ask("GET", &format!("/v1/jobs/{job}"), None);
-    assert!(["failed", "running", "queued"].contains(&told["state"].as_str().unwrap()), "{told}");
+    let told = machines.job_is_over(job);
+    assert_eq!(told["state"], "failed", "{told}");
     drop(served);
 }
 
@@ -136,18 +151,13 @@ fn killed_at_any_moment_it_is_the_old_state_or_the_new() {
     let before = machines.state();
     let (mut old, mut new) = (0, 0);
     for pause in [0, 250, 300, 310, 320, 330, 340, 350, 370, 400, 450, 600, 1000] {
-        machines.set(&moving(3600));
+        let job = machines.set(&moving(3600));
         std::thread::sleep(std::time::Duration::from_millis(pause));
         served.kill();
         served = machines.start();
         // A job that had not begun is taken up by the next process.
-        let status = machines.until(|status| {
-            let (_, jobs) = machines.ask("GET", "/v1/jobs?sort=id:desc&limit=1", None);
-            let is_over =
-                jobs["items"][0]["state"] != "queued" && jobs["items"][0]["state"] != "running";
-            is_over
-                && (status["pending"].is_null() || !status["pending"]["confirm_until"].is_null())
-        });
+        machines.job_is_over(job);
+        let status = machines.status();
         if status["pending"].is_null() {
             old += 1;
             assert_eq!(machines.state(), before, "{status}");
@@ -167,6 +177,101 @@ fn killed_at_any_moment_it_is_the_old_state_or_the_new() {
         served = machines.start();
         assert_eq!(machines.state(), before);
     }
-    assert!(new > 0, "{old} {new}");
+    assert!(new > 0 && old > 0, "{old} {new}");
     drop(served);
+}
+
+#[test]
+fn after_another_start_of_the_machine_what_was_set_before_is_applied() {
+    let machines = Machines::new("ip");
+    let served = machines.start();
+    let job = machines.set(&fixed(&["192.0.2.50/24"], &[PEER]));
+    machines.waits(job);
+    machines.confirm(&served, OLD);
+    let state = machines.state();
+    let job = machines.set(&moving(3600));
+    machines.waits(job);
+    served.kill();
+    machines.reboots();
+    let served = machines.start();
+    assert_eq!(machines.state(), state);
+    let last = machines.status()["last"].clone();
+    assert_eq!((&last["job_id"], &last["outcome"]), (&job.into(), &"reverted".into()));
+    // Also when it was being applied.
+    let job = machines.set(&moving(3600));
+    machines.waits(job);
+    served.kill();
+    machines.reboots();
+    machines.kept(|kept| kept["pending"]["until"] = Value::Null);
+    let _served = machines.start();
+    assert_eq!(machines.state(), state);
+    assert_eq!(machines.status()["last"]["outcome"], "failed");
+}
+
+#[test]
+fn routes_that_need_each_other_and_those_that_say_more_come_back() {
+    let machines = Machines::new("ip");
+    machines.here(&format!(
+        "ip address flush dev eth0 scope global; ip address add {OLD}/32 dev eth0; \
+         ip address add 2001:db8::50/64 dev eth0 nodad; ip route add {PEER} dev eth0; \
+         ip route add default via {PEER} src {OLD}; \
+         ip route add 198.51.100.0/24 via 203.0.113.9 dev eth0 onlink; \
+         ip -6 route add 2001:db8:7::/48 via 2001:db8::1 src 2001:db8::50"
+    ));
+    let served = machines.start();
+    let before = machines.state();
+    let job = machines.set(&moving(5));
+    machines.waits(job);
+    let status = machines.over(job);
+    assert!(!status.to_string().contains(r#""state":"failed""#), "{status}");
+    assert_eq!(machines.state(), before);
+    // Killed while it is put back, it is put back by the next start.
+    let job = machines.set(&moving(3600));
+    machines.waits(job);
+    served.kill();
+    machines.kept(|kept| kept["pending"]["until"]["ticks"] = 1.into());
+    machines.here(&format!("ip address flush dev eth0; ip address add {OLD}/32 dev eth0"));
+    let _served = machines.start();
+    assert_eq!(machines.state(), before);
+    // What can't be put back is not taken away.
+    for (line, undo, why) in [
+        (
+            "ip address add 10.7.0.1 peer 10.7.0.2 dev eth0",
+            "ip address del 10.7.0.1 peer 10.7.0.2 dev eth0",
+            "peer",
+        ),
+        (
+            "ip route add 10.8.0.0/16 dev eth0 table 77",
+            "ip route del 10.8.0.0/16 table 77",
+            "table",
+        ),
+        ("ip route add 10.8.0.0/16 dev eth0 mtu 1300", "ip route del 10.8.0.0/16", "metrics"),
+    ] {
+        machines.here(line);
+        let state = machines.state();
+        let last = machines.over(machines.set(&moving(5)))["last"].clone();
+        assert_eq!(last["outcome"], "failed");
+        assert!(last["steps"].to_string().contains(why), "{last}");
+        assert_eq!(machines.state(), state);
+        machines.here(undo);
+    }
+}
+
+#[test]
+fn a_start_that_fails_takes_the_change_that_waits_back() {
+    let machines = Machines::new("ip");
+    let served = machines.start();
+    let before = machines.state();
+    let job = machines.set(&moving(3600));
+    machines.waits(job);
+    served.kill();
+    assert_ne!(machines.state(), before);
+    let config = machines.data().join("strongroom.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("[::]:8443", "198.51.100.77:8443")).unwrap();
+    machines.fails_to_start();
+    assert_eq!(machines.state(), before);
+    std::fs::write(&config, text).unwrap();
+    let _served = machines.start();
+    assert_eq!(machines.status()["last"]["outcome"], "reverted");
 }

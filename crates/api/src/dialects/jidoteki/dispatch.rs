@@ -2,9 +2,9 @@
 //! asks, the method, the handler.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use strongroom_appliance::network::Reached;
 
 use axum::Router;
 use axum::extract::Request;
@@ -84,8 +84,8 @@ struct Asked<'a> {
     /// The one of the method.
     endpoint: Option<Endpoint>,
     state: TokenState,
-    /// The address of this machine that it came to.
-    reached: Option<IpAddr>,
+    /// How it came over the network.
+    reached: Option<Reached>,
     /// Whether the body could be taken.
     read: Answer<()>,
 }

@@ -148,6 +148,9 @@ fn read(file: &[u8]) -> Answer<(Document, NetworkSettings, Document)> {
         Some(_) => return Err(Fault::bad("Invalid option: app. Expected a JSON object")),
     };
     let settings = meant(&network).map_err(named)?;
+    // Before all of it is gone through.
+    network.check().map_err(Error::Application)?;
+    application.check().map_err(Error::Application)?;
     // It is told anew with each answer.
     let members = network.members().filter(|(name, _)| *name != "mode");
     let network = Document::of(members.map(|(name, value)| (name.to_owned(), value.clone())));
@@ -183,6 +186,7 @@ fn named(error: Error) -> Fault {
     let name = match field {
         "address" | "addresses" => "ip_address",
         "gateways" => "gateway",
+        "dns" => "dns1 or dns2",
         "ntp" => "ntpserver",
         field => field,
     };
@@ -362,7 +366,7 @@ mod tests {
             let told = refused(&with(name, value));
             let expected = match (name, value) {
                 ("netmask", "\"64\"") => "Invalid option: ip_address. ".to_owned(),
-                ("dns1", _) => "Invalid option: dns. ".to_owned(),
+                ("dns1", _) => "Invalid option: dns1 or dns2. ".to_owned(),
                 _ => format!("Invalid option: {name}. "),
             };
             assert!(told.starts_with(&expected), "{name} {value}: {told}");

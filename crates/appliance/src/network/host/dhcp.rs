@@ -74,31 +74,32 @@ fn quoted(path: &Path) -> String {
 }
 
 impl Host {
-    fn script(&self) -> PathBuf {
-        self.dir.join("dhcp.sh")
+    fn script(&self, interface: &str) -> PathBuf {
+        self.dir.join(format!("dhcp-{interface}.sh"))
     }
 
-    fn pid_file(&self) -> PathBuf {
-        self.dir.join("dhcp.pid")
+    fn pid_file(&self, interface: &str) -> PathBuf {
+        self.dir.join(format!("dhcp-{interface}.pid"))
     }
 
     /// The address that the client has set.
-    fn bound(&self) -> PathBuf {
-        self.dir.join("dhcp.bound")
+    fn bound(&self, interface: &str) -> PathBuf {
+        self.dir.join(format!("dhcp-{interface}.bound"))
     }
 
     /// Waits for a lease, and leaves the client running that renews it. One that asks on runs also
     /// where nobody has answered yet.
     pub(super) fn lease(&self, settings: &NetworkSettings, asks: Asks) -> Result<String, String> {
         let client = Client::find()?;
-        self.end_client();
-        let script = self.script();
-        let text = self.script_text(settings.dns.is_empty());
+        let interface = settings.interface.as_str();
+        self.end_client(interface);
+        let script = self.script(interface);
+        let text = self.script_text(interface, settings.dns.is_empty());
         crate::files::replace(&script, text.as_bytes()).map_err(told(&script))?;
         let all = fs::Permissions::from_mode(0o700);
         fs::set_permissions(&script, all).map_err(told(&script))?;
         let path = |path: &Path| path.to_string_lossy().into_owned();
-        let (script, pid) = (path(&script), path(&self.pid_file()));
+        let (script, pid) = (path(&script), path(&self.pid_file(interface)));
         let mut run = command::program(client.name())?;
         match client {
             Client::Udhcpc | Client::Busybox => {
@@ -113,10 +114,10 @@ impl Host {
                 };
                 run.args([without, "-A", "10", "-t", "6", "-T", "2", "-p", &pid, "-s", &script]);
                 run.args(["-x", &format!("hostname:{}", settings.kernel_name())]);
-                run.args(["-i", &settings.interface]);
+                run.args(["-i", interface]);
             }
             Client::Dhclient => {
-                let conf = self.dir.join("dhclient.conf");
+                let conf = self.dir.join(format!("dhclient-{interface}.conf"));
                 if matches!(asks, Asks::ForNow) {
                     run.arg("-1");
                 }
@@ -126,23 +127,22 @@ impl Host {
                     settings.kernel_name()
                 );
                 crate::files::replace(&conf, text.as_bytes()).map_err(told(&conf))?;
-                let leases = path(&self.dir.join("dhclient.leases"));
+                let leases = path(&self.dir.join(format!("dhclient-{interface}.leases")));
                 run.args(["-4", "-q", "-cf", &path(&conf), "-sf", &script]);
-                run.args(["-pf", &pid, "-lf", &leases, &settings.interface]);
+                run.args(["-pf", &pid, "-lf", &leases, interface]);
             }
         }
         run.stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = run.spawn().map_err(|error| format!("{}: {error}", client.name()))?;
         let ended = command::wait(&mut child, PATIENCE);
         let is_leased = ended.as_ref().is_ok_and(std::process::ExitStatus::success);
-        match fs::read_to_string(self.bound()) {
+        match fs::read_to_string(self.bound(interface)) {
             Ok(address) if is_leased => Ok(format!("{} of {}", address.trim(), client.name())),
-            _ if matches!(asks, Asks::On) && !self.clients().is_empty() => {
+            _ if matches!(asks, Asks::On) && !self.clients(interface).is_empty() => {
                 Ok(format!("nobody has given one yet: {} asks on", client.name()))
             }
             _ => {
-                self.end_client();
-                let interface = &settings.interface;
+                self.end_client(interface);
                 Err(format!("no DHCP server gave {interface} an address ({})", client.name()))
             }
         }
@@ -150,13 +150,13 @@ impl Host {
 
     /// Whether the client that renews the lease is running, where there is to be one.
     pub(super) fn is_leased(&self, settings: &NetworkSettings) -> bool {
-        settings.mode != Mode::Dhcp || !self.clients().is_empty()
+        settings.mode != Mode::Dhcp || !self.clients(&settings.interface).is_empty()
     }
 
-    /// The processes of our client, with those that have just begun: all that have our script among
+    /// The processes of our client at an interface, with those that have just begun: all that have our script among
     /// their words. One that has ended has none.
-    pub(super) fn clients(&self) -> Vec<Pid> {
-        let script = self.script();
+    pub(super) fn clients(&self, interface: &str) -> Vec<Pid> {
+        let script = self.script(interface);
         let script = script.as_os_str().as_encoded_bytes();
         let is_ours = |number: &i32| {
             let words = fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
@@ -168,28 +168,28 @@ impl Host {
     }
 
     /// Ends the client. What it has set stays.
-    pub(super) fn end_client(&self) {
+    pub(super) fn end_client(&self, interface: &str) {
         // Without that, the script takes nothing away.
-        let _ = fs::remove_file(self.bound());
+        let _ = fs::remove_file(self.bound(interface));
         for signal in [Signal::TERM, Signal::KILL] {
             let end = Instant::now() + END;
-            let clients = self.clients();
+            let clients = self.clients(interface);
             if clients.is_empty() {
                 break;
             }
             for client in clients {
                 let _ = kill_process(client, signal);
             }
-            while !self.clients().is_empty() && Instant::now() < end {
+            while !self.clients(interface).is_empty() && Instant::now() < end {
                 std::thread::sleep(LOOK);
             }
         }
-        let _ = fs::remove_file(self.pid_file());
+        let _ = fs::remove_file(self.pid_file(interface));
     }
 
     /// What the client has done with a lease. Clients say it in different words; what they say are
     /// addresses, which they have read as such.
-    fn script_text(&self, names: bool) -> String {
+    fn script_text(&self, interface: &str, names: bool) -> String {
         let resolv = match names {
             true => quoted(&self.file(files::RESOLV)),
             false => "''".to_owned(),
@@ -221,7 +221,11 @@ bound|renew|BOUND|RENEW|REBIND|REBOOT)
         ip -4 addr add "$address" broadcast + dev "$interface" || exit 1
     fi
     for router in $new_routers; do
-        ip -4 route replace default via "$router" dev "$interface"
+        # Another device's is not ours to replace.
+        if ! ip -4 route show default dev "$interface" | grep -q "via $router "; then
+            ip -4 route del default dev "$interface" 2>/dev/null || :
+            ip -4 route add default via "$router" dev "$interface" || :
+        fi
         break
     done
     if [ -n "$resolv" ] && [ -n "$new_domain_name_servers" ]; then
@@ -242,7 +246,7 @@ deconfig|EXPIRE|FAIL|RELEASE|STOP)
 esac
 exit 0
 "#,
-            bound = quoted(&self.bound()),
+            bound = quoted(&self.bound(interface)),
         )
     }
 }
@@ -272,11 +276,11 @@ mod tests {
         fs::create_dir(&odd).unwrap();
         let host = Host::new(HostDriver::Ip, &odd, &odd);
         for names in [true, false] {
-            fs::write(host.script(), host.script_text(names)).unwrap();
-            fs::write(host.bound(), "x").unwrap();
+            fs::write(host.script("eth0"), host.script_text("eth0", names)).unwrap();
+            fs::write(host.bound("eth0"), "x").unwrap();
             // A client that has nothing to say but that it is there.
             let mut sh = command::program("sh").unwrap();
-            sh.current_dir(&odd).args(["-eu", "-n"]).arg(host.script());
+            sh.current_dir(&odd).args(["-eu", "-n"]).arg(host.script("eth0"));
             assert!(sh.status().unwrap().success());
         }
         assert!(!odd.join("odd").exists());
@@ -287,18 +291,21 @@ mod tests {
     fn only_who_has_the_script_is_the_client() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::new(HostDriver::Ip, dir.path(), dir.path());
-        assert!(host.clients().is_empty());
-        fs::write(host.script(), "read line\n").unwrap();
+        assert!(host.clients("eth0").is_empty());
+        fs::write(host.script("eth0"), "read line\n").unwrap();
         let mut sh = command::program("sh").unwrap();
-        sh.arg(host.script()).stdin(Stdio::piped());
+        sh.arg(host.script("eth0")).stdin(Stdio::piped());
         let mut child = sh.spawn().unwrap();
-        while host.clients().is_empty() {
+        while host.clients("eth0").is_empty() {
             assert!(child.try_wait().unwrap().is_none());
         }
-        assert_eq!(host.clients(), [Pid::from_child(&child)]);
+        assert_eq!(host.clients("eth0"), [Pid::from_child(&child)]);
+        // That of another interface is another.
+        host.end_client("eth1");
+        assert_eq!(host.clients("eth0"), [Pid::from_child(&child)]);
         let reaper = std::thread::spawn(move || child.wait().unwrap());
-        host.end_client();
-        assert!(host.clients().is_empty());
+        host.end_client("eth0");
+        assert!(host.clients("eth0").is_empty());
         assert!(!reaper.join().unwrap().success());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
@@ -30,8 +30,15 @@ pub(super) struct Before {
 #[serde(rename_all = "snake_case")]
 enum Was {
     Absent,
-    File { content: String, mode: u32 },
-    Link { to: PathBuf },
+    File {
+        content: String,
+        mode: u32,
+        /// Whose it is: user and group.
+        owner: (u32, u32),
+    },
+    Link {
+        to: PathBuf,
+    },
 }
 
 impl Before {
@@ -58,10 +65,11 @@ impl Before {
                 }
                 _ => sync(&path).map(|()| true),
             },
-            Was::File { content, mode } => {
+            Was::File { content, mode, owner } => {
                 let content = BASE64.decode(content.as_bytes());
                 let content = content.map_err(|error| format!("what was kept of it: {error}"))?;
-                replace(&path, &content, *mode).map(|()| true)
+                replace(&path, &content, *mode)?;
+                give(&path, *owner).map(|()| true)
             }
             Was::Link { to } => {
                 let draft = draft(&path);
@@ -87,7 +95,8 @@ fn look(path: &Path) -> Result<Was, String> {
     }
     let content = crate::files::read(path, MOST).map_err(failed)?;
     let mode = meta.permissions().mode() & 0o7777;
-    Ok(Was::File { content: BASE64.encode(&content), mode })
+    let owner = (meta.uid(), meta.gid());
+    Ok(Was::File { content: BASE64.encode(&content), mode, owner })
 }
 
 fn draft(path: &Path) -> PathBuf {
@@ -119,6 +128,18 @@ fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), String> {
         return Err(format!("{}: {error}", path.display()));
     }
     sync(path)
+}
+
+/// Gives a file to whom it was.
+fn give(path: &Path, owner: (u32, u32)) -> Result<(), String> {
+    let (user, group) = owner;
+    let is_so = path.symlink_metadata().is_ok_and(|meta| (meta.uid(), meta.gid()) == owner);
+    if is_so {
+        return Ok(());
+    }
+    std::os::unix::fs::lchown(path, Some(user), Some(group)).map_err(|error| {
+        format!("{} is back, but not the file of {user}:{group} again: {error}", path.display())
+    })
 }
 
 /// Writes a file that everybody may read, in the place of what is there, be it a link.
@@ -200,6 +221,9 @@ mod tests {
                 1 => {
                     fs::write(&path, b"old\xff").unwrap();
                     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+                    if rustix::process::geteuid().is_root() {
+                        std::os::unix::fs::chown(&path, Some(12), Some(34)).unwrap();
+                    }
                 }
                 _ => symlink("../stub", &path).unwrap(),
             }

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::super::settings::{Mode, NetworkSettings};
 use super::dhcp::Asks;
@@ -41,6 +42,13 @@ struct Address {
     valid_life_time: u32,
     #[serde(default)]
     preferred_life_time: u32,
+    /// IPv4's own name of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metric: Option<u32>,
+    #[serde(default)]
+    noprefixroute: bool,
 }
 
 /// A route, as `ip -json route` tells it.
@@ -64,8 +72,13 @@ struct Route {
     flags: Vec<String>,
 }
 
+/// What a route may have that is not put back: by the words of `ip`.
+const BEYOND: [&str; 7] = ["nexthops", "nhid", "encap", "via", "metrics", "tos", "table"];
+/// The metric of a route of IPv6 for which none is said.
+const METRIC_6: u32 = 1024;
+
 #[derive(Debug, Deserialize)]
-struct Told {
+pub(super) struct Told {
     mtu: u32,
     #[serde(default)]
     flags: Vec<String>,
@@ -78,6 +91,49 @@ impl Link {
     pub(super) fn reached_at(&self) -> Vec<IpAddr> {
         let all = self.addresses.iter().map(|one| one.local);
         all.filter(|address| dhcp::is_given(*address)).collect()
+    }
+
+    /// Whether it is as these settings say, as far as others see it: what they would have to take
+    /// away, or to bring, may be what somebody reaches it by.
+    pub(super) fn is_as(&self, settings: &NetworkSettings) -> bool {
+        let sorted = |mut all: Vec<String>| {
+            all.sort();
+            all
+        };
+        let wanted = settings.addresses.iter().map(ToString::to_string).collect();
+        let gateways = settings.gateways.iter().map(ToString::to_string).collect();
+        let through = self.routes.iter().map(|route| match route.gateway {
+            Some(gateway) if route.is_default() => gateway.to_string(),
+            _ => route.dst.clone(),
+        });
+        self.is_up
+            && self.has_mtu_of(settings)
+            && sorted(self.addresses.iter().map(Address::text).collect()) == sorted(wanted)
+            && sorted(through.collect()) == sorted(gateways)
+    }
+
+    /// Whether its packets are as large as these settings say.
+    pub(super) fn has_mtu_of(&self, settings: &NetworkSettings) -> bool {
+        settings.mtu.is_none_or(|mtu| mtu == self.mtu)
+    }
+
+    /// Whether others see the same there.
+    pub(super) fn looks_like(&self, other: &Self) -> bool {
+        let addresses = |link: &Self| {
+            let mut all: Vec<_> = link.addresses.iter().map(Address::text).collect();
+            all.sort();
+            all
+        };
+        let routes = |link: &Self| {
+            let mut all: Vec<_> =
+                link.routes.iter().map(|one| (one.dst.clone(), one.gateway)).collect();
+            all.sort();
+            all
+        };
+        self.mtu == other.mtu
+            && self.is_up == other.is_up
+            && addresses(self) == addresses(other)
+            && routes(self) == routes(other)
     }
 }
 
@@ -121,12 +177,30 @@ fn family(is_6: bool) -> &'static str {
 }
 
 /// The interface of that name.
-fn told(interface: &str) -> Result<Told, String> {
-    let told: Vec<serde_json::Value> = read(&["-json", "address", "show", "dev", interface])?;
+pub(super) fn told(interface: &str) -> Result<Told, String> {
+    let told: Vec<Value> = read(&["-json", "address", "show", "dev", interface])?;
     // Some add empty objects for those that they leave out.
     let told = told.into_iter().find(|one| one.get("mtu").is_some());
     let told = told.ok_or_else(|| format!("there is no interface {interface}"))?;
     serde_json::from_value(told).map_err(|error| format!("what `ip` says: {error}"))
+}
+
+/// Where others reach the interface, whoever gave it the addresses.
+pub(super) fn reached_at(interface: &str) -> Vec<IpAddr> {
+    let all = told(interface).map(|told| told.addr_info).unwrap_or_default();
+    all.into_iter().map(|one| one.local).filter(|address| dhcp::is_given(*address)).collect()
+}
+
+/// Whether an interface has that address.
+pub(super) fn is_own(address: IpAddr) -> bool {
+    #[derive(Deserialize)]
+    struct Has {
+        #[serde(default)]
+        addr_info: Vec<Value>,
+    }
+    let all: Vec<Has> = read(&["-json", "address", "show"]).unwrap_or_default();
+    let mut all = all.iter().flat_map(|one| &one.addr_info);
+    all.any(|one| one.get("local").and_then(Value::as_str) == Some(&address.to_string()))
 }
 
 fn routes(interface: &str) -> Result<Vec<Route>, String> {
@@ -149,7 +223,7 @@ impl Host {
             return Err(format!("{interface} has more than {MOST} addresses or routes"));
         }
         let is_up = flags.iter().any(|flag| flag == "UP");
-        let leased = !self.clients().is_empty();
+        let leased = !self.clients(interface).is_empty();
         Ok(Link { mtu, is_up, addresses: addr_info, routes, leased })
     }
 
@@ -160,7 +234,16 @@ impl Host {
                 wrong.push(Step::failed(part, why));
             }
         };
-        look(Part::Interface, told(&settings.interface).map(drop));
+        let there = told(&settings.interface);
+        if there.is_ok() {
+            look(Part::Addresses, can_be_kept(&settings.interface));
+            for is_6 in [false, true] {
+                if wants_default(settings, is_6) {
+                    look(Part::Gateways, is_free(&settings.interface, is_6));
+                }
+            }
+        }
+        look(Part::Interface, there.map(drop));
         look(Part::Interface, command::may(Capability::NetAdmin));
         if settings.mode == Mode::Dhcp {
             look(Part::Addresses, dhcp::is_there());
@@ -175,30 +258,36 @@ impl Host {
         wrong
     }
 
-    pub(super) fn ip_apply(&self, settings: &NetworkSettings, asks: Asks) -> Vec<Step> {
-        let mut steps = Vec::new();
-        let parts = [Part::Interface, Part::Addresses, Part::Gateways, Part::Dns, Part::Hostname];
-        for part in parts.into_iter().chain([Part::Ntp]) {
-            let step = match part {
-                Part::Interface => Step::of(part, raise(settings)),
-                Part::Addresses => Step::of(part, self.addressed(settings, asks)),
-                Part::Gateways => gateways(settings),
-                Part::Dns => self.dns(settings),
-                Part::Hostname => Step::of(part, self.name(settings)),
-                Part::Ntp => self.ntp(settings),
-            };
-            let is_failed = step.is_failed();
-            steps.push(step);
-            if is_failed {
-                break;
-            }
+    /// Brings a part of the settings to the machine.
+    pub(super) fn ip_apply(&self, settings: &NetworkSettings, part: Part, asks: Asks) -> Step {
+        match part {
+            Part::Interface => Step::of(part, raise(settings)),
+            Part::Addresses => Step::of(part, self.addressed(settings, asks)),
+            Part::Gateways => gateways(settings),
+            Part::Dns => self.dns(settings),
+            Part::Hostname => Step::of(part, self.name(settings)),
+            Part::Ntp => self.ntp(settings),
         }
-        steps
+    }
+
+    /// Whether what it has in files is as these settings say.
+    pub(super) fn ip_files_are(&self, settings: &NetworkSettings) -> bool {
+        let is = |path: &str, text: String| {
+            std::fs::read_to_string(self.file(path)).is_ok_and(|there| there == text)
+        };
+        let ntp = match settings.ntp.is_empty() {
+            true => !self.file(files::CHRONY).exists(),
+            false => is(files::CHRONY, files::chrony(&settings.ntp)),
+        };
+        ntp && (settings.dns.is_empty() || is(files::RESOLV, files::resolv(&settings.dns)))
     }
 
     fn addressed(&self, settings: &NetworkSettings, asks: Asks) -> Result<String, String> {
         let interface = settings.interface.as_str();
         if settings.mode == Mode::Dhcp {
+            for route in routes(interface)?.iter().filter(|route| route.is_6) {
+                take_route(interface, route)?;
+            }
             for old in told(interface)?.addr_info {
                 // What a server gives takes the place of those of IPv4 when it is there.
                 if old.local.is_ipv6() && !old.is_of_others() {
@@ -207,7 +296,7 @@ impl Host {
             }
             return self.lease(settings, asks);
         }
-        self.end_client();
+        self.end_client(interface);
         take_away(interface)?;
         for address in &settings.addresses {
             add(interface, &address.to_string(), address.address.is_ipv4())?;
@@ -242,32 +331,36 @@ impl Host {
         Step::of(Part::Ntp, put.map(|()| reread(&path.display().to_string())))
     }
 
-    pub(super) fn ip_restore(&self, before: &Captured, changed: &[&str]) -> Vec<Step> {
+    pub(super) fn ip_restore(before: &Captured) -> Vec<Step> {
         let mut wrong = Vec::new();
-        if changed.contains(&files::CHRONY) {
-            tracing::info!("chrony: {}", reread("the sources are those of before"));
-        }
         let Some(link) = &before.link else { return wrong };
         let interface = before.interface.as_str();
-        self.end_client();
         let mut look = |part, done: Result<(), String>| {
             if let Err(why) = done {
                 wrong.push(Step::failed(part, why));
             }
         };
+        // Without that, there are no routes.
+        let state = if link.is_up { "up" } else { "down" };
+        look(Part::Interface, ip(&["link", "set", "dev", interface, state]).map(drop));
         let mtu = link.mtu.to_string();
         look(Part::Interface, ip(&["link", "set", "dev", interface, "mtu", &mtu]).map(drop));
         look(Part::Addresses, take_away(interface));
-        if !link.is_up {
-            look(Part::Interface, ip(&["link", "set", "dev", interface, "down"]).map(drop));
-        }
         for address in &link.addresses {
             look(Part::Addresses, put_back(interface, address));
         }
-        for route in &link.routes {
-            look(Part::Gateways, put_back_route(interface, route));
+        for why in put_back_routes(interface, &link.routes) {
+            look(Part::Gateways, Err(why));
         }
         wrong
+    }
+
+    /// Has chrony read the sources of before: also when whoever put them back could not say so any
+    /// more.
+    pub(super) fn chrony_restore() {
+        if command::find("chronyc").is_some() {
+            tracing::info!("chrony: {}", reread("the sources are those of before"));
+        }
     }
 
     /// Whether our DHCP client was at work.
@@ -285,16 +378,89 @@ fn raise(settings: &NetworkSettings) -> Result<String, String> {
     Ok(format!("{interface} is up, with packets of {mtu} bytes"))
 }
 
+/// Whether all that a change takes away can be put back.
+fn can_be_kept(interface: &str) -> Result<(), String> {
+    let told: Vec<Value> = read(&["-json", "address", "show", "dev", interface])?;
+    let mut all = told.iter().filter_map(|one| one.get("addr_info")?.as_array()).flatten();
+    if let Some(address) = all.find(|one| one.get("address").is_some()) {
+        let local = address.get("local").and_then(Value::as_str).unwrap_or_default();
+        return Err(format!("{local} of {interface} has a peer: that can't be put back"));
+    }
+    for is_6 in [false, true] {
+        // Those of several devices are not shown with one of them.
+        let words = ["-json", family(is_6), "route", "show", "table", "all"];
+        let all: Vec<Value> = read(&words)?;
+        let text = |route: &Value, name: &str| {
+            route.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let is_ours = |route: &&Value| {
+            let hops = route.get("nexthops").and_then(Value::as_array);
+            let mut hops = hops.into_iter().flatten();
+            let goes =
+                text(route, "dev") == interface || hops.any(|hop| text(hop, "dev") == interface);
+            goes && !matches!(&*text(route, "protocol"), "kernel" | "ra")
+        };
+        for route in all.iter().filter(is_ours) {
+            if let Some(name) = BEYOND.iter().find(|name| route.get(**name).is_some()) {
+                let dst = text(route, "dst");
+                return Err(format!(
+                    "the route to {dst} through {interface} has `{name}`: it can't be put back"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the settings bring a default route of that family.
+fn wants_default(settings: &NetworkSettings, is_6: bool) -> bool {
+    match settings.mode {
+        Mode::Dhcp => !is_6,
+        Mode::Static => settings.gateways.iter().any(|gateway| gateway.is_ipv6() == is_6),
+    }
+}
+
+/// Whether no other device has the default route of that family: the kernel would have ours replace it.
+fn is_free(interface: &str, is_6: bool) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Default {
+        #[serde(default)]
+        dev: String,
+        #[serde(default)]
+        metric: u32,
+    }
+    let metric = if is_6 { METRIC_6 } else { 0 };
+    let all: Vec<Default> = read(&["-json", family(is_6), "route", "show", "default"])?;
+    match all.into_iter().find(|one| one.dev != interface && one.metric == metric) {
+        Some(Default { dev, .. }) => Err(format!(
+            "{dev} has the default route{}: give it another metric, or set no gateway",
+            if is_6 { " of IPv6" } else { "" }
+        )),
+        None => Ok(()),
+    }
+}
+
+fn take_route(interface: &str, route: &Route) -> Result<(), String> {
+    let mut words = vec![family(route.is_6), "route", "delete", &route.dst];
+    let gateway = route.gateway.map(|gateway| gateway.to_string());
+    if let Some(gateway) = &gateway {
+        words.extend(["via", gateway]);
+    }
+    let metric = route.metric.map(|metric| metric.to_string());
+    if let Some(metric) = &metric {
+        words.extend(["metric", metric]);
+    }
+    words.extend(["dev", interface]);
+    ip(&words).map(drop)
+}
+
 /// Takes our kind of addresses and routes from the interface.
 fn take_away(interface: &str) -> Result<(), String> {
-    for route in routes(interface)? {
-        let mut words = vec![family(route.is_6), "route", "delete", &route.dst];
-        let gateway = route.gateway.map(|gateway| gateway.to_string());
-        if let Some(gateway) = &gateway {
-            words.extend(["via", gateway]);
-        }
-        words.extend(["dev", interface]);
-        ip(&words)?;
+    // Those through a gateway first: it may be reached by one of the others.
+    let (through, direct): (Vec<_>, Vec<_>) =
+        routes(interface)?.into_iter().partition(|route| route.gateway.is_some());
+    for route in through.iter().chain(&direct) {
+        take_route(interface, route)?;
     }
     for address in told(interface)?.addr_info {
         if !address.is_of_others() {
@@ -322,6 +488,9 @@ fn gateways(settings: &NetworkSettings) -> Step {
         return Step::not_applied(Part::Gateways, "as the DHCP server says");
     }
     for gateway in &settings.gateways {
+        if let Err(why) = is_free(&settings.interface, gateway.is_ipv6()) {
+            return Step::failed(Part::Gateways, why);
+        }
         let via = gateway.to_string();
         let family = family(gateway.is_ipv6());
         let words = [family, "route", "replace", "default", "via", &via, "dev"];
@@ -339,6 +508,7 @@ fn gateways(settings: &NetworkSettings) -> Step {
 
 fn put_back(interface: &str, address: &Address) -> Result<(), String> {
     let text = address.text();
+    let metric = address.metric.map(|metric| metric.to_string());
     let (valid, preferred) = (address.valid_life_time, address.preferred_life_time);
     let (valid, preferred) = (valid.to_string(), preferred.to_string());
     let broadcast = address.broadcast.map(|broadcast| broadcast.to_string());
@@ -347,15 +517,48 @@ fn put_back(interface: &str, address: &Address) -> Result<(), String> {
     if let Some(broadcast) = &broadcast {
         words.extend(["broadcast", broadcast]);
     }
+    if let Some(label) = &address.label {
+        words.extend(["label", label]);
+    }
+    if let Some(metric) = &metric {
+        words.extend(["metric", metric]);
+    }
+    if address.noprefixroute {
+        words.push("noprefixroute");
+    }
+    if address.local.is_ipv6() {
+        // It was in use here; routes from it are refused while the kernel looks whether it is elsewhere.
+        words.push("nodad");
+    }
     if address.dynamic {
         words.extend(["valid_lft", &valid, "preferred_lft", &preferred]);
     }
     ip(&words).map(drop)
 }
 
+/// Puts routes back, whatever the order in which they need each other; why those are not that can't be.
+fn put_back_routes(interface: &str, routes: &[Route]) -> Vec<String> {
+    let mut left: Vec<_> = routes.iter().collect();
+    // A gateway may be reached by one of those without.
+    left.sort_by_key(|route| route.gateway.is_some());
+    loop {
+        let before = left.len();
+        let mut wrong = Vec::new();
+        left.retain(|route| match put_back_route(interface, route) {
+            Ok(()) => false,
+            Err(why) => {
+                wrong.push(why);
+                true
+            }
+        });
+        if left.is_empty() || left.len() == before {
+            return wrong;
+        }
+    }
+}
+
 fn put_back_route(interface: &str, route: &Route) -> Result<(), String> {
-    let mut words = vec![family(route.is_6).to_owned(), "route".into(), "replace".into()];
-    words.push(route.dst.clone());
+    let mut words = vec![route.dst.clone()];
     let more = [
         ("via", route.gateway.map(|gateway| gateway.to_string())),
         ("proto", route.protocol.clone()),
@@ -367,10 +570,20 @@ fn put_back_route(interface: &str, route: &Route) -> Result<(), String> {
         words.extend(value.into_iter().flat_map(|value| [word.to_owned(), value]));
     }
     words.extend(["dev".to_owned(), interface.to_owned()]);
-    if route.is_default() && route.flags.iter().any(|flag| flag == "onlink") {
+    if route.flags.iter().any(|flag| flag == "onlink") {
         words.push("onlink".into());
     }
-    ip(&words.iter().map(String::as_str).collect::<Vec<_>>()).map(drop)
+    let put = |how: &str| {
+        let front = [family(route.is_6), "route", how];
+        let words = front.into_iter().chain(words.iter().map(String::as_str));
+        ip(&words.collect::<Vec<_>>()).map(drop)
+    };
+    // Never in the place of another device's.
+    put("add").or_else(|why| match route.is_6 {
+        // Beside one that a router has advertised.
+        true => put("append"),
+        false => Err(why),
+    })
 }
 
 /// Has chrony read its sources; says so.

@@ -79,7 +79,7 @@ pub enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 6] =
+    pub(super) const ALL: [Self; 6] =
         [Self::Interface, Self::Addresses, Self::Gateways, Self::Dns, Self::Hostname, Self::Ntp];
 
     /// As it is shown.
@@ -135,7 +135,7 @@ impl Step {
         Self { part, state: StepState::Done, detail: detail.into() }
     }
 
-    fn not_applied(part: Part, detail: impl Into<String>) -> Self {
+    pub(super) fn not_applied(part: Part, detail: impl Into<String>) -> Self {
         Self { part, state: StepState::NotApplied, detail: detail.into() }
     }
 
@@ -179,13 +179,6 @@ pub(super) struct Captured {
     link: Option<ip::Link>,
 }
 
-impl Captured {
-    /// The addresses that the interface had.
-    pub(super) fn addresses(&self) -> Vec<IpAddr> {
-        self.link.as_ref().map(ip::Link::reached_at).unwrap_or_default()
-    }
-}
-
 /// What a file is about.
 fn part_of(path: &str) -> Part {
     match path {
@@ -225,7 +218,7 @@ impl Host {
         let mut wrong = match self.driver {
             HostDriver::None => return Vec::new(),
             HostDriver::Ip => self.ip_preflight(settings),
-            HostDriver::Networkd => self.networkd_preflight(),
+            HostDriver::Networkd => self.networkd_preflight(&settings.interface),
         };
         if files::kernel_name() != settings.kernel_name()
             && let Err(why) = command::may(Capability::SysAdmin)
@@ -268,20 +261,38 @@ impl Host {
                 .into_iter()
                 .map(|part| Step::not_applied(part, "host_driver is `none`"))
                 .collect(),
-            HostDriver::Ip => self.ip_apply(settings, Asks::ForNow),
+            HostDriver::Ip => {
+                let mut steps = Vec::new();
+                for part in Part::ALL {
+                    let step = self.ip_apply(settings, part, Asks::ForNow);
+                    let is_failed = step.is_failed();
+                    steps.push(step);
+                    if is_failed {
+                        break;
+                    }
+                }
+                steps
+            }
             HostDriver::Networkd => self.networkd_apply(settings),
         }
     }
 
-    /// Puts back what there was, by these settings if by any; tells what could not be.
-    pub(super) fn restore(&self, before: &Captured, old: Option<&NetworkSettings>) -> Vec<Step> {
+    /// Puts back what there was, by these settings if by any; tells what could not be. After another
+    /// start of the machine nothing is there of before but files and the name.
+    pub(super) fn restore(
+        &self,
+        before: &Captured,
+        old: Option<&NetworkSettings>,
+        same_boot: bool,
+    ) -> Vec<Step> {
         let mut wrong = Vec::new();
-        let mut changed = Vec::new();
+        if before.driver == HostDriver::Ip {
+            // It would write its own over what is put back.
+            self.end_client(&before.interface);
+        }
         for file in &before.files {
-            match file.put_back(&self.root) {
-                Ok(true) => changed.push(file.path()),
-                Ok(false) => {}
-                Err(why) => wrong.push(Step::failed(part_of(file.path()), why)),
+            if let Err(why) = file.put_back(&self.root) {
+                wrong.push(Step::failed(part_of(file.path()), why));
             }
         }
         if let Some(name) = &before.name
@@ -292,35 +303,89 @@ impl Host {
         match before.driver {
             HostDriver::None => {}
             HostDriver::Ip => {
-                wrong.extend(self.ip_restore(before, &changed));
-                let leased = old.filter(|old| old.mode == Mode::Dhcp && Self::was_leased(before));
-                if let Some(Err(why)) = leased.map(|old| self.lease(old, Asks::On)) {
-                    wrong.push(Step::failed(Part::Addresses, why));
+                if same_boot {
+                    wrong.extend(Self::ip_restore(before));
+                    let leased =
+                        old.filter(|old| old.mode == Mode::Dhcp && Self::was_leased(before));
+                    if let Some(Err(why)) = leased.map(|old| self.lease(old, Asks::On)) {
+                        wrong.push(Step::failed(Part::Addresses, why));
+                    }
                 }
+                Self::chrony_restore();
             }
-            HostDriver::Networkd => wrong.extend(Self::networkd_restore(before, &changed)),
+            HostDriver::Networkd => wrong.extend(Self::networkd_restore(before)),
         }
         wrong
     }
 
-    /// Brings what is set to a machine that has just started, where nobody else does; none: there is
-    /// nothing to be done.
-    pub(super) fn at_start(
-        &self,
-        settings: &NetworkSettings,
-        same_boot: bool,
-    ) -> Option<Vec<Step>> {
-        let is_there = same_boot && self.is_leased(settings);
-        if self.driver != HostDriver::Ip || is_there {
-            return None;
+    /// Brings parts of what is set to a machine where nobody else does, each as far as that goes.
+    pub(super) fn bring(&self, settings: &NetworkSettings, parts: &[Part]) -> Vec<Step> {
+        match self.driver {
+            HostDriver::Ip => {
+                let parts = Part::ALL.into_iter().filter(|part| parts.contains(part));
+                parts.map(|part| self.ip_apply(settings, part, Asks::On)).collect()
+            }
+            HostDriver::None | HostDriver::Networkd => Vec::new(),
         }
-        let wrong = self.preflight(settings);
-        Some(if wrong.is_empty() { self.ip_apply(settings, Asks::On) } else { wrong })
     }
 
-    /// The addresses that the interface has now.
+    /// Whether the client that renews the lease is gone, where there is to be one.
+    pub(super) fn wants_client(&self, settings: &NetworkSettings) -> bool {
+        self.driver == HostDriver::Ip && !self.is_leased(settings)
+    }
+
+    /// Whether nothing is to be done for the machine to be as these settings say.
+    pub(super) fn is_as(&self, settings: &NetworkSettings, before: &Captured) -> bool {
+        let is_named = || {
+            let text = std::fs::read_to_string(self.file(files::HOSTNAME)).unwrap_or_default();
+            before.name.is_none() && text == format!("{}\n", settings.hostname)
+        };
+        let link = before.link.as_ref();
+        let is_there = || match settings.mode {
+            Mode::Static => link.is_some_and(|link| link.is_as(settings)),
+            Mode::Dhcp => {
+                let has = link
+                    .is_some_and(|link| link.has_mtu_of(settings) && !link.reached_at().is_empty());
+                has && (self.driver != HostDriver::Ip || self.is_leased(settings))
+            }
+        };
+        let is_written = || match self.driver {
+            HostDriver::None => false,
+            HostDriver::Ip => self.ip_files_are(settings),
+            HostDriver::Networkd => std::fs::read_to_string(self.file(networkd::FILE))
+                .is_ok_and(|there| there == networkd::text(settings)),
+        };
+        is_written() && is_named() && is_there()
+    }
+
+    /// Whether others see the machine otherwise now, with these settings applied, than before.
+    pub(super) fn moves(
+        &self,
+        settings: &NetworkSettings,
+        before: &Captured,
+        old: Option<&NetworkSettings>,
+    ) -> bool {
+        let Some(link) = &before.link else { return true };
+        let is_other = old.is_some_and(|old| old.interface != settings.interface);
+        is_other
+            || match (settings.mode, self.driver) {
+                (Mode::Static, _) => !link.is_as(settings),
+                // It is told at once, and asks later.
+                (Mode::Dhcp, HostDriver::Networkd) => true,
+                (Mode::Dhcp, _) => {
+                    !self.link(&settings.interface).is_ok_and(|now| now.looks_like(link))
+                }
+            }
+    }
+
+    /// The addresses that the interface has now, whoever gave them, but for those of its link.
     pub(super) fn addresses(&self, interface: &str) -> Vec<IpAddr> {
-        self.link(interface).map(|link| link.reached_at()).unwrap_or_default()
+        ip::reached_at(interface)
+    }
+
+    /// Whether the machine itself has that address.
+    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+        address.is_loopback() || ip::is_own(address)
     }
 
     /// The name of the host, in the kernel and in the file that is read at its start.

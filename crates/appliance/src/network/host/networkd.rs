@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::super::settings::{Mode, NetworkSettings};
 use super::files::{self, MADE};
+use super::ip::told;
 use super::{Captured, Host, Part, Step};
 use crate::command;
 
@@ -13,7 +14,7 @@ pub(super) const FILE: &str = "etc/systemd/network/05-strongroom.network";
 const TELL: &str = "networkctl";
 
 /// The file.
-fn text(settings: &NetworkSettings) -> String {
+pub(super) fn text(settings: &NetworkSettings) -> String {
     let mut text = format!("{MADE}[Match]\nName={}\n", settings.interface);
     let mut line = |key: &str, value: &dyn std::fmt::Display| {
         // Writing to a string can't fail.
@@ -45,10 +46,16 @@ fn text(settings: &NetworkSettings) -> String {
 }
 
 impl Host {
-    pub(super) fn networkd_preflight(&self) -> Vec<Step> {
+    pub(super) fn networkd_preflight(&self, interface: &str) -> Vec<Step> {
         let mut wrong = Vec::new();
         if command::find(TELL).is_none() {
             let why = "`networkctl` is not installed: is systemd-networkd?";
+            wrong.push(Step::failed(Part::Interface, why));
+        }
+        // Who can say so need not be there.
+        if command::find("ip").is_some()
+            && let Err(why) = told(interface)
+        {
             wrong.push(Step::failed(Part::Interface, why));
         }
         if let Err(why) = files::may_write(&self.file(FILE)) {
@@ -81,10 +88,8 @@ impl Host {
         steps
     }
 
-    pub(super) fn networkd_restore(before: &Captured, changed: &[&str]) -> Vec<Step> {
-        if !changed.contains(&FILE) {
-            return Vec::new();
-        }
+    /// Always: who put the file back may have ended before it said so.
+    pub(super) fn networkd_restore(before: &Captured) -> Vec<Step> {
         let told = tell(&before.interface).err();
         told.map(|why| Step::failed(Part::Addresses, why)).into_iter().collect()
     }
