@@ -49,7 +49,7 @@ impl Parts {
             tls,
             staged: Staged::of(data),
             backup: Place::of(data),
-            updates: Updates::of(data, UpdateSetup::default(), None),
+            updates: Updates::of(data, UpdateSetup::default(), None, None),
             belongings: None,
             turn: Arc::default(),
             restoring: Arc::default(),
@@ -66,10 +66,16 @@ impl Parts {
         Self { belongings: Some(belongings), ..self }
     }
 
-    /// With what is configured of updates, and the program that this process is.
+    /// With what is configured of updates, the program that this process is, and the one that was
+    /// installed, where this one is of a release.
     #[must_use]
-    pub fn updated_by(self, setup: UpdateSetup, program: Option<&Path>) -> Self {
-        Self { updates: Updates::of(&self.data, setup, program), ..self }
+    pub fn updated_by(
+        self,
+        setup: UpdateSetup,
+        program: Option<&Path>,
+        installed: Option<&Path>,
+    ) -> Self {
+        Self { updates: Updates::of(&self.data, setup, program, installed), ..self }
     }
 
     /// What is backed up.
