@@ -237,6 +237,10 @@ async fn one_at_a_time_is_made() {
     assert_eq!((busy.status, busy.code().as_str()), (409, "in_progress"));
     // No restart was begun, and it isn't said that one was.
     assert_eq!(get(&appliance, "/reboot").await.status, 400);
+    // No update either.
+    let update = form(&format!("/update?token={TOKEN}"), "update", true, b"a package");
+    let (status, text) = told(&appliance.ask(update).await);
+    assert!(status == 400 && text.contains("Error-Message"), "{status} {text}");
     // It is stopped.
     assert_eq!(action(&appliance, "STOP").await, (202, ACCEPTED.into()));
     assert_eq!(told(&get(&appliance, "/backup").await), (404, NOTHING.into()));

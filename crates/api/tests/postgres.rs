@@ -16,3 +16,5 @@ mod native;
 mod own_backup;
 #[path = "readers.rs"]
 mod readers;
+#[path = "updates.rs"]
+mod updates;

@@ -60,7 +60,16 @@ impl Place {
 
     async fn install(&self, package: &[u8]) -> Answer {
         assert_eq!(self.send(0, package).await.json(), json!({ "bytes": package.len() }));
-        self.call("POST", "", Some(json!({}))).await
+        // Which is asked for with PostgreSQL alone.
+        self.call("POST", "", Some(json!({"without_catalogue_copy": true}))).await
+    }
+
+    /// The directories of releases, whole or half made.
+    fn releases(&self) -> usize {
+        let Ok(entries) = std::fs::read_dir(self.appliance.dir.path().join("releases")) else {
+            return 0;
+        };
+        entries.flatten().filter(|entry| entry.path().is_dir()).count()
     }
 
     /// As a script for Jidoteki Admin, with a text where there should be a file.
@@ -105,12 +114,16 @@ async fn what_is_bad_changes_nothing() {
     let end = strongroom_appliance::backup::MAX_ARCHIVE;
     assert!(matches!(place.send(end, b"x").await.status, 400 | 409));
     let other = package(&UpdateSigner::generate().unwrap(), "9.0.0");
+    // It is found only as it is unpacked.
+    let mut changed = good.clone();
+    *changed.last_mut().unwrap() ^= 1;
     for (bytes, expected) in [
         (&b"garbage"[..], "no package"),
         (&good[..100], "signature is missing"),
         (&good[..good.len() - 1], "cut off"),
         (&[&good[..], b"x"].concat()[..], "follows"),
         (&other[..], "not signed"),
+        (&changed[..], "strongroom"),
         (&package(&place.signer, OWN)[..], "up-to-date"),
         (&package(&place.signer, "0.0.1")[..], "too old"),
         (&[b"Salted__".to_vec(), vec![7; 100]].concat()[..], "update_passphrase"),
@@ -119,6 +132,7 @@ async fn what_is_bad_changes_nothing() {
         assert!(error.contains(expected), "{error}");
         // What was sent is gone.
         assert_eq!(place.call("POST", "", Some(json!({}))).await.code(), "not_found");
+        assert_eq!(place.releases(), 0);
     }
     assert_eq!(place.call("GET", "/history", None).await.json()["items"], json!([]));
     let dir = place.appliance.dir.path();
@@ -165,14 +179,34 @@ async fn a_good_one_is_put_on_trial_and_taken_back() {
     let refused = place.appliance.ask(large.body(Body::empty()).unwrap()).await;
     assert_eq!(refused.status, 400, "{}", String::from_utf8_lossy(&refused.body));
     assert_eq!(place.call("GET", "", None).await.json()["on_trial"], false);
+    // Which takes a new start, too.
+    tokio::time::timeout(Duration::from_secs(60), administration.restarts()).await.unwrap();
     // One that is older comes if that is said.
     place.send(0, &package(&place.signer, "0.0.1")).await;
-    let job = place.call("POST", "", Some(json!({"allow_older": true}))).await;
+    let how = json!({"allow_older": true, "without_catalogue_copy": true});
+    let job = place.call("POST", "", Some(how)).await;
     assert_eq!(job.status, 202);
-    let history = async || place.call("GET", "/history", None).await.json()["items"].clone();
-    while history().await[0]["version"] != "0.0.1" {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    tokio::time::timeout(Duration::from_secs(60), administration.restarts()).await.unwrap();
+    let history = place.call("GET", "/history", None).await.json()["items"].clone();
+    assert_eq!(history[0]["version"], "0.0.1");
     place.call("POST", "/rollback", Some(json!({}))).await;
     place.error(&job).await;
+}
+
+#[tokio::test]
+async fn a_catalogue_that_is_not_copied_has_to_be_said() {
+    let place = Place::new().await;
+    place.send(0, &package(&place.signer, "9.0.0")).await;
+    let job = place.call("POST", "", Some(json!({}))).await;
+    if support::engine() == strongroom_catalog::Engine::Postgres {
+        let error = place.error(&job).await;
+        assert!(error.contains("without_catalogue_copy"), "{error}");
+        assert_eq!(place.call("GET", "/history", None).await.json()["items"], json!([]));
+        assert_eq!(place.releases(), 0);
+    } else {
+        let administration = place.appliance.app.administration();
+        tokio::time::timeout(Duration::from_secs(60), administration.restarts()).await.unwrap();
+        place.call("POST", "/rollback", Some(json!({}))).await;
+        place.error(&job).await;
+    }
 }

@@ -56,7 +56,7 @@ impl Parts {
             staged: Staged::of(data),
             backup: Place::of(data),
             network: Network::new(data, &HostSetup::default()),
-            updates: Updates::of(data, UpdateSetup::default(), None),
+            updates: Updates::of(data, UpdateSetup::default(), None, None),
             belongings: None,
             storage: None,
             acme: None,
@@ -81,10 +81,16 @@ impl Parts {
         Self { network, ..self }
     }
 
-    /// With what is configured of updates, and the program that this process is.
+    /// With what is configured of updates, the program that this process is, and the one that was
+    /// installed, where this one is of a release.
     #[must_use]
-    pub fn updated_by(self, setup: UpdateSetup, program: Option<&Path>) -> Self {
-        Self { updates: Updates::of(&self.data, setup, program), ..self }
+    pub fn updated_by(
+        self,
+        setup: UpdateSetup,
+        program: Option<&Path>,
+        installed: Option<&Path>,
+    ) -> Self {
+        Self { updates: Updates::of(&self.data, setup, program, installed), ..self }
     }
 
     /// With what attaches storage.

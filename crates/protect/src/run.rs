@@ -125,6 +125,11 @@ impl Run {
         self.live.why_stop() == Stop::Draining
     }
 
+    /// Whether somebody else has it now.
+    pub fn is_lost(&self) -> bool {
+        self.live.why_stop() == Stop::Lost
+    }
+
     /// For `?`: an error when it is to stop.
     ///
     /// # Errors

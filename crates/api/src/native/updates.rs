@@ -156,11 +156,18 @@ struct InstallPackage {
     /// Also when it is not newer than what runs.
     #[serde(default)]
     allow_older: bool,
+    /// Also when the catalogue can't be copied before, as with PostgreSQL: a version that changes its
+    /// schema and fails then leaves nothing that starts without a backup of the database.
+    #[serde(default)]
+    without_catalogue_copy: bool,
 }
 
 async fn install(call: Call, Body(body): Body<InstallPackage>) -> Result<Accepted<Job>> {
     let (asker, values) = (asker(&call, 0)?, call.app().settings().current());
-    let how = InstallUpdate { allow_older: body.allow_older };
+    let how = InstallUpdate {
+        allow_older: body.allow_older,
+        without_catalogue_copy: body.without_catalogue_copy,
+    };
     let administration = call.app().administration();
     let job = administration.install_update(asker, UpdateSource::Upload, how, &values).await?;
     Ok(accepted(job))

@@ -22,7 +22,7 @@ use strongroom_storage::Storage;
 use tower::ServiceExt;
 
 /// The database: PostgreSQL for the tests in `postgres.rs`, which are those of the other files.
-fn engine() -> Engine {
+pub(crate) fn engine() -> Engine {
     if module_path!().starts_with("postgres::") { Engine::Postgres } else { Engine::Sqlite }
 }
 
@@ -102,7 +102,7 @@ impl Appliance {
         let parts = Parts::new(dir.path(), TlsFiles::open(&cert, &key));
         let updates =
             UpdateSetup { keys: vec![dir.path().join("vendor.pem")], ..Default::default() };
-        let parts = parts.with(belongings(dir.path(), &catalog)).updated_by(updates, None);
+        let parts = parts.with(belongings(dir.path(), &catalog)).updated_by(updates, None, None);
         let attached = StorageOptions::of(dir.path(), identity.clone(), None);
         let connect = Arc::new(strongroom_api::AcmeHttps::connect);
         let acme = Acme::of(dir.path(), identity.clone(), connect);

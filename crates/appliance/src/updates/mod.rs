@@ -104,18 +104,30 @@ pub(crate) struct Updates {
     pub(crate) version: Version,
     /// What is new in it, where the release says so.
     pub(crate) changelog: Option<String>,
+    /// The installed program.
+    pub(crate) installed: Option<PathBuf>,
 }
 
 impl Updates {
-    pub(crate) fn of(data: &Path, setup: UpdateSetup, program: Option<&Path>) -> Self {
+    /// `program`: what this process is; `installed`: what was installed, where that is another.
+    pub(crate) fn of(
+        data: &Path,
+        setup: UpdateSetup,
+        program: Option<&Path>,
+        installed: Option<&Path>,
+    ) -> Self {
         let releases = Releases::of(data);
         let running = program.and_then(|program| releases.is_of(program));
         let facts = running.as_ref().and_then(|release| releases.facts(release).ok());
         let version = facts.and_then(|facts| facts.version.parse().ok());
         let version = version.unwrap_or_else(Version::of_program);
         let text = running.as_ref().and_then(|release| releases.changelog(release).ok());
-        let updates =
-            Self { data: data.to_owned(), setup, running, version, changelog: text.flatten() };
+        // The program that runs may not be what is at its path any more.
+        let own = || program.map(|_| Path::new("/proc/self/exe"));
+        let installed = if running.is_some() { installed } else { own() };
+        let (data, installed) = (data.to_owned(), installed.map(Path::to_owned));
+        let changelog = text.flatten();
+        let updates = Self { data, setup, running, version, changelog, installed };
         updates.sweep();
         updates
     }

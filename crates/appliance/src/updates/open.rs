@@ -114,6 +114,18 @@ impl Opened {
         }
     }
 
+    /// The bytes of what is in it, where it says so.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        match self {
+            Self::Native(package) => {
+                let manifest = package.manifest();
+                let changelog = manifest.changelog.as_ref().map_or(0, |file| file.bytes);
+                Some(manifest.program.bytes.saturating_add(changelog))
+            }
+            Self::Foreign(..) => None,
+        }
+    }
+
     /// Writes what is in it to a directory.
     pub(crate) fn unpack(
         &self,

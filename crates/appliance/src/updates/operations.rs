@@ -29,6 +29,8 @@ pub enum UpdateSource {
 pub struct InstallUpdate {
     /// Also when it is not newer than what is there.
     pub allow_older: bool,
+    /// Also when the catalogue can't be copied before, as with PostgreSQL.
+    pub without_catalogue_copy: bool,
 }
 
 /// How far a job that updates is; it stands in its checkpoint.
@@ -132,6 +134,7 @@ impl Administration {
         let parameters = UpdateParameters {
             staged: name.await?,
             allow_older: how.allow_older,
+            without_catalogue_copy: how.without_catalogue_copy,
             start: values.update_start.as_secs(),
             trial: values.update_trial.as_secs(),
         };
@@ -172,7 +175,7 @@ impl Administration {
             progressed = kept.unwrap_or_default();
             match job.state {
                 State::Succeeded | State::Warnings => progressed.percentage = 100,
-                State::Failed if progressed.code.is_none() => {
+                State::Failed | State::Canceled | State::NotRun if progressed.code.is_none() => {
                     progressed.code = Some(Flaw::Install.code().into());
                     progressed.message = Some(Flaw::Install.message().into());
                 }

@@ -13,8 +13,12 @@
 //! | a trial that was begun | it died without a word: the release before is in force again |
 //! | the catalogue is to come back | puts the copy of before the update in its place |
 //!
-//! A release that is not what was installed is not started, and neither is one that is older than the
-//! installed program.
+//! A release that is not what was installed is not started. Neither is one that is not newer than the
+//! installed program, where that is another than the one that it was installed over.
+//!
+//! The copy of the catalogue lies beside the catalogue, which may be on another file system than
+//! `releases`: `catalogue.db.before`; what was in its place when it came back is
+//! `catalogue.db.aside`. There is one of each at most.
 
 use std::cell::Cell;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -46,9 +50,13 @@ pub(super) const CHANGELOG: &str = "changelog";
 const FACTS: &str = "release.json";
 /// What a directory is called until it is whole.
 const DRAFT: &str = "draft-";
-/// The copy of the catalogue, and what was in its place.
-const BEFORE: &str = "before";
-const ASIDE: &str = "aside";
+/// What a state that nobody understands is called.
+const BROKEN: &str = "state.json.broken";
+/// What the directories of the catalogue's copy, and of what was in its place, end with.
+const BEFORE: &str = ".before";
+const ASIDE: &str = ".aside";
+/// The file there.
+const COPY: &str = "catalogue.db";
 
 /// What a release says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +71,9 @@ pub(crate) struct Facts {
     pub(crate) bytes: u64,
     /// The SHA-256 of that.
     pub(crate) sha256: String,
+    /// The SHA-256 of the installed program that it was chosen over.
+    #[serde(default)]
+    pub(crate) over: Option<String>,
 }
 
 /// A release that can be gone back to.
@@ -103,6 +114,14 @@ struct Returning {
     catalogue: PathBuf,
     /// It is needed.
     decided: bool,
+}
+
+/// A copy of the catalogue that there is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Copied {
+    catalogue: PathBuf,
+    /// Whose catalogue it is.
+    of: Previous,
 }
 
 /// How it went with an update.
@@ -160,6 +179,12 @@ pub(crate) struct State {
     pub(crate) previous: Option<Previous>,
     pub(crate) trial: Option<Trial>,
     returning: Option<Returning>,
+    /// The copy of the latest trial.
+    #[serde(default)]
+    copy: Option<Copied>,
+    /// The release that watches over another, or did: it may be started anew.
+    #[serde(default)]
+    watcher: Option<String>,
     /// The latest last.
     pub(crate) history: Vec<UpdateRecord>,
 }
@@ -252,6 +277,11 @@ fn beside(path: &Path, more: &str) -> PathBuf {
     name.into()
 }
 
+/// Where the copy of a catalogue is.
+fn copy_of(catalogue: &Path) -> PathBuf {
+    beside(catalogue, BEFORE).join(COPY)
+}
+
 /// Held while the state is changed.
 struct Turn {
     _file: File,
@@ -300,15 +330,35 @@ impl Releases {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(State::default()),
             Err(error) => return Err(failed(&path)(error)),
         };
-        let state: State =
-            serde_json::from_slice(&text).map_err(|error| failed(&path)(error.into()))?;
-        match state.format {
-            FORMAT => Ok(state),
-            other => {
+        // What a newer program has written may be anything but for its number.
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let read = serde_json::from_slice(&text).and_then(|Format { format }| match format {
+            FORMAT => serde_json::from_slice(&text).map(Ok),
+            other => Ok(Err(other)),
+        });
+        match read {
+            Ok(Ok(state)) => Ok(state),
+            Ok(Err(other)) => {
                 let text = format!("it has format {other}, which this program does not know");
                 Err(failed(&path)(io::Error::other(text)))
             }
+            Err(error) => Err(failed(&path)(io::Error::new(ErrorKind::InvalidData, error))),
         }
+    }
+
+    /// Moves a state that nobody understands out of the way. One of a newer program stays.
+    fn set_aside(&self, error: &Error) -> Result<bool> {
+        let Error::File { source, .. } = error else { return Ok(false) };
+        if source.kind() != ErrorKind::InvalidData {
+            return Ok(false);
+        }
+        let path = self.file();
+        fs::rename(&path, self.dir.join(BROKEN)).map_err(failed(&path))?;
+        sync(&self.dir)?;
+        Ok(true)
     }
 
     fn write(&self, state: &State) -> Result<()> {
@@ -376,24 +426,26 @@ impl Releases {
             state.active.as_ref(),
             state.previous.as_ref().and_then(|previous| previous.release.as_ref()),
             trial.and_then(|trial| trial.previous.release.as_ref()),
+            state.watcher.as_ref(),
         ];
         for entry in fs::read_dir(&self.dir).map_err(failed(&self.dir))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let is_kept = kept.iter().flatten().any(|kept| **kept == name);
-            let is_release = entry.path().is_dir() && name != BEFORE && name != ASIDE;
-            if is_release && !is_kept {
+            if entry.path().is_dir() && !is_kept {
                 remove_all(&entry.path())?;
             }
         }
         Ok(())
     }
 
-    /// Gives a draft with a program its name: it is a release now, which is not in force.
+    /// Gives a draft with a program its name: it is a release now, which is not in force. It is
+    /// chosen over the installed program, whether that is newer or not, until that is another.
     pub(crate) fn finish(
         &self,
         draft: &Path,
         version: &Version,
         built_at: Option<Timestamp>,
+        installed: Option<&Path>,
     ) -> Result<String> {
         let program = draft.join(PROGRAM);
         let (bytes, sha256) = sum(&program).map_err(failed(&program))?;
@@ -407,6 +459,8 @@ impl Releases {
             installed_at: Timestamp::now(),
             bytes,
             sha256,
+            // Without it, the newer one wins.
+            over: installed.and_then(|program| sum(program).ok()).map(|(_, sha256)| sha256),
         };
         let path = draft.join(FACTS);
         let text = serde_json::to_vec_pretty(&facts).map_err(|e| failed(&path)(e.into()))?;
@@ -499,10 +553,6 @@ impl Releases {
                     Error::State(format!("{} can't be gone back to: {why}", program.display()))
                 })?;
             }
-            let copy = self.dir.join(BEFORE).join("catalogue.db");
-            let note = self.dir.join(BEFORE).join("of");
-            let catalogue =
-                files::read(&note, 4096).ok().and_then(|text| String::from_utf8(text).ok());
             if previous.schema < schema {
                 if !put_back {
                     return Err(Error::State(format!(
@@ -512,14 +562,17 @@ impl Releases {
                         previous.version
                     )));
                 }
-                let catalogue = catalogue.filter(|_| is_there(&copy)).ok_or_else(|| {
+                // One of another update would be of a schema that it doesn't know either, or of long
+                // ago.
+                let copy = state.copy.as_ref().filter(|copy| copy.of == previous);
+                let copy = copy.filter(|copy| is_there(&copy_of(&copy.catalogue)));
+                let catalogue = copy.map(|copy| copy.catalogue.clone()).ok_or_else(|| {
                     Error::State(format!(
                         "version {} does not know the catalogue as it is now, and there is no copy \
-                         of the one before",
+                         of the one that it had",
                         previous.version
                     ))
                 })?;
-                let catalogue = PathBuf::from(catalogue);
                 state.returning = Some(Returning { catalogue, decided: true });
             }
             let now = Timestamp::now();
@@ -577,11 +630,11 @@ impl Releases {
 
     /// Copies the catalogue, which nobody has open.
     fn copy_catalogue(&self, catalogue: &Path) -> Result<()> {
-        let before = self.dir.join(BEFORE);
+        let before = beside(catalogue, BEFORE);
         remove_all(&before)?;
         DirBuilder::new().mode(0o700).create(&before).map_err(failed(&before))?;
         for more in ["", "-wal"] {
-            let (from, to) = (beside(catalogue, more), before.join(format!("catalogue.db{more}")));
+            let (from, to) = (beside(catalogue, more), before.join(format!("{COPY}{more}")));
             self.step()?;
             match fs::copy(&from, &to) {
                 Ok(_) => {
@@ -592,15 +645,14 @@ impl Releases {
                 Err(error) => return Err(failed(&from)(error)),
             }
         }
-        let note = before.join("of");
-        let text = catalogue.as_os_str().as_encoded_bytes();
-        files::replace(&note, text).map_err(failed(&note))
+        sync(&before)?;
+        before.parent().map_or(Ok(()), sync)
     }
 
     /// Puts the copy in the place of the catalogue, which nobody has open.
     fn put_back(&self, catalogue: &Path) -> Result<()> {
-        let (before, aside) = (self.dir.join(BEFORE), self.dir.join(ASIDE));
-        let copy = before.join("catalogue.db");
+        let (before, aside) = (beside(catalogue, BEFORE), beside(catalogue, ASIDE));
+        let copy = copy_of(catalogue);
         // It is the last that goes to its place.
         if !is_there(&copy) {
             return Ok(());
@@ -619,12 +671,12 @@ impl Releases {
                 }
             }
         };
-        let wal = before.join("catalogue.db-wal");
+        let wal = before.join(format!("{COPY}-wal"));
         // The one of the copy may be in its place already; then the new one's was moved.
         let moved = before.join("moved");
         if !is_there(&moved) {
             for more in ["-wal", "-shm", ""] {
-                rename(&beside(catalogue, more), &aside.join(format!("catalogue.db{more}")))?;
+                rename(&beside(catalogue, more), &aside.join(format!("{COPY}{more}")))?;
             }
             self.step()?;
             File::create(&moved).and_then(|file| file.sync_all()).map_err(failed(&moved))?;
@@ -639,6 +691,11 @@ impl Releases {
     /// Whether a release is what was installed.
     fn sound(&self, release: &str) -> Result<Facts, String> {
         let facts = self.facts(release).map_err(|error| error.to_string())?;
+        let dir = self.path(release).symlink_metadata().map_err(|error| error.to_string())?;
+        // A program that is elsewhere would not be known for this release's own.
+        if !dir.is_dir() {
+            return Err("it has no directory of its own".into());
+        }
         let path = self.path(release).join(PROGRAM);
         let meta = path.symlink_metadata().map_err(|error| error.to_string())?;
         if !meta.is_file() || meta.permissions().mode() & 0o100 == 0 {
@@ -657,7 +714,7 @@ impl Releases {
         if let Some(returning) = state.returning.clone().filter(|returning| returning.decided) {
             self.put_back(&returning.catalogue)?;
             self.change(|state| {
-                state.returning = None;
+                (state.returning, state.copy) = (None, None);
                 Ok(())
             })?;
             notes.push("the catalogue of before the update is back".into());
@@ -667,7 +724,7 @@ impl Releases {
             let refused = match self.sound(&release) {
                 _ if trial.begun => Some("it died without a word".to_owned()),
                 Err(why) => Some(why),
-                Ok(facts) => match self.begin(&trial) {
+                Ok(facts) => match self.begin(&trial, self.is_of(launcher.program)) {
                     Ok(trial) => {
                         let program = self.path(&release).join(PROGRAM);
                         let version = facts.version;
@@ -696,7 +753,11 @@ impl Releases {
                 Ok(facts) => {
                     let newer =
                         facts.version.parse().is_ok_and(|v: Version| v > Version::of_program());
-                    if newer || own.is_some() {
+                    let chosen = || {
+                        let own = sum(launcher.program).ok().map(|(_, sha256)| sha256);
+                        own.is_some() && own == facts.over
+                    };
+                    if newer || own.is_some() || chosen() {
                         let program = self.path(release).join(PROGRAM);
                         return Ok(Launch::Become { program, release: Some(release.clone()) });
                     }
@@ -718,14 +779,24 @@ impl Releases {
     }
 
     /// Copies what the trial may change, and begins it.
-    fn begin(&self, trial: &Trial) -> Result<Trial> {
+    fn begin(&self, trial: &Trial, watcher: Option<String>) -> Result<Trial> {
         let mut trial = trial.clone();
-        if let Some(catalogue) = trial.catalogue.clone().filter(|_| !trial.copied) {
-            self.copy_catalogue(&catalogue)?;
+        let catalogue = trial.catalogue.clone().filter(|_| !trial.copied);
+        if let Some(catalogue) = &catalogue {
+            // What is told of the copy of before is no longer so.
+            self.change(|state| {
+                state.copy = None;
+                Ok(())
+            })?;
+            self.copy_catalogue(catalogue)?;
             trial.copied = true;
         }
         trial.begun = true;
         self.change(|state| {
+            if let Some(catalogue) = catalogue {
+                state.copy = Some(Copied { catalogue, of: trial.previous.clone() });
+            }
+            state.watcher = watcher;
             state.trial = Some(trial.clone());
             Ok(())
         })?;
@@ -760,11 +831,12 @@ pub struct Watchman {
     _file: File,
 }
 
-/// Decides what this start does, before anything is opened; with what is odd. None: another process
-/// serves the data directory, and it is for that to decide.
+/// Decides what this start does, before anything is opened; with what is odd. None: nothing was ever
+/// installed, or another process serves the data directory, which whoever goes on finds.
 ///
 /// # Errors
 /// [`Error::File`] when the catalogue of before an update can't be put back: nothing may be opened.
+/// [`Error::State`] while another process decides, or watches over one that is about to serve.
 pub fn launch(launcher: &Launcher<'_>) -> Result<Option<(Launch, Watchman, Vec<String>)>> {
     let releases = Releases::of(launcher.data);
     if !is_there(&releases.file()) {
@@ -777,19 +849,31 @@ pub fn launch(launcher: &Launcher<'_>) -> Result<Option<(Launch, Watchman, Vec<S
         let taken = flock(&file, FlockOperation::NonBlockingLockExclusive);
         Ok(taken.is_ok().then_some(file))
     };
-    let Some(file) = lock(&releases.dir.join("launch.lock"))? else { return Ok(None) };
-    // Whoever serves holds this; it is let go again at once. One that was watched over by a process
-    // that was killed is about to die.
-    let end = Instant::now() + DYING;
-    while lock(&launcher.data.join("serve.lock"))?.is_none() {
-        if Instant::now() >= end {
-            return Ok(None);
+    // Those that were killed may be about to die.
+    let wait = |path: PathBuf| -> Result<Option<File>> {
+        let end = Instant::now() + DYING;
+        loop {
+            match lock(&path)? {
+                None if Instant::now() < end => std::thread::sleep(DYING / 100),
+                found => return Ok(found),
+            }
         }
-        std::thread::sleep(DYING / 100);
-    }
+    };
+    let Some(file) = wait(releases.dir.join("launch.lock"))? else {
+        let data = launcher.data.display();
+        let text = format!("another process serves {data}, or is about to: stop it first");
+        return Err(Error::State(text));
+    };
+    // Whoever serves holds this. Nobody may begin to while the catalogue is copied or put back.
+    let Some(_nobody) = wait(launcher.data.join("serve.lock"))? else { return Ok(None) };
     let mut notes = Vec::new();
     if let Err(error) = releases.read() {
         notes.push(format!("nothing is known of releases: {error}"));
+        match releases.set_aside(&error) {
+            Ok(true) => notes.push(format!("that file is {BROKEN} now, and is not read again")),
+            Ok(false) => {}
+            Err(error) => notes.push(error.to_string()),
+        }
         return Ok(Some((Launch::Stay, Watchman { _file: file }, notes)));
     }
     let launch = releases.launch(launcher, &mut notes)?;
@@ -892,7 +976,8 @@ mod tests {
             let draft = releases.draft().unwrap();
             fs::write(draft.join(PROGRAM), format!("program {version}")).unwrap();
             fs::write(draft.join(CHANGELOG), "news").unwrap();
-            releases.finish(&draft, &version.parse().unwrap(), None).unwrap()
+            let installed = Some(self.installed.as_path());
+            releases.finish(&draft, &version.parse().unwrap(), None, installed).unwrap()
         }
 
         fn trial(&self, release: &str, from: Option<&str>) -> Trial {
@@ -1135,19 +1220,113 @@ mod tests {
                 breaking(&place, &release);
                 let data = place.data();
                 let launcher = Launcher { data: &data, program: &place.installed, installed: None };
-                let (launch, _, notes) = launch(&launcher).unwrap().unwrap();
-                assert_eq!(launch, Launch::Stay, "{number}");
+                let (found, watchman, notes) = launch(&launcher).unwrap().unwrap();
+                assert_eq!(found, Launch::Stay, "{number}");
                 assert!(!notes.is_empty());
+                drop(watchman);
+                // What no program understands is out of the way; that of a newer one stays.
+                let broken = data.join("releases").join(BROKEN);
+                assert_eq!(broken.exists(), number == 5);
+                assert_eq!(releases.read().is_err(), number == 6);
+                assert_eq!(launch(&launcher).unwrap().is_none(), number == 5);
             }
         }
-        // One that is not newer than the installed program, which somebody has updated.
+        // A link to where a release is elsewhere would be started again and again.
         let place = Place::new();
-        let release = place.install("0.0.9");
+        let release = place.install("0.2.0");
         let releases = place.releases(None);
         releases.decide(place.trial(&release, None), "me", None).unwrap();
         place.launch();
         releases.confirm(&release).unwrap();
+        let elsewhere = place.data().join("elsewhere");
+        fs::rename(releases.path(&release), &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, releases.path(&release)).unwrap();
         assert_eq!(place.launch(), Launch::Stay);
+    }
+
+    #[test]
+    fn an_older_one_stays_until_the_installed_program_is_another() {
+        let own = env!("CARGO_PKG_VERSION");
+        for version in ["0.0.9", own] {
+            let place = Place::new();
+            let release = place.install(version);
+            let releases = place.releases(None);
+            releases.decide(place.trial(&release, None), "me", None).unwrap();
+            assert!(is_watch(&place.launch(), &release));
+            releases.confirm(&release).unwrap();
+            assert!(becomes(&place.launch(), Some(&release)), "{version}");
+            fs::write(&place.installed, "somebody has updated it").unwrap();
+            assert_eq!(place.launch(), Launch::Stay);
+        }
+    }
+
+    #[test]
+    fn who_watches_over_another_stays() {
+        let place = Place::new();
+        let releases = place.releases(None);
+        let mut all = Vec::new();
+        // The first is in force, and watches over those that come.
+        for version in ["0.2.0", "0.3.0", "0.4.0"] {
+            let release = place.install(version);
+            let before = all.last().map(String::as_str);
+            releases.decide(place.trial(&release, before), "me", None).unwrap();
+            let program = match all.first() {
+                Some(first) => place.program(first),
+                None => place.installed.clone(),
+            };
+            assert!(is_watch(&place.launch_of(&releases, &program).unwrap(), &release));
+            releases.confirm(&release).unwrap();
+            all.push(release);
+        }
+        releases.sweep().unwrap();
+        assert!(all.iter().all(|release| place.program(release).exists()));
+        // It becomes what is in force.
+        let launch = place.launch_of(&releases, &place.program(&all[0])).unwrap();
+        assert!(becomes(&launch, Some(&all[2])));
+    }
+
+    #[test]
+    fn a_copy_of_another_update_is_not_put_back() {
+        let place = Place::new();
+        let releases = place.releases(None);
+        let first = place.install("0.2.0");
+        releases.decide(place.trial(&first, None), "me", None).unwrap();
+        place.launch();
+        place.migrate();
+        releases.confirm(&first).unwrap();
+        // The copy is that of the first one's catalogue.
+        let second = place.install("0.3.0");
+        let mut trial = place.trial(&second, Some(&first));
+        trial.previous.schema = 8;
+        releases.decide(trial, "me", None).unwrap();
+        assert!(is_watch(&place.launch_of(&releases, &place.program(&first)).unwrap(), &second));
+        releases.undo(&second, "it crashed").unwrap();
+        releases.catalogue_fits().unwrap();
+        let refused = releases.go_back(8, true, "me").unwrap_err().to_string();
+        assert!(refused.contains("no copy of the one that it had"), "{refused}");
+        assert_eq!(place.catalogue()[0].as_deref(), Some("new"));
+        assert_eq!(releases.read().unwrap().active, Some(first));
+    }
+
+    #[test]
+    fn a_catalogue_on_another_file_system_comes_back() {
+        let shm = tempfile::tempdir_in("/dev/shm").unwrap();
+        let place = Place::new();
+        let release = place.install("0.2.0");
+        let releases = place.releases(None);
+        let catalogue = shm.path().join("catalogue.db");
+        fs::write(&catalogue, "old").unwrap();
+        let mut trial = place.trial(&release, None);
+        trial.catalogue = Some(catalogue.clone());
+        releases.decide(trial, "me", None).unwrap();
+        place.launch();
+        fs::write(&catalogue, "new").unwrap();
+        releases.undo(&release, "it crashed").unwrap();
+        assert!(releases.need_catalogue().unwrap());
+        assert_eq!(place.launch(), Launch::Stay);
+        assert_eq!(fs::read_to_string(&catalogue).unwrap(), "old");
+        let aside = shm.path().join("catalogue.db.aside/catalogue.db");
+        assert_eq!(fs::read_to_string(aside).unwrap(), "new");
     }
 
     #[test]
@@ -1192,7 +1371,8 @@ mod tests {
         let launcher = Launcher { data: &data, program: &place.installed, installed: None };
         let (first, watchman, _) = launch(&launcher).unwrap().unwrap();
         assert!(is_watch(&first, &release));
-        assert!(launch(&launcher).unwrap().is_none());
+        let refused = launch(&launcher).unwrap_err().to_string();
+        assert!(refused.contains("another process"), "{refused}");
         assert!(is_on_trial(&data, &release).unwrap());
         drop(watchman);
         // It is served by somebody who knows nothing of it.

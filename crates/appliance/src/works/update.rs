@@ -3,10 +3,12 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use strongroom_catalog::SCHEMA;
@@ -37,6 +39,9 @@ pub(crate) struct UpdateParameters {
     pub(crate) staged: Option<String>,
     /// Also when it is not newer.
     pub(crate) allow_older: bool,
+    /// Also when the catalogue can't be copied before.
+    #[serde(default)]
+    pub(crate) without_catalogue_copy: bool,
     /// Seconds until the new release answers.
     pub(crate) start: u64,
     /// Seconds that it is healthy after that.
@@ -47,6 +52,20 @@ pub(crate) struct UpdateParameters {
 pub(super) struct UpdateWork {
     pub(super) parts: Parts,
 }
+
+/// What comes after a package was unpacked.
+enum Step {
+    /// Nothing.
+    Over(Outcome),
+    /// This release is put in force.
+    Switch(String),
+}
+
+/// What is said where the catalogue is in PostgreSQL.
+const UNCOPIED: &str = "the catalogue is in PostgreSQL, where it is not copied: when the new version \
+                        changes its schema and then fails, the version before can't be started until \
+                        somebody puts a backup of the database back. Make one, and say \
+                        `without_catalogue_copy`";
 
 /// Why it isn't installed.
 enum Unfit {
@@ -149,8 +168,40 @@ impl UpdateWork {
         self.at(run, 40, "The package's signature is right")?;
         opened.suits(version, how.allow_older)?;
         self.at(run, 50, "Unpacking the package")?;
+        // One in the other form tells what it unpacks to only as it is unpacked.
+        self.parts.backup.fits(opened.bytes().unwrap_or(length))?;
         let draft = releases.draft()?;
-        let unpacked = opened.unpack(&mut file, setup, &draft, version, how.allow_older)?;
+        let done = self.unpacked(run, how, &releases, (&opened, &mut file), &draft);
+        // Once it is a release it has another name.
+        if let Err(error) = fs::remove_dir_all(&draft)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            run.log(Severity::Warning, format!("{} can't be removed: {error}", draft.display()));
+        }
+        let release = match done? {
+            Step::Over(outcome) => return Ok(outcome),
+            Step::Switch(release) => release,
+        };
+        let switched = self.switch(run, &releases, how, release);
+        if switched.is_err() {
+            // One that was not put in force.
+            releases.sweep()?;
+        }
+        switched
+    }
+
+    /// Unpacks a package to a draft, and does what it says: what is next.
+    fn unpacked(
+        &self,
+        run: &Run,
+        how: &UpdateParameters,
+        releases: &Releases,
+        (opened, file): (&Opened, &mut File),
+        draft: &Path,
+    ) -> Result<Step, Unfit> {
+        let (updates, setup) = (&self.parts.updates, &self.parts.updates.setup);
+        let version = &updates.version;
+        let unpacked = opened.unpack(file, setup, draft, version, how.allow_older)?;
         self.at(run, 60, &format!("Updating from {version} to {}", unpacked.version))?;
         if unpacked.script {
             self.at(run, 70, "Running update.sh")?;
@@ -162,15 +213,15 @@ impl UpdateWork {
             script(run, &draft.join("work"))?;
         }
         if !unpacked.program {
-            releases.sweep()?;
-            return Ok(done(run, version, &unpacked.version));
+            return Ok(Step::Over(done(run, version, &unpacked.version)));
         }
         let work = draft.join("work");
         if work.exists() {
             fs::remove_dir_all(&work).map_err(Error::file(&work))?;
         }
-        let release = releases.finish(&draft, &unpacked.version, unpacked.built_at)?;
-        self.switch(run, &releases, how, release)
+        let installed = updates.installed.as_deref();
+        let release = releases.finish(draft, &unpacked.version, unpacked.built_at, installed)?;
+        Ok(Step::Switch(release))
     }
 
     /// Puts a release in force, on trial, and has the process start anew.
@@ -190,10 +241,11 @@ impl UpdateWork {
                 Err(error) => return Err(Error::file(path)(error).into()),
             };
             self.parts.backup.fits(length.saturating_mul(2))?;
-        } else {
-            let text = "The catalogue is in PostgreSQL: a release that changes its schema can't be \
-                        rolled back by the appliance, only with a backup of the database";
-            run.log(Severity::Warning, text);
+        } else if belongings.is_some() {
+            if !how.without_catalogue_copy {
+                return Err(Unfit::Flaw(Flaw::Install, UNCOPIED.into()));
+            }
+            run.log(Severity::Warning, UNCOPIED);
         }
         let updates = &self.parts.updates;
         let (version, running) = (updates.version.to_string(), updates.running.clone());
@@ -244,7 +296,10 @@ impl UpdateWork {
                     return Err(Unfit::Flaw(Flaw::Install, why));
                 }
                 UpdateResult::Trial => {
-                    run.go_on()?;
+                    // It is too late to cancel it: whoever wants that goes back.
+                    if run.is_draining() || run.is_lost() {
+                        return Err(Failure::Canceled.into());
+                    }
                     std::thread::sleep(LOOK);
                     let release = found.release.clone().unwrap_or_default();
                     if let Some(record) = record(releases, run, &release)? {
@@ -281,7 +336,8 @@ fn script(run: &Run, dir: &Path) -> Result<(), Unfit> {
         .arg("update.sh")
         .current_dir(dir)
         .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .process_group(0);
     command.stdin(Stdio::null()).stdout(out).stderr(err);
     let mut child = command.spawn().map_err(unrun)?;
     let end = Instant::now() + SCRIPT;
@@ -290,6 +346,8 @@ fn script(run: &Run, dir: &Path) -> Result<(), Unfit> {
             break Some(status);
         }
         if run.is_canceled() || Instant::now() >= end {
+            // With what it has started.
+            let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
             child.kill().and_then(|()| child.wait()).map_err(unrun)?;
             break None;
         }

@@ -74,6 +74,10 @@ pub(crate) struct InstallArgs {
     /// Also when it is not newer than what runs
     #[arg(long)]
     allow_older: bool,
+    /// Also when the catalogue can't be copied before, as with PostgreSQL: if the new version changes
+    /// its schema and fails, nothing starts without a backup of the database
+    #[arg(long)]
+    without_catalogue_copy: bool,
     /// Don't wait for the appliance's job: say its number and end [default: wait until the trial is
     /// over]
     #[arg(long)]
@@ -169,7 +173,10 @@ fn upload(client: &Client, path: &Path) -> Result<()> {
 fn install(context: &Context, args: &InstallArgs) -> Result<()> {
     let client = args.appliance.client()?;
     upload(&client, &args.file)?;
-    let body = json!({ "allow_older": args.allow_older });
+    let body = json!({
+        "allow_older": args.allow_older,
+        "without_catalogue_copy": args.without_catalogue_copy,
+    });
     let job: Job = INSTALL.send(&client, &[], &body)?;
     let id = job.id.to_string();
     if args.no_wait {

@@ -1,8 +1,11 @@
 //! What systemd is told where it starts the appliance: when it serves, reads its files again, and
 //! stops; and, as long as it is well, that it lives. Elsewhere all of this does nothing.
 
+use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -37,38 +40,43 @@ pub(super) fn alive() {
 const MESSAGE: usize = 4096;
 
 /// A socket for a child, whose messages are handed on as this process's own; None where nobody listens
-/// to those.
-pub(super) fn relay(data: &Path) -> Option<PathBuf> {
+/// to those. That it stops is handed on only once `stopping`: else the service goes on with another.
+pub(super) fn relay(data: &Path, stopping: Arc<AtomicBool>) -> Option<io::Result<PathBuf>> {
     std::env::var_os("NOTIFY_SOCKET")?;
-    let path = data.join("releases").join("notify.sock");
-    // Of a child before.
+    // Its name is shorter than that of the control socket, which has room.
+    let path = data.join("notify.sock");
+    // Of a process before.
     let _ = std::fs::remove_file(&path);
     let socket = match UnixDatagram::bind(&path) {
         Ok(socket) => socket,
-        Err(error) => {
-            tell_of(&error);
-            return None;
-        }
+        Err(error) => return Some(Err(error)),
     };
     std::thread::spawn(move || {
         let mut bytes = [0; MESSAGE];
         while let Ok(length) = socket.recv(&mut bytes) {
             let Ok(text) = std::str::from_utf8(&bytes[..length]) else { continue };
-            // Which process is the service's is not for the child to say.
-            let lines = text.lines().filter(|line| !line.starts_with("MAINPID"));
-            tell(&[NotifyState::Custom(&lines.collect::<Vec<_>>().join("\n"))]);
+            let text = handed_on(text, stopping.load(Ordering::SeqCst));
+            if !text.is_empty() {
+                // There is no log, and nobody who could do anything about it.
+                let _ = sd_notify::notify(&[NotifyState::Custom(&text)]);
+            }
         }
     });
-    Some(path)
+    Some(Ok(path))
 }
 
-fn tell_of(error: &std::io::Error) {
-    tracing::warn!(%error, "systemd can't be told how this fares");
+/// What is handed on of what a child says. Which process is the service's is not for it to say.
+fn handed_on(text: &str, stopping: bool) -> String {
+    if !stopping && text.lines().any(|line| line == "STOPPING=1") {
+        return String::new();
+    }
+    let lines = text.lines().filter(|line| !line.starts_with("MAINPID"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tell_of(&error);
+        tracing::warn!(%error, "systemd can't be told how this fares");
     }
 }
 
@@ -112,6 +120,13 @@ mod tests {
     const BEAT: Duration = Duration::from_millis(10);
     const SOON: Duration = Duration::from_secs(30);
     const NEVER: Duration = Duration::from_millis(200);
+
+    #[test]
+    fn a_child_that_failed_does_not_stop_the_service() {
+        assert_eq!(handed_on("STOPPING=1\nSTATUS=Stopping", false), "");
+        assert_eq!(handed_on("STOPPING=1\nSTATUS=Stopping", true), "STOPPING=1\nSTATUS=Stopping");
+        assert_eq!(handed_on("READY=1\nMAINPID=7\nSTATUS=x", false), "READY=1\nSTATUS=x");
+    }
 
     #[test]
     fn nothing_is_told_while_all_workers_are_stuck() {

@@ -77,14 +77,23 @@ pub(super) async fn start(args: &Args, log: Log) -> Result<Option<Running>> {
     let Some(trial) = trial else {
         return match open(args, log, data.clone(), &lock).await {
             Ok(running) => {
-                catalogue_fits(&data)?;
+                if let Err(error) = catalogue_fits(&data) {
+                    tracing::warn!(%error, "nothing is known of releases");
+                }
                 Ok(Some(running))
             }
             // Put back by the next start, which has nothing of it open.
-            Err(error) if is_newer(&error) && need_catalogue(&data)? => {
-                tracing::warn!("the catalogue of before the update comes back: {error:#}");
-                Ok(None)
-            }
+            Err(error) if is_newer(&error) => match need_catalogue(&data) {
+                Ok(true) => {
+                    tracing::warn!("the catalogue of before the update comes back: {error:#}");
+                    Ok(None)
+                }
+                Ok(false) => Err(error),
+                Err(unknown) => {
+                    tracing::warn!(error = %unknown, "nothing is known of releases");
+                    Err(error)
+                }
+            },
             Err(error) => Err(error),
         };
     };
@@ -251,12 +260,13 @@ async fn open_on(
         named_keys: named,
         check_configuration: Config::check,
     };
+    let (program, installed) = (super::launch::program().ok(), super::launch::installed());
     let parts = Parts::new(&data, tls.clone())
         .with(belongings)
         .with_network(network)
         .with_storage(attached)
         .with_acme(acme.clone())
-        .updated_by(updates, super::launch::program().ok().as_deref());
+        .updated_by(updates, program.as_deref(), installed.as_deref());
     let protect = Protect::start_with(storage, parts.works(), options).await?;
     let administration = Administration::new(parts, protect.clone());
     let following = follow(&settings, &identity, protect.engine());

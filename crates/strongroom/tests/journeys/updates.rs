@@ -143,7 +143,7 @@ fn a_running_appliance_becomes_another_version_and_goes_back() {
     let package = place.package("0.2.0");
     let told = place.well(&format!("update verify {package} --key data/vendor.pub.pem"));
     assert!(told.contains("0.2.0"), "{told}");
-    let (code, scrub) = ask(&data, "POST", "/v1/pools/1/scrub", Some(json!({ "rate": 2_000_000 })));
+    let (code, scrub) = ask(&data, "POST", "/v1/pools/1/scrub", Some(json!({ "rate": 1_000_000 })));
     assert_eq!(code, 202, "{scrub}");
     let scrub = format!("/v1/jobs/{}", scrub["id"]);
     until("its first bytes", || place.get(&scrub)["progress"]["bytes_done"] != 0);
@@ -259,8 +259,6 @@ fn what_is_broken_is_rolled_back_by_itself() {
         // Nothing else is done meanwhile.
         let (code, _, err) = run(&data, &format!("system update install {package}"));
         assert!(code != 0, "{err}");
-        // So that it was seen to be well.
-        std::thread::sleep(Duration::from_secs(1));
         kill_process(server(&data), signal).unwrap();
         served.started_anew();
         assert_eq!(place.version(), OWN);
@@ -309,13 +307,31 @@ fn killed_in_its_trial_it_is_the_old_one_and_stopped_it_is_tried_on() {
     served.stop();
 
     // Killed at any moment of an update it is one or the other, and the job says which.
+    let state = || fs::read_to_string(data.join("releases/state.json")).unwrap_or_default();
+    let unpacks = |version: &str| {
+        let names = fs::read_dir(data.join("releases")).unwrap().flatten();
+        let mut names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.any(|name| name.starts_with("draft-") || name.starts_with(version))
+    };
+    let succeeded = |version: &str| {
+        let job = place.get("/v1/system/updates");
+        job["version"] == version && job["job_state"] == "succeeded"
+    };
+    type Phase<'a> = (&'a str, &'a dyn Fn(&str) -> bool);
+    let phases: [Phase<'_>; 5] = [
+        ("unpacks", &unpacks),
+        ("is decided", &|version| state().contains(&format!("\"release\": \"{version}-"))),
+        ("is begun", &|version| state().contains(version) && state().contains("\"begun\": true")),
+        ("serves", &|version| place.version() == version),
+        ("is in force", &succeeded),
+    ];
     let mut seen = std::collections::BTreeSet::new();
-    for round in 0..6u32 {
+    for (round, (phase, is_reached)) in phases.into_iter().enumerate() {
         let mut served = place.start(60, 1);
         let before = place.version();
         let package = place.package(&format!("0.3.{round}"));
         place.well(&format!("system update install {package} --no-wait"));
-        std::thread::sleep(Duration::from_millis(200) * (1 << round));
+        until(phase, || is_reached(&format!("0.3.{round}")));
         served.kill();
         served = Served::start(&data);
         let job = place.job();
@@ -329,7 +345,84 @@ fn killed_in_its_trial_it_is_the_old_one_and_stopped_it_is_tried_on() {
         seen.insert(job["state"].as_str().unwrap().to_owned());
         served.stop();
     }
-    assert!(!seen.is_empty());
+    // Begun, it is rolled back; in force, it stays.
+    assert_eq!(seen.len(), 2, "{seen:?}");
+}
+
+#[test]
+fn a_broken_state_does_not_keep_it_from_starting() {
+    let place = Place::new("");
+    let releases = place.data().join("releases");
+    fs::create_dir(&releases).unwrap();
+    for (text, is_moved) in [("garbage", true), ("{\"format\": 2}", false)] {
+        fs::write(releases.join("state.json"), text).unwrap();
+        let served = Served::start(&place.data());
+        assert_eq!(place.version(), OWN);
+        served.logs("nothing is known of releases");
+        served.stop();
+        assert_eq!(releases.join("state.json").exists(), !is_moved);
+        assert_eq!(fs::read_to_string(releases.join("state.json.broken")).unwrap(), "garbage");
+    }
+}
+
+#[test]
+fn an_older_one_that_was_asked_for_stays_and_a_canceled_job_of_one_in_force_succeeds() {
+    let place = Place::new("");
+    let data = place.data();
+    let mut served = place.start(60, 5);
+    let package = place.package("0.0.9");
+    place.well(&format!("system update install {package} --allow-older --no-wait"));
+    served.started_anew();
+    assert_eq!(place.version(), "0.0.9");
+    // It is too late for that.
+    let id = place.get("/v1/system/updates")["job_id"].clone();
+    let (code, told) = ask(&data, "POST", &format!("/v1/jobs/{id}/cancel"), None);
+    assert!(code < 300, "{code} {told}");
+    let job = place.job();
+    assert_eq!((&job["state"], &job["result"]["version"]), (&json!("succeeded"), &json!("0.0.9")));
+    served.stop();
+    let served = Served::start(&data);
+    assert_eq!(place.version(), "0.0.9");
+    served.stop();
+    // Who says that somebody watches over it, whom there isn't, serves nothing.
+    let state: Value =
+        serde_json::from_slice(&fs::read(data.join("releases/state.json")).unwrap()).unwrap();
+    let release = state["active"].as_str().unwrap();
+    let mut command = tool("env");
+    command.arg(format!("STRONGROOM_LAUNCHED={release}")).arg("STRONGROOM_WATCHED_BY=999999999");
+    command.arg(data.join("releases").join(release).join("strongroom"));
+    command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
+    let ended = command.output().unwrap();
+    let err = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success() && err.contains("who watches over it is gone"), "{err}");
+}
+
+#[test]
+fn told_to_stop_while_a_failed_release_is_ended_it_stops() {
+    let place = Place::new("");
+    let data = place.data();
+    let (ending, go) = (place.at("ending"), place.at("go"));
+    // It takes its time to end.
+    let text = format!(
+        "trap 'touch {}; while [ ! -e {} ]; do sleep 0.05; done; exit 1' TERM
+         while :; do sleep 0.05; done",
+        ending.display(),
+        go.display()
+    );
+    place.script("lingers", &text);
+    let served = place.start(2, 600);
+    let package = place.package_of("0.2.0", "lingers");
+    place.well(&format!("system update install {package} --no-wait"));
+    until("it is ended", || ending.exists());
+    served.signal(Signal::TERM);
+    fs::write(go, "").unwrap();
+    served.ended();
+    let served = Served::start(&data);
+    assert_eq!(place.version(), OWN);
+    let record = place.history().remove(0);
+    assert_eq!(record["result"], "rolled_back", "{record}");
+    assert!(record["reason"].as_str().unwrap().contains("does not answer within"), "{record}");
+    served.stop();
 }
 
 #[test]
@@ -360,7 +453,7 @@ db.commit()\" || exit 9; exit 3",
     );
     assert_eq!(place.get("/v1/settings/update.trial")["value"], 600);
     assert_eq!(place.job()["state"], "failed");
-    assert!(data.join("releases/aside/catalogue.db").exists());
+    assert!(data.join("catalogue.db.aside/catalogue.db").exists());
     served.stop();
     // It is as good as before.
     let mut served = Served::start(&data);
@@ -437,10 +530,8 @@ fn systemd_hears_of_an_update_by_the_process_that_it_knows() {
     // It is the parent that says so.
     let child = server(&data).as_raw_nonzero();
     let environ = fs::read(format!("/proc/{child}/environ")).unwrap();
-    let own = format!(
-        "NOTIFY_SOCKET={}",
-        fs::canonicalize(&data).unwrap().join("releases/notify.sock").display()
-    );
+    let own =
+        format!("NOTIFY_SOCKET={}", fs::canonicalize(&data).unwrap().join("notify.sock").display());
     assert!(environ.split(|byte| *byte == 0).any(|one| one == own.as_bytes()), "{own}");
     // A signal is handed on, and the end is told.
     served.signal(Signal::HUP);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{BINARY, database};
+use super::{BINARY, database, tool};
 
 /// It ends with this.
 pub(crate) struct Served {
@@ -47,7 +47,8 @@ impl Served {
     fn start_with(data: &Path, mut command: Command, options: &[&str]) -> Self {
         command.args(["--json", "up"]).args(options).arg("--data").arg(data);
         database::tell(&mut command, data);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            bound(&command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         out.read_line(&mut line).unwrap();
@@ -114,8 +115,13 @@ impl Served {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    pub(crate) fn stop(mut self) {
+    pub(crate) fn stop(self) {
         self.signal(Signal::TERM);
+        self.ended();
+    }
+
+    /// Waits until it has ended well.
+    pub(crate) fn ended(mut self) {
         assert!(self.child.wait().unwrap().success());
     }
 }
@@ -125,6 +131,22 @@ impl Drop for Served {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A command that is killed with the test, should that be killed; and with it what it watches over.
+fn bound(command: &Command) -> Command {
+    let mut bound = tool("setpriv");
+    bound.args(["--pdeathsig", "KILL"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => bound.env(name, value),
+            None => bound.env_remove(name),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        bound.current_dir(dir);
+    }
+    bound
 }
 
 /// Asks through the control socket: the status and the content.

@@ -37,7 +37,11 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         )],
         answers: &[
             Documented::bare(202, "A job checks and installs it."),
-            Documented::bare(400, "It is missing."),
+            Documented::bare(
+                400,
+                "It is missing, an update is on trial, or the appliance is being backed up, \
+                 restored or started anew.",
+            ),
         ],
         run: install,
     },
@@ -91,7 +95,7 @@ fn install(call: Call) -> BoxFuture<'static, Answer> {
         let how = InstallUpdate::default();
         match administration.install_update(call.asker()?, source, how, &values).await {
             // The one that runs goes on; its status tells of this one as long as it does.
-            Ok(_) | Err(Error::Busy { .. }) => Ok(accepted(PATH)),
+            Ok(_) | Err(Error::Busy { kind: UPDATE, .. }) => Ok(accepted(PATH)),
             Err(error) => Err(refused(error)),
         }
     }
