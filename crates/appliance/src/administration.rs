@@ -200,6 +200,7 @@ impl Administration {
     ) -> Result<Job> {
         let _turn = self.parts.turn.lock().await;
         self.free(works::CERTIFICATE).await?;
+        self.free(works::CERTIFICATE_ACME).await?;
         let staged = self.parts.staged.clone();
         let name = blocking(move || {
             staged.put(&[

@@ -10,7 +10,6 @@ use strongroom_engine::pool::{OpenMode, OpenOptions, Place, Pool};
 use strongroom_engine::superblock::Superblock;
 
 use crate::opening::present_disks;
-use crate::pools::directory;
 use crate::{Bar, Error, Result, Storage};
 
 impl Storage {
@@ -27,6 +26,7 @@ impl Storage {
         let secrets = self.secrets(&known).await?;
         let used = self.inner.used.clone();
         let (dir, disk) = (PathBuf::from(&known.path), disk.to_owned());
+        let mounts = self.inner.mounts.clone();
         let replaced = self.blocking(move || {
             let old = Place::find(&dir)?;
             if old.disks.contains(&dir) {
@@ -36,7 +36,7 @@ impl Storage {
                         .into(),
                 ));
             }
-            let new = directory(&disk)?;
+            let new = mounts.directory(&disk)?;
             if old.disks.get(number) == Some(&new) && Superblock::exists(&*open(&new)?) {
                 return Ok(None);
             }

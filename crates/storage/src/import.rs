@@ -9,7 +9,7 @@ use strongroom_engine::keys::Protection;
 use strongroom_engine::pool::{Meter, Place};
 use strongroom_engine::superblock::Superblock;
 
-use crate::pools::{checked_name, directory};
+use crate::pools::{Mounts, checked_name};
 use crate::{Error, PoolSecret, Result, Storage};
 
 /// A pool to be entered.
@@ -54,8 +54,8 @@ impl Storage {
     /// brought up to date when it is next opened.
     pub async fn import_pool(&self, import: Import, meter: &Meter) -> Result<pools::Pool> {
         let name = checked_name(&import.name)?;
-        let (path, disks) = (import.path, import.disks);
-        let found = self.blocking(move || find(&path, &disks)).await?;
+        let (path, disks, mounts) = (import.path, import.disks, self.inner.mounts.clone());
+        let found = self.blocking(move || find(&path, &disks, &mounts)).await?;
         let known = pools::all(&self.inner.catalog).await?;
         if let Some(same) = known.into_iter().find(|pool| pool.uuid == found.uuid) {
             // A job that was taken up again comes here twice.
@@ -122,7 +122,7 @@ impl Storage {
     }
 }
 
-fn find(path: &Path, disks: &[PathBuf]) -> Result<Found> {
+fn find(path: &Path, disks: &[PathBuf], mounts: &Mounts) -> Result<Found> {
     if disks.is_empty() {
         let dir = fs::canonicalize(path).map_err(|e| Error::local(path, e))?;
         let place = Place::find(&dir)?;
@@ -169,7 +169,7 @@ fn find(path: &Path, disks: &[PathBuf]) -> Result<Found> {
         .into());
     }
     members.sort();
-    let dir = directory(path)?;
+    let dir = mounts.directory(path)?;
     let place = Place { disks: members.into_iter().map(|(_, disk)| disk).collect() };
     if Place::find(&dir).is_ok_and(|there| there != place) {
         let text = format!("{} is the directory of a pool already", dir.display());

@@ -30,6 +30,7 @@ mod stats;
 mod tests;
 mod turns;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use strongroom_catalog::Catalog;
@@ -92,6 +93,7 @@ struct Inner {
     changing: Turns,
     /// Pools that could not be opened lately.
     quiet: Quiet,
+    mounts: pools::Mounts,
 }
 
 impl Storage {
@@ -123,9 +125,16 @@ impl Storage {
             searching: Arc::new(Semaphore::new(1)),
             changing: Turns::default(),
             quiet: Quiet::default(),
+            mounts: pools::Mounts::default(),
             used,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Says where disks are mounted that may be away: a pool gets no directory there then. Once, at
+    /// the start.
+    pub fn mounted_at(&self, places: Vec<PathBuf>) {
+        self.inner.mounts.set(places);
     }
 
     /// The machine that this is, as pools and jobs name it.

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use strongroom_catalog::events::{self, NewEvent, Severity};
 use strongroom_catalog::list::{Count, List, Page, Scope};
@@ -121,12 +121,12 @@ impl Storage {
         };
         let parity = new.layout.parity(new.disks.len().max(1))?;
         let used = self.inner.used.clone();
-        let (path, disks) = (new.path, new.disks);
+        let (path, disks, mounts) = (new.path, new.disks, self.inner.mounts.clone());
         let (chunking, level, pack_size) = (new.chunking, new.level, new.pack_size);
         let (pool, dir, place, secret) = self
             .blocking(move || {
                 let opened = secret.as_ref().map(PoolSecret::open).transpose()?;
-                let (dir, place) = room(&path, &disks)?;
+                let (dir, place) = room(&path, &disks, &mounts)?;
                 let options = CreateOptions {
                     disks: open_all(&place.disks)?,
                     parity,
@@ -294,15 +294,15 @@ fn passphrase() -> Result<Zeroizing<String>> {
 
 /// Makes the directories of a new pool. Those that are there must be empty: what lies beside a
 /// pool's files would some day be taken for them.
-fn room(path: &Path, disks: &[PathBuf]) -> Result<(PathBuf, Place)> {
-    let dir = directory(path)?;
+fn room(path: &Path, disks: &[PathBuf], mounts: &Mounts) -> Result<(PathBuf, Place)> {
+    let dir = mounts.directory(path)?;
     if Place::find(&dir).is_ok() {
         let text = format!("there is a pool in {} already: import it", dir.display());
         return Err(Error::Invalid(text));
     }
     let disks: Vec<PathBuf> = match disks {
         [] => vec![dir.clone()],
-        disks => disks.iter().map(|disk| directory(disk)).collect::<Result<_>>()?,
+        disks => disks.iter().map(|disk| mounts.directory(disk)).collect::<Result<_>>()?,
     };
     for (place, disk) in disks.iter().enumerate() {
         if disks[..place].contains(disk) {
@@ -337,8 +337,54 @@ fn clear(dir: &Path, place: &Place) -> Result<()> {
     Ok(())
 }
 
+/// Places where disks are mounted: while none is, nothing is made there, for that would be on the
+/// filesystem below.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mounts(Arc<OnceLock<Vec<PathBuf>>>);
+
+impl Mounts {
+    pub(crate) fn set(&self, places: Vec<PathBuf>) {
+        let _ = self.0.set(places);
+    }
+
+    /// Makes a directory if it isn't there, and may be; its absolute path.
+    pub(crate) fn directory(&self, path: &Path) -> Result<PathBuf> {
+        self.check(&resolved(path))?;
+        let made = directory(path)?;
+        self.check(&made)?;
+        Ok(made)
+    }
+
+    fn check(&self, path: &Path) -> Result<()> {
+        let places = self.0.get().map(Vec::as_slice).unwrap_or_default();
+        let Some(place) = places.iter().find(|place| path.starts_with(place)) else {
+            return Ok(());
+        };
+        let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
+        let below = place.parent().and_then(device);
+        if device(place).is_some_and(|device| Some(device) != below) {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!(
+            "nothing is attached at {}: what is made there would lie on the appliance's own disk; \
+             see `strongroom system storage show`",
+            place.display()
+        )))
+    }
+}
+
+/// Where a path leads to, as far as it is there.
+fn resolved(path: &Path) -> PathBuf {
+    for there in path.ancestors() {
+        if let (Ok(real), Ok(rest)) = (fs::canonicalize(there), path.strip_prefix(there)) {
+            return real.join(rest);
+        }
+    }
+    path.to_owned()
+}
+
 /// Makes a directory if it isn't there; its absolute path.
-pub(crate) fn directory(path: &Path) -> Result<PathBuf> {
+fn directory(path: &Path) -> Result<PathBuf> {
     if !path.is_absolute() {
         let text = format!("{}: give a directory from the root, like /srv/pool", path.display());
         return Err(Error::Invalid(text));
@@ -354,4 +400,33 @@ pub(crate) fn open_all(disks: &[PathBuf]) -> Result<Vec<Arc<dyn Disk>>> {
         Ok(Arc::new(disk) as Arc<dyn Disk>)
     };
     disks.iter().map(open).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn nothing_is_made_where_nothing_is_mounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = fs::canonicalize(dir.path()).unwrap();
+        let place = data.join("attached/nfs");
+        let mounts = Mounts::default();
+        // `/proc` is another filesystem than the one that it is on.
+        mounts.set(vec![place.clone(), PathBuf::from("/proc")]);
+        std::os::unix::fs::symlink(&data, data.join("link")).unwrap();
+        let asked = ["attached/nfs/pool", "attached/nfs", "link/attached/nfs/pool"];
+        for there in [false, true] {
+            for path in asked {
+                let error = mounts.directory(&data.join(path)).unwrap_err().to_string();
+                assert!(error.contains("nothing is attached"), "{error}");
+            }
+            assert_eq!(place.exists(), there);
+            fs::create_dir_all(&place).unwrap();
+        }
+        assert!(!place.join("pool").exists());
+        mounts.directory(&data.join("attached/nfs-of-ours/pool")).unwrap();
+        mounts.directory(Path::new("/proc/self")).unwrap();
+    }
 }

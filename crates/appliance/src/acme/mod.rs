@@ -29,8 +29,13 @@ pub(crate) const NAME: &str = "acme.sealed";
 const SIZE: u64 = 256 << 10;
 /// What it is sealed for.
 const PURPOSE: &str = "acme";
-/// After one that failed the next is tried no sooner.
+/// After one was asked for the next is asked for no sooner by itself: that, twice that after the second
+/// in a row that came to nothing, and so on.
 const AGAIN: Duration = Duration::from_secs(3600);
+/// It is never longer than that.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// What is told of one until it is over.
+const UNDER_WAY: &str = "the certificate is being asked for, or that was cut off";
 /// Answers that are kept at once.
 const CHALLENGES: usize = 256;
 
@@ -105,14 +110,19 @@ struct Kept {
     issued: Option<Issued>,
     tried_at: Option<Timestamp>,
     error: Option<String>,
+    /// Tries since the last that gave one.
+    #[serde(default)]
+    failures: u32,
 }
 
 impl Kept {
     /// Whether a certificate is to be asked for now.
     fn is_due(&self, now: Timestamp) -> bool {
-        let again = SignedDuration::try_from(AGAIN).unwrap_or(SignedDuration::MAX);
-        let early =
-            self.error.is_some() && self.tried_at.is_some_and(|at| now.duration_since(at) < again);
+        let doubled = 1u32.checked_shl(self.failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        let again = AGAIN.saturating_mul(doubled).min(LONGEST);
+        let again = SignedDuration::try_from(again).unwrap_or(SignedDuration::MAX);
+        // A time to come is that of a clock that was wrong.
+        let early = self.tried_at.is_some_and(|at| at <= now && now.duration_since(at) < again);
         let wanted = match &self.issued {
             Some(issued) => issued.domains != self.settings.domains || issued.renew_at() <= now,
             None => true,
@@ -190,10 +200,23 @@ impl Acme {
         self.write(&kept)
     }
 
+    /// Writes down that a certificate is asked for, before it is: whatever becomes of the process, the
+    /// authority is not asked again at once.
+    fn begin(&self) -> Result<Kept> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.kept()?;
+        let mut kept = kept.ok_or_else(|| Error::State("nothing is set of ACME".into()))?;
+        kept.tried_at = Some(Timestamp::now());
+        kept.failures = kept.failures.saturating_add(1);
+        kept.error = Some(UNDER_WAY.into());
+        self.write(&kept)?;
+        Ok(kept)
+    }
+
     /// What is set, and how it is. It waits for files.
     fn status(&self) -> Result<AcmeStatus> {
         let Some(kept) = self.kept()? else { return Ok(AcmeStatus::default()) };
-        let Kept { settings, account, issued, tried_at, error } = kept;
+        let Kept { settings, account, issued, tried_at, error, failures: _ } = kept;
         Ok(AcmeStatus {
             settings: Some(settings),
             has_account: account.is_some(),
@@ -220,7 +243,8 @@ impl Acme {
             Some(kept) => (None, kept.issued),
             None => (None, None),
         };
-        self.write(&Kept { settings, account, issued, tried_at: None, error: None })
+        let kept = Kept { settings, account, issued, tried_at: None, error: None, failures: 0 };
+        self.write(&kept)
     }
 
     fn forget(&self) -> Result<bool> {
@@ -260,15 +284,29 @@ mod tests {
             contact: Vec::new(),
             domains: vec!["box.example".into()],
         };
-        let mut kept = Kept { settings, account: None, issued: None, tried_at: None, error: None };
+        let mut kept = Kept {
+            settings,
+            account: None,
+            issued: None,
+            tried_at: None,
+            error: None,
+            failures: 0,
+        };
         let now = at("2026-03-01T00:00:00Z");
         assert!(kept.is_due(now), "there is none");
         kept.tried_at = Some(at("2026-02-28T23:30:00Z"));
-        assert!(kept.is_due(now), "the one before was given");
-        kept.error = Some("no".into());
-        assert!(!kept.is_due(now));
-        assert!(kept.is_due(at("2026-03-01T00:30:00Z")));
-        kept.error = None;
+        assert!(!kept.is_due(now), "one was given, or is on its way");
+        for (failures, hours) in
+            [(1, 1), (2, 2), (3, 4), (5, 16), (6, 24), (40, 24), (u32::MAX, 24)]
+        {
+            kept.failures = failures;
+            let then = kept.tried_at.unwrap() + SignedDuration::from_hours(hours);
+            assert!(!kept.is_due(then - SignedDuration::from_secs(1)), "{failures}");
+            assert!(kept.is_due(then), "{failures}");
+        }
+        kept.tried_at = Some(at("2036-01-01T00:00:00Z"));
+        assert!(kept.is_due(now), "the clock was wrong");
+        kept.tried_at = None;
         kept.issued = Some(Issued {
             at: now,
             not_before: now,

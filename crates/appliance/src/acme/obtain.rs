@@ -37,7 +37,7 @@ impl Acme {
         let domains: Vec<_> = domains.collect();
         let mut order = account.new_order(&NewOrder::new(&domains)).await.map_err(said)?;
         // They are answered until this is over.
-        let _answering = self.prove(&mut order).await?;
+        let _answering = self.prove(&mut order, &kept.settings.domains).await?;
         let patience = RetryPolicy::new().timeout(PATIENCE);
         let status = order.poll_ready(&patience).await.map_err(said)?;
         if !matches!(status, OrderStatus::Ready | OrderStatus::Valid) {
@@ -73,11 +73,17 @@ impl Acme {
     }
 
     /// Answers what proves that the names are this appliance's.
-    async fn prove(&self, order: &mut Order) -> Result<Vec<Answering>, String> {
+    async fn prove(&self, order: &mut Order, domains: &[String]) -> Result<Vec<Answering>, String> {
         let mut answering = Vec::new();
         let mut all = order.authorizations();
+        let mut looked = 0;
         while let Some(one) = all.next().await {
             let mut one = one.map_err(said)?;
+            looked += 1;
+            let name = one.identifier().to_string();
+            if looked > domains.len() || !domains.iter().any(|it| it.eq_ignore_ascii_case(&name)) {
+                return Err(said(format!("it wants a proof of {name}, which was not asked for")));
+            }
             match one.status {
                 AuthorizationStatus::Valid => continue,
                 AuthorizationStatus::Pending => {}

@@ -1,61 +1,95 @@
 //! What is done with certificates of an authority.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 use strongroom_protect::{Asker, Job};
 
 use super::{Acme, AcmeSettings, AcmeStatus, Issued};
 use crate::administration::{Administration, URGENT, blocking};
-use crate::tls::{Checked, NewCertificate, TlsFiles};
+use crate::tls::{CertificateFacts, Checked, NewCertificate, TlsFiles};
 use crate::works::{self, AcmeParameters};
 use crate::{Error, Result};
 
 /// As who a renewal is asked for.
 const ASKER: &str = "schedule";
+/// How long all of it may take.
+const WHOLE: Duration = Duration::from_secs(600);
+/// How far the clock of an authority may be ahead.
+const CLOCKS: SignedDuration = SignedDuration::from_mins(5);
 
 impl Acme {
     /// Asks for a certificate and shows it; what came of it is kept.
     pub(crate) async fn renew(&self, tls: &TlsFiles) -> Result<Checked> {
         let acme = self.clone();
-        let kept = blocking(move || acme.kept()).await?;
-        let kept = kept.ok_or_else(|| Error::State("nothing is set of ACME".into()))?;
+        let kept = blocking(move || acme.begin()).await?;
         let domains = kept.settings.domains.clone();
-        let done = match self.obtain(&kept).await {
-            Ok(given) => {
+        let files = tls.clone();
+        let late = |_| Err(format!("it was not done after {} s", WHOLE.as_secs()));
+        // What it gives is not to be lost for what can be told before.
+        let given = match blocking(move || files.can_replace()).await {
+            Ok(()) => tokio::time::timeout(WHOLE, self.obtain(&kept))
+                .await
+                .unwrap_or_else(late)
+                .map_err(Error::Acme),
+            Err(error) => Err(error),
+        };
+        let (acme, tls) = (self.clone(), tls.clone());
+        // To its end, whoever stops waiting for it.
+        blocking(move || {
+            let done = given.and_then(|given| {
                 let new = NewCertificate {
                     certificate: given.chain.into_bytes(),
                     key: given.key.as_bytes().to_vec().into(),
                     chain: Vec::new(),
                 };
-                let tls = tls.clone();
-                let install = move || {
-                    let checked = new.check(Timestamp::now())?;
-                    tls.replace(&checked)?;
-                    Ok(checked)
-                };
-                blocking(install).await
-            }
-            Err(why) => Err(Error::Acme(why)),
-        };
-        let (issued, error) = match &done {
-            Ok(checked) => (issued(checked, domains), None),
-            Err(error) => (None, Some(error.to_string())),
-        };
-        let acme = self.clone();
-        let noted = blocking(move || {
-            acme.change(|kept| {
-                kept.tried_at = Some(Timestamp::now());
-                kept.error = error;
-                kept.issued = issued.or(kept.issued.take());
-            })
-        });
-        noted.await?;
-        done
+                let now = Timestamp::now();
+                let checked = new.check(now)?;
+                let issued = asked_for(&checked.facts, domains, now)?;
+                not_changed_since(&tls, kept.tried_at)?;
+                tls.replace(&checked)?;
+                Ok((checked, issued))
+            });
+            acme.change(|kept| match &done {
+                Ok((_, issued)) => {
+                    (kept.error, kept.failures) = (None, 0);
+                    kept.issued = Some(issued.clone());
+                }
+                Err(error) => kept.error = Some(error.to_string()),
+            })?;
+            done.map(|(checked, _)| checked)
+        })
+        .await
     }
 }
 
-fn issued(checked: &Checked, domains: Vec<String>) -> Option<Issued> {
-    let (not_before, not_after) = (checked.facts.not_before?, checked.facts.not_after?);
-    Some(Issued { at: Timestamp::now(), not_before, not_after, domains })
+/// That nobody gave another meanwhile, which is meant to stay.
+fn not_changed_since(tls: &TlsFiles, begun: Option<Timestamp>) -> Result<()> {
+    let changed = tls.changed_at().and_then(|at| Timestamp::try_from(at).ok());
+    match changed > begun {
+        true => Err(Error::State("the certificate was replaced while one was asked for".into())),
+        false => Ok(()),
+    }
+}
+
+/// Whether a certificate is what was asked for, and can be shown: else the one that is there is better.
+fn asked_for(facts: &CertificateFacts, domains: Vec<String>, now: Timestamp) -> Result<Issued> {
+    let wrong = |why: String| Err(Error::Acme(format!("the certificate that it gave {why}")));
+    let has = |name: &String| facts.names.iter().any(|one| one.eq_ignore_ascii_case(name));
+    if let Some(name) = domains.iter().find(|name| !has(name)) {
+        return wrong(format!("is not one of {name}"));
+    }
+    let (Some(not_before), Some(not_after)) = (facts.not_before, facts.not_after) else {
+        return wrong("has no times that are understood".into());
+    };
+    if not_before.duration_since(now) > CLOCKS {
+        return wrong(format!("is valid only from {not_before}: look at the machine's clock"));
+    }
+    let issued = Issued { at: now, not_before, not_after, domains };
+    match issued.renew_at() > now {
+        true => Ok(issued),
+        false => wrong(format!("is over, or nearly, on {not_after}: look at the machine's clock")),
+    }
 }
 
 impl Administration {
@@ -135,6 +169,55 @@ impl Administration {
             Ok(job) => Ok(Some(job)),
             Err(Error::Busy { .. }) => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn one_that_was_given_meanwhile_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cert.pem");
+        let tls = TlsFiles::open(&path, &dir.path().join("key.pem"));
+        std::fs::write(&path, "").unwrap();
+        let hour = SignedDuration::from_hours(1);
+        not_changed_since(&tls, Some(Timestamp::now() + hour)).unwrap();
+        let error = not_changed_since(&tls, Some(Timestamp::now() - hour)).unwrap_err();
+        assert!(error.to_string().contains("replaced"), "{error}");
+    }
+
+    #[test]
+    fn what_was_not_asked_for_or_is_not_valid_takes_no_ones_place() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let facts = |names: &[&str], begin: &str, end: &str| CertificateFacts {
+            subject: String::new(),
+            issuer: String::new(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            not_before: Some(at(begin)),
+            not_after: Some(at(end)),
+            key: String::new(),
+            sha256: String::new(),
+        };
+        let asked = |facts: &CertificateFacts| {
+            let domains = vec!["a.example".to_owned(), "b.example".to_owned()];
+            asked_for(facts, domains, at("2026-03-01T00:00:00Z"))
+        };
+        let (begin, end) = ("2026-03-01T00:01:00Z", "2026-05-30T00:00:00Z");
+        let both = ["A.example", "c.example", "b.example"];
+        asked(&facts(&both, begin, end)).unwrap();
+        for (facts, said) in [
+            (facts(&both[..2], begin, end), "not one of b.example"),
+            (facts(&both, "2026-03-01T01:00:00Z", end), "only from"),
+            (facts(&both, "2026-01-01T00:00:00Z", "2026-03-02T00:00:00Z"), "is over, or nearly"),
+            (facts(&both, "2025-01-01T00:00:00Z", "2026-02-01T00:00:00Z"), "is over, or nearly"),
+            (CertificateFacts { not_after: None, ..facts(&both, begin, end) }, "no times"),
+        ] {
+            let error = asked(&facts).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
         }
     }
 }

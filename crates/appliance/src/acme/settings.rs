@@ -1,6 +1,7 @@
 //! What is said of an authority, and of what is asked of it.
 
 use serde::{Deserialize, Serialize};
+use strongroom_identity::client_config;
 
 use crate::{Error, Result};
 
@@ -43,6 +44,12 @@ impl AcmeSettings {
         }
         if self.ca_certificate.as_ref().is_some_and(|pem| pem.len() > PEM) {
             return wrong("ca_certificate", format!("it has {PEM} bytes at most"));
+        }
+        // Better told now than by each renewal.
+        if let Some(pem) = &self.ca_certificate
+            && let Err(why) = client_config(Some(pem))
+        {
+            return wrong("ca_certificate", why);
         }
         if self.contact.len() > CONTACTS || !self.contact.iter().all(|one| is_mail(one)) {
             return wrong("contact", format!("they are mail addresses, {CONTACTS} at most"));
@@ -126,5 +133,7 @@ mod tests {
             assert!(with(&|bad| bad.contact = vec![contact.into()]).contains("contact: "));
         }
         with(&|bad| bad.ca_certificate = Some("x".repeat(PEM + 1)));
+        let error = with(&|bad| bad.ca_certificate = Some("no PEM".into()));
+        assert!(error.contains("ca_certificate: there is no certificate"), "{error}");
     }
 }

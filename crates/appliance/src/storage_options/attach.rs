@@ -27,6 +27,8 @@ const NOTE_SIZE: u64 = 64 << 10;
 /// How long a disk may take to appear.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
+/// Filesystems one over the other that are detached from one place.
+const STACKED: usize = 8;
 /// What is said of every filesystem: programs and devices on it are nobody's.
 const SAFE: &str = "nosuid,nodev,noexec";
 /// Network block devices that are looked at.
@@ -196,7 +198,10 @@ impl Attacher {
         if let Some(note) = self.note()? {
             let same = wanted.is_some_and(|(id, _)| id == note.id);
             if same && note.boot == self.machine.boot() && is_mounted(&self.place(note.kind))? {
-                return self.usable(note.kind).map(Some);
+                match self.usable(note.kind) {
+                    Ok(place) => return Ok(Some(place)),
+                    Err(why) => tracing::warn!("it is attached again: {why}"),
+                }
             }
             self.detach(&note).map_err(|why| {
                 format!("what was attached before ({}) can't be detached: {why}", note.kind.word())
@@ -212,8 +217,11 @@ impl Attacher {
             self.directory(kind)?;
             return self.usable(kind).map(Some);
         }
-        self.directory(kind)?;
         let place = self.place(kind);
+        if is_mounted(&place)? {
+            return Err(format!("something else is mounted at {}: umount it", place.display()));
+        }
+        self.directory(kind)?;
         if fs::read_dir(&place).map_err(failed(&place))?.next().is_some() {
             return Err(format!(
                 "{} is not empty, and would be hidden: move what is in it elsewhere",
@@ -240,11 +248,22 @@ impl Attacher {
         make.recursive(true).mode(0o700).create(&place).map_err(failed(&place))
     }
 
-    /// Whether a pool could be there.
+    /// Whether a pool could be there. Another process looks where a server must answer: the kernel
+    /// holds whoever asks one that doesn't.
     fn usable(&self, kind: StorageKind) -> Done<PathBuf> {
         let place = self.place(kind);
-        let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-        match rustix::fs::access(&place, access) {
+        let looked = match kind {
+            StorageKind::Local => {
+                let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+                rustix::fs::access(&place, access).map_err(|error| error.to_string())
+            }
+            _ => ["-w", "-x"].into_iter().try_for_each(|how| {
+                let mut all = words(["test", how]);
+                all.push(place.clone().into());
+                self.machine.run(&all)
+            }),
+        };
+        match looked {
             Ok(()) => Ok(place),
             Err(error) => Err(format!("this process can't write there: {error}")),
         }
@@ -270,6 +289,19 @@ impl Attacher {
             }
             Target::Iscsi { target, ip, username, password } => {
                 let portal = format!("{}:3260", host(*ip));
+                // Before the note, by which it would be taken for our own.
+                if iscsi::is_there(&self.machine, target) {
+                    return Err(format!(
+                        "this machine is logged in at {target} already: log out, or mount it by /etc/fstab"
+                    ));
+                }
+                if let Some(record) = iscsi::records(&self.machine, target).first() {
+                    return Err(format!(
+                        "open-iscsi has a record of {target} that is not this appliance's, {}: \
+                         delete it (iscsiadm -m node -T TARGET -o delete)",
+                        record.display()
+                    ));
+                }
                 note.target = Some((target.clone(), portal.clone()));
                 self.write(note)?;
                 let run = |more: &[&str]| self.machine.run(&iscsiadm(target, &portal, more));
@@ -315,17 +347,25 @@ impl Attacher {
     /// Undoes what the note says, as far as it was done.
     fn detach(&self, note: &Note) -> Done {
         let place = self.place(note.kind);
-        if is_mounted(&place)? {
+        for _ in 0..STACKED {
+            if !is_mounted(&place)? {
+                break;
+            }
             // Never by force: somebody may be writing.
             let mut all = words(["umount"]);
             all.push(place.clone().into());
             self.machine.run(&all)?;
+        }
+        // Its device is not to go from under it.
+        if is_mounted(&place)? {
+            return Err(format!("{} is mounted still", place.display()));
         }
         if let Some((target, portal)) = &note.target {
             let run = |more: &[&str]| self.machine.run(&iscsiadm(target, portal, more));
             if iscsi::is_there(&self.machine, target) {
                 run(&["--logout"])?;
             }
+            iscsi::remove_begun(&self.machine, target)?;
             // With what was set of it, the password among it.
             if !iscsi::records(&self.machine, target).is_empty() {
                 run(&["-o", "delete"])?;
@@ -448,6 +488,7 @@ mod tests {
             fs::create_dir(&data).unwrap();
             let machine =
                 Machine::at(&at("root"), &[&at("bin"), Path::new("/usr/bin"), Path::new("/bin")]);
+            let machine = machine.patient(Duration::from_secs(5));
             let attacher = Attacher::new(&data, machine);
             let lab = Self { dir, attacher };
             lab.file("root/proc/filesystems", "nodev\tnfs4\n");
@@ -525,6 +566,37 @@ mod tests {
         assert_eq!(attacher.become_such(None).unwrap(), None);
         lab.is_bare(StorageKind::Nfs);
         assert!(local.join("kept").exists());
+    }
+
+    #[test]
+    fn a_share_that_does_not_answer_holds_nobody_and_is_attached_again() {
+        let lab = Lab::new();
+        lab.tool("mount.nfs", TMPFS);
+        let attacher = &lab.attacher;
+        let place = attacher.become_such(Some(("a", &nfs()))).unwrap().unwrap();
+        fs::write(place.join("old"), "old").unwrap();
+        // What asks it, waits.
+        lab.tool("test", "exec /bin/sleep 1000");
+        let error = attacher.become_such(Some(("a", &nfs()))).unwrap_err();
+        assert!(error.contains("test was not done"), "{error}");
+        lab.is_bare(StorageKind::Nfs);
+        // The first doesn't answer, and the next that is attached does.
+        fs::remove_file(lab.path("bin/test")).unwrap();
+        let place = attacher.become_such(Some(("a", &nfs()))).unwrap().unwrap();
+        fs::write(place.join("old"), "old").unwrap();
+        lab.tool("test", "[ ! -e \"$2/old\" ]");
+        attacher.become_such(Some(("a", &nfs()))).unwrap().unwrap();
+        assert!(is_mounted(&place).unwrap() && !place.join("old").exists());
+    }
+
+    #[test]
+    fn nothing_is_left_under_what_is_mounted_twice() {
+        let lab = Lab::new();
+        lab.tool("mount.nfs", &format!("{}\n{TMPFS}", TMPFS.replace("exec ", "")));
+        let attacher = &lab.attacher;
+        attacher.become_such(Some(("a", &nfs()))).unwrap().unwrap();
+        attacher.become_such(None).unwrap();
+        lab.is_bare(StorageKind::Nfs);
     }
 
     #[test]
@@ -667,6 +739,34 @@ mod tests {
         let note = fs::read_dir(lab.path("data dir")).unwrap().count();
         assert_eq!(note, 1, "the directory of places alone");
         assert!(!lab.said().contains("hunter2"), "{}", lab.said());
+        // A record and a session that somebody else has made stay as they are.
+        let other = format!("root/etc/iscsi/nodes/{name}/ip,1/default");
+        lab.file(&other, "theirs");
+        let before = lab.said();
+        let error = attacher.become_such(Some(("a", &target("hunter2")))).unwrap_err();
+        assert!(error.contains("not this appliance's"), "{error}");
+        assert_eq!(fs::read_to_string(lab.path(&other)).unwrap(), "theirs");
+        fs::remove_dir_all(&records).unwrap();
+        let session = "root/sys/class/iscsi_session/session1/targetname";
+        lab.file(session, name);
+        let error = attacher.become_such(Some(("a", &target("hunter2")))).unwrap_err();
+        assert!(error.contains("logged in"), "{error}");
+        assert!(lab.path(session).exists());
+        assert_eq!(lab.said(), before);
+        lab.is_bare(StorageKind::Iscsi);
+        fs::remove_file(lab.path(session)).unwrap();
+        // A login that was cut off while it was written.
+        lab.file(&format!("root/etc/iscsi/nodes/{name}/ip,1/default.new"), "password = hunter2");
+        let note = Note {
+            id: "a".into(),
+            kind: StorageKind::Iscsi,
+            boot: "one".into(),
+            target: Some((name.to_owned(), "192.168.1.100:3260".to_owned())),
+            device: None,
+        };
+        attacher.write(&note).unwrap();
+        attacher.become_such(None).unwrap();
+        assert!(!records.join("ip,1/default.new").exists());
     }
 
     #[test]

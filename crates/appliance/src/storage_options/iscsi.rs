@@ -59,6 +59,16 @@ pub(super) fn set_login(
     Ok(())
 }
 
+/// Removes what of a record was being written when that was cut off; the tool doesn't know it.
+pub(super) fn remove_begun(machine: &Machine, target: &str) -> Result<(), String> {
+    for path in records(machine, target) {
+        if path.extension().is_some_and(|extension| extension == "new") {
+            fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
 fn failed_text(path: &Path) -> String {
     format!("{}: it is no text", path.display())
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -16,6 +16,8 @@ use super::settings::StorageKind;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is asked whether it is done.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long one that is killed may take to end.
+const END: Duration = Duration::from_secs(2);
 /// Bytes that are kept of what it says.
 const SAID: u64 = 400;
 /// The number of the capability to mount.
@@ -28,6 +30,23 @@ const MORE: [&str; 2] = ["/usr/sbin", "/sbin"];
 pub(super) struct Machine {
     root: PathBuf,
     tools: Vec<PathBuf>,
+    patience: Duration,
+}
+
+/// Whether it ends in that time. Else it is left to a thread: the kernel may hold it for as long as a
+/// server doesn't answer, and no signal ends it then.
+fn ends(mut child: Child, within: Duration) -> bool {
+    let end = Instant::now() + within;
+    loop {
+        match child.try_wait() {
+            Ok(None) if Instant::now() < end => std::thread::sleep(LOOK),
+            Ok(None) => {
+                std::thread::spawn(move || child.wait());
+                return false;
+            }
+            _ => return true,
+        }
+    }
 }
 
 impl Machine {
@@ -36,13 +55,18 @@ impl Machine {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let mut tools: Vec<_> = std::env::split_paths(&path).filter(|p| p.is_absolute()).collect();
         tools.extend(MORE.map(PathBuf::from));
-        Self { root: PathBuf::from("/"), tools }
+        Self { root: PathBuf::from("/"), tools, patience: PATIENCE }
     }
 
     #[cfg(test)]
     pub(super) fn at(root: &Path, tools: &[&Path]) -> Self {
         let tools = tools.iter().map(|dir| dir.to_path_buf()).collect();
-        Self { root: root.to_owned(), tools }
+        Self { root: root.to_owned(), tools, patience: PATIENCE }
+    }
+
+    #[cfg(test)]
+    pub(super) fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// A path from the machine's root.
@@ -63,19 +87,29 @@ impl Machine {
             StorageKind::Nfs => {
                 let can = ["nfs", "nfs4"].iter().any(|name| self.has_filesystem(name));
                 kernel(can || self.has_module("nfs"), "NFS", "nfs");
-                &[("mount.nfs", "nfs-common"), ("umount", "mount")]
+                &[("mount.nfs", "nfs-common"), ("umount", "mount"), ("test", "coreutils")]
             }
             StorageKind::Aoe => {
                 kernel(self.has_module("aoe"), "ATA over Ethernet", "aoe");
-                &[("mount", "mount"), ("umount", "mount")]
+                &[("mount", "mount"), ("umount", "mount"), ("test", "coreutils")]
             }
             StorageKind::Iscsi => {
                 kernel(self.has_module("iscsi_tcp"), "iSCSI", "iscsi_tcp");
-                &[("iscsiadm", "open-iscsi"), ("mount", "mount"), ("umount", "mount")]
+                &[
+                    ("iscsiadm", "open-iscsi"),
+                    ("mount", "mount"),
+                    ("umount", "mount"),
+                    ("test", "coreutils"),
+                ]
             }
             StorageKind::Nbd => {
                 kernel(self.has_module("nbd"), "network block devices", "nbd");
-                &[("nbd-client", "nbd-client"), ("mount", "mount"), ("umount", "mount")]
+                &[
+                    ("nbd-client", "nbd-client"),
+                    ("mount", "mount"),
+                    ("umount", "mount"),
+                    ("test", "coreutils"),
+                ]
             }
         };
         for (tool, package) in tools {
@@ -137,7 +171,7 @@ impl Machine {
     pub(super) fn run(&self, words: &[OsString]) -> Result<(), String> {
         let name = words.first().and_then(|name| name.to_str()).unwrap_or_default();
         let tool = self.tool(name).ok_or_else(|| format!("there is no {name}"))?;
-        self.run_within(&tool, name, &words[1..], PATIENCE)
+        self.run_within(&tool, name, &words[1..], self.patience)
     }
 
     fn run_within(
@@ -165,8 +199,11 @@ impl Machine {
                 None if Instant::now() < end => std::thread::sleep(LOOK),
                 None => {
                     let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
-                    let _ = child.wait();
-                    return Err(format!("{name} was not done after {} s", patience.as_secs()));
+                    let mut why = format!("{name} was not done after {} s", patience.as_secs());
+                    if !ends(child, END) {
+                        why.push_str(", and can't be ended: what it waits for does not answer");
+                    }
+                    return Err(why);
                 }
             }
         };
@@ -211,6 +248,8 @@ mod tests {
         let (root, bin) = (dir.path().join("root"), dir.path().join("bin"));
         let machine = Machine::at(&root, &[&bin]);
         assert!(machine.why_not(StorageKind::Local).is_empty());
+        assert!(machine.why_not(StorageKind::Nfs).iter().any(|why| why.contains("no test")));
+        write(&bin.join("test"), "#!/bin/sh\n", 0o755);
         for (kind, words) in [
             (StorageKind::Nfs, &["module nfs", "no mount.nfs", "no umount", "CAP_SYS_ADMIN"][..]),
             (StorageKind::Aoe, &["module aoe", "no mount", "no umount", "CAP_SYS_ADMIN"]),
@@ -276,6 +315,20 @@ mod tests {
         let error = machine.run_within(&hang, "hang", &[], Duration::from_millis(100));
         assert!(error.unwrap_err().contains("not done"));
         // Whoever it leaves is not waited for.
+        let begun = Instant::now();
         machine.run(&["leave".into()]).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn one_that_does_not_end_is_not_waited_for() {
+        let child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let begun = Instant::now();
+        assert!(!ends(child, Duration::from_millis(50)));
+        assert!(begun.elapsed() < Duration::from_secs(100));
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+        let child = Command::new("/bin/true").spawn().unwrap();
+        assert!(ends(child, Duration::from_secs(60)));
     }
 }

@@ -14,6 +14,7 @@ mod target;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use strongroom_identity::{ApplianceKey, Identity};
@@ -101,6 +102,8 @@ struct Applied {
     id: Option<String>,
     path: Option<PathBuf>,
     error: Option<String>,
+    /// Whether it is done.
+    done: bool,
 }
 
 /// The service. Cheap to clone.
@@ -149,7 +152,13 @@ impl StorageOptions {
         let mut applied = Applied::default();
         let done = self.kept().map_err(|error| error.to_string()).and_then(|kept| {
             applied.id = kept.as_ref().map(|kept| kept.id.clone());
-            let wanted = kept.as_ref().map(|kept| kept.settings.target()).transpose();
+            self.applied().id.clone_from(&applied.id);
+            // The configuration may leave out since what it offered then.
+            let wanted = kept.as_ref().map(|kept| {
+                self.offers(kept.settings.kind())?;
+                kept.settings.target()
+            });
+            let wanted = wanted.transpose();
             // What means nothing takes the place of what was there, too.
             let (wanted, wrong) = match wanted {
                 Ok(wanted) => (wanted, None),
@@ -170,7 +179,37 @@ impl StorageOptions {
                 applied.error = Some(error);
             }
         }
+        applied.done = true;
         *self.applied() = applied;
+    }
+
+    /// As [`StorageOptions::apply`], for so long at most, or until it is to stop. What is not done by then
+    /// goes on beside, and is told as failed until it is.
+    pub async fn apply_within(&self, patience: Duration, stop: impl Future<Output = ()>) {
+        let (done, ended) = tokio::sync::oneshot::channel();
+        let options = self.clone();
+        // Not one of those that the end of the process waits for.
+        std::thread::spawn(move || {
+            options.apply();
+            let _ = done.send(());
+        });
+        tokio::select! {
+            _ = ended => return,
+            () = stop => {}
+            () = tokio::time::sleep(patience) => {}
+        }
+        let mut applied = self.applied();
+        if !applied.done {
+            let why = "it is not attached yet: what it waits for does not answer";
+            tracing::error!("storage: {why}");
+            applied.error = Some(why.into());
+        }
+    }
+
+    /// Where something is mounted when it is attached.
+    pub fn mount_points(&self) -> Vec<PathBuf> {
+        let mounted = StorageKind::ALL.into_iter().filter(|kind| *kind != StorageKind::Local);
+        mounted.map(|kind| self.attacher.place(kind)).collect()
     }
 
     fn applied(&self) -> std::sync::MutexGuard<'_, Applied> {
@@ -214,7 +253,7 @@ impl StorageOptions {
             Err(error @ Error::File { .. }) => return Err(error),
             Err(error) => (None, Some(error.to_string())),
         };
-        let Applied { id, path, error } = self.applied().clone();
+        let Applied { id, path, error, done: _ } = self.applied().clone();
         let (state, error) = match &kept {
             _ if unreadable.is_some() => (StorageState::Failed, unreadable),
             kept if kept.as_ref().map(|kept| &kept.id) != id.as_ref() => {
@@ -284,4 +323,62 @@ fn open(key: &ApplianceKey, sealed: &[u8]) -> Result<Kept> {
 /// Whether that is such a file, sealed with this key.
 pub(crate) fn check(key: &ApplianceKey, sealed: &[u8]) -> Result<()> {
     open(key, sealed).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use strongroom_catalog::Engine;
+    use strongroom_catalog::testing::Fresh;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_does_not_answer_or_is_not_offered_any_more_is_told_and_holds_nobody() {
+        let fresh = Fresh::new(Engine::Sqlite).await;
+        let key = ApplianceKey::from_bytes(&[7; 32]);
+        let identity = Identity::open(fresh.open().await, key).await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (data, bin) = (dir.path().join("data"), dir.path().join("bin"));
+        for made in [&data, &bin] {
+            fs::create_dir(made).unwrap();
+        }
+        for (name, script) in [("mount.nfs", "exec /bin/sleep 20"), ("test", ""), ("umount", "")] {
+            fs::write(bin.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        for (name, text) in [
+            ("proc/filesystems", "nodev\tnfs4\n"),
+            ("proc/self/status", "Uid:\t0\t0\t0\t0\nCapEff:\tffffffffffffffff\n"),
+        ] {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let machine = Machine::at(dir.path(), &[&bin]);
+        let options =
+            |offered| StorageOptions::on(&data, identity.clone(), offered, machine.clone());
+        let attached = options(None);
+        let value = |text: &str| StorageValue::Text(text.to_owned());
+        let values = [
+            ("mount_options", value("sync")),
+            ("ip", value("192.168.1.100")),
+            ("share", value("/nfs/storage")),
+        ];
+        attached.keep(StorageSettings::new(StorageKind::Nfs, values).unwrap()).unwrap();
+        // Not in the time that it has, and not when it is to stop.
+        attached.apply_within(Duration::from_millis(50), std::future::pending()).await;
+        let status = attached.status().unwrap();
+        assert_eq!(status.state, StorageState::Failed);
+        assert!(status.error.unwrap().contains("not attached yet"));
+        options(None).apply_within(Duration::from_secs(3600), std::future::ready(())).await;
+        let others = options(Some(vec![StorageKind::Local]));
+        others.apply();
+        let status = others.status().unwrap();
+        assert!(status.error.unwrap().contains("storage_options"));
+        assert_eq!(status.state, StorageState::Failed);
+    }
 }

@@ -117,16 +117,7 @@ impl TlsFiles {
     pub fn replace(&self, by: &Checked) -> Result<()> {
         let inner = self.lock();
         inner.end()?;
-        for path in [&inner.certificate, &inner.key] {
-            if path.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
-                let why = format!(
-                    "{} is a link, kept by another program: change it there, or name another file \
-                     in the configuration",
-                    path.display()
-                );
-                return Err(Error::Certificate { what: "the certificate", why });
-            }
-        }
+        inner.own()?;
         if let Err(error) = inner.decide(by) {
             inner.tidy();
             return Err(error);
@@ -136,6 +127,23 @@ impl TlsFiles {
             Some(show) => show().map_err(|why| Error::Certificate { what: "the certificate", why }),
             None => Ok(()),
         }
+    }
+
+    /// Whether [`TlsFiles::replace`] could replace them, as far as can be told before.
+    ///
+    /// # Errors
+    /// As of that.
+    pub(crate) fn can_replace(&self) -> Result<()> {
+        let inner = self.lock();
+        inner.end()?;
+        inner.own()?;
+        let tried = inner.link().and_then(|()| {
+            let files = [&inner.key, &inner.certificate];
+            files.into_iter().try_for_each(|path| write(&beside(path, NEW), b"", 0o600))
+        });
+        // What was tried is removed as what was not decided on.
+        inner.end()?;
+        tried
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -148,10 +156,24 @@ impl Inner {
         beside(&self.certificate, NOTE)
     }
 
-    /// Gives the old files a second name, writes the new ones, then the note. That the first can be
-    /// done tells that the old ones can be replaced: not so where one is mounted by itself, or must
-    /// not be changed.
-    fn decide(&self, by: &Checked) -> Result<()> {
+    /// Whether they are files of the appliance's own.
+    fn own(&self) -> Result<()> {
+        for path in [&self.certificate, &self.key] {
+            if path.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
+                let why = format!(
+                    "{} is a link, kept by another program: change it there, or name another file \
+                     in the configuration",
+                    path.display()
+                );
+                return Err(Error::Certificate { what: "the certificate", why });
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the old files a second name. That it can be done tells that they can be replaced: not so
+    /// where one is mounted by itself, or must not be changed.
+    fn link(&self) -> Result<()> {
         for path in [&self.key, &self.certificate] {
             match fs::hard_link(path, beside(path, OLD)) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -160,6 +182,12 @@ impl Inner {
                 _ => {}
             }
         }
+        Ok(())
+    }
+
+    /// Gives the old files a second name, writes the new ones, then the note.
+    fn decide(&self, by: &Checked) -> Result<()> {
+        self.link()?;
         write(&beside(&self.key, NEW), &by.key, 0o600)?;
         write(&beside(&self.certificate, NEW), by.certificate.as_bytes(), 0o644)?;
         let sums = format!("{}\n{}\n", sum(by.certificate.as_bytes()), sum(&by.key));

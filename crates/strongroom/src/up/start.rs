@@ -22,6 +22,7 @@ use strongroom_engine::id::RootId;
 use strongroom_identity::{ApplianceKey, Deed, FirstRun, Identity, Secret};
 use strongroom_protect::{Options, Protect};
 use strongroom_storage::{NewPool, Storage};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::chores::chores;
@@ -37,6 +38,8 @@ use crate::exit::Context;
 
 /// The file with the appliance's key.
 const KEY: &str = "appliance.key";
+/// How long it is waited for storage that is attached.
+const ATTACH: Duration = Duration::from_secs(120);
 /// The first pool's name.
 const POOL: &str = "main";
 
@@ -199,11 +202,19 @@ async fn open_on(
     let acme = Acme::of(&data, identity.clone(), connect);
     // A pool may have a disk there.
     let attached = StorageOptions::of(&data, identity.clone(), config.storage_options());
-    let attaching = attached.clone();
-    tokio::task::spawn_blocking(move || attaching.apply()).await?;
+    // Who stops it while it waits is obeyed when the start is over.
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = async {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    };
+    attached.apply_within(ATTACH, stop).await;
     let holder = format!("strongroom up, process {}", std::process::id());
     let sealer = Arc::new(KeySealer(identity.clone()));
     let storage = Storage::new(catalog.clone(), sealer, holder)?;
+    storage.mounted_at(attached.mount_points());
     let mut passphrase = match is_first {
         true => main_pool(&storage, &identity, &data, &mut mark).await?,
         false => None,
