@@ -7,11 +7,14 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    Bed, EXACT, LONG, Layout, Model, Pending, back_up, check_roots, compare, root_id, verify,
+    Bed, EXACT, LONG, Layout, Model, Pending, back_up, check_roots, compare, new_root, root_id,
+    verify,
 };
 use strongroom_engine::disk::{Disk, Fault, Operation, SimDisk};
 use strongroom_engine::error::Error;
-use strongroom_engine::pool::{Meter, OpenMode, OpenOptions, Pool, ScrubOptions};
+use strongroom_engine::id::{ChunkId, ChunkKind};
+use strongroom_engine::node::Node;
+use strongroom_engine::pool::{Meter, NewRoot, OpenMode, OpenOptions, Pool, ScrubOptions};
 
 /// A pool with one image.
 fn scene(layout: Layout) -> (Bed, Model) {
@@ -126,6 +129,27 @@ fn a_collection_keeps_packs_with_chunks_that_the_index_lacks() {
     pool.rebuild_index(&Meter::new()).unwrap();
     drop(pool);
     verify(&bed, &mut model, &Pending::Nothing).unwrap();
+}
+
+/// References are looked up in batches, and the same may be missing in each.
+#[test]
+fn a_chunk_that_is_missing_twice_does_not_stop_a_collection() {
+    let bed = Bed::new(Layout::new(1, 0, false), 3);
+    let pool = bed.create().unwrap();
+    let garbage: Vec<u64> = (LONG..LONG + 20).collect();
+    back_up(&pool, 0, &garbage, None).unwrap();
+    let session = pool.session().unwrap();
+    let mut nodes = Vec::new();
+    for payload in [b"one", b"two"] {
+        let data = vec![ChunkId([9; 32]); 1 << 15];
+        let node = Node { nodes: Vec::new(), data, payload: payload.to_vec() };
+        session.store(ChunkKind::Node, &[&node.encode()], &mut nodes).unwrap();
+    }
+    session.commit(NewRoot { nodes, ..new_root(1, ChunkId([0; 32]), None) }).unwrap();
+    pool.forget(&[root_id(0)]).unwrap();
+    let report = pool.gc(EXACT).unwrap();
+    assert_eq!(report.missing_chunks, 1);
+    assert!(report.packs_removed > 0 && report.bytes_unused == 0, "{report:?}");
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub struct GcReport {
     pub packs_removed: u64,
     /// Packs given up whose files are still there because other processes read the pool.
     pub packs_waiting: u64,
-    /// Chunks that are referred to, but are not in the pool.
+    /// Chunks that are referred to, but are not in the pool; when they are very many, about so many.
     pub missing_chunks: u64,
 }
 
@@ -82,25 +82,30 @@ pub struct GcReport {
 struct Missing {
     /// All of them, unless there are too many.
     ids: HashSet<ChunkId>,
-    count: u64,
+    /// How often others were met; what is in a pack can't be told to be none of them then.
+    more: u64,
 }
 
 impl Missing {
     fn add(&mut self, id: ChunkId) {
-        self.count += 1;
+        // One that is met in several batches is still one.
         if self.ids.len() < MOST_MISSING {
             self.ids.insert(id);
+        } else if !self.ids.contains(&id) {
+            self.more += 1;
         }
+    }
+
+    fn count(&self) -> u64 {
+        self.ids.len() as u64 + self.more
     }
 
     /// Whether a pack with this directory has one of them, and not only a copy known to be bad.
     fn is_in(&self, pack: PackId, directory: &Directory, state: &State) -> bool {
         let mut chunks = directory.frames.iter().flat_map(|frame| &frame.chunks);
-        let all_known = self.count <= self.ids.len() as u64;
-        self.count > 0
-            && chunks.any(|(id, _)| {
-                (!all_known || self.ids.contains(id)) && !state.bad.contains(&(*id, pack))
-            })
+        chunks.any(|(id, _)| {
+            (self.more > 0 || self.ids.contains(id)) && !state.bad.contains(&(*id, pack))
+        })
     }
 }
 
@@ -148,7 +153,7 @@ impl Pool {
         };
         let mut missing = Missing::default();
         let marked = self.mark(&mut missing, meter)?;
-        report.missing_chunks = missing.count;
+        report.missing_chunks = missing.count();
         report.bytes_before = packs.iter().map(|(_, info)| info.len).sum();
 
         // How much of each pack lives is worked out before the decision, which must be quick.
@@ -159,7 +164,7 @@ impl Pool {
             let live = marked.count(*id);
             report.live_chunks += u64::from(live);
             report.dead_chunks += u64::from(info.chunks - live.min(info.chunks));
-            if live == 0 && missing.count == 0 {
+            if live == 0 && missing.count() == 0 {
                 victims.push(Victim { id: *id, info: *info, live_bytes: 0 });
             } else if live < info.chunks {
                 self.check_stop(meter)?;
@@ -177,7 +182,13 @@ impl Pool {
                 list.push(Victim { id: *id, info: *info, live_bytes });
             }
         }
-        if held_back > 0 {
+        if missing.more > 0 {
+            self.core.notice(format!(
+                "more than {MOST_MISSING} chunks that images need are not in the index, too many to \
+                 look for: {held_back} packs with garbage are kept whole. Run `strongroom pool \
+                 repair --rebuild-index`"
+            ));
+        } else if held_back > 0 {
             self.core.notice(format!(
                 "{held_back} packs are kept because they have chunks that images need and the index \
                  does not know: run `strongroom pool repair --rebuild-index`"
