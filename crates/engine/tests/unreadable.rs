@@ -167,9 +167,14 @@ fn what_can_not_be_read_is_not_given_up() {
             let outcome = pool.scrub(ScrubOptions::default(), &Meter::new()).unwrap();
             assert!(outcome.lost.is_empty(), "{what}: {outcome:?}");
             assert!(!outcome.unreadable.is_empty(), "{what}: {outcome:?}");
-            assert!(pool.state().bad.is_empty(), "{what}");
+            // Nobody counts on it any more, but it isn't thrown away for that.
+            assert!(!pool.state().bad.is_empty(), "{what}");
+            let before = pool.state().packs;
+            drop(pool.gc(EXACT));
+            assert_eq!(pool.state().packs, before, "{what}");
             bed.world.clear_faults();
             let report = pool.check(true, &Meter::new()).unwrap();
+            assert!(pool.state().bad.is_empty(), "{what}");
             assert!(report.is_clean(), "{what}: {report:?}");
             drop(pool);
             verify(&bed, &mut model, &Pending::Nothing).unwrap();
@@ -189,6 +194,78 @@ fn what_can_not_be_read_is_not_given_up() {
         assert!(!report.bad_copies.is_empty() && report.unreadable.is_empty(), "{report:?}");
         assert!(!pool.state().bad.is_empty());
     }
+}
+
+/// The data of the first image can't be read any more, and its nodes can.
+fn bad_place(bed: &Bed) {
+    bed.world.inject(error(Operation::Read, &largest(&bed.world.disks()[0]).0));
+}
+
+#[test]
+fn what_stays_unreadable_is_stored_again_by_the_next_backup() {
+    for scrubs in [false, true] {
+        let (bed, model) = scene(Layout::new(1, 0, true));
+        let pool = bed.write();
+        bad_place(&bed);
+        if scrubs {
+            pool.scrub(ScrubOptions::default(), &Meter::new()).unwrap();
+        } else {
+            let report = pool.check(true, &Meter::new()).unwrap();
+            assert_eq!(report.given_up, report.unreadable);
+        }
+        assert!(pool.has_bad_chunks());
+        let (id, image) = model.images.first_key_value().unwrap();
+        let root = back_up(&pool, 1, image, None).unwrap();
+        compare(&pool, &root, image).unwrap();
+        compare(&pool, &pool.root(*id).unwrap(), image).unwrap();
+        // Now that it is elsewhere, the bad place may go.
+        let report = pool.gc(EXACT).unwrap();
+        assert!(report.packs_removed > 0 && report.missing_chunks == 0, "{report:?}");
+        assert!(!pool.has_bad_chunks());
+    }
+}
+
+#[test]
+fn what_was_unreadable_for_a_time_is_not_collected_and_comes_back() {
+    for scrubs in [false, true] {
+        let (bed, mut model) = scene(Layout::new(1, 0, true));
+        let pool = bed.write();
+        bad_place(&bed);
+        pool.check(true, &Meter::new()).unwrap();
+        assert!(pool.has_bad_chunks());
+        for passes in [false, true] {
+            if passes {
+                bed.world.clear_faults();
+            }
+            pool.take_notices();
+            let report = pool.gc(EXACT).unwrap();
+            assert!(report.missing_chunks > 0 && report.packs_removed == 0, "{report:?}");
+            let notices = pool.take_notices().join("; ");
+            assert_eq!(notices.contains("the only copies"), passes, "{notices}");
+        }
+        if scrubs {
+            pool.scrub(ScrubOptions::default(), &Meter::new()).unwrap();
+        } else {
+            pool.check(true, &Meter::new()).unwrap();
+        }
+        assert!(!pool.has_bad_chunks());
+        drop(pool);
+        verify(&bed, &mut model, &Pending::Nothing).unwrap();
+    }
+}
+
+#[test]
+fn nothing_is_counted_off_while_a_disk_does_not_answer() {
+    let (bed, mut model) = scene(Layout::new(1, 0, true));
+    let pool = bed.write();
+    bad_place(&bed);
+    bed.world.inject(error(Operation::Read, "pool.superblock"));
+    let report = pool.check(true, &Meter::new()).unwrap();
+    assert!(!report.unreadable.is_empty() && report.given_up.is_empty(), "{report:?}");
+    assert!(!pool.has_bad_chunks());
+    bed.world.clear_faults();
+    drop(pool);
+    verify(&bed, &mut model, &Pending::Nothing).unwrap();
 }
 
 /// Of a mirror of which only disk 1 has what was committed last.

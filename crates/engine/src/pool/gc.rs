@@ -8,7 +8,8 @@
 //!    pinned is given up; one with much garbage is given up after what lives in it was copied.
 //!    From this step on no session can re-use what is not kept. When chunks are referred to that the
 //!    index doesn't have, no pack is given up that has one of them, or doesn't tell what it has: with
-//!    another index they are there again.
+//!    another index they are there again. A copy that is marked bad counts like one that the index
+//!    doesn't have: what couldn't be read may be readable another day.
 //! 4. *Copy* the living chunks of sparse packs into new packs.
 //! 5. *Record*: the new packs, their index segment, and the end of the old packs, in one journal
 //!    record. Steps 4 and 5 repeat for a bounded amount of copies at a time, so a crash costs at
@@ -100,12 +101,18 @@ impl Missing {
         self.ids.len() as u64 + self.more
     }
 
-    /// Whether a pack with this directory has one of them, and not only a copy known to be bad.
-    fn is_in(&self, pack: PackId, directory: &Directory, state: &State) -> bool {
+    /// Whether a pack with this directory has one of them. A copy that is known to be bad is one,
+    /// too: it may only have been unreadable when it was marked, and there is no other.
+    fn is_in(&self, directory: &Directory) -> bool {
         let mut chunks = directory.frames.iter().flat_map(|frame| &frame.chunks);
-        chunks.any(|(id, _)| {
-            (self.more > 0 || self.ids.contains(id)) && !state.bad.contains(&(*id, pack))
-        })
+        chunks.any(|(id, _)| self.more > 0 || self.ids.contains(id))
+    }
+
+    /// Whether a pack has none but copies that are known to be bad.
+    fn is_in_bad_only(&self, pack: PackId, directory: &Directory, state: &State) -> bool {
+        let mut chunks = directory.frames.iter().flat_map(|frame| &frame.chunks);
+        self.more == 0
+            && chunks.all(|(id, _)| !self.ids.contains(id) || state.bad.contains(&(*id, pack)))
     }
 }
 
@@ -159,7 +166,7 @@ impl Pool {
         // How much of each pack lives is worked out before the decision, which must be quick.
         let mut victims = Vec::new();
         let mut sparse = Vec::new();
-        let mut held_back = 0u64;
+        let (mut held_back, mut last_copies) = (0u64, 0u64);
         for (id, info) in &packs {
             let live = marked.count(*id);
             report.live_chunks += u64::from(live);
@@ -173,8 +180,11 @@ impl Pool {
                     // Nobody can tell what is in it: it stays, for `check` to name.
                     continue;
                 };
-                if missing.is_in(*id, &directory, &self.core.state()) {
-                    held_back += 1;
+                if missing.is_in(&directory) {
+                    match missing.is_in_bad_only(*id, &directory, &self.core.state()) {
+                        true => last_copies += 1,
+                        false => held_back += 1,
+                    }
                     continue;
                 }
                 let live_bytes = live_bytes(&directory, *id, &marked);
@@ -192,6 +202,13 @@ impl Pool {
             self.core.notice(format!(
                 "{held_back} packs are kept because they have chunks that images need and the index \
                  does not know: run `strongroom pool repair --rebuild-index`"
+            ));
+        }
+        if last_copies > 0 {
+            self.core.notice(format!(
+                "{last_copies} packs are kept because they have the only copies of chunks that images \
+                 need, though these are bad or can't be read: once a backup has stored them again, \
+                 or the images are forgotten, they go"
             ));
         }
         let kept: u64 = report.bytes_before - victims.iter().map(|v| v.info.len).sum::<u64>();
@@ -309,6 +326,14 @@ impl Pool {
             keep.contains(pack.id, first + place as u32)
                 && !self.core.state().bad.contains(&(*id, pack.id))
         };
+        // What was marked bad since it was found to live, and is nowhere else, must not go with it.
+        for (place, (id, _)) in frame.chunks.iter().enumerate() {
+            let wanted = keep.contains(pack.id, first + place as u32);
+            if wanted && !lives(place, id) && self.core.lookup(id)?.is_none() {
+                let why = "it was marked bad meanwhile, and there is no other copy".into();
+                return Err(Error::ChunkUnreadable { id: *id, pack: pack.id, why });
+            }
+        }
         let whole = frame.chunks.iter().enumerate().all(|(place, (id, _))| lives(place, id));
         let mut new = self.writer()?.frame();
         let mut raw = Vec::new();
