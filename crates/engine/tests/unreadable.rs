@@ -330,7 +330,7 @@ fn an_error_that_passes_keeps_nobody_from_writing() {
 fn a_copy_that_hides_nothing_stops_nobody() {
     for (layout, operation, of) in [
         (Layout::new(3, 1, false), Operation::List, "journal"),
-        (Layout::new(2, 1, false), Operation::Open, "journal/"),
+        (Layout::new(3, 1, false), Operation::Open, "journal/"),
         (Layout::new(1, 0, false), Operation::Open, "journal.2/"),
     ] {
         let (bed, mut model) = scene(layout);
@@ -359,6 +359,53 @@ fn who_writes_tells_what_came_from_other_disks_too_and_once() {
             continue;
         }
         let told = |notice: &&String| notice.contains(&format!("not readable on sim{disk}"));
+/// Both disks of a mirror began a file at the same generation, each without the other.
+#[test]
+fn a_file_of_the_same_name_is_not_taken_for_the_same() {
+    let (bed, _) = scene(Layout::new(2, 1, false));
+    for (away, n) in [(0, 1), (1, 2)] {
+        *bed.away.lock().unwrap() = Some(away);
+        back_up(&bed.write(), n, &[n], None).unwrap();
+    }
+    *bed.away.lock().unwrap() = None;
+    bed.world.inject(error(Operation::Open, "journal/").on_disk(0));
+    let refused = bed.open(OpenMode::Write).unwrap_err();
+    assert!(matches!(refused, Error::Io { .. }), "{refused}");
+    bed.world.clear_faults();
+    let refused = bed.open(OpenMode::Write).unwrap_err();
+    assert!(matches!(refused, Error::Diverged { .. }), "{refused}");
+}
+
+/// It says nothing of what was committed.
+#[test]
+fn an_empty_copy_of_the_journal_is_out_of_sight() {
+    let (bed, _) = scene(Layout::new(3, 1, false));
+    let disks = bed.world.disks();
+    for (path, _) in disks[0].files().into_iter().filter(|(path, _)| path.starts_with("journal/")) {
+        disks[0].remove(&path).unwrap();
+    }
+    drop(bed.open(OpenMode::Read).unwrap());
+    bed.world.inject(error(Operation::List, "journal").on_disk(1));
+    let refused = bed.open(OpenMode::Write).unwrap_err();
+    assert!(matches!(refused, Error::Io { .. } | Error::TooFewDisks { .. }), "{refused}");
+    let reader = bed.open(OpenMode::Read).unwrap();
+    let notices = reader.take_notices().join("; ");
+    assert!(notices.contains("the newest images may be missing"), "{notices}");
+}
+
+#[test]
+fn a_journal_of_one_disk_that_can_not_be_listed_can_be_moved_away() {
+    let (bed, mut model) = scene(Layout::new(1, 0, false));
+    bed.world.inject(error(Operation::List, "journal.2"));
+    let refused = bed.open(OpenMode::Write).unwrap_err().to_string();
+    assert!(refused.contains("move it elsewhere"), "{refused}");
+    bed.world.clear_faults();
+    let disk = &bed.world.disks()[0];
+    for (path, _) in disk.files().into_iter().filter(|(path, _)| path.starts_with("journal.2/")) {
+        disk.remove(&path).unwrap();
+    }
+    verify(&bed, &mut model, &Pending::Nothing).unwrap();
+}
         assert_eq!(notices.iter().filter(told).count(), 1, "{notices:?}");
         read();
         assert_eq!(pool.take_notices(), Vec::<String>::new());
