@@ -427,7 +427,8 @@ fn a_disk_that_does_not_answer_is_told_of_once() {
     let told = notices.iter().filter(|notice| notice.contains("sim0 failed to sync"));
     assert_eq!(told.count(), 1, "{notices:?}");
     assert!(notices.iter().any(|notice| notice.contains(" more")), "{notices:?}");
-    assert_eq!(bed.world.faults_struck() - before, 1);
+    // Once may be one bad place; who fails twice is not asked again.
+    assert_eq!(bed.world.faults_struck() - before, 2);
 }
 
 #[test]
