@@ -393,6 +393,27 @@ fn an_empty_copy_of_the_journal_is_out_of_sight() {
     assert!(notices.contains("the newest images may be missing"), "{notices}");
 }
 
+
+/// The superblock with a new key did not reach disk 0, and then disk 1 is away.
+#[test]
+fn what_is_sealed_under_a_key_on_another_disk_is_not_given_up() {
+    let (bed, mut model) = scene(Layout::new(2, 1, true));
+    let pool = bed.write();
+    bed.world.inject(error(Operation::Create, "pool.superblock").on_disk(0));
+    pool.rekey().unwrap();
+    let image: Vec<u64> = (50..60).collect();
+    let root = back_up(&pool, 1, &image, None).unwrap();
+    model.images.insert(root.id, image);
+    drop(pool);
+    bed.world.clear_faults();
+    *bed.away.lock().unwrap() = Some(1);
+    let refused = bed.open(OpenMode::Write).unwrap_err();
+    assert!(refused.to_string().contains("data key"), "{refused}");
+    let report = bed.open(OpenMode::Read).unwrap().check(true, &Meter::new()).unwrap();
+    assert!(report.bad_copies.is_empty() && !report.unreadable.is_empty(), "{report:?}");
+    *bed.away.lock().unwrap() = None;
+    verify(&bed, &mut model, &Pending::Nothing).unwrap();
+}
 #[test]
 fn a_journal_of_one_disk_that_can_not_be_listed_can_be_moved_away() {
     let (bed, mut model) = scene(Layout::new(1, 0, false));

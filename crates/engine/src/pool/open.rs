@@ -15,7 +15,7 @@ use crate::journal::{self, Journal, Settings};
 use crate::keys::{Keyring, Protection, Secret, Stretch};
 use crate::pool::core::{Core, Parts};
 use crate::pool::nodes::Nodes;
-use crate::pool::read::Reading;
+use crate::pool::read::{Reading, unknown_key};
 use crate::pool::writer::Writer;
 use crate::pool::{HOLDER, Pool, READERS_LOCK, WRITER_LOCK};
 use crate::seal::Aead;
@@ -180,6 +180,12 @@ impl Pool {
         }
         let unlocked = superblock.protection.unlock(superblock.pool, secret)?;
         if writes {
+        let settings = settings(&superblock, &unlocked.keyring, &used);
+        if writes && missing > 0 {
+            // Before anything is changed: not even a journal file is begun.
+            let (_, state, _) = Journal::open(&places(&disks), settings.clone(), false)?;
+            refuse_unknown_keys(&state, &unlocked.keyring)?;
+        }
             for disk in disks.iter().flatten().filter(|disk| !has_room(&***disk)) {
                 make_room(&**disk)?;
             }
@@ -190,7 +196,6 @@ impl Pool {
                 }
             }
         }
-        let settings = settings(&superblock, &unlocked.keyring, &used);
         let mut tried = None;
         let (journal, mut state, report, index) = loop {
             let (journal, state, report) =
@@ -256,6 +261,14 @@ impl Pool {
 }
 
 /// Fails when there are disks whose superblock can't be read.
+/// Fails when the pool has packs whose key isn't there: the superblock with it is on a disk that is
+/// away, and what is written without it might begin the same epoch with another key.
+pub(crate) fn refuse_unknown_keys(state: &State, keyring: &Keyring) -> Result<()> {
+    let known: Vec<u32> = keyring.epochs().collect();
+    let unknown = state.packs.values().find(|pack| pack.epoch != 0 && !known.contains(&pack.epoch));
+    unknown.map_or(Ok(()), |pack| Err(unknown_key("the pool can't be written", pack.epoch)))
+}
+
 pub(crate) fn refuse_unread(unread: &[String], because: &str) -> Result<()> {
     let Some(first) = unread.first() else { return Ok(()) };
     let what = format!(

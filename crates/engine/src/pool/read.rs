@@ -51,7 +51,8 @@ impl OpenPack {
             ));
         }
         let sealer = core.keyring().pack(info.epoch, &header.salt);
-        let sealer = sealer.ok_or_else(|| Error::damaged(what(), "its data key is unknown"))?;
+        // Nothing is wrong with it: a disk that is away may have the key.
+        let sealer = sealer.ok_or_else(|| unknown_key(&what(), info.epoch))?;
         Ok(Self { id, info, shards, sealer })
     }
 
@@ -268,6 +269,15 @@ fn chunk_in<'a>(core: &Core, raw: &'a [u8], at: &Location, id: &ChunkId) -> Resu
         return Err(unreadable(id, at, &"its content does not have its id"));
     }
     Ok(bytes)
+}
+
+/// What was sealed in an epoch whose key isn't in the keyring that was found.
+pub(crate) fn unknown_key(what: &str, epoch: u32) -> Error {
+    let why = format!(
+        "the data key of epoch {epoch} is not in the superblocks that are there: bring back the disk \
+         that has it"
+    );
+    Error::io(what, std::io::Error::new(std::io::ErrorKind::NotFound, why))
 }
 
 pub(crate) fn unreadable(id: &ChunkId, at: &Location, why: &dyn std::fmt::Display) -> Error {
