@@ -287,6 +287,7 @@ fn what_only_one_disk_has_is_not_written_over_while_it_can_not_be_read() {
         (Operation::Read, "journal/"),
         (Operation::Open, "pool.superblock"),
         (Operation::Read, "pool.superblock"),
+        (Operation::Lock, "pool."),
     ];
     for (operation, of) in ways {
         let (bed, mut model) = one_ahead();
@@ -295,10 +296,21 @@ fn what_only_one_disk_has_is_not_written_over_while_it_can_not_be_read() {
         let refused = bed.open(OpenMode::Write).unwrap_err();
         assert!(matches!(refused, Error::Io { .. } | Error::Damaged { .. }), "{what}: {refused}");
         let options = || bed.options(OpenMode::Write, 0);
+        let kept = || {
+            let files = |disk: &SimDisk| {
+                let kept = disk.files().into_iter().filter(|(path, _)| {
+                    path.starts_with("pool.superblock") || path.starts_with("journal")
+                });
+                kept.map(|(path, _)| (disk.read_raw(&path).unwrap(), path)).collect::<Vec<_>>()
+            };
+            bed.world.disks().iter().map(files).collect::<Vec<_>>()
+        };
         for place in [0, 1] {
             let new = Arc::new(bed.world.add_disk());
+            let before = kept();
             let refused = Pool::replace_disk(options(), bed.used(0), place, new).unwrap_err();
             assert!(!matches!(refused, Error::InUse { .. }), "{what}: {refused}");
+            assert!(kept() == before, "{what}: {place} was changed");
         }
         // A reader sees what was there before and says so, or nothing.
         match bed.open(OpenMode::Read) {
@@ -316,7 +328,11 @@ fn what_only_one_disk_has_is_not_written_over_while_it_can_not_be_read() {
 
 #[test]
 fn an_error_that_passes_keeps_nobody_from_writing() {
-    for (operation, of) in [(Operation::List, "journal"), (Operation::Open, "journal/")] {
+    for (operation, of) in [
+        (Operation::List, "journal"),
+        (Operation::Open, "journal/"),
+        (Operation::Lock, "pool.lock"),
+    ] {
         let (bed, mut model) = one_ahead();
         bed.world.inject(Fault::io_error(operation, of).on_disk(1).times(2));
         drop(bed.write());
@@ -343,22 +359,6 @@ fn a_copy_that_hides_nothing_stops_nobody() {
     }
 }
 
-#[test]
-fn who_writes_tells_what_came_from_other_disks_too_and_once() {
-    let (bed, model) = scene(Layout::new(2, 1, false));
-    let pool = bed.write();
-    for disk in [0, 1] {
-        bed.world.inject(error(Operation::Open, "packs/").on_disk(disk));
-        let (id, image) = model.images.first_key_value().unwrap();
-        let read = || drop(compare(&pool, &pool.root(*id).unwrap(), image));
-        read();
-        let notices = pool.take_notices();
-        if notices.is_empty() {
-            // It was the other that was read.
-            bed.world.clear_faults();
-            continue;
-        }
-        let told = |notice: &&String| notice.contains(&format!("not readable on sim{disk}"));
 /// Both disks of a mirror began a file at the same generation, each without the other.
 #[test]
 fn a_file_of_the_same_name_is_not_taken_for_the_same() {
@@ -393,6 +393,38 @@ fn an_empty_copy_of_the_journal_is_out_of_sight() {
     assert!(notices.contains("the newest images may be missing"), "{notices}");
 }
 
+#[test]
+fn repair_mends_a_superblock_that_stays_unreadable() {
+    let (bed, mut model) = scene(Layout::new(2, 1, true));
+    let fault = error(Operation::Read, "pool.superblock").on_disk(1);
+    bed.world.inject(fault);
+    let refused = bed.open(OpenMode::Write).unwrap_err().to_string();
+    assert!(refused.contains("pool repair"), "{refused}");
+    let options = bed.options(OpenMode::Write, 0);
+    let mended = Pool::mend_superblocks(&options, &bed.used(0)).unwrap();
+    assert_eq!(mended.len(), 1);
+    // The file is another now, elsewhere on the disk.
+    bed.world.clear_faults();
+    verify(&bed, &mut model, &Pending::Nothing).unwrap();
+}
+
+#[test]
+fn nothing_is_replaced_that_could_not_be_opened_then() {
+    let (bed, mut model) = scene(Layout::new(3, 2, false));
+    bed.world.inject(error(Operation::Read, "pool.superblock").on_disk(2));
+    let disks = bed.world.disks();
+    let superblocks = || [0, 1].map(|disk| disks[disk].read_raw("pool.superblock").unwrap());
+    let before = superblocks();
+    let new = Arc::new(bed.world.add_disk());
+    let options = bed.options(OpenMode::Write, 0);
+    let options = OpenOptions { disks: options.disks.into_iter().take(3).collect(), ..options };
+    Pool::replace_disk(options, bed.used(0), 1, new).unwrap_err();
+    assert_eq!(superblocks(), before);
+    bed.world.clear_faults();
+    let new = bed.world.disks().pop().unwrap();
+    assert!(new.files().iter().all(|(path, _)| path != "pool.superblock"));
+    verify(&bed, &mut model, &Pending::Nothing).unwrap();
+}
 
 /// The superblock with a new key did not reach disk 0, and then disk 1 is away.
 #[test]
@@ -414,6 +446,7 @@ fn what_is_sealed_under_a_key_on_another_disk_is_not_given_up() {
     *bed.away.lock().unwrap() = None;
     verify(&bed, &mut model, &Pending::Nothing).unwrap();
 }
+
 #[test]
 fn a_journal_of_one_disk_that_can_not_be_listed_can_be_moved_away() {
     let (bed, mut model) = scene(Layout::new(1, 0, false));
@@ -427,6 +460,23 @@ fn a_journal_of_one_disk_that_can_not_be_listed_can_be_moved_away() {
     }
     verify(&bed, &mut model, &Pending::Nothing).unwrap();
 }
+
+#[test]
+fn who_writes_tells_what_came_from_other_disks_too_and_once() {
+    let (bed, model) = scene(Layout::new(2, 1, false));
+    let pool = bed.write();
+    for disk in [0, 1] {
+        bed.world.inject(error(Operation::Open, "packs/").on_disk(disk));
+        let (id, image) = model.images.first_key_value().unwrap();
+        let read = || drop(compare(&pool, &pool.root(*id).unwrap(), image));
+        read();
+        let notices = pool.take_notices();
+        if notices.is_empty() {
+            // It was the other that was read.
+            bed.world.clear_faults();
+            continue;
+        }
+        let told = |notice: &&String| notice.contains(&format!("not readable on sim{disk}"));
         assert_eq!(notices.iter().filter(told).count(), 1, "{notices:?}");
         read();
         assert_eq!(pool.take_notices(), Vec::<String>::new());
