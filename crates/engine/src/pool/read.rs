@@ -308,6 +308,9 @@ impl Pool {
         }
         match last {
             None => Err(Error::ChunkMissing { id: *id }),
+            Some((at, _)) if self.core.state().bad.contains(&(*id, at.pack)) => {
+                Err(Error::ChunkMissing { id: *id })
+            }
             Some((at, e)) => {
                 self.found_unreadable(id, &at);
                 Err(match e {
@@ -327,12 +330,20 @@ impl Pool {
                 None => self.core.index.memtable().is_in_flight(id),
             };
             if !on_its_way {
-                return Ok(None);
+                return self.marked_copy(id);
             }
             // Meanwhile a collection may copy it to yet another pack.
             self.flush(|_| Ok(Vec::new()))?;
         }
         self.core.lookup(id)
+    }
+
+    /// A copy that is marked bad: it may be good again, and what is read is checked.
+    fn marked_copy(&self, id: &ChunkId) -> Result<Option<Location>> {
+        if !self.core.was_lost(id) {
+            return Ok(None);
+        }
+        self.core.index.lookup(id, &|_, at| self.core.state().packs.contains_key(&at.pack))
     }
 
     fn read_at(&self, id: &ChunkId, at: &Location) -> Result<ChunkBytes> {
