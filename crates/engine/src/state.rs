@@ -80,7 +80,7 @@ pub enum Op {
     PutRoot(Root),
     /// A root exists no more.
     DropRoot(RootId),
-    /// The copy of a chunk in that pack is bad or missing; the index must not offer it.
+    /// The copy of a chunk in that pack is bad, missing or can't be read; the index must not offer it.
     MarkBad(ChunkId, PackId),
     /// That copy is good again.
     ClearBad(ChunkId, PackId),

@@ -30,7 +30,8 @@ const CHANGES: [Operation; 8] = [
     Operation::MakeDir,
     Operation::SyncDir,
 ];
-const LOOKS: [Operation; 4] = [Operation::Open, Operation::Read, Operation::Len, Operation::List];
+const LOOKS: [Operation; 5] =
+    [Operation::Open, Operation::Read, Operation::Len, Operation::List, Operation::Lock];
 
 fn acts() -> Vec<Act> {
     vec![

@@ -30,7 +30,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{Caching, Disk, DiskFile, DiskLock, Entry, Space, check_dir, check_path, failed};
+use super::{
+    Caching, Disk, DiskFile, DiskLock, Entry, Space, check_dir, check_path, failed, patiently,
+};
 use crate::buf::{BufPool, PAGE};
 
 /// Bytes a bounce buffer can move at once: any read of up to 512 KiB takes one call.
@@ -58,8 +60,11 @@ impl FsDisk {
     /// Those of the filesystem.
     pub fn open(root: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let top = retry_on_intr(|| rustix::fs::open(root, flags, Mode::empty()))
-            .map_err(|e| failed("open", root.display(), e))?;
+        let open = || {
+            let opened = retry_on_intr(|| rustix::fs::open(root, flags, Mode::empty()));
+            opened.map_err(|e| failed("open", root.display(), e))
+        };
+        let top = patiently(open)?;
         Ok(Self { root: root.to_owned(), top, bounce: BufPool::new(BOUNCES, BOUNCE) })
     }
 

@@ -340,24 +340,41 @@ impl Shelf {
             })
             .collect();
         let readable = positions.iter().flatten().count();
-        let hidden = self.hidden(places, settings.need);
+        let hidden = self.hidden(places, &positions, settings.need);
         Ok(Loaded { history: self.histories.swap_remove(chosen), stale, readable, hidden })
     }
 
-    /// See [`Loaded::hidden`]. A file of which another copy was read to its end hides nothing.
-    fn hidden(&self, places: &[Option<Place>], need: usize) -> Vec<(usize, String)> {
+    /// See [`Loaded::hidden`]. A file of which another copy was read to its end hides nothing, where
+    /// it can be no other file that began at the same generation: both copies are on one disk, or
+    /// two that were written apart can't both have been confirmed.
+    fn hidden(
+        &self,
+        places: &[Option<Place>],
+        positions: &[Option<Position>],
+        need: usize,
+    ) -> Vec<(usize, String)> {
+        let disk = |place: usize| places[place].as_ref().map(|place| place.disk);
+        let one_disk = (1..places.len()).all(|place| disk(place) == disk(0));
+        let alike = one_disk || 2 * need > places.len();
         let is_known = |file: (u64, u64)| {
-            self.ends.iter().any(|(base, end)| *base == file.0 && *end >= file.1)
+            alike && self.ends.iter().any(|(base, end)| *base == file.0 && *end >= file.1)
         };
         let mut hidden: Vec<(usize, String)> = Vec::new();
+        let mut known = Vec::new();
         for Hidden { place, file, why } in &self.hidden {
-            if !file.is_some_and(is_known) && hidden.iter().all(|(other, _)| other != place) {
+            if file.is_some_and(is_known) {
+                known.push(*place);
+            } else if hidden.iter().all(|(other, _)| other != place) {
                 hidden.push((*place, why.clone()));
             }
         }
+        let is_out_of_sight = |place: &usize| {
+            hidden.iter().any(|(other, _)| other == place)
+                || positions[*place].is_none() && !known.contains(place)
+        };
         // Fewer have no commit that isn't elsewhere, too.
-        let missing = places.iter().filter(|place| place.is_none()).count();
-        if hidden.len() + missing < need { Vec::new() } else { hidden }
+        let out_of_sight = (0..places.len()).filter(is_out_of_sight).count();
+        if out_of_sight < need { Vec::new() } else { hidden }
     }
 
     /// What is wrong with a copy that does not contradict the history.

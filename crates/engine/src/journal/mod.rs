@@ -64,8 +64,10 @@
 //!   failed, after which the kernel can show bytes that will never be on the disk.
 //!   When `need` copies or more are out of sight, and some of them not because their disk is missing
 //!   but because it gives errors, a confirmed commit may be in these alone: then it is refused, for
-//!   it would write them over. (Fewer can't have what no other has. A file that can't be opened is
-//!   not out of sight when it is no longer than another copy of it that was read.)
+//!   it would write them over. (Fewer can't have what no other has. A copy that is empty is out of
+//!   sight, too. A file that can't be opened is not when it is no longer than another of its name
+//!   that was read, and both are on one disk, or `need` is more than half of all copies.) Of a pool of
+//!   one disk that copy's directory can be moved elsewhere: then the other counts alone.
 //! - **A new file**: create `<base>.log.new`, write it, sync it, rename it to `<base>.log`, sync the
 //!   directory; when enough copies have come so far, remove all others. At each of these steps a
 //!   crash leaves the old file, or the new one whole, or both; both lead to the same state, as no

@@ -181,10 +181,19 @@ impl Journal {
             }
             // What it may have would be written over.
             if let Some((place, why)) = loaded.hidden.first() {
+                let of = |place: &Option<Place>| place.as_ref().map(|place| place.disk);
+                let way_out = match places.iter().all(|place| of(place) == of(&places[0])) {
+                    true => {
+                        "move it elsewhere, and the other copy on this disk is used: what only it \
+                         had is then not in the pool"
+                    }
+                    false => {
+                        "take that disk away; then `pool disk-replace` can put another in its place"
+                    }
+                };
                 let what = format!(
                     "{} can't be read, and what was committed last may be there alone, where it would \
-                     be written over: try again, and if it stays so take that disk away; then \
-                     `pool disk-replace` can put another in its place",
+                     be written over: try again, and if it stays so {way_out}",
                     name(*place)
                 );
                 return Err(Error::io(what, io::Error::other(why.clone())));

@@ -10,7 +10,8 @@ use crate::index::{self, Index};
 use crate::journal::{Journal, Settings};
 use crate::keys::{Kdf, Protection, Secret, Stretch};
 use crate::pool::open::{
-    Found, OpenMode, OpenOptions, Use, find, lock_all, make_room, places, refuse_unread, settings,
+    Found, OpenMode, OpenOptions, Use, find, lock_all, make_room, places, refuse_unknown_keys,
+    refuse_unread, settings,
 };
 use crate::pool::pins::ChunkSet;
 use crate::pool::read::OpenPack;
@@ -149,7 +150,8 @@ impl Pool {
         let mut options = OpenOptions { mode: OpenMode::Write, ..options };
         {
             let locked = lock_all(&options.disks, OpenMode::Write, &used.holder)?;
-            let Found { mut superblock, mut disks, unread, .. } = find(&locked.disks)?;
+            let Found { mut superblock, mut disks, mut unread, .. } = find(&locked.disks)?;
+            unread.extend(locked.unread);
             if place >= disks.len() {
                 let what = format!("the pool has disks 0 to {}, not {place}", disks.len() - 1);
                 return Err(Error::Invalid(what));
@@ -173,19 +175,33 @@ impl Pool {
                 let settings = settings(&superblock, &unlocked.keyring, &used);
                 check_others(&disks, place, settings)?;
             }
+            // Whatever opening will refuse is refused before anything is changed.
+            disks[place] = Some(Arc::clone(&new));
+            let missing = disks.iter().filter(|disk| disk.is_none()).count();
+            if missing >= usize::from(superblock.data_shards) {
+                refuse_unread(&unread, "what was committed last may be there alone")?;
+            }
+            let settings = settings(&superblock, &unlocked.keyring, &used);
+            let (_, state, report) = Journal::open(&places(&disks), settings, false)?;
+            if let Some(why) = report.hidden.first() {
+                return Err(Error::Invalid(format!(
+                    "what was committed last may be where it can't be read ({why}): try again, and \
+                     if it stays so take that disk away first"
+                )));
+            }
+            refuse_unknown_keys(&state, &unlocked.keyring)?;
             make_room(&*new)?;
             // As for a change without a disk: the one that is replaced may come back.
             superblock.generation += 2;
             superblock.disks[place] = DiskId::random();
-            disks[place] = Some(Arc::clone(&new));
             write_superblock(&superblock, &disks)?;
         }
         options.disks.push(Some(new));
         Self::open(options, used)
     }
 
-    /// Writes superblocks anew that can't be read though their disks are there; the places of those
-    /// disks. A disk is known by its shards, which say what pool they belong to and, with their
+    /// Writes superblocks anew that are damaged, or can't be read though their disks are there; the
+    /// places of those disks. A disk is known by its shards, which say what pool they belong to and, with their
     /// numbers, to which of its places. Opening the pool then finds what else the disk lacks.
     ///
     /// # Errors
@@ -193,17 +209,24 @@ impl Pool {
     pub fn mend_superblocks(options: &OpenOptions<'_>, used: &Use) -> Result<Vec<usize>> {
         let locked = lock_all(&options.disks, OpenMode::Write, &used.holder)?;
         let Found { superblock, mut disks, .. } = find(&locked.disks)?;
-        superblock.protection.unlock(superblock.pool, options.secret)?;
+        let unlocked = superblock.protection.unlock(superblock.pool, options.secret)?;
         let mut mended = Vec::new();
         for disk in locked.disks.iter().flatten() {
-            let unreadable = Superblock::read(&**disk);
-            if !matches!(unreadable, Err(Error::Damaged { .. } | Error::NotAPool { .. })) {
+            let Err(flaw) = Superblock::read(&**disk) else { continue };
+            let is_unread = matches!(flaw, Error::Io { .. });
+            if !is_unread && !matches!(flaw, Error::Damaged { .. } | Error::NotAPool { .. }) {
                 continue;
             }
             let place = place_of(&**disk, superblock.pool, disks.len());
             let Some(place) = place.filter(|place| disks[*place].is_none()) else { continue };
-            superblock.for_disk(place).write(&**disk)?;
             disks[place] = Some(Arc::clone(disk));
+            if is_unread {
+                // It may be a newer one: not when the journal knows of keys that others lack.
+                let settings = settings(&superblock, &unlocked.keyring, used);
+                let (_, state, _) = Journal::open(&places(&disks), settings, false)?;
+                refuse_unknown_keys(&state, &unlocked.keyring)?;
+            }
+            superblock.for_disk(place).write(&**disk)?;
             mended.push(place);
         }
         Ok(mended)

@@ -552,16 +552,17 @@ impl Core {
         sorted.sort();
         for (place, disk) in self.disks.iter().enumerate() {
             let Some(disk) = disk else { continue };
-            let mut failed = 0u64;
+            let (mut failed, mut dead) = (0u64, 0);
             let mut first: Option<std::io::Error> = None;
             for dir in &sorted {
-                // A disk that doesn't answer is not asked again.
+                // A disk that didn't answer twice is not asked again: once may be one bad place.
                 let synced = match &first {
-                    Some(e) if is_dead(e) => Err(std::io::Error::new(e.kind(), e.to_string())),
+                    Some(e) if dead > 1 => Err(std::io::Error::new(e.kind(), e.to_string())),
                     _ => disk.sync_dir(dir),
                 };
                 if let Err(e) = synced {
                     failed += 1;
+                    dead += u32::from(is_dead(&e));
                     let copy = std::io::Error::new(e.kind(), e.to_string());
                     unsynced.insert((place, (*dir).clone()), copy);
                     if first.as_ref().is_none_or(|first| !is_dead(first)) {

@@ -8,7 +8,8 @@
 //!    pinned is given up; one with much garbage is given up after what lives in it was copied.
 //!    From this step on no session can re-use what is not kept. When chunks are referred to that the
 //!    index doesn't have, no pack is given up that has one of them, or doesn't tell what it has: with
-//!    another index they are there again.
+//!    another index they are there again. A copy that is marked bad counts like one that the index
+//!    doesn't have: what couldn't be read may be readable another day.
 //! 4. *Copy* the living chunks of sparse packs into new packs.
 //! 5. *Record*: the new packs, their index segment, and the end of the old packs, in one journal
 //!    record. Steps 4 and 5 repeat for a bounded amount of copies at a time, so a crash costs at
@@ -73,7 +74,7 @@ pub struct GcReport {
     pub packs_removed: u64,
     /// Packs given up whose files are still there because other processes read the pool.
     pub packs_waiting: u64,
-    /// Chunks that are referred to, but are not in the pool.
+    /// Chunks that are referred to, but are not in the pool; when they are very many, about so many.
     pub missing_chunks: u64,
 }
 
@@ -82,25 +83,36 @@ pub struct GcReport {
 struct Missing {
     /// All of them, unless there are too many.
     ids: HashSet<ChunkId>,
-    count: u64,
+    /// How often others were met; what is in a pack can't be told to be none of them then.
+    more: u64,
 }
 
 impl Missing {
     fn add(&mut self, id: ChunkId) {
-        self.count += 1;
+        // One that is met in several batches is still one.
         if self.ids.len() < MOST_MISSING {
             self.ids.insert(id);
+        } else if !self.ids.contains(&id) {
+            self.more += 1;
         }
     }
 
-    /// Whether a pack with this directory has one of them, and not only a copy known to be bad.
-    fn is_in(&self, pack: PackId, directory: &Directory, state: &State) -> bool {
+    fn count(&self) -> u64 {
+        self.ids.len() as u64 + self.more
+    }
+
+    /// Whether a pack with this directory has one of them. A copy that is known to be bad is one,
+    /// too: it may only have been unreadable when it was marked, and there is no other.
+    fn is_in(&self, directory: &Directory) -> bool {
         let mut chunks = directory.frames.iter().flat_map(|frame| &frame.chunks);
-        let all_known = self.count <= self.ids.len() as u64;
-        self.count > 0
-            && chunks.any(|(id, _)| {
-                (!all_known || self.ids.contains(id)) && !state.bad.contains(&(*id, pack))
-            })
+        chunks.any(|(id, _)| self.more > 0 || self.ids.contains(id))
+    }
+
+    /// Whether a pack has none but copies that are known to be bad.
+    fn is_in_bad_only(&self, pack: PackId, directory: &Directory, state: &State) -> bool {
+        let mut chunks = directory.frames.iter().flat_map(|frame| &frame.chunks);
+        self.more == 0
+            && chunks.all(|(id, _)| !self.ids.contains(id) || state.bad.contains(&(*id, pack)))
     }
 }
 
@@ -148,18 +160,18 @@ impl Pool {
         };
         let mut missing = Missing::default();
         let marked = self.mark(&mut missing, meter)?;
-        report.missing_chunks = missing.count;
+        report.missing_chunks = missing.count();
         report.bytes_before = packs.iter().map(|(_, info)| info.len).sum();
 
         // How much of each pack lives is worked out before the decision, which must be quick.
         let mut victims = Vec::new();
         let mut sparse = Vec::new();
-        let mut held_back = 0u64;
+        let (mut held_back, mut last_copies) = (0u64, 0u64);
         for (id, info) in &packs {
             let live = marked.count(*id);
             report.live_chunks += u64::from(live);
             report.dead_chunks += u64::from(info.chunks - live.min(info.chunks));
-            if live == 0 && missing.count == 0 {
+            if live == 0 && missing.count() == 0 {
                 victims.push(Victim { id: *id, info: *info, live_bytes: 0 });
             } else if live < info.chunks {
                 self.check_stop(meter)?;
@@ -168,8 +180,11 @@ impl Pool {
                     // Nobody can tell what is in it: it stays, for `check` to name.
                     continue;
                 };
-                if missing.is_in(*id, &directory, &self.core.state()) {
-                    held_back += 1;
+                if missing.is_in(&directory) {
+                    match missing.is_in_bad_only(*id, &directory, &self.core.state()) {
+                        true => last_copies += 1,
+                        false => held_back += 1,
+                    }
                     continue;
                 }
                 let live_bytes = live_bytes(&directory, *id, &marked);
@@ -177,10 +192,23 @@ impl Pool {
                 list.push(Victim { id: *id, info: *info, live_bytes });
             }
         }
-        if held_back > 0 {
+        if missing.more > 0 {
+            self.core.notice(format!(
+                "more than {MOST_MISSING} chunks that images need are not in the index, too many to \
+                 look for: {held_back} packs with garbage are kept whole. Run `strongroom pool \
+                 repair --rebuild-index`"
+            ));
+        } else if held_back > 0 {
             self.core.notice(format!(
                 "{held_back} packs are kept because they have chunks that images need and the index \
                  does not know: run `strongroom pool repair --rebuild-index`"
+            ));
+        }
+        if last_copies > 0 {
+            self.core.notice(format!(
+                "{last_copies} packs are kept because they have the only copies of chunks that images \
+                 need, though these are bad or can't be read: once a backup has stored them again, \
+                 or the images are forgotten, they go"
             ));
         }
         let kept: u64 = report.bytes_before - victims.iter().map(|v| v.info.len).sum::<u64>();
@@ -298,6 +326,14 @@ impl Pool {
             keep.contains(pack.id, first + place as u32)
                 && !self.core.state().bad.contains(&(*id, pack.id))
         };
+        // What was marked bad since it was found to live, and is nowhere else, must not go with it.
+        for (place, (id, _)) in frame.chunks.iter().enumerate() {
+            let wanted = keep.contains(pack.id, first + place as u32);
+            if wanted && !lives(place, id) && self.core.lookup(id)?.is_none() {
+                let why = "it was marked bad meanwhile, and there is no other copy".into();
+                return Err(Error::ChunkUnreadable { id: *id, pack: pack.id, why });
+            }
+        }
         let whole = frame.chunks.iter().enumerate().all(|(place, (id, _))| lives(place, id));
         let mut new = self.writer()?.frame();
         let mut raw = Vec::new();

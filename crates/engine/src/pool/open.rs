@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::chunker;
 use crate::clock::{Clock, ClockMark};
-use crate::disk::{Caching, Disk, DiskLock, is_dead, read_file};
+use crate::disk::{Caching, Disk, DiskLock, is_dead, patiently, read_file};
 use crate::error::{Error, Result};
 use crate::id::{DiskId, PoolId};
 use crate::index::{self, Index};
@@ -15,7 +15,7 @@ use crate::journal::{self, Journal, Settings};
 use crate::keys::{Keyring, Protection, Secret, Stretch};
 use crate::pool::core::{Core, Parts};
 use crate::pool::nodes::Nodes;
-use crate::pool::read::Reading;
+use crate::pool::read::{Reading, unknown_key};
 use crate::pool::writer::Writer;
 use crate::pool::{HOLDER, Pool, READERS_LOCK, WRITER_LOCK};
 use crate::seal::Aead;
@@ -166,9 +166,10 @@ impl Pool {
     pub fn open(options: OpenOptions<'_>, used: Use) -> Result<Self> {
         let OpenOptions { disks, mode, secret, without_index } = options;
         let writes = mode == OpenMode::Write;
-        let Locked { locks, disks, dead } = lock_all(&disks, mode, &used.holder)?;
+        let Locked { locks, disks, dead, unread: unlocked } = lock_all(&disks, mode, &used.holder)?;
         let found = find(&disks)?;
-        let Found { superblock, disks, outdated, unread, notices } = found;
+        let Found { superblock, disks, outdated, mut unread, notices } = found;
+        unread.extend(unlocked);
         let tolerated = usize::from(superblock.parity_shards);
         let missing = disks.iter().filter(|disk| disk.is_none()).count();
         if writes && missing > tolerated {
@@ -179,6 +180,12 @@ impl Pool {
             refuse_unread(&unread, "what was committed last may be there alone")?;
         }
         let unlocked = superblock.protection.unlock(superblock.pool, secret)?;
+        let settings = settings(&superblock, &unlocked.keyring, &used);
+        if writes && missing > 0 {
+            // Before anything is changed: not even a journal file is begun.
+            let (_, state, _) = Journal::open(&places(&disks), settings.clone(), false)?;
+            refuse_unknown_keys(&state, &unlocked.keyring)?;
+        }
         if writes {
             for disk in disks.iter().flatten().filter(|disk| !has_room(&***disk)) {
                 make_room(&**disk)?;
@@ -190,7 +197,6 @@ impl Pool {
                 }
             }
         }
-        let settings = settings(&superblock, &unlocked.keyring, &used);
         let mut tried = None;
         let (journal, mut state, report, index) = loop {
             let (journal, state, report) =
@@ -255,11 +261,20 @@ impl Pool {
     }
 }
 
+/// Fails when the pool has packs whose key isn't there: the superblock with it is on a disk that is
+/// away, and what is written without it might begin the same epoch with another key.
+pub(crate) fn refuse_unknown_keys(state: &State, keyring: &Keyring) -> Result<()> {
+    let known: Vec<u32> = keyring.epochs().collect();
+    let unknown = state.packs.values().find(|pack| pack.epoch != 0 && !known.contains(&pack.epoch));
+    unknown.map_or(Ok(()), |pack| Err(unknown_key("the pool can't be written", pack.epoch)))
+}
+
 /// Fails when there are disks whose superblock can't be read.
 pub(crate) fn refuse_unread(unread: &[String], because: &str) -> Result<()> {
     let Some(first) = unread.first() else { return Ok(()) };
     let what = format!(
-        "a disk is there that can't be read, and {because}: try again, and if it stays so take it away"
+        "a disk is there that can't be read, and {because}: try again; if it stays so run `strongroom \
+         pool repair`, and if that doesn't help take the disk away"
     );
     Err(Error::io(what, std::io::Error::other(first.clone())))
 }
@@ -372,6 +387,8 @@ pub(crate) struct Locked {
     pub(crate) disks: Vec<Option<Arc<dyn Disk>>>,
     /// What is to be said of those.
     pub(crate) dead: Vec<String>,
+    /// What is to be said of those of them that can't be locked and yet are there.
+    pub(crate) unread: Vec<String>,
 }
 
 /// Locks every disk that is there and answers.
@@ -380,7 +397,8 @@ pub(crate) fn lock_all(
     mode: OpenMode,
     holder: &str,
 ) -> Result<Locked> {
-    let mut locked = Locked { locks: Vec::new(), disks: disks.to_vec(), dead: Vec::new() };
+    let mut locked =
+        Locked { locks: Vec::new(), disks: disks.to_vec(), dead: Vec::new(), unread: Vec::new() };
     let mut last = None;
     for place in &mut locked.disks {
         let Some(disk) = place else { continue };
@@ -392,6 +410,10 @@ pub(crate) fn lock_all(
             Ok(lock) => locked.locks.extend(lock),
             Err(Error::Io { what, source }) if is_dead(&source) => {
                 locked.dead.push(format!("{} is not used: {source}", disk.describe()));
+                // One that gives nothing at all is as good as missing.
+                if Superblock::read(&**disk).is_ok() || patiently(|| disk.list("")).is_ok() {
+                    locked.unread.push(format!("{}: {source}", disk.describe()));
+                }
                 last = Some(Error::Io { what, source });
                 *place = None;
             }
@@ -405,7 +427,7 @@ pub(crate) fn lock_all(
 }
 
 fn lock_to_write(disk: &dyn Disk, holder: &str) -> Result<Box<dyn DiskLock>> {
-    match disk.lock(WRITER_LOCK, true) {
+    match patiently(|| disk.lock(WRITER_LOCK, true)) {
         Ok(lock) => {
             // Only for the message that others get; without it theirs is shorter.
             let _ = note_holder(disk, holder);
@@ -439,7 +461,7 @@ fn note_holder(disk: &dyn Disk, holder: &str) -> std::io::Result<()> {
 /// is no collector.
 fn lock_to_read(disk: &dyn Disk) -> Result<Option<Box<dyn DiskLock>>> {
     for _ in 0..READER_TRIES {
-        match disk.lock(READERS_LOCK, false) {
+        match patiently(|| disk.lock(READERS_LOCK, false)) {
             Ok(lock) => return Ok(Some(lock)),
             Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(READER_WAIT),
             Err(e)

@@ -51,7 +51,8 @@ impl OpenPack {
             ));
         }
         let sealer = core.keyring().pack(info.epoch, &header.salt);
-        let sealer = sealer.ok_or_else(|| Error::damaged(what(), "its data key is unknown"))?;
+        // Nothing is wrong with it: a disk that is away may have the key.
+        let sealer = sealer.ok_or_else(|| unknown_key(&what(), info.epoch))?;
         Ok(Self { id, info, shards, sealer })
     }
 
@@ -270,6 +271,15 @@ fn chunk_in<'a>(core: &Core, raw: &'a [u8], at: &Location, id: &ChunkId) -> Resu
     Ok(bytes)
 }
 
+/// What was sealed in an epoch whose key isn't in the keyring that was found.
+pub(crate) fn unknown_key(what: &str, epoch: u32) -> Error {
+    let why = format!(
+        "the data key of epoch {epoch} is not in the superblocks that are there: bring back the disk \
+         that has it"
+    );
+    Error::io(what, std::io::Error::new(std::io::ErrorKind::NotFound, why))
+}
+
 pub(crate) fn unreadable(id: &ChunkId, at: &Location, why: &dyn std::fmt::Display) -> Error {
     Error::ChunkUnreadable { id: *id, pack: at.pack, why: why.to_string() }
 }
@@ -298,6 +308,9 @@ impl Pool {
         }
         match last {
             None => Err(Error::ChunkMissing { id: *id }),
+            Some((at, _)) if self.core.state().bad.contains(&(*id, at.pack)) => {
+                Err(Error::ChunkMissing { id: *id })
+            }
             Some((at, e)) => {
                 self.found_unreadable(id, &at);
                 Err(match e {
@@ -317,12 +330,20 @@ impl Pool {
                 None => self.core.index.memtable().is_in_flight(id),
             };
             if !on_its_way {
-                return Ok(None);
+                return self.marked_copy(id);
             }
             // Meanwhile a collection may copy it to yet another pack.
             self.flush(|_| Ok(Vec::new()))?;
         }
         self.core.lookup(id)
+    }
+
+    /// A copy that is marked bad: it may be good again, and what is read is checked.
+    fn marked_copy(&self, id: &ChunkId) -> Result<Option<Location>> {
+        if !self.core.was_lost(id) {
+            return Ok(None);
+        }
+        self.core.index.lookup(id, &|_, at| self.core.state().packs.contains_key(&at.pack))
     }
 
     fn read_at(&self, id: &ChunkId, at: &Location) -> Result<ChunkBytes> {

@@ -2,11 +2,12 @@
 //! sums and needs no key.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::buf::AlignedBuf;
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, Location, PackId};
 use crate::pack::{Directory, FrameEntry};
@@ -16,6 +17,7 @@ use crate::pool::read::{Lens, OpenPack, RUN, unreadable};
 use crate::pool::{Meter, Pool};
 use crate::shard::{self, Geometry, ScrubBuffers, Shape};
 use crate::state::{Op, PackInfo, ScrubMark};
+use crate::superblock::Superblock;
 
 /// Packs between two records of how far a scrub has come.
 const SCRUB_STEP: usize = 64;
@@ -42,8 +44,10 @@ pub struct CheckReport {
     /// Copies that were read and are wrong, or are not there, with the pack that should hold them.
     pub bad_copies: Vec<(ChunkId, PackId)>,
     /// Copies that can't be read now, but may be good: a disk is missing, or gave an error, twice.
-    /// They stay in the index.
     pub unreadable: Vec<(ChunkId, PackId)>,
+    /// Those of them that could not be read at the end of the check either, though all disks
+    /// answer. They leave the index like bad ones; a collection doesn't give them up for that.
+    pub given_up: Vec<(ChunkId, PackId)>,
     /// Chunks that are referred to and of which no good copy can be read.
     pub lost: BTreeSet<ChunkId>,
     /// Packs that can't be opened at all, and why.
@@ -136,7 +140,8 @@ impl Pool {
     /// Follows every root, and with `read_data` reads every pack and checks every chunk against
     /// its id. What can be mended is mended on the way ([`Pool::take_notices`] says so). In a
     /// process that may write, bad copies leave the index, so that the next backup that has the
-    /// data brings it back; those that merely can't be read stay.
+    /// data brings it back; so do those that can't be read, when they can't at the end either and
+    /// all disks answer. Copies that are good again come back into it.
     ///
     /// # Errors
     /// [`Error::Canceled`]; damage is reported, not an error.
@@ -156,10 +161,80 @@ impl Pool {
         let mut report = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.check_broken(&mut report)?;
         self.mark_bad(&report.bad_copies)?;
+        if read_data {
+            let wrong: BTreeSet<_> =
+                report.bad_copies.iter().chain(&report.unreadable).copied().collect();
+            self.take_back(&|copy| !wrong.contains(copy), meter)?;
+        }
         let known = report.bad_copies.len();
         self.check_roots(&mut report, meter)?;
+        let packs = report.unreadable.iter().map(|(_, pack)| *pack).collect();
+        let found: BTreeSet<_> = report.unreadable.iter().copied().collect();
+        let again = self.try_again(packs, meter)?;
+        report.given_up.extend(again.unreadable.into_iter().filter(|copy| found.contains(copy)));
+        report.bad_copies.extend(again.bad_copies.into_iter().filter(|copy| found.contains(copy)));
         self.mark_bad(&report.bad_copies[known..])?;
+        self.mark_bad(&report.given_up)?;
         Ok(report)
+    }
+
+    /// Reads packs once more of which something could not be read; what still can't be read, and
+    /// what is wrong, in them. Nothing, when a disk is away or doesn't answer: it may come back.
+    fn try_again(&self, packs: BTreeSet<PackId>, meter: &Meter) -> Result<CheckReport> {
+        let answers =
+            |disk: &Arc<dyn Disk>| !matches!(Superblock::read(&**disk), Err(Error::Io { .. }));
+        let all_there = || self.core.disks.iter().all(|disk| disk.as_ref().is_some_and(answers));
+        if packs.is_empty() || !all_there() {
+            return Ok(CheckReport::default());
+        }
+        // Files that could not be opened are opened again.
+        self.reading.forget_packs();
+        let report = Mutex::new(CheckReport::default());
+        let mut lens = self.reading.lens();
+        for id in packs {
+            self.check_stop(meter)?;
+            let info = self.core.state().packs.get(&id).copied();
+            if let Some(info) = info {
+                self.check_pack(id, &info, &mut lens, &report);
+            }
+        }
+        self.reading.put_lens(lens);
+        let mut report = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.check_broken(&mut report)?;
+        Ok(report)
+    }
+
+    /// Takes copies that were marked bad into the index again when they are good, in a process that
+    /// may write. Only those are looked at that `may_be` says may be.
+    fn take_back(&self, may_be: &dyn Fn(&(ChunkId, PackId)) -> bool, meter: &Meter) -> Result<()> {
+        if self.core.writable().is_err() {
+            return Ok(());
+        }
+        let marked: Vec<_> = {
+            let state = self.core.state();
+            state.bad.iter().filter(|copy| may_be(copy)).copied().collect()
+        };
+        let mut good = Vec::new();
+        let mut lens = self.reading.lens();
+        for (id, pack) in marked {
+            self.check_stop(meter)?;
+            let at = self.core.index.lookup(&id, &|_, at| at.pack == pack)?;
+            if at.is_some_and(|at| self.open_checked(&id, &at, &mut lens).is_ok()) {
+                good.push((id, pack));
+            }
+        }
+        self.reading.put_lens(lens);
+        for good in good.chunks(MARKS) {
+            self.core.record(|state| {
+                let part = good.iter().filter(|copy| state.bad.contains(*copy));
+                Ok(part.map(|(chunk, pack)| Op::ClearBad(*chunk, *pack)).collect())
+            })?;
+        }
+        if !good.is_empty() {
+            let count = good.len();
+            self.core.notice(format!("{count} copies of chunks that had been bad are good again"));
+        }
+        Ok(())
     }
 
     /// Packs that don't tell what is in them: the index still does, and a part of them may be
@@ -447,7 +522,23 @@ impl Pool {
         }
         self.reading.forget_packs();
         lock(&self.core.found).forget_told();
+        if self.check_stop(meter).is_ok() {
+            let again = self.try_again(outcome.unreadable.keys().copied().collect(), meter)?;
+            self.mark_bad(&again.unreadable)?;
+            self.mark_bad(&again.bad_copies)?;
+            let count = again.unreadable.len();
+            if count > 0 {
+                self.core.notice(format!(
+                    "{count} copies of chunks can't be read, also when tried again, and left the \
+                     index: the next backup that has the data stores it again"
+                ));
+            }
+            outcome.bad_copies.extend(again.bad_copies);
+        }
         if outcome.complete {
+            let broken: BTreeSet<PackId> =
+                outcome.lost.keys().chain(outcome.unreadable.keys()).copied().collect();
+            self.take_back(&|(_, pack)| !broken.contains(pack), meter)?;
             self.scrub_index(&mut outcome)?;
             self.core.record(|_| Ok(vec![Op::Scrub(None), Op::Scrubbed(now)]))?;
         }

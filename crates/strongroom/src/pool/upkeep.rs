@@ -241,7 +241,8 @@ pub(crate) fn check(context: &Context, args: &CheckArgs) -> Result<Done> {
     let whole = pool.disks().iter().all(Option::is_some);
     let mark = |report: &CheckReport| {
         let writer = whole.then(|| args.pool.open_unasked(context).ok()).flatten();
-        writer.is_some_and(|writer| writer.mark_bad(&report.bad_copies).is_ok())
+        let bad = [&report.bad_copies[..], &report.given_up].concat();
+        writer.is_some_and(|writer| writer.mark_bad(&bad).is_ok())
     };
     checked(context, &pool, args.read_data, mark, json!({}))
 }
@@ -260,7 +261,8 @@ fn checked(
     pool.mend_units();
     let affected = affected(pool, &report.lost)?;
     let clean = report.is_clean();
-    let marked = !report.bad_copies.is_empty() && mark(&report);
+    let is_bad = !report.bad_copies.is_empty() || !report.given_up.is_empty();
+    let marked = is_bad && mark(&report);
     if let Value::Object(map) = &mut document {
         map.extend(check_json(&report, &affected, marked).as_object().cloned().unwrap_or_default());
     }
@@ -355,8 +357,8 @@ fn check_text(
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Writes superblocks anew that can't be read, scrubs all disks, then checks all data. Chunks that are
-lost leave the index; the next backup whose source still has them stores them again, and with that
-every image that needs them is whole again.
+lost, or that still can't be read though all disks are there, leave the index; the next backup whose
+source still has them stores them again, and with that every image that needs them is whole again.
 
 Examples:
   strongroom pool repair --pool main
