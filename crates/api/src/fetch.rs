@@ -114,7 +114,8 @@ async fn exchange(
 ) -> Result<Response<Full<Bytes>>, String> {
     let (mut parts, body) = request.into_parts();
     let uri = std::mem::take(&mut parts.uri);
-    // What an authority names in its answers is asked of the same.
+    // An authority's answers name where to ask next, which may be another host of its own: one that TLS
+    // vouches for, all the same.
     if uri.scheme_str() != Some("https") {
         return Err("it has no https:// address".into());
     }

@@ -93,6 +93,14 @@ async fn prepare(
             out.sync_all().map_err(failed(&path))?;
             entries.push(Entry { path: file.path.clone(), is_new: true });
         }
+        // What was set later is not of that state, and sealed with a key that may be another.
+        for (role, name) in
+            [(Role::StorageOptions, storage_options::NAME), (Role::Acme, acme::NAME)]
+        {
+            if !plan.manifest().files.iter().any(|file| file.role == role) {
+                entries.push(Entry { path: name.into(), is_new: false });
+            }
+        }
         Ok((plan.manifest().clone(), entries))
     });
     let (manifest, entries) = extracted.await?;

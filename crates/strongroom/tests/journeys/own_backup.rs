@@ -119,6 +119,9 @@ fn what_was_lost_is_back_after_a_restore() {
     let mut served = Served::start(&fresh);
     set_token(&served, "yourtoken");
     assert_ne!(subject(&served), "box.example");
+    // It goes: the state that is restored had none.
+    let (code, out, err) = run(&fresh, "system storage set local");
+    assert!(code == 0 && fresh.join("storage.sealed").exists(), "{out} {err}");
     let process = served.id();
     let mut cut = fs::read(&archive).unwrap();
     cut.truncate(cut.len() - 2000);
@@ -137,6 +140,7 @@ fn what_was_lost_is_back_after_a_restore() {
     // The job that made the archive does not run again.
     assert_eq!(curl(&served, "GET", "/backup?token=yourtoken", &[]).0, 404);
     assert_eq!(fs::read_to_string(fresh.join("license.txt")).unwrap(), licence);
+    assert!(!fresh.join("storage.sealed").exists());
     let value = ask(&fresh, "GET", "/v1/settings/password.shortest", None).1["value"].clone();
     assert_eq!(value, 11);
     // The pool opens with what is sealed in the catalogue.
