@@ -189,8 +189,11 @@ impl SignedLicence {
             contact: field("Contact")?.to_owned(),
         };
         licence.check()?;
-        let signature = BASE64.decode(field("Signature")?.as_bytes()).ok();
-        let signature = signature.and_then(|bytes| bytes.try_into().ok());
+        let given = field("Signature")?;
+        let signature = BASE64.decode(given.as_bytes()).ok();
+        let signature = signature.and_then(|bytes| <[u8; 64]>::try_from(bytes).ok());
+        // One text for each: several ones in a row are decoded, too.
+        let signature = signature.filter(|bytes| BASE64.encode(bytes) == given);
         let wrong = || Error::Licence("its signature is not 64 bytes in base 64".into());
         let signature = signature.ok_or_else(wrong)?;
         match lines.next() {
@@ -309,6 +312,14 @@ mod tests {
             assert!(matches!(read, Err(Error::Licence(_))), "{bad:?}: {read:?}");
         }
         assert!(SignedLicence::parse(b"\xff\xfe").is_err());
+    }
+
+    #[test]
+    fn a_signature_has_one_text() {
+        let (whole, one) = (BASE64.encode(&[7; 64]), BASE64.encode(&[7; 1]));
+        let other = text(|_| {}).replace(&whole, &format!("{one}{}", BASE64.encode(&[7; 63])));
+        let error = SignedLicence::parse(other.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("64 bytes"), "{error}");
     }
 
     #[test]

@@ -222,7 +222,10 @@ impl Package {
         let (text, rest) = head.split_at(at);
         let rest = &rest[SIGNED.len() - 1..];
         let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(cut)?;
-        let signature = BASE64.decode(&rest[..end]).ok().and_then(|bytes| bytes.try_into().ok());
+        let signature = BASE64.decode(&rest[..end]).ok();
+        let signature = signature.and_then(|bytes| <[u8; SIGNATURE]>::try_from(bytes).ok());
+        // One text for each: several ones in a row are decoded, too.
+        let signature = signature.filter(|bytes| BASE64.encode(bytes).as_bytes() == &rest[..end]);
         let signature =
             signature.ok_or_else(|| damaged("its signature is not 64 bytes in base 64"))?;
         let text = std::str::from_utf8(text).map_err(|_| damaged("it is not text"))?;
