@@ -92,8 +92,9 @@ fn authority(dir: &Path, proofs: u16) -> (u16, [Ended; 2]) {
     fs::write(dir.join("pebble.json"), config.to_string()).unwrap();
     let mut pebble = tool("pebble");
     pebble.args(["-config", &file("pebble.json"), "-dnsserver", &at(names)]);
-    // Some nonces are refused, as it happens.
+    // Some nonces are refused, as it happens; each order asks for its own proofs.
     pebble.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "10");
+    pebble.env("PEBBLE_AUTHZREUSE", "0");
     let pebble = pebble.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let both = [Ended(dns), Ended(pebble)];
     listens(port);
