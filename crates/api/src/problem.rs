@@ -197,7 +197,7 @@ impl From<strongroom_catalog::Error> for Problem {
         use strongroom_catalog::Error;
         let code = match &error {
             Error::Exists { .. } => Code::Exists,
-            Error::Referenced { .. } => Code::InUse,
+            Error::Referenced { .. } | Error::Busy { .. } => Code::InUse,
             Error::NotFound { .. } => Code::NotFound,
             Error::Changed { .. } => Code::Changed,
             Error::List(_) => Code::BadRequest,

@@ -34,6 +34,14 @@ pub enum Error {
         /// What it is.
         what: &'static str,
     },
+    /// Other processes use the database, for which it must be left alone.
+    #[error(
+        "{others} other processes have the catalogue's database open: stop the other nodes, then try again"
+    )]
+    Busy {
+        /// How many.
+        others: u64,
+    },
     /// Another version of the program wrote the schema.
     #[error(
         "the catalogue has schema {found}; this program knows up to {known}: use the version that wrote it, or a newer one"

@@ -23,6 +23,7 @@ pub mod settings;
 mod sql;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod transfer;
 mod value;
 
 pub use db::{Address, Catalog, Engine, Tx, latency};

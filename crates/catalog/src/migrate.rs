@@ -24,7 +24,7 @@ const STEPS: &[&str] = &[
 /// The newest schema.
 pub const SCHEMA: i64 = STEPS.len() as i64;
 /// What nodes that start at once wait for on PostgreSQL.
-const LOCK: i64 = 0x5354_524f_4e47;
+pub(crate) const LOCK: i64 = 0x5354_524f_4e47;
 
 /// What stands in the steps for what the databases call differently.
 fn words(engine: Engine) -> [(&'static str, &'static str); 4] {
@@ -113,7 +113,7 @@ async fn steps(catalog: &Catalog, file: Option<&Path>, steps: &[&str]) -> Result
 }
 
 /// The number of the last step that was done.
-const LAST: &str = "SELECT COALESCE(MAX(number), 0) FROM schema_steps";
+pub(crate) const LAST: &str = "SELECT COALESCE(MAX(number), 0) FROM schema_steps";
 
 /// As [`LAST`], also where nothing was done ever; it changes nothing.
 async fn found(catalog: &Catalog) -> Result<i64> {

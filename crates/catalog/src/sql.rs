@@ -61,6 +61,13 @@ impl Sql {
         self
     }
 
+    /// Appends text of the program that is not known before it runs: numbers, and quoted names that the
+    /// database told of its own schema.
+    pub(crate) fn push_owned(&mut self, text: &str) -> &mut Self {
+        self.text.push_str(text);
+        self
+    }
+
     pub(crate) fn push_statement(&mut self, other: Self) -> &mut Self {
         self.text.push_str(&other.text);
         self.values.extend(other.values);

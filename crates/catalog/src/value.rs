@@ -83,6 +83,11 @@ impl Row {
         Self { values: values.into_iter(), taken: 0 }
     }
 
+    /// The columns that were not taken.
+    pub(crate) fn into_values(self) -> Vec<Value> {
+        self.values.collect()
+    }
+
     /// Takes the next column.
     ///
     /// # Errors

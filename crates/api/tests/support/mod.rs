@@ -15,7 +15,7 @@ use strongroom_appliance::tls::TlsFiles;
 use strongroom_appliance::updates::UpdateSetup;
 use strongroom_appliance::{Acme, Administration, Parts, Settings, StorageOptions, SupportSetup};
 use strongroom_catalog::testing::Fresh;
-use strongroom_catalog::{Catalog, Engine};
+use strongroom_catalog::{Address, Catalog, Engine};
 use strongroom_identity::{ApplianceKey, Identity, Principal};
 use strongroom_protect::{Options, Protect};
 use strongroom_storage::Storage;
@@ -36,18 +36,22 @@ pub(crate) struct Appliance {
 }
 
 /// What is backed up of it.
-fn belongings(dir: &Path, catalog: &Catalog) -> Belongings {
+fn belongings(dir: &Path, catalog: &Catalog, fresh: &Fresh) -> Belongings {
     let (configuration, appliance_key) = (dir.join("strongroom.toml"), dir.join("appliance.key"));
     std::fs::write(&configuration, "listen = []\n").unwrap();
     std::fs::write(&appliance_key, [7; 32]).unwrap();
     Belongings {
         catalog: catalog.clone(),
-        catalogue: (engine() == Engine::Sqlite).then(|| dir.join("catalogue.db")),
+        address: match fresh.address() {
+            Address::Sqlite(_) => Address::Sqlite(dir.join("catalogue.db")),
+            address => address.clone(),
+        },
+        address_given: true,
         configuration,
         appliance_key,
         named_keys: Vec::new(),
-        check_configuration: |text| match text.contains("listen") {
-            true => Ok(()),
+        check_configuration: |text, data| match text.contains("listen") {
+            true => Ok(Address::Sqlite(data.join("catalogue.db"))),
             false => Err("it does not say where to listen".into()),
         },
     }
@@ -102,7 +106,8 @@ impl Appliance {
         let parts = Parts::new(dir.path(), TlsFiles::open(&cert, &key));
         let updates =
             UpdateSetup { keys: vec![dir.path().join("vendor.pem")], ..Default::default() };
-        let parts = parts.with(belongings(dir.path(), &catalog)).updated_by(updates, None, None);
+        let parts =
+            parts.with(belongings(dir.path(), &catalog, &fresh)).updated_by(updates, None, None);
         let attached = StorageOptions::of(dir.path(), identity.clone(), None);
         let connect = Arc::new(strongroom_api::AcmeHttps::connect);
         let acme = Acme::of(dir.path(), identity.clone(), connect);
@@ -119,6 +124,14 @@ impl Appliance {
         let router = strongroom_api::router(&app, &Default::default());
         let passphrase = first.passphrase.expose().to_owned();
         Self { dir, app, router, passphrase, _database: Database(Some(fresh)) }
+    }
+
+    /// What another node of it has open; none where there can be no other.
+    pub(crate) async fn another_node(&self) -> Option<Catalog> {
+        match self._database.0.as_ref().unwrap().address() {
+            Address::Sqlite(_) => None,
+            address => Some(Catalog::open(address).await.unwrap()),
+        }
     }
 
     /// Who may do everything.

@@ -83,7 +83,7 @@ pub struct Manifest {
     pub program: String,
     /// The schema of the catalogue.
     pub schema: i64,
-    /// Where the catalogue was: `sqlite`, or `postgresql`, whose backups are its own.
+    /// Where the catalogue was, `sqlite` or `postgresql`; it is a file of SQLite in any case.
     pub database: String,
     /// When it was made.
     pub made_at: Timestamp,

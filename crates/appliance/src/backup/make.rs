@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
-use strongroom_catalog::{Engine, SCHEMA};
+use strongroom_catalog::{Address, SCHEMA};
 
 use super::archive::{self, Head, Role, Source, is_path};
 use super::{ArchiveKey, BackupFile, Belongings, Place, failed, remove};
@@ -18,6 +18,9 @@ use crate::{Error, Result, acme, storage_options};
 
 /// Bytes of a file beside the catalogue, at most.
 const SMALL: u64 = 2 << 20;
+
+/// The name of a catalogue in an archive that comes from a database.
+const CATALOGUE: &str = "catalogue.db";
 
 /// What goes wrong while one is made, and whether it was told to stop.
 pub(crate) enum Unmade {
@@ -31,15 +34,17 @@ impl From<Error> for Unmade {
     }
 }
 
-/// Makes a backup and puts it in the place of the one that there is. `copy` copies the catalogue.
+/// Makes a backup and puts it in the place of the one that there is. `copy` copies the catalogue, and
+/// `size` tells about how many bytes it has.
 pub(crate) fn make(
     parts: &Parts,
     key: &ArchiveKey,
     go_on: &dyn Fn() -> bool,
     copy: &dyn Fn(&Belongings, &str) -> Result<()>,
+    size: &dyn Fn(&Belongings) -> Result<u64>,
 ) -> Result<BackupFile, Unmade> {
     let place = &parts.backup;
-    let made = in_place(parts, key, go_on, copy);
+    let made = in_place(parts, key, go_on, copy, size);
     let clean = || {
         remove(&place.copy())?;
         remove(&place.draft())
@@ -65,39 +70,34 @@ fn in_place(
     key: &ArchiveKey,
     go_on: &dyn Fn() -> bool,
     copy: &dyn Fn(&Belongings, &str) -> Result<()>,
+    size: &dyn Fn(&Belongings) -> Result<u64>,
 ) -> Result<BackupFile, Unmade> {
     let place = &parts.backup;
     let belongings = parts.belongings()?;
     let made_at = Timestamp::now();
     place.tell("Validating backup file size");
-    place.fits(estimate(belongings)?)?;
+    // The copy of the catalogue and the archive are there at once.
+    place.fits(size(belongings)?.saturating_mul(2).saturating_add(SMALL))?;
     place.tell("Starting backup");
     let mut left_out = Vec::new();
     let mut sources = Vec::new();
-    let database = match (&belongings.catalogue, belongings.catalog.engine()) {
-        (Some(path), Engine::Sqlite) => {
-            match within(&parts.data, path) {
-                Ok(path) => {
-                    let at = place.copy();
-                    remove(&at)?;
-                    let name = at
-                        .to_str()
-                        .ok_or_else(|| failed(&at)(ErrorKind::InvalidFilename.into()))?;
-                    copy(belongings, name)?;
-                    let file = File::open(&at).map_err(failed(&at))?;
-                    let bytes = file.metadata().map_err(failed(&at))?.len();
-                    let from = Box::new(file);
-                    sources.push(Source { role: Role::Catalogue, path, bytes, from });
-                }
-                Err(why) => left_out.push(format!("the catalogue: {why}")),
-            }
-            "sqlite"
-        }
-        _ => {
-            left_out.push("the catalogue: it is in PostgreSQL, whose tools back it up".into());
-            "postgresql"
-        }
+    let (database, path) = match &belongings.address {
+        Address::Sqlite(path) => ("sqlite", within(&parts.data, path)),
+        // As a file, which can be restored into either.
+        Address::Postgres(_) => ("postgresql", Ok(CATALOGUE.into())),
     };
+    match path {
+        Ok(path) => {
+            let at = place.copy();
+            remove(&at)?;
+            let name = at.to_str().ok_or_else(|| failed(&at)(ErrorKind::InvalidFilename.into()))?;
+            copy(belongings, name)?;
+            let file = File::open(&at).map_err(failed(&at))?;
+            let bytes = file.metadata().map_err(failed(&at))?.len();
+            sources.push(Source { role: Role::Catalogue, path, bytes, from: Box::new(file) });
+        }
+        Err(why) => left_out.push(format!("the catalogue: {why}")),
+    }
     let (certificate, certificate_key) = parts.tls.paths();
     // The certificate and its key are those of one moment.
     let files = [
@@ -160,22 +160,8 @@ fn in_place(
     Ok(facts)
 }
 
-/// The copy of the catalogue and the archive are there at once.
-fn estimate(belongings: &Belongings) -> Result<u64> {
-    let length = |path: &Path| match path.metadata() {
-        Ok(metadata) => Ok(metadata.len()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(failed(path)(error)),
-    };
-    let Some(path) = &belongings.catalogue else { return Ok(SMALL) };
-    let mut log = path.clone().into_os_string();
-    log.push("-wal");
-    let catalogue = length(path)?.saturating_add(length(Path::new(&log))?);
-    Ok(catalogue.saturating_mul(2).saturating_add(SMALL))
-}
-
 /// The path of a file from the data directory.
-fn within(data: &Path, path: &Path) -> Result<String, String> {
+pub(super) fn within(data: &Path, path: &Path) -> Result<String, String> {
     let inside = path.strip_prefix(data).map_err(|_| format!("{} is elsewhere", path.display()))?;
     let text = inside.to_str().filter(|text| is_path(text));
     text.map(str::to_owned).ok_or_else(|| format!("{} is no plain path", inside.display()))

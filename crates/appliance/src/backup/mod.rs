@@ -4,6 +4,7 @@
 //! Pools are not in it: they are where their disks are, and the catalogue knows them. ADR 0017.
 
 mod archive;
+mod database;
 mod make;
 mod operations;
 mod restore;
@@ -19,10 +20,11 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strongroom_catalog::Catalog;
+use strongroom_catalog::{Address, Catalog};
 use strongroom_protect::Job;
 
 pub use archive::{Manifest, Member, Plan, Role};
+pub use database::load;
 pub(crate) use make::{Unmade, make};
 pub use operations::{BackupStatus, Restored, Stopped};
 pub use schedule::Scheduled;
@@ -42,16 +44,29 @@ const LOG: u64 = 64 << 10;
 pub struct Belongings {
     /// The catalogue.
     pub catalog: Catalog,
-    /// Its file; none with PostgreSQL.
-    pub catalogue: Option<PathBuf>,
+    /// Where it is.
+    pub address: Address,
+    /// The command says where it is, whatever the configuration names.
+    pub address_given: bool,
     /// The configuration file.
     pub configuration: PathBuf,
     /// The appliance's key.
     pub appliance_key: PathBuf,
     /// Keys of others that the configuration names: whoever restores must have them.
     pub named_keys: Vec<PathBuf>,
-    /// Tells what is wrong with the text of a configuration file.
-    pub check_configuration: fn(&str) -> std::result::Result<(), String>,
+    /// Tells where the catalogue is by the text of a configuration file for this data directory, or what
+    /// is wrong with that.
+    pub check_configuration: fn(&str, &Path) -> std::result::Result<Address, String>,
+}
+
+impl Belongings {
+    /// The catalogue's file; none with PostgreSQL.
+    pub(crate) fn catalogue(&self) -> Option<&Path> {
+        match &self.address {
+            Address::Sqlite(path) => Some(path),
+            Address::Postgres(_) => None,
+        }
+    }
 }
 
 /// The backup that there is.

@@ -5,10 +5,12 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use strongroom_catalog::{Catalog, restored};
+use strongroom_catalog::{Address, Catalog, restored, transfer};
 use strongroom_identity::{ApplianceKey, Secret, check_key};
 
 use super::archive::{Manifest, Plan, Role};
+use super::database::LOAD;
+use super::make::within;
 use super::seal::ArchiveKey;
 use super::settle::{self, Entry};
 use super::{Belongings, failed};
@@ -103,16 +105,17 @@ async fn prepare(
         }
         Ok((plan.manifest().clone(), entries))
     });
-    let (manifest, entries) = extracted.await?;
+    let (manifest, mut entries) = extracted.await?;
     let place_of = |role: Role| -> Option<PathBuf> {
         let path = &manifest.files.iter().find(|file| file.role == role)?.path;
         let number = entries.iter().position(|entry| entry.path == *path)?;
         Some(new.join(number.to_string()))
     };
     let key = appliance_key(place_of(Role::ApplianceKey).as_deref())?;
-    if let Some(path) = place_of(Role::Configuration) {
-        configuration(&belongings, &path)?;
-    }
+    let configured = match place_of(Role::Configuration) {
+        Some(path) => Some(configuration(&belongings, &path, &parts.data)?),
+        None => None,
+    };
     if let (Some(certificate), Some(key)) =
         (place_of(Role::Certificate), place_of(Role::CertificateKey))
     {
@@ -129,9 +132,42 @@ async fn prepare(
         acme::check(&key, &small(&path)?).map_err(unfit)?;
     }
     if let Some(path) = place_of(Role::Catalogue) {
+        let to = destination(&belongings, &parts.data, configured).await?;
         catalogue(&path, &key).await?;
+        let from = manifest.files.iter().find(|file| file.role == Role::Catalogue);
+        for entry in &mut entries {
+            let beside = from.and_then(|from| entry.path.strip_prefix(&from.path));
+            if let Some(beside) = beside.filter(|text| ["", "-wal", "-shm"].contains(text)) {
+                entry.path = format!("{to}{beside}");
+            }
+        }
     }
     Ok((manifest, entries))
+}
+
+/// Where the start with the restored configuration has the catalogue from, in the data directory.
+async fn destination(
+    belongings: &Belongings,
+    data: &Path,
+    configured: Option<Address>,
+) -> Result<String> {
+    let current = &belongings.address;
+    let address = configured.filter(|_| !belongings.address_given);
+    match address.as_ref().unwrap_or(current) {
+        Address::Sqlite(path) => within(data, path)
+            .map_err(|why| unfit(format!("it can't put the catalogue in its place: {why}"))),
+        address @ Address::Postgres(_) if address == current => {
+            // They would go on with what they know, and write it.
+            match transfer::others(&belongings.catalog).await? {
+                0 => Ok(LOAD.into()),
+                others => Err(Error::Catalog(strongroom_catalog::Error::Busy { others })),
+            }
+        }
+        address => Err(unfit(format!(
+            "its configuration has the catalogue at {address}, this appliance at {current}: start \
+             this one with --database and the address where it is to be, then restore"
+        ))),
+    }
 }
 
 fn small(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>> {
@@ -148,10 +184,11 @@ fn appliance_key(path: Option<&Path>) -> Result<ApplianceKey> {
     Ok(ApplianceKey::from_bytes(key.ok_or_else(|| unfit("the appliance's key in it is none"))?))
 }
 
-fn configuration(belongings: &Belongings, path: &Path) -> Result<()> {
+fn configuration(belongings: &Belongings, path: &Path, data: &Path) -> Result<Address> {
     let text = small(path)?;
     let text = std::str::from_utf8(&text).map_err(|_| unfit("its configuration is no text"))?;
-    (belongings.check_configuration)(text).map_err(|why| unfit(format!("its configuration: {why}")))
+    (belongings.check_configuration)(text, data)
+        .map_err(|why| unfit(format!("its configuration: {why}")))
 }
 
 /// Whether it is whole, known, and of that key. What was under way when it was made is ended in it: it may

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::database;
 use crate::{Error, Result};
 
 /// Where all of it is, in the data directory, and where what was there before is left.
@@ -64,11 +65,11 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
     |source| Error::File { path: path.to_owned(), source }
 }
 
-fn sync(dir: &Path) -> Result<()> {
+pub(super) fn sync(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed(dir))
 }
 
-fn is_there(path: &Path) -> Result<bool> {
+pub(super) fn is_there(path: &Path) -> Result<bool> {
     match path.symlink_metadata() {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -203,6 +204,11 @@ impl Steps {
             } else if is_there(&old)? {
                 self.rename(&old, &path)?;
             }
+        }
+        // What was in a database before is loaded by the same start.
+        let before = database::before(&self.dir);
+        if is_there(&before)? {
+            self.rename(&before, &self.data.join(database::BACK))?;
         }
         self.remove(&self.dir.join(UNDO))?;
         self.remove_all(&self.dir)

@@ -75,7 +75,8 @@ pub(super) fn back_up(parts: &Parts, run: &Run, staged: &str) -> Result<BackupFi
     let copy = |belongings: &crate::backup::Belongings, path: &str| {
         Ok(run.wait(belongings.catalog.copy_to(path))?)
     };
-    match make(parts, &key, &|| !run.is_canceled(), &copy) {
+    let size = |belongings: &crate::backup::Belongings| Ok(run.wait(belongings.catalog.bytes())?);
+    match make(parts, &key, &|| !run.is_canceled(), &copy, &size) {
         Ok(file) => {
             let severity = if file.complete { Severity::Info } else { Severity::Warning };
             for what in &file.left_out {

@@ -233,7 +233,7 @@ impl UpdateWork {
         release: String,
     ) -> Result<Outcome, Unfit> {
         let belongings = self.parts.belongings().ok();
-        let catalogue = belongings.and_then(|belongings| belongings.catalogue.clone());
+        let catalogue = belongings.and_then(|all| all.catalogue().map(std::path::Path::to_owned));
         if let Some(path) = &catalogue {
             let length = match path.metadata() {
                 Ok(metadata) => metadata.len(),

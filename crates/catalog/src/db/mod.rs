@@ -15,10 +15,10 @@ use std::time::Instant;
 pub(crate) use self::indexes::Indexes;
 use self::latency::Latencies;
 pub(crate) use self::sizes::Sizes;
-use crate::migrate;
 use crate::sql::Sql;
 use crate::value::{Record, Row, single};
 use crate::{Error, Result};
+use crate::{migrate, transfer};
 
 /// Where the catalogue is kept.
 #[derive(Clone, PartialEq, Eq)]
@@ -234,18 +234,30 @@ impl Catalog {
         Ok(rows)
     }
 
-    /// Copies an SQLite database to a new file, whole, while it is in use. PostgreSQL has its own
-    /// tools for that.
+    /// Copies it to a new file of SQLite, whole, as it is at one moment, while it is in use.
     ///
     /// # Errors
-    /// Those of the database; [`Error::Address`] on PostgreSQL.
+    /// Those of the database; [`Error::Local`].
     pub async fn copy_to(&self, path: &str) -> Result<()> {
         match &self.db {
             Db::Sqlite(db) => db.copy_to(path).await,
-            Db::Postgres(_) => {
-                Err(Error::Address("a PostgreSQL database is copied with pg_dump".into()))
-            }
+            // Boxed: it opens the copy, and an old file is copied when it is opened.
+            Db::Postgres(_) => Box::pin(transfer::copy_out(self, Path::new(path))).await,
         }
+    }
+
+    /// About how many bytes it has.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn bytes(&self) -> Result<u64> {
+        let sql = match self.engine() {
+            Engine::Sqlite => {
+                "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+            }
+            Engine::Postgres => "SELECT pg_database_size(current_database())",
+        };
+        single(self.rows(Sql::new(sql)).await?)
     }
 
     /// Opens a copy of an SQLite catalogue as it is, after looking whether it is whole and of a schema

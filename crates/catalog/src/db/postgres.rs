@@ -29,7 +29,10 @@ impl Postgres {
                 "the database's address is not postgres://USER:PASSWORD@HOST/DATABASE".into(),
             )
         })?;
-        let options = options.application_name("strongroom");
+        // Each process by a name of its own, so that others can be told from it.
+        let now = jiff::Timestamp::now().as_nanosecond();
+        let name = format!("strongroom {} {now:x}", std::process::id());
+        let options = options.application_name(&name);
         let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(WAIT);
         Ok(Self { pool: pool.connect_with(options).await? })
     }

@@ -156,13 +156,23 @@ impl Config {
         filter.map_err(|error| anyhow::anyhow!("log: `{text}` is no level of the log: {error}"))
     }
 
-    /// What is wrong with the text of such a file.
-    pub(super) fn check(text: &str) -> Result<(), String> {
+    /// Where the catalogue is: as the command says, else as is configured, else in a file.
+    pub(super) fn address(&self, data: &Path, given: Option<&str>) -> Result<Address> {
+        Ok(match given.or(self.database.as_deref()) {
+            Some(text) if text.contains("://") => text.parse()?,
+            Some(path) => Address::Sqlite(data.join(path)),
+            None => Address::Sqlite(data.join("catalogue.db")),
+        })
+    }
+
+    /// Where the catalogue is by the text of such a file, or what is wrong with that.
+    pub(super) fn check(text: &str, data: &Path) -> Result<Address, String> {
         let config = Self::of_text(text)?;
         config.takeover().map_err(|error| error.to_string())?;
         config.host().map_err(|error| error.to_string())?;
         config.units().map_err(|error| error.to_string())?;
-        config.dialects().map(drop).map_err(|error| error.to_string())
+        config.dialects().map_err(|error| error.to_string())?;
+        config.address(data, None).map_err(|error| error.to_string())
     }
 
     /// The keys that differ, of those that take effect only at a start.
@@ -246,7 +256,7 @@ mod tests {
             ("network_confirm = 3601", "network_confirm"),
             ("service_units = [\"ssh\"]", "service_units"),
         ] {
-            assert!(Config::check(text).unwrap_err().contains(told), "{text}");
+            assert!(Config::check(text, Path::new("/data")).unwrap_err().contains(told), "{text}");
         }
         let config: Config = toml::from_str("host_driver = \"ip\"").unwrap();
         assert_eq!(config.host().unwrap().driver.word(), "ip");

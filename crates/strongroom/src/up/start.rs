@@ -10,14 +10,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use strongroom_api::server::{Certificate, Limits, Server, bind_control};
 use strongroom_api::{AcmeHttps, App, Https, KeySealer, Machine, PAGE};
-use strongroom_appliance::backup::{Belongings, settle};
+use strongroom_appliance::backup::{Belongings, load, settle};
 use strongroom_appliance::network::Network;
 use strongroom_appliance::tls::TlsFiles;
 use strongroom_appliance::updates::{UpdateSetup, catalogue_fits, need_catalogue};
 use strongroom_appliance::{
     Acme, Administration, Parts, Settings, StorageOptions, SupportSetup, Upkeep,
 };
-use strongroom_catalog::{Address, Catalog, Engine};
+use strongroom_catalog::{Catalog, Engine};
 use strongroom_engine::id::RootId;
 use strongroom_identity::{ApplianceKey, Deed, FirstRun, Identity, Secret};
 use strongroom_protect::{Options, Protect};
@@ -164,12 +164,8 @@ async fn open_on(
 ) -> Result<Running> {
     let (takeover, configured) = (config.takeover()?, config.clone());
     let (dialects, units) = (config.dialects()?, config.units()?);
-    let database = args.database.clone().or_else(|| config.database.clone());
-    let address = match database {
-        Some(text) if text.contains("://") => text.parse()?,
-        Some(path) => Address::Sqlite(data.join(path)),
-        None => Address::Sqlite(data.join("catalogue.db")),
-    };
+    let address = config.address(&data, args.database.as_deref())?;
+    load(&data, &address).await.context("loading the restored catalogue")?;
     let catalog = Catalog::open(&address)
         .await
         .with_context(|| format!("opening the catalogue {address}"))?;
@@ -262,10 +258,8 @@ async fn open_on(
     let secret_files = [Some(data.join(KEY)), updates.passphrase.clone()];
     let belongings = Belongings {
         catalog: catalog.clone(),
-        catalogue: match address {
-            Address::Sqlite(path) => Some(path),
-            Address::Postgres(_) => None,
-        },
+        address,
+        address_given: args.database.is_some(),
         configuration: data.join(NAME),
         appliance_key,
         named_keys: named,

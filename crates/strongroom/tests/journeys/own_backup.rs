@@ -5,11 +5,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use strongroom_catalog::Engine;
 
 use crate::jidoteki::{curl, make, subject};
 use crate::license::vendor;
 use crate::support::served::{Served, ask};
-use crate::support::tool;
+use crate::support::{database, tool};
 use crate::up::run;
 
 const DONE: &str = r#"{"Status":"200 OK"}"#;
@@ -111,7 +112,8 @@ fn what_was_lost_is_back_after_a_restore() {
     served.stop();
 
     // All is gone but the pools; another data directory has the same token.
-    for lost in ["catalogue.db", "appliance.key", "strongroom.toml", "backup/backup.tar"] {
+    database::lose(&data);
+    for lost in ["appliance.key", "strongroom.toml", "backup/backup.tar"] {
         fs::remove_file(data.join(lost)).unwrap();
     }
     fs::remove_dir_all(data.join("tls")).unwrap();
@@ -148,7 +150,11 @@ fn what_was_lost_is_back_after_a_restore() {
     assert_eq!(code, 0, "{out} {err}");
     let cat = tool("sh").arg("-c").arg("find out -type f | xargs cat").current_dir(&dir).output();
     assert_eq!(cat.unwrap().stdout, b"kept");
-    assert!(fresh.join("before-restore/old/catalogue.db").exists());
+    let before = match database::engine() {
+        Engine::Sqlite => "before-restore/old/catalogue.db",
+        Engine::Postgres => "before-restore/old/catalogue.before",
+    };
+    assert!(fresh.join(before).exists() && !fresh.join("catalogue.load").exists());
     assert!(!fresh.join("restore").exists());
     let trail = run(&fresh, "--json audit list --limit 100").1;
     assert!(trail.contains("system.backup.restored"), "{trail}");

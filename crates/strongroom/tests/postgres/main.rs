@@ -8,10 +8,16 @@ mod support;
 
 #[path = "../journeys/ingest.rs"]
 mod ingest;
+#[path = "../journeys/jidoteki.rs"]
+mod jidoteki;
+#[path = "../journeys/license.rs"]
+mod license;
 #[path = "../journeys/manage.rs"]
 mod manage;
 #[path = "../journeys/metrics.rs"]
 mod metrics;
+#[path = "../journeys/own_backup.rs"]
+mod own_backup;
 #[path = "../appliance/process.rs"]
 #[allow(dead_code, reason = "not each of its users needs all")]
 mod process;

@@ -177,6 +177,7 @@ pub(super) fn refused(error: Error) -> Fault {
         | Error::Busy { .. }
         | Error::Restoring
         | Error::Room { .. }
+        | Error::Catalog(strongroom_catalog::Error::Busy { .. })
         | Error::Certificate { .. } => Fault::bad(NO_ARCHIVE),
         error => error.into(),
     }
