@@ -16,6 +16,7 @@ mod information;
 mod job;
 mod license;
 mod openapi;
+mod option;
 mod reboot;
 mod request;
 mod services;

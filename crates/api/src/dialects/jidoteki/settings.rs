@@ -13,6 +13,7 @@ use strongroom_identity::Right;
 
 use super::answer::{Answer, Fault, accepted, found};
 use super::dispatch::Call;
+use super::option::{ADDRESS, ALPHANUMERIC, MASK, NAME, NAME_OR_ADDRESS, TextOption};
 use super::{Documented, Endpoint, JSON, Parameter};
 
 const PATH: &str = "/settings";
@@ -55,19 +56,9 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     ),
 ];
 
-/// Characters, as the original lists them.
-const ALPHANUMERIC: &str = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-const NAME: &str = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz.-";
-const NAME_OR_ADDRESS: &str = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz.-:";
-const ADDRESS: &str = "abcdef0123456789ABCDEF.:";
-const MASK: &str = "abcdef0123456789ABCDEF.:/";
-
 /// An option of the network.
 struct Field {
-    name: &'static str,
-    characters: &'static str,
-    least: usize,
-    most: usize,
+    text: TextOption,
     required: bool,
 }
 
@@ -77,7 +68,7 @@ const fn field(
     (least, most): (usize, usize),
     required: bool,
 ) -> Field {
-    Field { name, characters, least, most, required }
+    Field { text: TextOption { name, characters, least, most }, required }
 }
 
 /// In the order in which they are looked at.
@@ -95,25 +86,11 @@ const FIELDS: [Field; 8] = [
 impl Field {
     /// Looks at the option as it was sent.
     fn check(&self, network: &Document) -> Answer<()> {
-        let characters = || {
-            let Self { name, characters, .. } = self;
-            let text = "Missing or invalid string for option";
-            Err(Fault::bad(format!("{text}: {name}. Allowed: {characters}")))
-        };
-        let Some(text) = text(network, self.name) else { return characters() };
-        if text.is_empty() && !self.required {
-            return Ok(());
+        match text(network, self.text.name) {
+            None => Err(self.text.unfit()),
+            Some(text) if text.is_empty() && !self.required => Ok(()),
+            Some(text) => self.text.check(&text),
         }
-        if !text.chars().all(|c| self.characters.contains(c)) {
-            return characters();
-        }
-        let Self { name, least, most, .. } = self;
-        if !(*least..=*most).contains(&text.chars().count()) {
-            return Err(Fault::bad(format!(
-                "Invalid string length for option: {name}. Allowed: >= {least} and <= {most}"
-            )));
-        }
-        Ok(())
     }
 }
 
@@ -298,9 +275,8 @@ mod tests {
             format!("Invalid string length for option: {name}. Allowed: >= {least} and <= {most}")
         };
         for field in &FIELDS {
-            let Field { name, least, most, .. } = *field;
-            let (characters, length) =
-                (characters(name, field.characters), length(name, least, most));
+            let TextOption { name, characters: allowed, least, most } = field.text;
+            let (characters, length) = (characters(name, allowed), length(name, least, most));
             for value in ["\"a b\"", "\"eth0\\n\"", "\"ä\"", "true", "false", "[]", "{}", "\"a;b\""]
             {
                 assert_eq!(refused(&with(name, value)), characters, "{name} {value}");

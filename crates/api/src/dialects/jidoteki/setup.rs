@@ -7,12 +7,11 @@ use strongroom_identity::{Error, Right, Secret, SetUpError};
 
 use super::answer::{Answer, Fault, done};
 use super::dispatch::Call;
+use super::option::{PRINTABLE, TextOption};
 use super::{Documented, Endpoint, Parameter};
 
-/// The printable characters without the space, as the original lists them.
-fn printable() -> String {
-    (33u8..=126).map(char::from).collect()
-}
+const TOKEN: TextOption =
+    TextOption { name: "newtoken", characters: PRINTABLE, least: 1, most: 255 };
 
 const SETUP: &str = "jidoteki.setup";
 
@@ -50,16 +49,10 @@ fn setup(call: Call) -> BoxFuture<'static, Answer> {
     .boxed()
 }
 
-/// What is wrong with a token, in the original's words.
+/// What is wrong with a token, in the original's words; without any when there is none.
 fn unfit(new: &str) -> Fault {
-    if new.is_empty() {
-        return Fault::bare(StatusCode::BAD_REQUEST);
+    match TOKEN.check(new) {
+        Err(fault) if !new.is_empty() => fault,
+        _ => Fault::bare(StatusCode::BAD_REQUEST),
     }
-    if !new.bytes().all(|c| c.is_ascii_graphic()) {
-        let allowed = printable();
-        return Fault::bad(format!(
-            "Missing or invalid string for option: newtoken. Allowed: {allowed}"
-        ));
-    }
-    Fault::bad("Invalid string length for option: newtoken. Allowed: >= 1 and <= 255")
 }

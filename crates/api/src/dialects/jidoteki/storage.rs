@@ -11,6 +11,9 @@ use strongroom_identity::Right;
 
 use super::answer::{Answer, Fault, accepted, found};
 use super::dispatch::Call;
+use super::option::{
+    ADDRESS, DIGITS, MOUNT_OPTIONS, NAME, PATH as PATH_CHARACTERS, PRINTABLE, TARGET, TextOption,
+};
 use super::{Documented, Endpoint, JSON, Parameter};
 
 const PATH: &str = "/storage";
@@ -50,51 +53,34 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     ),
 ];
 
-/// The original's alphabets, in the order in which it lists them.
-fn alphabet(field: &str) -> String {
-    let letters = ('0'..='9').chain('A'..='Z').chain('a'..='z').collect::<String>();
-    match field {
-        "mount_options" => letters + ".-=,",
-        "share" | "export_name" => letters + ".-_/",
-        "target" => letters + ".-_:",
-        "device" => letters + ".-",
-        "ip" => "abcdef0123456789ABCDEF.:".to_owned(),
-        "port" => ('0'..='9').collect(),
-        _ => (33u8..=126).map(char::from).collect(),
-    }
+/// What a value of the settings may be.
+fn option(name: &'static str) -> TextOption {
+    let (characters, (least, most)) = match name {
+        "mount_options" => (MOUNT_OPTIONS, (3, 255)),
+        "share" | "export_name" => (PATH_CHARACTERS, (3, 255)),
+        "target" => (TARGET, (3, 255)),
+        "device" => (NAME, (3, 255)),
+        "ip" => (ADDRESS, (3, 45)),
+        "port" => (DIGITS, (1, 5)),
+        _ => (PRINTABLE, (3, 255)),
+    };
+    TextOption { name, characters, least, most }
 }
 
-fn bounds(field: &str) -> (usize, usize) {
-    match field {
-        "ip" => (3, 45),
-        "port" => (1, 5),
-        _ => (3, 255),
-    }
-}
-
-/// One value of the settings: first its characters, then how many. Without one it is too short.
-fn value(field: &str, given: Option<&Value>) -> Answer<StorageValue> {
-    let allowed = alphabet(field);
-    let unfit =
-        || Fault::bad(format!("Missing or invalid string for option: {field}. Allowed: {allowed}"));
+/// One value of the settings. Without one it is too short.
+fn value(field: &'static str, given: Option<&Value>) -> Answer<StorageValue> {
+    let option = option(field);
     let value = match given {
         None | Some(Value::Null) => StorageValue::Text(String::new()),
         Some(Value::String(text)) => StorageValue::Text(text.clone()),
-        Some(Value::Number(number)) => StorageValue::Number(number.as_u64().ok_or_else(unfit)?),
-        Some(_) => return Err(unfit()),
+        Some(Value::Number(number)) => {
+            StorageValue::Number(number.as_u64().ok_or_else(|| option.unfit())?)
+        }
+        Some(_) => return Err(option.unfit()),
     };
-    let text = match &value {
-        StorageValue::Text(text) => text.clone(),
-        StorageValue::Number(number) => number.to_string(),
-    };
-    if !text.chars().all(|c| allowed.contains(c)) {
-        return Err(unfit());
-    }
-    let (least, most) = bounds(field);
-    if !(least..=most).contains(&text.chars().count()) {
-        return Err(Fault::bad(format!(
-            "Invalid string length for option: {field}. Allowed: >= {least} and <= {most}"
-        )));
+    match &value {
+        StorageValue::Text(text) => option.check(text)?,
+        StorageValue::Number(number) => option.check(&number.to_string())?,
     }
     Ok(value)
 }
