@@ -13,6 +13,7 @@ use serde_json::Value;
 use strongroom_api::Dialects;
 use strongroom_api::dialects::jidoteki;
 use strongroom_appliance::network::{CONFIRM, HostSetup};
+use strongroom_appliance::updates::UpdateSetup;
 use strongroom_appliance::{Hidden, StorageKind, Units};
 use strongroom_catalog::Address;
 use tracing_subscriber::EnvFilter;
@@ -40,14 +41,14 @@ pub(super) struct Config {
     jidoteki_open_setup: bool,
     takeover: Option<u64>,
     pub(super) log: Option<String>,
-    pub(super) license_keys: Vec<PathBuf>,
-    pub(super) support_key: Option<PathBuf>,
+    license_keys: Vec<PathBuf>,
+    support_key: Option<PathBuf>,
     host_driver: Option<String>,
     host_root: Option<PathBuf>,
     network_confirm: Option<u64>,
-    pub(super) update_keys: Vec<PathBuf>,
-    pub(super) update_passphrase: Option<PathBuf>,
-    pub(super) update_scripts: bool,
+    update_keys: Vec<PathBuf>,
+    update_passphrase: Option<PathBuf>,
+    update_scripts: bool,
     service_units: Vec<String>,
     storage_options: Option<Vec<StorageKind>>,
 }
@@ -95,6 +96,33 @@ impl Config {
         let root = self.host_root.clone().unwrap_or(usual.root);
         anyhow::ensure!(root.is_absolute(), "host_root: it takes a path from the root");
         Ok(HostSetup { driver, root, confirm })
+    }
+
+    /// The files of the certificate and of its key.
+    pub(super) fn certificate_files(&self, data: &Path) -> [PathBuf; 2] {
+        let file = |path: &Option<PathBuf>, usual: &str| {
+            data.join(path.as_deref().unwrap_or(Path::new(usual)))
+        };
+        [file(&self.certificate, "tls/cert.pem"), file(&self.key, "tls/key.pem")]
+    }
+
+    /// The keys of vendors of licences.
+    pub(super) fn license_keys(&self, data: &Path) -> Vec<PathBuf> {
+        self.license_keys.iter().map(|path| data.join(path)).collect()
+    }
+
+    /// The key of who may read bundles for support.
+    pub(super) fn support_key(&self, data: &Path) -> Option<PathBuf> {
+        self.support_key.as_ref().map(|path| data.join(path))
+    }
+
+    /// Whose updates are taken.
+    pub(super) fn updates(&self, data: &Path) -> UpdateSetup {
+        UpdateSetup {
+            keys: self.update_keys.iter().map(|path| data.join(path)).collect(),
+            passphrase: self.update_passphrase.as_ref().map(|path| data.join(path)),
+            scripts: self.update_scripts,
+        }
     }
 
     /// The kinds of storage that may be attached; none: all.

@@ -8,6 +8,8 @@ mod launch;
 mod listeners;
 mod lock;
 mod notify;
+mod once;
+mod running;
 mod secrets;
 mod start;
 mod status;
