@@ -312,6 +312,12 @@ impl Segment {
         let mut buf = vec![0; RUN * PAGE];
         let mut bad = 0;
         for copy in &self.copies {
+            let file = || copy.file(&path(self.id));
+            if let Err(e) = file().or_else(|_| file()) {
+                self.report(copy, &format!("none of its pages: {e}"));
+                bad += self.layout.all_pages();
+                continue;
+            }
             let mut at = 0;
             while at < self.layout.all_pages() {
                 let run = (self.layout.all_pages() - at).min(RUN as u64);
