@@ -201,8 +201,8 @@ impl Pool {
     }
 
     /// Writes superblocks anew that are damaged, or can't be read though their disks are there; the
-    /// places of those disks. A disk is known by its shards, which say what pool they belong to and, with their
-    /// numbers, to which of its places. Opening the pool then finds what else the disk lacks.
+    /// places of those disks. A disk is known by its shards, which say what pool they belong to and,
+    /// with their numbers, to which of its places. Opening the pool then finds what else the disk lacks.
     ///
     /// # Errors
     /// As [`Pool::open`], before anything is changed; those of the disks.
@@ -385,18 +385,14 @@ fn check_others(disks: &[Option<Arc<dyn Disk>>], place: usize, settings: Setting
         )));
     }
     let mut shards: HashMap<PackId, usize> = HashMap::new();
-    for (_, disk) in disks.iter().enumerate().filter(|(other, _)| *other != place) {
-        let Some(disk) = disk else { continue };
+    // A disk may have been the only one to take a segment.
+    let mut segments: BTreeSet<String> = BTreeSet::new();
+    for disk in others.iter().flatten() {
         let found = shard::list_packs(&**disk)
             .map_err(|e| Error::io(format!("listing {}", disk.describe()), e))?;
         for shard in found.iter().filter(|shard| shard.stage == Stage::Sealed) {
             *shards.entry(shard.pack).or_default() += 1;
         }
-    }
-    // A disk may have been the only one to take a segment.
-    let mut segments: BTreeSet<String> = BTreeSet::new();
-    for (_, disk) in disks.iter().enumerate().filter(|(other, _)| *other != place) {
-        let Some(disk) = disk else { continue };
         let listed = disk.list(index::DIR);
         segments.extend(listed.unwrap_or_default().into_iter().map(|entry| entry.name));
     }
