@@ -116,6 +116,45 @@ fn an_index_is_not_built_without_a_pack_that_only_the_disk_could_tell_of() {
     verify(&bed, &mut model, &Pending::Nothing).unwrap();
 }
 
+/// The directory of a pack and the index are unreadable for good: the pool can be used without them,
+/// and what it lacks then comes back with them.
+#[test]
+fn what_an_index_can_not_be_made_of_can_be_moved_away() {
+    for is_lost in [false, true] {
+        let (bed, mut model) = scene(Layout::new(1, 0, false));
+        let disk = &bed.world.disks()[0];
+        let (pack, _) = largest(disk);
+        bed.world.inject(error(Operation::Read, &pack));
+        if is_lost {
+            remove_below(disk, "index/");
+        }
+        let segments = disk.files().into_iter().filter(|(path, _)| path.starts_with("index/"));
+        let segments: Vec<String> = segments.map(|(path, _)| path).collect();
+        segments.iter().for_each(|path| bed.world.inject(error(Operation::Read, path)));
+        let refused = bed.open(OpenMode::Write).unwrap_err().to_string();
+        assert!(refused.contains("pool repair --rebuild-index"), "{refused}");
+        // It says what is in the way, one after the other.
+        for path in segments.iter().chain([&pack]) {
+            let refused = without_index(&bed).rebuild_index(&Meter::new()).unwrap_err().to_string();
+            let (named, _) = path.split_once('.').unwrap_or((path, ""));
+            assert!(refused.contains("move it elsewhere"), "{refused}");
+            assert!(refused.contains(named), "{refused}");
+            disk.rename(path, &format!("moved.{}", path.replace('/', "."))).unwrap();
+        }
+        without_index(&bed).rebuild_index(&Meter::new()).unwrap();
+        let pool = bed.write();
+        let report = pool.gc(EXACT).unwrap();
+        assert!(report.missing_chunks > 0 && report.packs_removed == 0, "{report:?}");
+        assert!(!pool.check(true, &Meter::new()).unwrap().is_clean());
+        drop(pool);
+        bed.world.clear_faults();
+        disk.rename(&format!("moved.{}", pack.replace('/', ".")), &pack).unwrap();
+        remove_below(disk, "moved.");
+        without_index(&bed).rebuild_index(&Meter::new()).unwrap();
+        verify(&bed, &mut model, &Pending::Nothing).unwrap();
+    }
+}
+
 #[test]
 fn a_collection_keeps_packs_with_chunks_that_the_index_lacks() {
     let (bed, mut model) = scene(Layout::new(1, 0, false));

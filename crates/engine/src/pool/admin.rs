@@ -238,7 +238,8 @@ impl Pool {
     ///
     /// # Errors
     /// Those of the disks and the journal. Where a pack's directory, or the part of the old index
-    /// that would have to stand in for it, merely can't be read, the old index stays.
+    /// that would have to stand in for it, merely can't be read, the old index stays, and it is said
+    /// which files are in the way.
     pub fn rebuild_index(&self, meter: &Meter) -> Result<u64> {
         let _upkeep = self.begin_upkeep("rebuilding the index")?;
         self.flush(|_| Ok(Vec::new()))?;
@@ -308,12 +309,12 @@ impl Pool {
                 Some(e) if e.is_for_good() => self.core.notice(format!(
                     "{e}: what packs had that don't tell what is in them may be lost with it"
                 )),
-                Some(e) => return Err(e),
+                Some(e) => return Err(or_without(&format!("{}/{id}", index::DIR), e)),
             }
         }
         for (id, Silent { chunks, why }) in silent {
             if let Some(why) = why.filter(|_| known.count(id) < chunks) {
-                return Err(why);
+                return Err(or_without(&format!("{}/{id}.*", shard::directory(id)), why));
             }
         }
         Ok(found)
@@ -343,6 +344,17 @@ impl Pool {
         }
         Ok(None)
     }
+}
+
+/// Says how to go on without files that stay unreadable: once they are elsewhere it is known what the
+/// index lacks, and a collection keeps what is to be put back.
+fn or_without(files: &str, error: Error) -> Error {
+    let Error::Io { source, .. } = error else { return error };
+    let what = format!(
+        "{files} can't be read, and the index is made of it: try again; if it stays so, move it \
+         elsewhere and build the index without it, and again when it was put back readable"
+    );
+    Error::io(what, source)
 }
 
 /// A pack that does not tell what is in it.
