@@ -1,7 +1,7 @@
 //! The directories of releases. Each has a name once it is whole, and never changes then.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -10,9 +10,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::Version;
-use super::super::package::Summing;
 use super::{Releases, remove_all, sync};
-use crate::files;
+use crate::files::{self, sum};
 use crate::{Error, Result};
 
 /// Bytes of what a release says of itself, and of its changelog.
@@ -154,22 +153,6 @@ impl Releases {
             Ok(_) => Err("its program is not the one that was installed".into()),
             Err(error) => Err(error.to_string()),
         }
-    }
-}
-
-/// The bytes of a file, and their SHA-256.
-pub(super) fn sum(path: &Path) -> io::Result<(u64, String)> {
-    let mut file = File::open(path)?;
-    let mut to = Summing::new(io::sink());
-    let mut buffer = vec![0; 256 << 10];
-    let mut bytes = 0;
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            return Ok((bytes, to.sha256()));
-        }
-        to.write_all(&buffer[..count])?;
-        bytes += count as u64;
     }
 }
 

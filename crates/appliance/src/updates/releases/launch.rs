@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 
 use super::super::Version;
-use super::directory::{PROGRAM, sum};
+use super::directory::PROGRAM;
 use super::state::{BROKEN, Trial};
 use super::{Releases, is_there};
+use crate::files::sum;
 use crate::{Error, Result};
 
 /// How long a process that is killed may take to be gone.
