@@ -25,6 +25,8 @@ pub use releases::{
 pub(crate) use releases::{Previous, Releases};
 pub use version::Version;
 
+use crate::Error;
+
 /// What is wrong with a package, or with installing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
@@ -80,6 +82,14 @@ impl Flaw {
             Self::Script => "Script error",
         }
     }
+}
+
+fn flaw(flaw: Flaw, why: impl Into<String>) -> Error {
+    Error::Package { flaw, why: why.into() }
+}
+
+fn damaged(why: impl Into<String>) -> Error {
+    flaw(Flaw::Damaged, why)
 }
 
 /// What is configured of updates.
