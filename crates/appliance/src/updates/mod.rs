@@ -18,11 +18,13 @@ pub(crate) use open::Opened;
 pub(crate) use operations::Progressed;
 pub use operations::{InstallUpdate, UpdateSource, UpdateStatus};
 pub use package::{NewPackage, Package, PackageManifest, PackedFile};
+#[cfg(test)]
+pub(crate) use releases::fixture;
 pub use releases::{
     Launch, Launcher, Trial, UpdateRecord, UpdateResult, Watchman, catalogue_fits, confirm,
     is_on_trial, launch, need_catalogue, release_of, suspend, undo,
 };
-pub(crate) use releases::{Previous, Releases};
+pub(crate) use releases::{Previous, Releases, forget_copy};
 pub use version::Version;
 
 use crate::Error;

@@ -54,6 +54,22 @@ impl Releases {
         })
     }
 
+    /// The catalogue and what it is sealed with are others now, those of a backup: the copy of before
+    /// the update does not belong to them, and is not put back any more.
+    fn forget_copy(&self) -> Result<()> {
+        if !is_there(&self.file()) {
+            return Ok(());
+        }
+        let state = self.read()?;
+        if state.copy.is_none() && state.returning.is_none() {
+            return Ok(());
+        }
+        self.change(|state| {
+            (state.copy, state.returning) = (None, None);
+            Ok(())
+        })
+    }
+
     /// Copies the catalogue, which nobody has open.
     pub(super) fn copy_catalogue(&self, catalogue: &Path) -> Result<()> {
         let before = beside(catalogue, BEFORE);
@@ -130,6 +146,14 @@ pub fn need_catalogue(data: &Path) -> Result<bool> {
 /// [`Error::File`].
 pub fn catalogue_fits(data: &Path) -> Result<()> {
     Releases::of(data).catalogue_fits()
+}
+
+/// The state of a backup of the appliance is in force: no copy belongs to it.
+///
+/// # Errors
+/// [`Error::File`].
+pub(crate) fn forget_copy(data: &Path) -> Result<()> {
+    Releases::of(data).forget_copy()
 }
 
 #[cfg(test)]

@@ -10,16 +10,16 @@ use super::launch::{Launch, Launcher};
 use super::state::{Previous, Trial};
 use crate::Result;
 
-pub(super) struct Place {
+pub(crate) struct Place {
     dir: tempfile::TempDir,
-    pub(super) installed: PathBuf,
+    pub(crate) installed: PathBuf,
 }
 
 const CATALOGUE: [(&str, &str); 2] = [("catalogue.db", "old"), ("catalogue.db-wal", "old log")];
 
 impl Place {
     /// An appliance with a catalogue, and a program outside of its data directory.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let installed = dir.path().join("usr-bin-strongroom");
         fs::write(&installed, "installed").unwrap();
@@ -31,17 +31,17 @@ impl Place {
         place
     }
 
-    pub(super) fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         fs::canonicalize(self.dir.path()).unwrap().join("data")
     }
 
-    pub(super) fn releases(&self, left: Option<u32>) -> Releases {
+    pub(crate) fn releases(&self, left: Option<u32>) -> Releases {
         let releases = Releases::of(&self.data());
         releases.left.set(left);
         releases
     }
 
-    pub(super) fn install(&self, version: &str) -> String {
+    pub(crate) fn install(&self, version: &str) -> String {
         let releases = self.releases(None);
         let draft = releases.draft().unwrap();
         fs::write(draft.join(PROGRAM), format!("program {version}")).unwrap();
@@ -50,7 +50,7 @@ impl Place {
         releases.finish(&draft, &version.parse().unwrap(), None, installed).unwrap()
     }
 
-    pub(super) fn trial(&self, release: &str, from: Option<&str>) -> Trial {
+    pub(crate) fn trial(&self, release: &str, from: Option<&str>) -> Trial {
         Trial {
             release: release.into(),
             previous: Previous {
@@ -66,40 +66,40 @@ impl Place {
         }
     }
 
-    pub(super) fn launch_of(&self, releases: &Releases, program: &Path) -> Result<Launch> {
+    pub(crate) fn launch_of(&self, releases: &Releases, program: &Path) -> Result<Launch> {
         let data = self.data();
         let installed = Some(self.installed.as_path());
         releases.launch(&Launcher { data: &data, program, installed }, &mut Vec::new())
     }
 
-    pub(super) fn launch(&self) -> Launch {
+    pub(crate) fn launch(&self) -> Launch {
         self.launch_of(&self.releases(None), &self.installed).unwrap()
     }
 
-    pub(super) fn program(&self, release: &str) -> PathBuf {
+    pub(crate) fn program(&self, release: &str) -> PathBuf {
         self.data().join("releases").join(release).join(PROGRAM)
     }
 
-    pub(super) fn catalogue(&self) -> Vec<Option<String>> {
+    pub(crate) fn catalogue(&self) -> Vec<Option<String>> {
         let read = |name: &str| fs::read_to_string(self.data().join(name)).ok();
         ["catalogue.db", "catalogue.db-wal", "catalogue.db-shm"].map(read).into()
     }
 
-    pub(super) fn migrate(&self) {
+    pub(crate) fn migrate(&self) {
         for name in ["catalogue.db", "catalogue.db-wal", "catalogue.db-shm"] {
             fs::write(self.data().join(name), "new").unwrap();
         }
     }
 
-    pub(super) fn old() -> Vec<Option<String>> {
+    pub(crate) fn old() -> Vec<Option<String>> {
         vec![Some("old".into()), Some("old log".into()), None]
     }
 }
 
-pub(super) fn is_watch(launch: &Launch, of: &str) -> bool {
+pub(crate) fn is_watch(launch: &Launch, of: &str) -> bool {
     matches!(launch, Launch::Watch { release, .. } if release == of)
 }
 
-pub(super) fn becomes(launch: &Launch, of: Option<&str>) -> bool {
+pub(crate) fn becomes(launch: &Launch, of: Option<&str>) -> bool {
     matches!(launch, Launch::Become { release, .. } if release.as_deref() == of)
 }

@@ -19,7 +19,7 @@
 mod catalogue;
 mod directory;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod launch;
 mod state;
 mod trial;
@@ -30,6 +30,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+pub(crate) use catalogue::forget_copy;
 pub use catalogue::{catalogue_fits, need_catalogue};
 pub use directory::release_of;
 pub use launch::{Launch, Launcher, Watchman, launch};
