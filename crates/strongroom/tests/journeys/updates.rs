@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::jidoteki::curl;
-use crate::support::served::{Served, ask, of_user, try_ask};
+use crate::support::served::{Served, ask, of_user, text, try_ask};
 use crate::support::{BINARY, noise, output, tool};
 use crate::up::run;
 
@@ -155,6 +155,15 @@ fn a_running_appliance_becomes_another_version_and_goes_back() {
     assert_eq!((place.version().as_str(), served.id()), ("0.2.0", process));
     assert_eq!(place.get("/v1/system/version")["program_version"], OWN);
     assert_eq!(place.well("system changelog"), "# News of 0.2.0\n");
+    // What is measured and what support is given say both as well.
+    let both = format!("strongroom_build_info{{version=\"0.2.0\",program_version=\"{OWN}\",");
+    let measured = text(&data, "/metrics");
+    assert!(measured.contains(&both), "{measured}");
+    place.well("system logs --output logs.tar.gz");
+    let mut tar = tool("tar");
+    tar.args(["--wildcards", "-xOzf"]).arg(place.at("logs.tar.gz")).arg("*version.json");
+    let paper: Value = serde_json::from_slice(&output(&mut tar)).unwrap();
+    assert_eq!((&paper["version"], &paper["program_version"]), (&json!("0.2.0"), &json!(OWN)));
     assert_ne!(server(&data), Pid::from_raw(process as i32).unwrap(), "it is watched over");
     let job = place.job();
     assert_eq!(job["result"], json!({"version": "0.2.0", "from_version": OWN}));
