@@ -70,7 +70,8 @@ pub(crate) struct BuildArgs {
 /// Say whether a package is whole and one that these keys signed
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-A package in the form of Jidoteki Admin is looked at too; its passphrase is needed for that.
+Of a package in the form of Jidoteki Admin nothing but the signature is looked at, which takes its
+passphrase.
 
 Example:
   strongroom update verify strongroom-0.2.0.update --key vendor.pub.pem")]
