@@ -411,14 +411,14 @@ fn told_to_stop_while_a_failed_release_is_ended_it_stops() {
     let place = Place::new("");
     let data = place.data();
     let (ending, go) = (place.at("ending"), place.at("go"));
-    // It takes its time to end.
-    let text = format!(
-        "trap 'touch {}; while [ ! -e {} ]; do sleep 0.05; done; exit 1' TERM
-         while :; do sleep 0.05; done",
-        ending.display(),
-        go.display()
+    // It takes its time to end, but does not outlive the test for long.
+    let (ending_at, go_at) = (ending.display(), go.display());
+    let lingers = format!(
+        "patience() {{ left=2400; until [ -e $1 ] || [ $((left -= 1)) = 0 ]; do sleep 0.05; done; }}
+         trap 'touch {ending_at}; patience {go_at}; exit 1' TERM
+         patience never"
     );
-    place.script("lingers", &text);
+    place.script("lingers", &lingers);
     let served = place.start(2, 600);
     let package = place.package_of("0.2.0", "lingers");
     place.well(&format!("system update install {package} --no-wait"));
@@ -515,13 +515,18 @@ fn systemd_hears_of_an_update_by_the_process_that_it_knows() {
     let path = place.at("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let hears = |what: &str| loop {
-        let mut bytes = [0; 4096];
-        let length =
-            socket.recv(&mut bytes).unwrap_or_else(|e| panic!("it never said {what}: {e}"));
-        let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
-        if text.lines().any(|line| line.starts_with(what)) {
-            return text;
+    let hears = |what: &str| {
+        let end = Instant::now() + Duration::from_secs(120);
+        loop {
+            // It says something else again and again: that it lives.
+            assert!(Instant::now() < end, "it never said {what}");
+            let mut bytes = [0; 4096];
+            let length =
+                socket.recv(&mut bytes).unwrap_or_else(|e| panic!("it never said {what}: {e}"));
+            let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            if text.lines().any(|line| line.starts_with(what)) {
+                return text;
+            }
         }
     };
     let mut command = of_user(&data);
