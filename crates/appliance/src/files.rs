@@ -1,9 +1,12 @@
-//! Small files that are there whole, or not at all.
+//! Files: small ones that are there whole or not at all, and sums of any.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use aws_lc_rs::digest;
+use data_encoding::HEXLOWER;
 
 /// Reads a file that has no more bytes than that.
 pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
@@ -19,6 +22,21 @@ pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     Ok(bytes)
+}
+
+/// The bytes of a file, and their SHA-256.
+pub(crate) fn sum(path: &Path) -> io::Result<(u64, String)> {
+    let mut file = File::open(path)?;
+    let mut context = digest::Context::new(&digest::SHA256);
+    let (mut buffer, mut bytes) = (vec![0; 256 << 10], 0);
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok((bytes, HEXLOWER.encode(context.finish().as_ref())));
+        }
+        context.update(&buffer[..count]);
+        bytes += count as u64;
+    }
 }
 
 const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;

@@ -9,9 +9,9 @@ use strongroom_protect::works::BackupParameters;
 use strongroom_protect::{Asker, Job, State};
 
 use super::archive::Manifest;
-use super::make::sum;
 use super::{ArchiveKey, BackupFile, Place, Spool, failed, restore, settle};
 use crate::administration::{Administration, URGENT, blocking};
+use crate::files::sum;
 use crate::works::{self, BackupOfAppliance, RestartParameters};
 use crate::{Error, Result};
 

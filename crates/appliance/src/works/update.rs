@@ -268,11 +268,11 @@ impl UpdateWork {
         run.log(Severity::Info, "Starting anew with the update, on trial");
         self.parts.restart.notify_one();
         let record = record(releases, run, release.as_deref().unwrap_or_default())?;
-        let gone = || Unfit::Flaw(Flaw::Install, "nothing is known of the release any more".into());
         self.await_trial(run, releases, record.ok_or_else(gone)?)
     }
 
-    /// Waits until it is known what came of the trial.
+    /// Waits until it is known what came of the trial. Who watches over it decides that in time, and
+    /// this process ends with whoever watches, or before the trial begins.
     fn await_trial(
         &self,
         run: &Run,
@@ -302,9 +302,7 @@ impl UpdateWork {
                     }
                     std::thread::sleep(LOOK);
                     let release = found.release.clone().unwrap_or_default();
-                    if let Some(record) = record(releases, run, &release)? {
-                        found = record;
-                    }
+                    found = record(releases, run, &release)?.ok_or_else(gone)?;
                 }
             }
         }
@@ -317,6 +315,10 @@ fn record(releases: &Releases, run: &Run, release: &str) -> Result<Option<Update
         one.job == Some(run.job().id) && one.release.as_deref() == Some(release)
     };
     Ok(releases.read()?.history.into_iter().rev().find(mine))
+}
+
+fn gone() -> Unfit {
+    Unfit::Flaw(Flaw::Install, "nothing is known of the release any more".into())
 }
 
 fn done(run: &Run, from: &Version, to: &Version) -> Outcome {
