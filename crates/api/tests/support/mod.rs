@@ -26,6 +26,9 @@ pub(crate) fn engine() -> Engine {
     if module_path!().starts_with("postgres::") { Engine::Postgres } else { Engine::Sqlite }
 }
 
+/// What scripts for Jidoteki Admin show.
+pub(crate) const TOKEN: &str = "yourtoken";
+
 pub(crate) struct Appliance {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) app: App,
@@ -81,6 +84,11 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {} {text}", self.status))
     }
 
+    /// As a script sees it: the status and the text.
+    pub(crate) fn told(&self) -> (u16, String) {
+        (self.status, String::from_utf8(self.body.clone()).unwrap())
+    }
+
     pub(crate) fn code(&self) -> String {
         assert_eq!(self.headers["content-type"], "application/problem+json");
         self.json()["code"].as_str().unwrap().to_owned()
@@ -119,6 +127,14 @@ impl Appliance {
         let router = strongroom_api::router(&app, &Default::default());
         let passphrase = first.passphrase.expose().to_owned();
         Self { dir, app, router, passphrase, _database: Database(Some(fresh)) }
+    }
+
+    /// With [`TOKEN`].
+    pub(crate) async fn with_token() -> Self {
+        let appliance = Self::new().await;
+        let by = appliance.system().await;
+        appliance.app.identity().set_admin_token(&by, &TOKEN.into()).await.unwrap();
+        appliance
     }
 
     /// Who may do everything.
