@@ -10,6 +10,7 @@ use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use strongroom_api::{App, KeySealer, Machine};
+use strongroom_appliance::acme::Serving;
 use strongroom_appliance::backup::Belongings;
 use strongroom_appliance::tls::TlsFiles;
 use strongroom_appliance::updates::UpdateSetup;
@@ -35,6 +36,8 @@ pub(crate) struct Appliance {
     pub(crate) router: Router,
     /// The passphrase of `admin`.
     pub(crate) passphrase: String,
+    /// As if a listener answered authorities of certificates.
+    pub(crate) serving: Option<Serving>,
     _database: Database,
 }
 
@@ -114,6 +117,7 @@ impl Appliance {
         let attached = StorageOptions::of(dir.path(), identity.clone(), None);
         let connect = Arc::new(strongroom_api::AcmeHttps::connect);
         let acme = Acme::of(dir.path(), identity.clone(), connect);
+        let serving = Some(acme.challenges().serve());
         let parts = parts.with_storage(attached).with_acme(acme);
         let protect =
             Protect::start_with(storage, parts.works(), Options::default()).await.unwrap();
@@ -126,7 +130,7 @@ impl Appliance {
         let app = App::new(catalog, identity, protect, settings, machine);
         let router = strongroom_api::router(&app, &Default::default());
         let passphrase = first.passphrase.expose().to_owned();
-        Self { dir, app, router, passphrase, _database: Database(Some(fresh)) }
+        Self { dir, app, router, passphrase, serving, _database: Database(Some(fresh)) }
     }
 
     /// With [`TOKEN`].

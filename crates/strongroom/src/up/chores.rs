@@ -86,12 +86,24 @@ async fn back_up(settings: &Settings, identity: &Identity, administration: &Admi
 
 /// Has the certificate renewed when it is time.
 async fn renew(identity: &Identity, administration: &Administration) {
+    let mut told = String::new();
     loop {
         tokio::time::sleep(LOOK).await;
         match administration.renew_when_due(identity, Timestamp::now()).await {
-            Ok(Some(job)) => tracing::info!("a certificate is asked for by job {}", job.id),
-            Ok(None) => {}
-            Err(error) => tracing::warn!("no certificate can be asked for: {error}"),
+            Ok(job) => {
+                told.clear();
+                if let Some(job) = job {
+                    tracing::info!("a certificate is asked for by job {}", job.id);
+                }
+            }
+            // As long as it is the same, once.
+            Err(error) => {
+                let error = error.to_string();
+                if told != error {
+                    tracing::warn!("no certificate can be asked for: {error}");
+                    told = error;
+                }
+            }
         }
     }
 }
