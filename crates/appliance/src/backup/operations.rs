@@ -19,7 +19,7 @@ use crate::{Error, Result};
 const SHORTEST: usize = 8;
 const LONGEST: usize = 1024;
 /// The name of the images of backups in a pool.
-const SERIES: &str = "appliance";
+pub(super) const SERIES: &str = "appliance";
 
 /// How the backup is.
 #[derive(Clone, Debug)]
@@ -143,17 +143,7 @@ impl Administration {
     /// [`Error::NoBackup`]; [`Error::File`].
     pub async fn open_backup(&self) -> Result<(File, BackupFile)> {
         let place = self.place();
-        blocking(move || {
-            let facts = place.found()?.ok_or(Error::NoBackup)?;
-            let path = place.file();
-            let file = File::open(&path).map_err(failed(&path))?;
-            match file.metadata().map_err(failed(&path))?.len() == facts.bytes {
-                true => Ok((file, facts)),
-                // Another one is being put in its place.
-                false => Err(Error::NoBackup),
-            }
-        })
-        .await
+        blocking(move || place.open()?.ok_or(Error::NoBackup)).await
     }
 
     /// The log of backups and restores.
