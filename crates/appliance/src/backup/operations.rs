@@ -243,11 +243,12 @@ impl Administration {
         };
         let restored = self.restore(archive, length, secret, by).await?;
         self.place().end_upload();
+        self.restart_now();
         Ok(restored)
     }
 
     /// Looks at an archive, and puts what it holds in the place of what is there: durably decided when
-    /// this returns, and done by the restart that [`Administration::restart_now`] asks for.
+    /// this returns, and done by the restart that it asks for.
     ///
     /// # Errors
     /// [`Error::Archive`] when it can't be restored; [`Error::Busy`] while a backup is made;
@@ -259,7 +260,9 @@ impl Administration {
         by: &str,
     ) -> Result<Restored> {
         let Ok(_turn) = self.parts().restoring.try_lock() else { return Err(Error::Restoring) };
-        self.restore(spool.file()?, spool.len(), secret, by).await
+        let restored = self.restore(spool.file()?, spool.len(), secret, by).await?;
+        self.restart_now();
+        Ok(restored)
     }
 
     async fn restore(
@@ -315,7 +318,7 @@ impl Administration {
     }
 
     /// Asks the process to restart itself.
-    pub fn restart_now(&self) {
+    pub(crate) fn restart_now(&self) {
         self.parts().restart.notify_one();
     }
 
