@@ -16,6 +16,8 @@ use crate::{Error, Result, files};
 
 /// Its bytes at most: two documents, and what there was before.
 const MOST: u64 = 4 << 20;
+/// How many changes that were taken back are kept for the audit trail.
+const UNTOLD: usize = 16;
 
 /// The settings of the network, as they were set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,6 +118,18 @@ pub(super) struct State {
     pub(super) last: Option<LastChange>,
     /// The start of the machine since which it is as it is set.
     pub(super) boot: Option<String>,
+    /// Why changes were taken back, where the audit trail doesn't say so yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) untold: Vec<String>,
+}
+
+impl State {
+    /// The audit trail is to say that a change was taken back.
+    pub(super) fn add_untold(&mut self, why: &str) {
+        let more = (self.untold.len() + 1).saturating_sub(UNTOLD);
+        self.untold.drain(..more);
+        self.untold.push(why.to_owned());
+    }
 }
 
 /// Where it is kept.
