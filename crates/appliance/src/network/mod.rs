@@ -244,7 +244,7 @@ impl Network {
     /// Puts back what there was before a change, if one is not over.
     fn revert(&self, turn: &mut Turn, state: &mut State, (outcome, why): Revert) -> Result<()> {
         let Some(pending) = state.pending.take() else { return Ok(()) };
-        let job = pending.job;
+        let (job, asked_at) = (pending.job, pending.asked_at);
         let wrong = match turn.restored.take() {
             // The machine is as it was: only that could not be kept.
             Some((of, wrong)) if of == job => wrong,
@@ -261,14 +261,15 @@ impl Network {
         turn.restored = Some((job, wrong.clone()));
         let steps = pending.steps.into_iter().chain(wrong).collect();
         let why = Some(why.to_owned());
-        state.last = Some(LastChange { job, outcome, at: Timestamp::now(), why, steps });
+        let at = Timestamp::now();
+        state.last = Some(LastChange { job, asked_at, outcome, at, why, steps });
         self.keep(state)?;
         turn.restored = None;
         Ok(())
     }
 
-    /// Makes a change: begins it, and leaves it to be confirmed.
-    pub(crate) fn begin(&self, job: i64, request: Request) -> Result<Begun> {
+    /// Makes a change, by a job that was asked for then: begins it, and leaves it to be confirmed.
+    pub(crate) fn begin(&self, job: i64, asked_at: Timestamp, request: Request) -> Result<Begun> {
         let mut turn = self.turn();
         let mut state = self.inner.store.read()?;
         if state.pending.is_some() {
@@ -277,8 +278,15 @@ impl Network {
         let (host, now) = (&self.inner.host, Timestamp::now());
         let settings = request.settings.clone();
         let network = SetNetwork { settings: request.settings, given: request.given, set_at: now };
-        let over =
-            |outcome, why: Option<String>, steps| LastChange { job, outcome, at: now, why, steps };
+        let asked_at = Some(asked_at);
+        let over = |outcome, why: Option<String>, steps| LastChange {
+            job,
+            asked_at,
+            outcome,
+            at: now,
+            why,
+            steps,
+        };
         if host.driver() == HostDriver::None {
             let last = over(ChangeOutcome::Stored, None, host.apply(&settings));
             state.network = Some(network);
@@ -317,6 +325,7 @@ impl Network {
         }
         state.pending = Some(Pending {
             job,
+            asked_at,
             by: request.by,
             by_dialect: request.by_dialect,
             network,
@@ -372,10 +381,10 @@ impl Network {
         }
         let Some(pending) = state.pending.take() else { return Err(nothing()) };
         let (outcome, at) = (ChangeOutcome::Applied, Timestamp::now());
-        let Pending { job, steps, network, application, .. } = pending;
+        let Pending { job, asked_at, steps, network, application, .. } = pending;
         state.network = Some(network);
         state.application = application.or(state.application);
-        state.last = Some(LastChange { job, outcome, at, why: None, steps });
+        state.last = Some(LastChange { job, asked_at, outcome, at, why: None, steps });
         state.boot = Some(boot());
         self.keep(&state)
     }

@@ -64,6 +64,8 @@ pub struct NetworkStatus {
 pub struct PendingChange {
     /// The job that makes it.
     pub job: i64,
+    /// When that was asked for.
+    pub asked_at: Option<Timestamp>,
     /// Who asked for it.
     pub by: String,
     /// What it says.
@@ -82,6 +84,7 @@ impl Network {
         let state = self.inner.store.read()?;
         let pending = state.pending.map(|pending| PendingChange {
             job: pending.job,
+            asked_at: pending.asked_at,
             by: pending.by,
             settings: pending.network.settings,
             until: pending.until.map(|until| until.at),

@@ -37,6 +37,8 @@ pub struct SetNetwork {
 pub(super) struct Pending {
     /// The job that makes it.
     pub(super) job: i64,
+    /// When that was asked for: a catalogue before this one may have had a job of the same number.
+    pub(super) asked_at: Option<Timestamp>,
     /// Who asked for it.
     pub(super) by: String,
     /// Whether the next call of the dialect confirms it.
@@ -98,6 +100,8 @@ impl ChangeOutcome {
 pub struct LastChange {
     /// The job that made it.
     pub job: i64,
+    /// When that was asked for: a catalogue before this one may have had a job of the same number.
+    pub asked_at: Option<Timestamp>,
     /// What came of it.
     pub outcome: ChangeOutcome,
     /// When.
