@@ -180,7 +180,7 @@ fn killed_at_any_step_it_is_the_old_state_or_the_new() {
     for step in 1..=applied {
         counted.kills_at(step);
         let job = machines.set(&moving(3600));
-        served.is_killed();
+        served.waits_for_its_end();
         assert_eq!(counted.count(), step);
         counted.kills_at(0);
         served = machines.start_by(&words);

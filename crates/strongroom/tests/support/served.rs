@@ -92,7 +92,7 @@ impl Served {
     }
 
     /// Waits until somebody else has killed it.
-    pub(crate) fn is_killed(mut self) {
+    pub(crate) fn waits_for_its_end(mut self) {
         let end = Instant::now() + Duration::from_secs(60);
         while self.child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < end, "nobody kills it: {}", self.log());
