@@ -124,9 +124,11 @@ impl Host {
                 if matches!(asks, Asks::ForNow) {
                     run.args(["-1"]);
                 }
+                // It asks for the address of before first, then for any: together less long than it may
+                // take, or it is ended with what asks on.
                 let text = format!(
-                    "timeout 15;\nretry 10;\nsend host-name \"{}\";\nrequest subnet-mask, routers, \
-                     domain-name-servers;\n",
+                    "reboot 2;\ntimeout 10;\nretry 10;\ninitial-interval 1;\nbackoff-cutoff 5;\n\
+                     send host-name \"{}\";\nrequest subnet-mask, routers, domain-name-servers;\n",
                     settings.kernel_name()
                 );
                 crate::files::replace(&conf, text.as_bytes()).map_err(files::told(&conf))?;
@@ -252,6 +254,10 @@ PREINIT)
 deconfig|EXPIRE|FAIL|RELEASE|STOP)
     [ ! -e "$bound" ] || take_away
     rm -f "$bound"
+    ;;
+TIMEOUT)
+    # Nobody has answered: that it had a lease before does not make the address its own.
+    exit 1
     ;;
 esac
 exit 0
