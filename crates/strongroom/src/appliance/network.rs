@@ -416,6 +416,7 @@ mod tests {
         let job = json!({
             "id": 7, "kind": "network", "state": "queued", "object": "eth0", "user_name": "admin",
             "queued_at": "2026-03-01T10:00:00.25Z",
+            "progress": { "phase": "", "bytes_done": 0, "items_done": 0 },
         });
         let job: Job = serde_json::from_value(job).unwrap();
         let of = |id: i64, asked: Value| is_of(&json!({ "job_id": id, "asked_at": asked }), &job);
