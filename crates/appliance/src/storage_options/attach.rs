@@ -595,7 +595,7 @@ mod tests {
         // What asks it, waits.
         lab.tool("test", "exec /bin/sleep 1000");
         let error = attacher.become_such(Some(("a", &nfs()))).unwrap_err();
-        assert!(error.contains("test was not done"), "{error}");
+        assert!(error.contains("test: it was not done"), "{error}");
         lab.is_bare(StorageKind::Nfs);
         // The first doesn't answer, and the next that is attached does.
         fs::remove_file(lab.path("bin/test")).unwrap();

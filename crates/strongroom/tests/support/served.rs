@@ -91,6 +91,15 @@ impl Served {
         self.child.wait().unwrap();
     }
 
+    /// Waits until somebody else has killed it.
+    pub(crate) fn waits_for_its_end(mut self) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "nobody kills it: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
