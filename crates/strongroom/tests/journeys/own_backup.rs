@@ -10,7 +10,7 @@ use strongroom_catalog::Engine;
 use crate::jidoteki::{curl, make, subject};
 use crate::license::vendor;
 use crate::support::served::{Served, ask};
-use crate::support::{database, tool};
+use crate::support::{database, output, tool};
 use crate::up::run;
 
 const DONE: &str = r#"{"Status":"200 OK"}"#;
@@ -212,6 +212,52 @@ fn killed_once_it_is_decided_it_is_done_by_the_next_start() {
     let served = Served::start(&data);
     assert_eq!(later(&data), 0);
     assert_eq!(curl(&served, "GET", "/version?token=yourtoken", &[]).0, 200);
+    served.stop();
+}
+
+#[test]
+fn what_is_large_and_no_archive_takes_no_memory_and_leaves_nothing() {
+    const BYTES: u64 = 200 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let served = Served::start(&data);
+    set_token(&served, "yourtoken");
+    let large = dir.path().join("large");
+    fs::File::create(&large).unwrap().set_len(BYTES).unwrap();
+    let kept = || -> u64 {
+        let told = String::from_utf8(output(tool("du").arg("-sb").arg(&data))).unwrap();
+        told.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let before = kept();
+    for (name, chunked) in [("archive", true), ("archive", false), ("update", false)] {
+        let field = format!("{name}=@{}", large.display());
+        let mut more = vec!["-F", &*field];
+        if chunked {
+            more.extend(["-H", "Transfer-Encoding: chunked"]);
+        }
+        let path = if name == "archive" { "/backup/restore" } else { "/update" };
+        let mut answer = (0, String::new());
+        let grown = served.grows_by(|| {
+            answer = curl(&served, "POST", &format!("{path}?token=yourtoken"), &more);
+        });
+        assert!(grown < 48 << 20, "{path}: {grown} bytes of memory");
+        match name {
+            "archive" => {
+                assert_eq!(answer.0, 400, "{answer:?}");
+                assert!(answer.1.contains("Unable to extract backup archive"), "{answer:?}");
+            }
+            _ => {
+                assert_eq!(answer.0, 202, "{answer:?}");
+                until("it is refused", || {
+                    let shown = curl(&served, "GET", "/update?token=yourtoken", &[]).1;
+                    shown.contains("failed")
+                });
+            }
+        }
+    }
+    // The database and logs grow by what is told of it.
+    let more = kept().saturating_sub(before);
+    assert!(more < 20 << 20, "{more} bytes stay");
     served.stop();
 }
 

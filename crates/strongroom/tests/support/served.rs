@@ -120,6 +120,22 @@ impl Served {
         self.child.id()
     }
 
+    /// Bytes of its memory that its status tells under this name.
+    pub(crate) fn memory(&self, name: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// How many bytes of memory more it had, at most, while this was done.
+    pub(crate) fn grows_by(&self, work: impl FnOnce()) -> u64 {
+        // The peak is counted from now on.
+        std::fs::write(format!("/proc/{}/clear_refs", self.id()), "5").unwrap();
+        let before = self.memory("VmHWM");
+        work();
+        self.memory("VmHWM").saturating_sub(before)
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
