@@ -49,7 +49,8 @@ impl Machine {
     ) -> Self {
         let health = Health::of(data);
         let (identity, settings) = (identity.clone(), settings.clone());
-        let support = Support::new(data, setup, identity, settings, health.clone());
+        let version = administration.version();
+        let support = Support::new(data, version, setup, identity, settings, health.clone());
         let (licences, units) = (Licences::of(data, license_keys), Units::default());
         Self { health, licences, support, administration, units }
     }

@@ -15,6 +15,10 @@ use strongroom_identity::{Fetch, Fetching, Wanted, client_config};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// What it says that it is.
+const AGENT: &str = concat!("strongroom/", env!("CARGO_PKG_VERSION"));
 
 /// Fetches over HTTPS, and over HTTP where that is asked for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,18 +36,34 @@ impl Fetch for Https {
 
 async fn get(wanted: &Wanted) -> Result<Vec<u8>, String> {
     let uri: Uri = wanted.url.parse().map_err(|_| "it is no address".to_owned())?;
-    let https = uri.scheme_str() == Some("https");
-    let host = uri.host().ok_or("it has no host")?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-    let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
-    if !https {
+    if uri.scheme_str() == Some("https") {
+        let stream = connect_tls(&uri, wanted.ca_certificate.as_deref()).await?;
         return ask(stream, &uri, wanted.most).await;
     }
-    let config = client_config(wanted.ca_certificate.as_deref())?;
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| "it has no host")?;
+    ask(connect(&uri, 80).await?, &uri, wanted.most).await
+}
+
+/// The host of an address, as one connects to it.
+fn host(uri: &Uri) -> Result<&str, String> {
+    let host = uri.host().ok_or("it has no host")?;
+    Ok(host.trim_start_matches('[').trim_end_matches(']'))
+}
+
+async fn connect(uri: &Uri, usual_port: u16) -> Result<TcpStream, String> {
+    let port = uri.port_u16().unwrap_or(usual_port);
+    TcpStream::connect((host(uri)?, port)).await.map_err(|error| error.to_string())
+}
+
+/// With TLS, to whom these certificates vouch for, in PEM; none: those that the machine trusts.
+async fn connect_tls(
+    uri: &Uri,
+    ca_certificate: Option<&str>,
+) -> Result<TlsStream<TcpStream>, String> {
+    let stream = connect(uri, 443).await?;
+    let config = client_config(ca_certificate)?;
+    let name = ServerName::try_from(host(uri)?.to_owned()).map_err(|_| "it has no host")?;
     let stream = TlsConnector::from(Arc::clone(&config)).connect(name, stream).await;
-    ask(stream.map_err(|error| error.to_string())?, &uri, wanted.most).await
+    stream.map_err(|error| error.to_string())
 }
 
 async fn ask(
@@ -59,7 +79,7 @@ async fn ask(
     let request = Request::get(path)
         .header(header::HOST, authority)
         .header(header::ACCEPT, "application/json")
-        .header(header::USER_AGENT, concat!("strongroom/", env!("CARGO_PKG_VERSION")))
+        .header(header::USER_AGENT, AGENT)
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;
     let work = async {
@@ -120,18 +140,11 @@ async fn exchange(
         return Err("it has no https:// address".into());
     }
     let authority = uri.authority().ok_or("it has no host")?;
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    let unreached = |error: std::io::Error| format!("{authority}: {error}");
-    let port = uri.port_u16().unwrap_or(443);
-    let stream = TcpStream::connect((host.as_str(), port)).await.map_err(unreached)?;
-    let config = client_config(ca_certificate)?;
-    let name = ServerName::try_from(host).map_err(|_| "it has no host")?;
-    let stream = TlsConnector::from(Arc::clone(&config)).connect(name, stream).await;
-    let stream = stream.map_err(unreached)?;
+    let stream = connect_tls(&uri, ca_certificate).await;
+    let stream = stream.map_err(|why| format!("{authority}: {why}"))?;
     let wrong = |error: http::header::InvalidHeaderValue| error.to_string();
     parts.headers.insert(header::HOST, authority.as_str().parse().map_err(wrong)?);
-    let agent = HeaderValue::from_static(concat!("strongroom/", env!("CARGO_PKG_VERSION")));
-    parts.headers.insert(header::USER_AGENT, agent);
+    parts.headers.insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri = path.parse().map_err(|_| "it is no address".to_owned())?;
     let broken = |error: hyper::Error| format!("it broke off: {error}");

@@ -96,3 +96,23 @@ async fn one_is_asked_for_when_it_is_due_and_a_failure_is_told_and_waits() {
     }
     assert_eq!(administration.certificate().await.unwrap().sha256, before);
 }
+
+#[tokio::test]
+async fn none_is_asked_for_where_no_listener_answers_the_authority() {
+    let mut appliance = Appliance::new().await;
+    let admin = appliance.admin().await;
+    let set = appliance.call(&admin, "PUT", PATH, Some(body())).await;
+    assert_eq!((set.status, &set.json()["error"]), (200, &Value::Null));
+    appliance.serving = None;
+    let issue = format!("{PATH}/issue");
+    let refused = appliance.call(&admin, "POST", &issue, None).await;
+    assert_eq!((refused.status, refused.code().as_str()), (409, "conflict"));
+    assert!(refused.json()["detail"].as_str().unwrap().contains("redirect"), "{}", refused.json());
+    let shown = appliance.call(&admin, "GET", PATH, None).await.json();
+    assert!(shown["error"].as_str().unwrap().contains("redirect"), "{shown}");
+    assert!(shown["tried_at"].is_null());
+    let administration = appliance.app.administration();
+    let due = administration.renew_when_due(appliance.app.identity(), Timestamp::now()).await;
+    assert!(due.unwrap_err().to_string().contains("redirect"));
+    assert!(administration.last("certificate_acme", 0).await.unwrap().is_none());
+}

@@ -222,6 +222,8 @@ async fn classes_put_what_they_say_under_four_eyes() {
     assert!(asked("PATCH", kept, Some(json!({"value": 2}))).await);
     assert!(asked("DELETE", kept, None).await);
     assert!(asked("DELETE", "/v1/audit/sender", None).await);
+    let network = json!({"interface": "eth0", "hostname": "box", "mode": "dhcp"});
+    assert!(asked("PUT", "/v1/system/network", Some(network)).await);
     assert!(asked("POST", "/v1/users", Some(json!({"name": "third"}))).await);
     let word = json!({"password": "battery horse correct"});
     assert!(asked("PUT", &format!("/v1/users/{id}/password"), Some(word)).await);

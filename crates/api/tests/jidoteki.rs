@@ -14,9 +14,7 @@ use strongroom_api::dialects::jidoteki;
 use strongroom_api::route::LetThrough;
 use strongroom_appliance::{Licence, LicenceSigner};
 use strongroom_identity::{KeyChange, TokenState};
-use support::{Answer, Appliance};
-
-const TOKEN: &str = "yourtoken";
+use support::{Answer, Appliance, TOKEN};
 
 fn hash(token: &str, text: &str) -> String {
     let key = HEXLOWER.encode(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
@@ -44,10 +42,6 @@ fn request(method: &str, path: &str, fields: &[(&str, &str)]) -> Request<Body> {
     request.body(Body::from_stream(futures_util::stream::iter(pieces))).unwrap()
 }
 
-fn told(answer: &Answer) -> (u16, String) {
-    (answer.status, String::from_utf8(answer.body.clone()).unwrap())
-}
-
 const REFUSED: &str =
     r#"{"Status":"403 Forbidden","Error-Message":"Authentication error","First-Run":false}"#;
 const FIRST_RUN: &str =
@@ -59,21 +53,13 @@ async fn get(appliance: &Appliance, path: &str) -> Answer {
     appliance.ask(request("GET", path, &[])).await
 }
 
-/// One whose token is set.
-async fn set_up() -> Appliance {
-    let appliance = Appliance::new().await;
-    let by = appliance.system().await;
-    appliance.app.identity().set_admin_token(&by, &TOKEN.into()).await.unwrap();
-    appliance
-}
-
 #[tokio::test]
 async fn the_example_of_the_document_opens_the_version() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     let hash = "b714a60732e096ccef06e360eefe0f1ba4fa5d16ef7da726612e2026e5523241";
     let answer = get(&appliance, &format!("/version?hash={hash}")).await;
     let version = env!("CARGO_PKG_VERSION");
-    assert_eq!(told(&answer), (200, format!(r#"{{"version":"{version}"}}"#)));
+    assert_eq!(answer.told(), (200, format!(r#"{{"version":"{version}"}}"#)));
     assert_eq!(answer.headers["content-type"], "application/json");
     assert_eq!(answer.headers["x-frame-options"], "deny");
     // The token itself, in the query or in a form.
@@ -81,9 +67,12 @@ async fn the_example_of_the_document_opens_the_version() {
     let fields = [("token", TOKEN)];
     let answer = appliance.ask(request("GET", "/version", &fields)).await;
     assert_eq!(answer.status, 200);
+    // A hash counts more, wherever it is.
+    let form = request("POST", "/version?token=yourtoken", &[("hash", "wrong")]);
+    assert_eq!(appliance.ask(form).await.told(), (403, REFUSED.into()));
     // The path is signed as it is asked for.
     let answer = get(&appliance, &format!("/version/?hash={hash}")).await;
-    assert_eq!(told(&answer), (403, REFUSED.into()));
+    assert_eq!(answer.told(), (403, REFUSED.into()));
     let slash = self::hash(TOKEN, "GET/api/v1/admin/version/");
     assert_eq!(get(&appliance, &format!("/version/?hash={slash}")).await.status, 200);
 }
@@ -97,18 +86,18 @@ async fn the_first_run_ends_with_a_token_that_its_passphrase_sets() {
     // Nothing else is open, with the right passphrase too.
     for path in ["/version".to_owned(), format!("/version?token={phrase}")] {
         let answer = get(&appliance, &path).await;
-        assert_eq!(told(&answer), (403, FIRST_RUN.into()));
+        assert_eq!(answer.told(), (403, FIRST_RUN.into()));
         assert_eq!(answer.headers["error-message"], "Authentication error");
     }
     assert_eq!(
-        told(&get(&appliance, "/nothing").await),
+        get(&appliance, "/nothing").await.told(),
         (404, r#"{"Status":"404 Not Found"}"#.into())
     );
     // Not with a wrong one.
     let fields = [("newtoken", TOKEN), ("token", "wrong")];
     let began = Instant::now();
     let answer = appliance.ask(request("POST", "/setup", &fields)).await;
-    assert_eq!(told(&answer), (403, BARE.into()));
+    assert_eq!(answer.told(), (403, BARE.into()));
     assert!(answer.headers.get("error-message").is_none());
     assert!(began.elapsed() >= Duration::from_secs(2));
     // What can't be a token leaves everything as it was.
@@ -136,16 +125,16 @@ async fn the_first_run_ends_with_a_token_that_its_passphrase_sets() {
     let signed = hash(&phrase, "POST/api/v1/admin/setup");
     let fields = [("newtoken", TOKEN), ("hash", &*signed)];
     let answer = appliance.ask(request("POST", "/setup", &fields)).await;
-    assert_eq!(told(&answer), (200, DONE.into()));
+    assert_eq!(answer.told(), (200, DONE.into()));
     assert_eq!(get(&appliance, "/version?token=yourtoken").await.status, 200);
     assert_eq!(
-        told(&get(&appliance, &format!("/version?token={phrase}")).await),
+        get(&appliance, &format!("/version?token={phrase}")).await.told(),
         (403, REFUSED.into())
     );
     // And another by that one.
     let answer =
         appliance.ask(request("POST", "/setup?token=yourtoken", &[("newtoken", "next")])).await;
-    assert_eq!(told(&answer), (200, DONE.into()));
+    assert_eq!(answer.told(), (200, DONE.into()));
     assert_eq!(get(&appliance, "/version?token=yourtoken").await.status, 403);
     assert_eq!(get(&appliance, "/version?token=next").await.status, 200);
     assert_eq!(appliance.ask(request("GET", "/setup", &[])).await.status, 400);
@@ -153,7 +142,7 @@ async fn the_first_run_ends_with_a_token_that_its_passphrase_sets() {
 
 #[tokio::test]
 async fn many_wrong_setups_at_once_take_as_long_as_one_after_the_other() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     let began = Instant::now();
     let tries = (0..3).map(|i| {
         let (router, word) = (appliance.router.clone(), format!("wrong{i}"));
@@ -180,23 +169,23 @@ async fn a_setup_is_open_only_where_that_is_configured_and_there_is_no_token() {
     assert_eq!(identity.admin_token_state().await.unwrap(), TokenState::Absent);
     let fields = [("newtoken", TOKEN)];
     let answer = appliance.ask(request("POST", "/setup", &fields)).await;
-    assert_eq!(told(&answer), (403, BARE.into()));
-    assert_eq!(told(&get(&appliance, "/version?token=").await), (403, REFUSED.into()));
+    assert_eq!(answer.told(), (403, BARE.into()));
+    assert_eq!(get(&appliance, "/version?token=").await.told(), (403, REFUSED.into()));
 
     let options = jidoteki::Options { open_setup: true, endpoints: None };
     appliance.router = strongroom_api::router(&appliance.app, &Dialects { jidoteki: options });
-    assert_eq!(told(&appliance.ask(request("POST", "/setup", &fields)).await), (200, DONE.into()));
+    assert_eq!(appliance.ask(request("POST", "/setup", &fields)).await.told(), (200, DONE.into()));
     assert_eq!(get(&appliance, "/version?token=yourtoken").await.status, 200);
     // That was the only time. There is no first run to be told of.
     let answer = appliance.ask(request("POST", "/setup", &[("newtoken", "mine")])).await;
-    assert_eq!(told(&answer), (403, BARE.into()));
+    assert_eq!(answer.told(), (403, BARE.into()));
     let refused = r#"{"Status":"403 Forbidden","Error-Message":"Authentication error"}"#;
-    assert_eq!(told(&get(&appliance, "/version?token=mine").await), (403, refused.into()));
+    assert_eq!(get(&appliance, "/version?token=mine").await.told(), (403, refused.into()));
 }
 
 #[tokio::test]
 async fn a_hash_counts_more_than_a_token_and_an_empty_one_is_none() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     for (query, status) in [
         ("hash=0&token=yourtoken", 403),
         ("hash=&token=yourtoken", 200),
@@ -214,7 +203,7 @@ async fn a_hash_counts_more_than_a_token_and_an_empty_one_is_none() {
 
 #[tokio::test]
 async fn who_is_not_known_is_told_no_more_than_which_paths_there_are() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     for (method, path, fields, expected) in [
         ("GET", "/version", &[][..], (403, REFUSED)),
         ("POST", "/version", &[][..], (403, REFUSED)),
@@ -228,7 +217,7 @@ async fn who_is_not_known_is_told_no_more_than_which_paths_there_are() {
         let answer = appliance.ask(request(method, path, fields)).await;
         assert_eq!(answer.status, expected.0, "{method} {path}");
         if !expected.1.is_empty() {
-            assert_eq!(told(&answer).1, expected.1, "{method} {path}");
+            assert_eq!(answer.told().1, expected.1, "{method} {path}");
         }
     }
     let answer = appliance.ask(request("POST", "/version?token=yourtoken", &[])).await;
@@ -248,7 +237,7 @@ async fn who_is_not_known_is_told_no_more_than_which_paths_there_are() {
 async fn wrong_tokens_cost_time_and_the_right_one_of_another_address_does_not() {
     use std::net::{IpAddr, SocketAddr};
     use strongroom_api::server::Peer;
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     let from = |address: [u8; 4], token: &str| {
         let mut request = request("GET", &format!("/version?token={token}"), &[]);
         let address = SocketAddr::from((IpAddr::from(address), 1));
@@ -259,14 +248,14 @@ async fn wrong_tokens_cost_time_and_the_right_one_of_another_address_does_not() 
         assert_eq!(appliance.ask(from([192, 0, 2, 1], "wrong")).await.status, 403);
     }
     let blocked = appliance.ask(from([192, 0, 2, 1], TOKEN)).await;
-    assert_eq!(told(&blocked), (403, REFUSED.into()));
+    assert_eq!(blocked.told(), (403, REFUSED.into()));
     assert!(blocked.headers.contains_key("retry-after"));
     assert_eq!(appliance.ask(from([192, 0, 2, 2], TOKEN)).await.status, 200);
 }
 
 #[tokio::test]
 async fn each_operation_is_open_to_a_token_whose_key_and_user_may() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     let identity = appliance.app.identity();
     let by = appliance.system().await;
     let key = identity.admin_token(&by).await.unwrap().key.unwrap();
@@ -299,7 +288,7 @@ async fn each_operation_is_open_to_a_token_whose_key_and_user_may() {
                 continue;
             }
             let nobody = appliance.ask(request(method.as_str(), path, &[])).await;
-            assert_eq!(told(&nobody), (403, REFUSED.into()), "{id}: nobody");
+            assert_eq!(nobody.told(), (403, REFUSED.into()), "{id}: nobody");
             let path = format!("{path}?token={TOKEN}");
             let answer = appliance.ask(request(method.as_str(), &path, &[])).await;
             let open = name == "whole" || (name == "narrow" && id == "jidoteki.version");
@@ -311,11 +300,11 @@ async fn each_operation_is_open_to_a_token_whose_key_and_user_may() {
 
 #[tokio::test]
 async fn what_is_told_is_so() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     let at = |path: &str| format!("{path}?token={TOKEN}");
     let answer = get(&appliance, &at("/changelog")).await;
     assert_eq!(answer.headers["content-type"], "text/plain");
-    assert!(told(&answer).1.starts_with("# Changelog"));
+    assert!(answer.told().1.starts_with("# Changelog"));
     let build = get(&appliance, &at("/build")).await.json();
     assert_eq!(build["version"], env!("CARGO_PKG_VERSION"));
     let health = get(&appliance, &at("/health")).await.json();
@@ -352,10 +341,10 @@ async fn certs(appliance: &Appliance) -> Value {
 
 #[tokio::test]
 async fn a_certificate_is_replaced_by_a_job_that_tells_how_it_went() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     let administration = appliance.app.administration();
     assert_eq!(
-        told(&get(&appliance, "/certs?token=yourtoken").await).1,
+        get(&appliance, "/certs?token=yourtoken").await.told().1,
         r#"{"status":null,"log":null}"#
     );
     let before = administration.certificate().await.unwrap().sha256;
@@ -371,12 +360,12 @@ async fn a_certificate_is_replaced_by_a_job_that_tells_how_it_went() {
         vec![("public", String::new()), ("private", private.clone())],
     ] {
         let answer = appliance.ask(post(fields)).await;
-        assert_eq!(told(&answer), (400, r#"{"Status":"400 Bad Request"}"#.into()));
+        assert_eq!(answer.told(), (400, r#"{"Status":"400 Bad Request"}"#.into()));
     }
     // What does not belong together is taken, looked at, and changes nothing.
     let accepted = r#"{"Status":"202 Accepted","Location":"/api/v1/admin/certs"}"#;
     let answer = appliance.ask(post(vec![("public", public.clone()), ("private", stranger)])).await;
-    assert_eq!(told(&answer), (202, accepted.into()));
+    assert_eq!(answer.told(), (202, accepted.into()));
     assert_eq!(answer.headers["location"], "/api/v1/admin/certs");
     let shown = certs(&appliance).await;
     assert_eq!(shown["status"], "failed");
@@ -384,7 +373,7 @@ async fn a_certificate_is_replaced_by_a_job_that_tells_how_it_went() {
     assert_eq!(administration.certificate().await.unwrap().sha256, before);
 
     let answer = appliance.ask(post(vec![("public", public), ("private", private.clone())])).await;
-    assert_eq!(told(&answer), (202, accepted.into()));
+    assert_eq!(answer.told(), (202, accepted.into()));
     let shown = certs(&appliance).await;
     assert_eq!(shown["status"], "success");
     let log = shown["log"].as_str().unwrap();
@@ -434,32 +423,32 @@ fn licence(appliance: &Appliance) -> String {
 
 #[tokio::test]
 async fn a_licence_is_set_and_shown_and_a_bad_one_changes_nothing() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     let at = format!("/license?token={TOKEN}");
     let nothing = (404, r#"{"Status":"404 Not Found"}"#.to_owned());
-    assert_eq!(told(&get(&appliance, &at).await), nothing);
+    assert_eq!(get(&appliance, &at).await.told(), nothing);
     let good = licence(&appliance);
     let set = |text: &str| appliance.ask(request("POST", &at, &[("license", text)]));
     let bare = (400, r#"{"Status":"400 Bad Request"}"#.to_owned());
-    assert_eq!(told(&appliance.ask(request("POST", &at, &[])).await), bare);
-    assert_eq!(told(&set("").await), bare);
+    assert_eq!(appliance.ask(request("POST", &at, &[])).await.told(), bare);
+    assert_eq!(set("").await.told(), bare);
     assert_eq!(set("x").await.status, 400);
-    assert_eq!(told(&get(&appliance, &at).await), nothing);
+    assert_eq!(get(&appliance, &at).await.told(), nothing);
     let shown = concat!(
         r#"{"app":"enterprise","users":20,"expires":"19 January 2038","#,
         r#""name":"Enterprise Company","contact":"cto@enterprise"}"#
     );
-    assert_eq!(told(&set(&good).await), (200, shown.into()));
+    assert_eq!(set(&good).await.told(), (200, shown.into()));
     let many = good.replace("Users: 20", "Users: 9999");
     for bad in [many.as_str(), "-----BEGIN PGP MESSAGE-----", &good[..60], &"x".repeat(100_000)] {
         let answer = set(bad).await;
         assert_eq!(answer.status, 400, "{bad:.40}");
         assert!(answer.json()["Error-Message"].is_string());
-        assert_eq!(told(&get(&appliance, &at).await), (200, shown.into()));
+        assert_eq!(get(&appliance, &at).await.told(), (200, shown.into()));
     }
     // Nobody vouches for it any more.
     std::fs::write(appliance.dir.path().join("vendor.pem"), "").unwrap();
-    assert_eq!(told(&set(&good).await).0, 400);
+    assert_eq!(set(&good).await.told().0, 400);
     let token = appliance.admin().await;
     let health = appliance.call(&token, "GET", "/v1/system/health", None).await.json();
     assert_eq!(health["license"], json!({"state": "invalid", "expires": null}));
@@ -492,7 +481,7 @@ async fn a_licence_is_told_natively_and_by_health() {
 
 #[tokio::test]
 async fn logs_are_an_archive_and_debug_wants_a_key() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     let answer = get(&appliance, &format!("/logs?token={TOKEN}")).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.headers["content-type"], "application/octet-stream");
@@ -527,12 +516,12 @@ async fn logs_are_an_archive_and_debug_wants_a_key() {
 
 #[tokio::test]
 async fn what_is_switched_off_is_not_there() {
-    let mut appliance = set_up().await;
+    let mut appliance = Appliance::with_token().await;
     let options = jidoteki::Options { open_setup: false, endpoints: Some(Vec::new()) };
     appliance.router = strongroom_api::router(&appliance.app, &Dialects { jidoteki: options });
     for name in jidoteki::OPTIONAL {
         let answer = get(&appliance, &format!("/{name}?token={TOKEN}")).await;
-        assert_eq!(told(&answer), (404, r#"{"Status":"404 Not Found"}"#.into()), "{name}");
+        assert_eq!(answer.told(), (404, r#"{"Status":"404 Not Found"}"#.into()), "{name}");
     }
     let endpoints = get(&appliance, &format!("/endpoints?token={TOKEN}")).await.json().to_string();
     assert!(jidoteki::OPTIONAL.iter().all(|name| !endpoints.contains(&format!("/{name}\""))));
@@ -540,7 +529,7 @@ async fn what_is_switched_off_is_not_there() {
 
 #[tokio::test]
 async fn no_line_of_the_audit_trail_holds_a_token() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     let setup = appliance.ask(request("POST", "/setup?token=hunter2", &[("newtoken", "hunter3")]));
     assert_eq!(setup.await.status, 403);
     let setup = "/setup?token=yourtoken&newtoken=hunter4";

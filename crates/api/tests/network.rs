@@ -25,19 +25,7 @@ async fn set_up() -> Appliance {
 
 /// The document's example of fixed addresses.
 fn example() -> Value {
-    json!({
-        "network": {
-            "interface": "eth0",
-            "hostname": "test.host",
-            "ip_address": "192.168.1.100",
-            "netmask": "255.255.255.0",
-            "gateway": "192.168.1.1",
-            "dns1": "192.168.1.2",
-            "dns2": "192.168.1.3",
-            "ntpserver": "pool.ntp.org",
-        },
-        "app": { "name": "testapp" },
-    })
+    serde_json::from_str(include_str!("jidoteki-settings.json")).unwrap()
 }
 
 fn native() -> Value {

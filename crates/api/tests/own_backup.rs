@@ -15,22 +15,10 @@ use strongroom_catalog::identity::{Grant, Role};
 use strongroom_catalog::jobs::{self, NewJob};
 use strongroom_identity::UserSpec;
 use strongroom_storage::NewPool;
-use support::{Answer, Appliance};
+use support::{Answer, Appliance, TOKEN};
 
-const TOKEN: &str = "yourtoken";
 const PASSPHRASE: &str = "correct horse battery staple";
 const EXTRACT: &str = r#"{"Status":"400 Bad Request","Error-Message":"Unable to extract backup archive","First-Run":false}"#;
-
-async fn set_up() -> Appliance {
-    let appliance = Appliance::new().await;
-    let by = appliance.system().await;
-    appliance.app.identity().set_admin_token(&by, &TOKEN.into()).await.unwrap();
-    appliance
-}
-
-fn told(answer: &Answer) -> (u16, String) {
-    (answer.status, String::from_utf8(answer.body.clone()).unwrap())
-}
 
 async fn get(appliance: &Appliance, path: &str) -> Answer {
     let uri = format!("/api/v1/admin{path}?token={TOKEN}");
@@ -52,12 +40,12 @@ fn form(path: &str, name: &str, file: bool, value: &[u8]) -> Request<Body> {
 
 async fn action(appliance: &Appliance, action: &str) -> (u16, String) {
     let path = format!("/backup?token={TOKEN}");
-    told(&appliance.ask(form(&path, "action", false, action.as_bytes())).await)
+    appliance.ask(form(&path, "action", false, action.as_bytes())).await.told()
 }
 
 async fn restore(appliance: &Appliance, archive: &[u8]) -> (u16, String) {
     let path = format!("/backup/restore?token={TOKEN}");
-    told(&appliance.ask(form(&path, "archive", true, archive)).await)
+    appliance.ask(form(&path, "archive", true, archive)).await.told()
 }
 
 async fn ended(appliance: &Appliance) {
@@ -70,9 +58,9 @@ const NOTHING: &str = r#"{"Status":"404 Not Found"}"#;
 
 #[tokio::test]
 async fn a_script_backs_up_downloads_restores_and_deletes() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     for path in ["/backup", "/backup/log", "/backup/download"] {
-        assert_eq!(told(&get(&appliance, path).await), (404, NOTHING.into()), "{path}");
+        assert_eq!(get(&appliance, path).await.told(), (404, NOTHING.into()), "{path}");
     }
     for wrong in ["", "BEGIN"] {
         let expected = r#"{"Status":"400 Bad Request","Error-Message":"Missing or invalid option: action. Expected value 'START' or 'STOP'","First-Run":false}"#;
@@ -118,14 +106,14 @@ async fn a_script_backs_up_downloads_restores_and_deletes() {
     assert_eq!(restore(&appliance, cut).await, (400, EXTRACT.into()));
     let path = format!("/backup/restore?token={TOKEN}");
     let text = appliance.ask(form(&path, "archive", false, b"text")).await;
-    assert_eq!(told(&text), (400, EXTRACT.into()));
+    assert_eq!(text.told(), (400, EXTRACT.into()));
     assert!(!decided.exists() && !appliance.dir.path().join("restore").exists());
     // Who has another token does not open it.
     let by = appliance.system().await;
     appliance.app.identity().set_admin_token(&by, &"othertoken".into()).await.unwrap();
     let path = "/backup/restore?token=othertoken";
     let other = appliance.ask(form(path, "archive", true, &archive)).await;
-    assert_eq!(told(&other), (400, EXTRACT.into()));
+    assert_eq!(other.told(), (400, EXTRACT.into()));
     appliance.app.identity().set_admin_token(&by, &TOKEN.into()).await.unwrap();
     assert_eq!(restore(&appliance, &archive).await, (200, r#"{"Status":"200 OK"}"#.into()));
     assert!(decided.exists());
@@ -135,8 +123,8 @@ async fn a_script_backs_up_downloads_restores_and_deletes() {
 
     for _ in 0..2 {
         assert_eq!(action(&appliance, "stop").await, (202, ACCEPTED.into()));
-        assert_eq!(told(&get(&appliance, "/backup").await), (404, NOTHING.into()));
-        assert_eq!(told(&get(&appliance, "/backup/download").await), (404, NOTHING.into()));
+        assert_eq!(get(&appliance, "/backup").await.told(), (404, NOTHING.into()));
+        assert_eq!(get(&appliance, "/backup/download").await.told(), (404, NOTHING.into()));
     }
     let log = String::from_utf8(get(&appliance, "/backup/log").await.body).unwrap();
     assert_eq!(log.matches("][LIVE IMAGE] Deleting backup archive\n").count(), 1, "{log}");
@@ -144,7 +132,7 @@ async fn a_script_backs_up_downloads_restores_and_deletes() {
 
 #[tokio::test]
 async fn nothing_large_is_read_of_who_is_not_known() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     // A body of which nobody may ever take a piece.
     let body = || {
         Body::from_stream(futures_util::stream::poll_fn(
@@ -163,12 +151,12 @@ async fn nothing_large_is_read_of_who_is_not_known() {
         .header("content-type", "multipart/form-data; boundary=x")
         .header("content-length", (1u64 << 40).to_string());
     let refused = appliance.ask(request.body(body()).unwrap()).await;
-    assert_eq!(told(&refused), (400, EXTRACT.into()));
+    assert_eq!(refused.told(), (400, EXTRACT.into()));
 }
 
 #[tokio::test]
 async fn what_does_not_belong_together_is_refused_for_that() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     for (file, content, why) in [
         ("appliance.key", vec![8; 32], "another appliance's key"),
         ("appliance.key", vec![7; 31], "the appliance's key in it is none"),
@@ -216,13 +204,13 @@ async fn with_no_key(appliance: &Appliance, at: &str) -> i64 {
 
 #[tokio::test]
 async fn one_at_a_time_is_made() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     let admin = appliance.admin().await;
     let job = waiting(&appliance).await;
     assert_eq!(action(&appliance, "START").await, (202, ACCEPTED.into()));
     let newest = appliance.app.administration().backup_status().await.unwrap().job.unwrap();
     assert_eq!(newest.id, job, "none was begun");
-    assert_eq!(told(&get(&appliance, "/backup").await).1, r#"{"status":"running"}"#);
+    assert_eq!(get(&appliance, "/backup").await.told().1, r#"{"status":"running"}"#);
     assert_eq!(restore(&appliance, b"an archive").await, (400, EXTRACT.into()));
     let body = Some(json!({ "passphrase": PASSPHRASE }));
     let busy = appliance.call(&admin, "POST", "/v1/system/backup", body.clone()).await;
@@ -233,17 +221,17 @@ async fn one_at_a_time_is_made() {
     assert_eq!(get(&appliance, "/reboot").await.status, 400);
     // No update either.
     let update = form(&format!("/update?token={TOKEN}"), "update", true, b"a package");
-    let (status, text) = told(&appliance.ask(update).await);
+    let (status, text) = appliance.ask(update).await.told();
     assert!(status == 400 && text.contains("Error-Message"), "{status} {text}");
     // It is stopped.
     assert_eq!(action(&appliance, "STOP").await, (202, ACCEPTED.into()));
-    assert_eq!(told(&get(&appliance, "/backup").await), (404, NOTHING.into()));
+    assert_eq!(get(&appliance, "/backup").await.told(), (404, NOTHING.into()));
     // So is one that failed.
     with_no_key(&appliance, "2000-01-01T00:00:00Z").await;
     ended(&appliance).await;
-    assert_eq!(told(&get(&appliance, "/backup").await).1, r#"{"status":"failed"}"#);
+    assert_eq!(get(&appliance, "/backup").await.told().1, r#"{"status":"failed"}"#);
     assert_eq!(action(&appliance, "STOP").await, (202, ACCEPTED.into()));
-    assert_eq!(told(&get(&appliance, "/backup").await), (404, NOTHING.into()));
+    assert_eq!(get(&appliance, "/backup").await.told(), (404, NOTHING.into()));
 }
 
 #[tokio::test]
@@ -308,10 +296,10 @@ async fn natively_an_archive_is_sent_in_pieces_and_opens_with_its_passphrase() {
 
 #[tokio::test]
 async fn a_restart_comes_after_a_backup_and_once() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     let answer = get(&appliance, "/reboot").await;
     let accepted = r#"{"Status":"202 Accepted","Location":"/api/v1/admin/reboot"}"#;
-    assert_eq!(told(&answer), (202, accepted.into()));
+    assert_eq!(answer.told(), (202, accepted.into()));
     assert_eq!(answer.headers["location"], "/api/v1/admin/reboot");
     appliance.app.administration().restarts().await;
     let last = appliance.app.administration().last("appliance_restart", 9).await.unwrap().unwrap();
@@ -351,14 +339,19 @@ async fn a_scheduled_one_is_stored_and_the_latest_stay() {
     assert_eq!(action(&appliance, "START").await, (202, ACCEPTED.into()));
     let job = administration.backup_status().await.unwrap().job.unwrap();
     appliance.app.protect().engine().wait(job.id).await.unwrap();
+    // What others store under the same name is theirs.
+    let admin = appliance.admin().await;
+    let job = appliance.call(&admin, "POST", "/v1/system/backup/store", Some(json!({}))).await;
+    let others = job.json()["id"].as_i64().unwrap();
+    appliance.app.protect().engine().wait(others).await.unwrap();
     for _ in 0..2 {
         assert_eq!(look(&values, 25).await, Scheduled::Done);
     }
-    let admin = appliance.admin().await;
     let images = appliance.call(&admin, "GET", "/v1/images", None).await.json();
     let images = images["items"].as_array().unwrap();
-    assert_eq!(images.len(), 2, "{images:?}");
+    assert_eq!(images.len(), 3, "{images:?}");
     assert!(images.iter().all(|image| image["name"] == "appliance"));
+    assert!(images.iter().any(|image| image["job_id"] == others), "{images:?}");
     // It opens as any that a script made.
     let archive = get(&appliance, "/backup/download").await.body;
     assert_eq!(restore(&appliance, &archive).await.0, 200);
@@ -366,7 +359,7 @@ async fn a_scheduled_one_is_stored_and_the_latest_stay() {
 
 #[tokio::test]
 async fn who_approves_of_a_restore_approves_of_that_archive() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     let admin = appliance.admin().await;
     let by = appliance.system().await;
     let identity = appliance.app.identity();

@@ -7,23 +7,11 @@ use axum::body::Body;
 use http::Request;
 use serde_json::{Value, json};
 use strongroom_catalog::jobs::{self, NewJob};
-use support::{Answer, Appliance};
+use support::{Answer, Appliance, TOKEN};
 
-const TOKEN: &str = "yourtoken";
 const ACCEPTED: &str = r#"{"Status":"202 Accepted","Location":"/api/v1/admin/storage"}"#;
 const NOTHING: &str = r#"{"Status":"404 Not Found"}"#;
 const BARE: &str = r#"{"Status":"400 Bad Request"}"#;
-
-async fn set_up() -> Appliance {
-    let appliance = Appliance::new().await;
-    let by = appliance.system().await;
-    appliance.app.identity().set_admin_token(&by, &TOKEN.into()).await.unwrap();
-    appliance
-}
-
-fn told(answer: &Answer) -> (u16, String) {
-    (answer.status, String::from_utf8(answer.body.clone()).unwrap())
-}
 
 /// A form as curl makes it of `-F settings=@settings.json`, or of some other fields.
 async fn post(appliance: &Appliance, fields: &[(&str, &[u8])]) -> Answer {
@@ -62,17 +50,17 @@ const EXAMPLES: [&str; 5] = [
 
 #[tokio::test]
 async fn a_script_sets_what_the_document_shows_and_is_told_it_again() {
-    let appliance = set_up().await;
-    assert_eq!(told(&shown(&appliance).await), (404, NOTHING.into()));
+    let appliance = Appliance::with_token().await;
+    assert_eq!(shown(&appliance).await.told(), (404, NOTHING.into()));
     for example in EXAMPLES {
         let file = format!("{{\n  \"storage\": {example}\n}}\n");
         let answer = post(&appliance, &[("settings", file.as_bytes())]).await;
-        assert_eq!(told(&answer), (202, ACCEPTED.into()));
+        assert_eq!(answer.told(), (202, ACCEPTED.into()));
         assert_eq!(answer.headers["location"], "/api/v1/admin/storage");
         let state = ended(&appliance).await;
         assert!(["succeeded", "warnings"].contains(&state), "{example}: {state}");
         let answer = shown(&appliance).await;
-        let (status, text) = told(&answer);
+        let (status, text) = answer.told();
         let begin = format!(r#"{{"storage":{example},"options":["local""#);
         assert!(status == 200 && text.starts_with(&begin), "{text}");
         assert_eq!(answer.headers["cache-control"], "no-cache");
@@ -84,7 +72,7 @@ async fn a_script_sets_what_the_document_shows_and_is_told_it_again() {
     assert_eq!(ended(&appliance).await, "warnings");
     let last = appliance.app.administration().last("storage_options", 9).await.unwrap().unwrap();
     assert!(format!("{:?}", last.lines).contains("ip: "), "{:?}", last.lines);
-    assert!(told(&shown(&appliance).await).1.contains(r#""port":1043}"#));
+    assert!(shown(&appliance).await.told().1.contains(r#""port":1043}"#));
     // The password is in the answer to who manages the box, and nowhere else.
     post(&appliance, &[("settings", format!(r#"{{"storage":{}}}"#, EXAMPLES[3]).as_bytes())]).await;
     ended(&appliance).await;
@@ -105,10 +93,10 @@ async fn a_script_sets_what_the_document_shows_and_is_told_it_again() {
 
 #[tokio::test]
 async fn what_is_malformed_missing_or_too_much_changes_nothing() {
-    let appliance = set_up().await;
+    let appliance = Appliance::with_token().await;
     post(&appliance, &[("settings", br#"{"storage":{"type":"local"}}"#)]).await;
     ended(&appliance).await;
-    let before = told(&shown(&appliance).await);
+    let before = shown(&appliance).await.told();
     let message = |text: &str| {
         let text = text.replace('\\', "\\\\").replace('"', "\\\"");
         format!(r#"{{"Status":"400 Bad Request","Error-Message":"{text}","First-Run":false}}"#)
@@ -135,18 +123,18 @@ async fn what_is_malformed_missing_or_too_much_changes_nothing() {
         (nfs(" ").as_bytes(), &ip),
     ] {
         let answer = post(&appliance, &[("settings", file)]).await;
-        assert_eq!(told(&answer), (400, expected.into()), "{:.60}", String::from_utf8_lossy(file));
+        assert_eq!(answer.told(), (400, expected.into()), "{:.60}", String::from_utf8_lossy(file));
     }
     // No field, another one, and of two the last.
-    assert_eq!(told(&post(&appliance, &[]).await), (400, BARE.into()));
-    assert_eq!(told(&post(&appliance, &[("setting", b"{}")]).await), (400, BARE.into()));
+    assert_eq!(post(&appliance, &[]).await.told(), (400, BARE.into()));
+    assert_eq!(post(&appliance, &[("setting", b"{}")]).await.told(), (400, BARE.into()));
     let good = br#"{"storage":{"type":"aoe","device":"e0.1"}}"#;
     let answer = post(&appliance, &[("settings", good), ("settings", b"{}")]).await;
-    assert_eq!(told(&answer), (400, BARE.into()));
+    assert_eq!(answer.told(), (400, BARE.into()));
     // More than a form may have.
     let much = vec![b' '; 2 << 20];
     assert_eq!(post(&appliance, &[("settings", &much)]).await.status, 413);
-    assert_eq!(told(&shown(&appliance).await), before);
+    assert_eq!(shown(&appliance).await.told(), before);
 }
 
 #[tokio::test]
@@ -205,7 +193,7 @@ async fn natively_what_means_nothing_is_refused_and_no_password_is_shown() {
     let by = appliance.system().await;
     appliance.app.identity().set_admin_token(&by, &TOKEN.into()).await.unwrap();
     let answer = post(&appliance, &[("settings", br#"{"storage":{"type":"local"}}"#)]).await;
-    assert_eq!(told(&answer), (202, ACCEPTED.into()));
+    assert_eq!(answer.told(), (202, ACCEPTED.into()));
     let last = appliance.app.administration().last("storage_options", 0).await.unwrap().unwrap();
     assert_eq!(last.job.id, job, "none was begun");
     appliance.app.protect().engine().cancel(job).await.unwrap();

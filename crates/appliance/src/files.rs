@@ -1,9 +1,12 @@
-//! Small files that are there whole, or not at all.
+//! Files: small ones that are there whole or not at all, and sums of any.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
+
+use aws_lc_rs::digest;
+use data_encoding::HEXLOWER;
 
 /// Reads a file that has no more bytes than that.
 pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
@@ -21,21 +24,64 @@ pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The bytes of a file, and their SHA-256.
+pub(crate) fn sum(path: &Path) -> io::Result<(u64, String)> {
+    let mut file = File::open(path)?;
+    let mut context = digest::Context::new(&digest::SHA256);
+    let (mut buffer, mut bytes) = (vec![0; 256 << 10], 0);
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok((bytes, HEXLOWER.encode(context.finish().as_ref())));
+        }
+        context.update(&buffer[..count]);
+        bytes += count as u64;
+    }
+}
+
 const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
 
 /// Puts a file in the place of what is there, for its owner alone: cut off anywhere, the old or the
 /// new is there. Callers take turns.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
+    replace_by(&path.with_extension("new"), path, bytes, 0o600, None)
+}
+
+/// The same by a draft of that name, with that mode, and of that user and group; none: of whom it is
+/// by itself.
+pub(crate) fn replace_by(
+    draft: &Path,
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    owner: Option<(u32, u32)>,
+) -> io::Result<()> {
     // One that was cut off may have left anything.
-    match fs::remove_file(&new) {
+    match fs::remove_file(draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(draft)?;
+    let mut put = || {
+        let meta = file.metadata()?;
+        if let Some((user, group)) = owner.filter(|owner| *owner != (meta.uid(), meta.gid())) {
+            fchown(&file, Some(user), Some(group))?;
+        }
+        // Whatever the process takes away from new files.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(draft, path)
+    };
+    if let Err(error) = put() {
+        let _ = fs::remove_file(draft);
+        return Err(error);
+    }
+    sync(path)
+}
+
+/// Has the directory of a file keep what was done to that.
+pub(crate) fn sync(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(dir) => File::open(dir)?.sync_all(),
         None => Ok(()),
@@ -45,7 +91,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 

@@ -22,6 +22,7 @@ mod logs;
 pub mod network;
 mod services;
 mod settings;
+mod signing;
 mod staged;
 mod storage_options;
 mod support;

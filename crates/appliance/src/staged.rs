@@ -88,6 +88,14 @@ impl Staged {
         name.len() == DIGITS && name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
     }
 
+    /// As [`Staged::is_name`], for the parameters of a job.
+    pub(crate) fn check(name: &str) -> std::result::Result<(), String> {
+        match Self::is_name(name) {
+            true => Ok(()),
+            false => Err("staged files have no such name".into()),
+        }
+    }
+
     /// Reads one of them; None: it is not there.
     pub(crate) fn read(&self, name: &str, file: &str) -> Result<Option<Zeroizing<Vec<u8>>>> {
         let path = self.dir.join(name).join(file);

@@ -184,6 +184,17 @@ pub async fn of_root(catalog: &Catalog, pool: i64, root: &str) -> Result<Image> 
     catalog.find_one(sql).await?.ok_or(Error::NotFound { what: "image" })
 }
 
+/// The images of this name in a pool that a job has made for this asker, who is no user, the latest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn made_for(catalog: &Catalog, pool: i64, name: &str, asker: &str) -> Result<Vec<Image>> {
+    let sql = "FROM images WHERE pool_id = ? AND name = ? AND job_id IN \
+               (SELECT id FROM jobs WHERE user_name = ? AND user_id IS NULL \
+               AND state IN ('succeeded', 'warnings')) ORDER BY job_id DESC";
+    catalog.find(Sql::new(sql).bind(pool).bind(name).bind(asker)).await
+}
+
 /// All images of a pool.
 ///
 /// # Errors

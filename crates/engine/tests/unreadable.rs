@@ -7,8 +7,8 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    Bed, EXACT, LONG, Layout, Model, Pending, back_up, check_roots, compare, new_root, root_id,
-    verify,
+    AWAY, Bed, EXACT, LONG, Layout, Model, Pending, UNREAD, back_up, check_roots, compare,
+    new_root, root_id, verify,
 };
 use strongroom_engine::disk::{Disk, Fault, Operation, SimDisk};
 use strongroom_engine::error::Error;
@@ -36,6 +36,21 @@ fn largest(disk: &SimDisk) -> (String, Vec<u8>) {
     let packs = disk.files().into_iter().filter(|(path, _)| path.starts_with("packs/"));
     let (path, _) = packs.max_by_key(|(_, len)| *len).unwrap();
     let content = disk.read_raw(&path).unwrap();
+    (path, content)
+}
+
+fn remove_below(disk: &SimDisk, dir: &str) {
+    for (path, _) in disk.files().into_iter().filter(|(path, _)| path.starts_with(dir)) {
+        disk.remove(&path).unwrap();
+    }
+}
+
+/// Takes from the largest pack its directory, which is in the last unit, whose sum goes; and from
+/// the pool its index. The pack as it was.
+fn lose_directory(disk: &SimDisk) -> (String, Vec<u8>) {
+    let (path, content) = largest(disk);
+    disk.write_raw(&path, &[&content[..content.len() - 4096], &[0; 4096]].concat()).unwrap();
+    remove_below(disk, "index/");
     (path, content)
 }
 
@@ -71,12 +86,7 @@ fn an_index_is_not_built_of_what_could_not_be_read() {
 fn an_index_whose_loss_is_for_good_does_not_stop_it_from_being_built() {
     let (bed, mut model) = scene(Layout::new(1, 0, false));
     let disk = &bed.world.disks()[0];
-    // The data's directory is in the last unit, whose sum goes, and no segment knows of it.
-    let (path, content) = largest(disk);
-    disk.write_raw(&path, &[&content[..content.len() - 4096], &[0; 4096]].concat()).unwrap();
-    for (segment, _) in disk.files().into_iter().filter(|(path, _)| path.starts_with("index/")) {
-        disk.remove(&segment).unwrap();
-    }
+    let (path, content) = lose_directory(disk);
     let pool = without_index(&bed);
     pool.rebuild_index(&Meter::new()).unwrap();
     let notices = pool.take_notices().join("; ");
@@ -94,9 +104,7 @@ fn an_index_whose_loss_is_for_good_does_not_stop_it_from_being_built() {
 fn an_index_is_not_built_without_a_pack_that_only_the_disk_could_tell_of() {
     let (bed, mut model) = scene(Layout::new(1, 0, false));
     let disk = &bed.world.disks()[0];
-    for (segment, _) in disk.files().into_iter().filter(|(path, _)| path.starts_with("index/")) {
-        disk.remove(&segment).unwrap();
-    }
+    remove_below(disk, "index/");
     let (path, _) = largest(disk);
     let pool = without_index(&bed);
     bed.world.inject(error(Operation::Read, &path));
@@ -108,16 +116,51 @@ fn an_index_is_not_built_without_a_pack_that_only_the_disk_could_tell_of() {
     verify(&bed, &mut model, &Pending::Nothing).unwrap();
 }
 
+/// The directory of a pack and the index are unreadable for good: the pool can be used without them,
+/// and what it lacks then comes back with them.
+#[test]
+fn what_an_index_can_not_be_made_of_can_be_moved_away() {
+    for is_lost in [false, true] {
+        let (bed, mut model) = scene(Layout::new(1, 0, false));
+        let disk = &bed.world.disks()[0];
+        let (pack, _) = largest(disk);
+        bed.world.inject(error(Operation::Read, &pack));
+        if is_lost {
+            remove_below(disk, "index/");
+        }
+        let segments = disk.files().into_iter().filter(|(path, _)| path.starts_with("index/"));
+        let segments: Vec<String> = segments.map(|(path, _)| path).collect();
+        segments.iter().for_each(|path| bed.world.inject(error(Operation::Read, path)));
+        let refused = bed.open(OpenMode::Write).unwrap_err().to_string();
+        assert!(refused.contains("pool repair --rebuild-index"), "{refused}");
+        // It says what is in the way, one after the other.
+        for path in segments.iter().chain([&pack]) {
+            let refused = without_index(&bed).rebuild_index(&Meter::new()).unwrap_err().to_string();
+            let (named, _) = path.split_once('.').unwrap_or((path, ""));
+            assert!(refused.contains("move it elsewhere"), "{refused}");
+            assert!(refused.contains(named), "{refused}");
+            disk.rename(path, &format!("moved.{}", path.replace('/', "."))).unwrap();
+        }
+        without_index(&bed).rebuild_index(&Meter::new()).unwrap();
+        let pool = bed.write();
+        let report = pool.gc(EXACT).unwrap();
+        assert!(report.missing_chunks > 0 && report.packs_removed == 0, "{report:?}");
+        assert!(!pool.check(true, &Meter::new()).unwrap().is_clean());
+        drop(pool);
+        bed.world.clear_faults();
+        disk.rename(&format!("moved.{}", pack.replace('/', ".")), &pack).unwrap();
+        remove_below(disk, "moved.");
+        without_index(&bed).rebuild_index(&Meter::new()).unwrap();
+        verify(&bed, &mut model, &Pending::Nothing).unwrap();
+    }
+}
+
 #[test]
 fn a_collection_keeps_packs_with_chunks_that_the_index_lacks() {
     let (bed, mut model) = scene(Layout::new(1, 0, false));
     let disk = &bed.world.disks()[0];
     // It is away for as long as the index is made without it.
-    let (path, content) = largest(disk);
-    disk.write_raw(&path, &[&content[..content.len() - 4096], &[0; 4096]].concat()).unwrap();
-    for (segment, _) in disk.files().into_iter().filter(|(path, _)| path.starts_with("index/")) {
-        disk.remove(&segment).unwrap();
-    }
+    let (path, content) = lose_directory(disk);
     let pool = without_index(&bed);
     pool.rebuild_index(&Meter::new()).unwrap();
     pool.take_notices();
@@ -316,8 +359,10 @@ fn what_only_one_disk_has_is_not_written_over_while_it_can_not_be_read() {
         match bed.open(OpenMode::Read) {
             Ok(reader) => {
                 assert!(reader.root(root_id(1)).is_none());
-                let notices = reader.take_notices().join("; ");
-                assert!(notices.contains("the newest images"), "{what}: {notices}");
+                let says = if of.starts_with("journal") { UNREAD } else { AWAY };
+                let notices = reader.take_notices();
+                let told = notices.iter().any(|notice| notice.starts_with(says));
+                assert!(told, "{what}: {notices:?}");
             }
             Err(e) => assert_eq!((operation, of), (Operation::Read, "journal/"), "{e}"),
         }
@@ -381,16 +426,14 @@ fn a_file_of_the_same_name_is_not_taken_for_the_same() {
 fn an_empty_copy_of_the_journal_is_out_of_sight() {
     let (bed, _) = scene(Layout::new(3, 1, false));
     let disks = bed.world.disks();
-    for (path, _) in disks[0].files().into_iter().filter(|(path, _)| path.starts_with("journal/")) {
-        disks[0].remove(&path).unwrap();
-    }
+    remove_below(&disks[0], "journal/");
     drop(bed.open(OpenMode::Read).unwrap());
     bed.world.inject(error(Operation::List, "journal").on_disk(1));
     let refused = bed.open(OpenMode::Write).unwrap_err();
     assert!(matches!(refused, Error::Io { .. } | Error::TooFewDisks { .. }), "{refused}");
     let reader = bed.open(OpenMode::Read).unwrap();
-    let notices = reader.take_notices().join("; ");
-    assert!(notices.contains("the newest images may be missing"), "{notices}");
+    let notices = reader.take_notices();
+    assert!(notices.iter().any(|notice| notice.starts_with(UNREAD)), "{notices:?}");
 }
 
 #[test]
@@ -454,10 +497,7 @@ fn a_journal_of_one_disk_that_can_not_be_listed_can_be_moved_away() {
     let refused = bed.open(OpenMode::Write).unwrap_err().to_string();
     assert!(refused.contains("move it elsewhere"), "{refused}");
     bed.world.clear_faults();
-    let disk = &bed.world.disks()[0];
-    for (path, _) in disk.files().into_iter().filter(|(path, _)| path.starts_with("journal.2/")) {
-        disk.remove(&path).unwrap();
-    }
+    remove_below(&bed.world.disks()[0], "journal.2/");
     verify(&bed, &mut model, &Pending::Nothing).unwrap();
 }
 

@@ -70,8 +70,9 @@ pub const CLASSES: &[Class] = &[
     },
     Class {
         name: "protection",
-        meaning: "switching protection off: letting go of pools and their secrets, and of all that the appliance knows; another program; sending the audit trail \
-                  elsewhere or nowhere, limits of jobs and logins, second factors of others",
+        meaning: "switching protection off: letting go of pools and their secrets, and of all that \
+                  the appliance knows; another program, other storage, another network; sending the \
+                  audit trail elsewhere or nowhere, limits of jobs and logins, second factors of others",
         operations: &[
             "audit.sender.remove",
             "audit.sender.set",
@@ -79,6 +80,7 @@ pub const CLASSES: &[Class] = &[
             "jidoteki.backup.restore",
             "jidoteki.backup.start",
             "jidoteki.reboot",
+            "jidoteki.settings.set",
             "jidoteki.storage.set",
             "jidoteki.update.install",
             "pools.change_key",
@@ -90,6 +92,7 @@ pub const CLASSES: &[Class] = &[
             "system.backup.restore",
             "system.backup.start",
             "system.backup.store",
+            "system.network.set",
             "system.restart",
             "system.storage.clear",
             "system.storage.set",

@@ -85,17 +85,22 @@ impl Secrets {
 pub struct Bar {
     storage: Storage,
     id: i64,
+    /// The pool, once it is open and the bar is to end.
+    opened: Option<Arc<Pool>>,
 }
 
 impl Bar {
-    /// Ends it with the pool open: nobody else can open it in between.
-    pub(crate) fn open_as(self, pool: Arc<Pool>) {
-        self.storage.keep(self.id, pool);
+    /// Ends it with the pool open: nobody else can open or bar it in between.
+    pub(crate) fn open_as(mut self, pool: Arc<Pool>) {
+        self.opened = Some(pool);
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
+        if let Some(pool) = self.opened.take() {
+            return self.storage.keep(self.id, pool);
+        }
         self.storage.inner.openings.with(|all| {
             if let Entry::Occupied(entry) = all.entry(self.id)
                 && let Opening::Barred(_) = entry.get()
@@ -264,7 +269,7 @@ impl Storage {
             }
             Ok(all.insert(id, Opening::Barred(why)))
         })?;
-        Ok(Bar { storage: self.clone(), id })
+        Ok(Bar { storage: self.clone(), id, opened: None })
     }
 
     /// Lets go of all pools. Those that somebody still uses close when that is over.

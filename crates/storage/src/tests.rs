@@ -78,6 +78,13 @@ impl Bed {
         self.dir.path().canonicalize().unwrap().join(name)
     }
 
+    /// A pool on one disk, at `p`, that is not encrypted.
+    pub(crate) async fn pool(&self) -> strongroom_catalog::pools::Pool {
+        let new =
+            NewPool { encryption: Encryption::None, ..NewPool::new("main", 1, self.path("p")) };
+        self.storage.create_pool(new).await.unwrap().pool
+    }
+
     pub(crate) fn files(&self, name: &str, files: &[(&str, &[u8])]) -> PathBuf {
         let dir = self.path(name);
         for (name, content) in files {
@@ -373,8 +380,7 @@ async fn images_are_kept_for_as_long_as_they_say_and_no_longer() {
     testing::each(|catalog| async move {
         let bed = Bed::new(&catalog).await;
         let storage = &bed.storage;
-        let new = NewPool { encryption: Encryption::None, ..NewPool::new("main", 1, bed.path("p")) };
-        let id = storage.create_pool(new).await.unwrap().pool.id;
+        let id = bed.pool().await.id;
         let source = bed.files("s", &[("a", b"1")]);
         let over = bed.back_up_kept(id, &source, None, Some(0)).await;
         let held = bed.back_up_kept(id, &source, Some(HOUR), Some(0)).await;
@@ -440,9 +446,7 @@ async fn what_is_in_images_can_be_looked_at_and_read() {
     testing::each(|catalog| async move {
         let bed = Bed::new(&catalog).await;
         let storage = &bed.storage;
-        let new =
-            NewPool { encryption: Encryption::None, ..NewPool::new("main", 1, bed.path("p")) };
-        let id = storage.create_pool(new).await.unwrap().pool.id;
+        let id = bed.pool().await.id;
         let text: Vec<u8> = (0..100_000u32).flat_map(|n| n.to_le_bytes()).collect();
         let source = bed.files("source", &[("a", &text), ("b", b"b"), ("c/d", b"d")]);
         let left = bed.back_up(id, &source, None).await;
@@ -507,9 +511,7 @@ async fn a_pool_that_can_not_be_opened_is_left_alone_by_what_nobody_waits_for() 
     testing::each(|catalog| async move {
         let bed = Bed::new(&catalog).await;
         let storage = &bed.storage;
-        let new =
-            NewPool { encryption: Encryption::None, ..NewPool::new("main", 1, bed.path("p")) };
-        let id = storage.create_pool(new).await.unwrap().pool.id;
+        let id = bed.pool().await.id;
         let source = bed.files("s", &[("a", b"1")]);
         bed.back_up_kept(id, &source, None, Some(0)).await;
         storage.sync_images(id).await.unwrap();
@@ -535,9 +537,7 @@ async fn who_kept_a_pool_closed_hands_it_on_open() {
     testing::each(|catalog| async move {
         let bed = Bed::new(&catalog).await;
         let storage = &bed.storage;
-        let new =
-            NewPool { encryption: Encryption::None, ..NewPool::new("main", 1, bed.path("p")) };
-        let known = storage.create_pool(new).await.unwrap().pool;
+        let known = bed.pool().await;
         let bar = storage.close(known.id, "it is being tested").await.unwrap();
         let closed = storage.open(known.id).await;
         assert!(matches!(closed, Err(Error::Closed { .. })), "{closed:?}");

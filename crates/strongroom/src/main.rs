@@ -25,6 +25,7 @@ mod secret;
 mod terminal;
 mod up;
 mod update;
+mod vendor;
 
 use std::process::ExitCode;
 

@@ -1,11 +1,11 @@
 //! `strongroom update`: packages of updates, as who makes them sees them. No appliance is asked.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -13,13 +13,11 @@ use strongroom_appliance::updates::{
     ForeignPackage, NewPackage, Package, PackageManifest, UpdateSigner, UpdateVerifier, Version,
 };
 use strongroom_identity::Secret;
-use zeroize::Zeroizing;
 
 use crate::appliance::resource::describe;
 use crate::exit::{Context, Done};
+use crate::vendor::{PairArgs, read_keys};
 
-/// Bytes of a key's file.
-const KEY: u64 = 64 << 10;
 /// What is told first of a package.
 const FIRST: [&str; 5] = ["version", "minimum", "architecture", "built_at", "sealed"];
 
@@ -72,7 +70,8 @@ pub(crate) struct BuildArgs {
 /// Say whether a package is whole and one that these keys signed
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-A package in the form of Jidoteki Admin is looked at too; its passphrase is needed for that.
+Of a package in the form of Jidoteki Admin nothing but the signature is looked at, which takes its
+passphrase.
 
 Example:
   strongroom update verify strongroom-0.2.0.update --key vendor.pub.pem")]
@@ -97,12 +96,8 @@ is. Files that are there already stay, and nothing is made.
 Example:
   strongroom update keygen --private vendor.pem --public vendor.pub.pem")]
 pub(crate) struct KeygenArgs {
-    /// Where the private key goes, for its owner alone
-    #[arg(long, value_name = "FILE")]
-    private: PathBuf,
-    /// Where the public key goes, which appliances are given
-    #[arg(long, value_name = "FILE")]
-    public: PathBuf,
+    #[command(flatten)]
+    pair: PairArgs,
 }
 
 impl Command {
@@ -130,9 +125,7 @@ fn told(manifest: &PackageManifest) -> Value {
 }
 
 fn build(context: &Context, args: &BuildArgs) -> Result<()> {
-    let pem = Zeroizing::new(read(&args.key, KEY)?);
-    let signer = UpdateSigner::from_pem(&pem);
-    let signer = signer.with_context(|| format!("reading {}", args.key.display()))?;
+    let signer = read_keys(&args.key, UpdateSigner::from_pem)?;
     let passphrase = passphrase(args.passphrase_file.as_deref())?;
     let open =
         |path: &PathBuf| File::open(path).with_context(|| format!("opening {}", path.display()));
@@ -169,8 +162,7 @@ fn build(context: &Context, args: &BuildArgs) -> Result<()> {
 fn verify(context: &Context, args: &VerifyArgs) -> Result<()> {
     let mut verifier = UpdateVerifier::default();
     for path in &args.key {
-        let added = verifier.add_pem(&read(path, KEY)?);
-        added.with_context(|| format!("reading {}", path.display()))?;
+        read_keys(path, |pem| verifier.add_pem(pem))?;
     }
     let passphrase = passphrase(args.passphrase_file.as_deref())?;
     let reading = || format!("reading {}", args.file.display());
@@ -199,38 +191,10 @@ fn verify(context: &Context, args: &VerifyArgs) -> Result<()> {
 
 fn keygen(context: &Context, args: &KeygenArgs) -> Result<()> {
     let signer = UpdateSigner::generate()?;
-    let (private, public) = (&args.private, &args.public);
-    for path in [private, public] {
-        let there = path.symlink_metadata().is_ok();
-        ensure!(!there, "{} is there already", path.display());
-    }
-    create(private, 0o600, signer.to_pem()?.as_bytes())?;
-    create(public, 0o644, signer.public_pem().as_bytes())?;
-    let told = json!({ "private": private, "public": public });
-    let text = format!("updates are signed with {}", private.display());
-    Ok(context.out.done(told, &text)?)
+    args.pair.keep(context, "updates", &signer.to_pem()?, &signer.public_pem())
 }
 
 fn passphrase(path: Option<&Path>) -> Result<Option<Secret>> {
     let text = crate::ask::from_file(path)?;
     Ok(text.map(|text| Secret::from(text.as_str())))
-}
-
-fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    let read = file.take(most + 1).read_to_end(&mut bytes);
-    read.with_context(|| format!("reading {}", path.display()))?;
-    ensure!(bytes.len() as u64 <= most, "{} has more than {most} bytes", path.display());
-    Ok(bytes)
-}
-
-fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(mode).open(path);
-    let written = file.and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.with_context(|| format!("writing {}", path.display()))
 }

@@ -98,7 +98,9 @@ struct OfLogins {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfBuild {
-    version: &'static str,
+    /// As `GET /v1/system/version` has them.
+    version: String,
+    program_version: &'static str,
     database: &'static str,
 }
 
@@ -144,7 +146,8 @@ fn seconds(at: Timestamp) -> f64 {
 pub(super) async fn gather(app: &App, last: &Last) -> Vec<Registry> {
     let mut registry = Registry::with_prefix("strongroom");
     let database = app.database();
-    let build = OfBuild { version: env!("CARGO_PKG_VERSION"), database };
+    let version = app.administration().version();
+    let build = OfBuild { version, program_version: env!("CARGO_PKG_VERSION"), database };
     gauges(&mut registry, "build_info", "What runs", [(build, Some(1.0))]);
     if let Some(stats) = last.stats(app).await {
         let here = |pool: &&PoolFigures| app.storage().is_here(&pool.stats.pool);

@@ -64,7 +64,7 @@ struct Acme {
     renew_at: Option<Timestamp>,
     /// When one was asked for last.
     tried_at: Option<Timestamp>,
-    /// Why that failed.
+    /// Why that failed, or why none can be asked for.
     error: Option<String>,
 }
 
@@ -117,12 +117,8 @@ struct SetAcme {
 
 async fn set(call: Call, Body(body): Body<SetAcme>) -> Result<Json<Acme>> {
     let SetAcme { directory, ca_certificate, contact, domains, agree_to_terms } = body;
-    if !agree_to_terms {
-        let why = "agree_to_terms: the authority gives no certificate to who does not agree";
-        return Err(crate::problem::Problem::new(Code::Invalid, why));
-    }
     let settings = AcmeSettings { directory, ca_certificate, contact, domains };
-    Ok(Json(call.app().administration().set_acme(settings).await?.into()))
+    Ok(Json(call.app().administration().set_acme(settings, agree_to_terms).await?.into()))
 }
 
 async fn clear(call: Call) -> Result<Empty> {

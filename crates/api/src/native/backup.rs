@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_appliance::backup::BackupFile;
 use strongroom_identity::{Object, Right};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::hidden::Hidden;
 use super::jobs::{Job, accepted};
+use super::pieces::{PieceQuery, SentSoFar};
 use super::start::{self, starts};
 use super::work::asker;
 use crate::access::On;
@@ -165,29 +166,14 @@ async fn store(call: Call, Body(body): Body<StoreApplianceBackup>) -> Result<Acc
     Ok(accepted(call.app().administration().store_backup(asker, pool.id).await?))
 }
 
-/// Which piece.
-#[derive(Debug, Deserialize, IntoParams)]
-struct UploadQuery {
-    /// How much was sent before; 0 begins anew.
-    #[param(minimum = 0)]
-    offset: u64,
-}
-
-/// What was sent so far.
-#[derive(Debug, Serialize, ToSchema)]
-struct Uploaded {
-    /// Its bytes.
-    bytes: u64,
-}
-
 async fn upload(
     call: Call,
-    Query(query): Query<UploadQuery>,
+    Query(query): Query<PieceQuery>,
     Octets(piece): Octets,
-) -> Result<Json<Uploaded>> {
+) -> Result<Json<SentSoFar>> {
     let piece = piece.to_vec();
     let bytes = call.app().administration().upload_backup(query.offset, piece).await?;
-    Ok(Json(Uploaded { bytes }))
+    Ok(Json(SentSoFar { bytes }))
 }
 
 /// What opens the archive that was sent.
@@ -228,7 +214,6 @@ async fn restore(
     };
     let (passphrase, by) = (&body.passphrase.0, &call.principal()?.name);
     let restored = administration.restore_upload(passphrase, approved.as_deref(), by).await?;
-    administration.restart_now();
     let manifest = restored.manifest;
     Ok(Json(RestoredAppliance {
         made_at: manifest.made_at,

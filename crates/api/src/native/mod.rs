@@ -18,6 +18,7 @@ mod me;
 mod network;
 mod organisations;
 mod paths;
+mod pieces;
 mod pools;
 mod readers;
 mod roles;

@@ -166,6 +166,8 @@ fn steps(all: Vec<known::Step>) -> Vec<NetworkStep> {
 struct PendingNetworkChange {
     /// The job that makes it.
     job_id: i64,
+    /// When that was asked for.
+    asked_at: Option<Timestamp>,
     /// Who asked for it.
     by: String,
     /// What it says.
@@ -183,6 +185,8 @@ struct PendingNetworkChange {
 struct LastNetworkChange {
     /// The job that made it.
     job_id: i64,
+    /// When that was asked for: before a restore there may have been a job of the same number.
+    asked_at: Option<Timestamp>,
     /// `applied`; `stored`: nobody brings it to the machine; `failed` or `reverted`: what there was
     /// before is back.
     #[schema(example = "applied")]
@@ -217,6 +221,7 @@ impl From<known::NetworkStatus> for Network {
         let set_at = set.as_ref().map(|set| set.set_at);
         let pending = pending.map(|pending| PendingNetworkChange {
             job_id: pending.job,
+            asked_at: pending.asked_at,
             by: pending.by,
             settings: pending.settings.into(),
             confirm_until: pending.until,
@@ -225,6 +230,7 @@ impl From<known::NetworkStatus> for Network {
         });
         let last = last.map(|last| LastNetworkChange {
             job_id: last.job,
+            asked_at: last.asked_at,
             outcome: last.outcome.word(),
             at: last.at,
             why: last.why,

@@ -71,28 +71,45 @@ impl From<StorageWord> for StorageKind {
     }
 }
 
-/// What is set; null: it is not of this type. A password is not shown.
-#[derive(Debug, Serialize, ToSchema)]
-struct SystemStorageSettings {
-    /// Where it is.
-    #[serde(rename = "type")]
-    kind: StorageWord,
-    /// Options of the share.
-    mount_options: Option<String>,
-    /// The server's address.
-    ip: Option<String>,
-    /// The share's path there.
-    share: Option<String>,
-    /// The disk of ATA over Ethernet.
-    device: Option<String>,
-    /// The target of iSCSI.
-    target: Option<String>,
-    /// As whom one logs in there.
-    username: Option<String>,
-    /// The name of the network block device.
-    export_name: Option<String>,
-    /// Its server's port.
-    port: Option<String>,
+/// Declares what has the values of all types, and some fields more.
+macro_rules! with_values {
+    (
+        $(#[$meta:meta])*
+        struct $name:ident {
+            $($(#[$attribute:meta])* $field:ident: $type:ty,)*
+        }
+    ) => {
+        $(#[$meta])*
+        struct $name {
+            /// Where it is.
+            #[serde(rename = "type")]
+            kind: StorageWord,
+            /// `nfs`: options of the share, as `noacl,sync`.
+            mount_options: Option<String>,
+            /// `nfs`, `iscsi`, `nbd`: the server's address, IPv4 or IPv6.
+            ip: Option<String>,
+            /// `nfs`: the share's path on the server, as `/nfs/storage`.
+            share: Option<String>,
+            /// `aoe`: the disk, by shelf and slot, as `e0.1`.
+            device: Option<String>,
+            /// `iscsi`: the target, as `iqn.2016-01.com.example:storage.lun1`.
+            target: Option<String>,
+            /// `iscsi`: as whom one logs in (CHAP).
+            username: Option<String>,
+            /// `nbd`: the name of the device on the server.
+            export_name: Option<String>,
+            $($(#[$attribute])* $field: $type,)*
+        }
+    };
+}
+
+with_values! {
+    /// What is set; null: it is not of this type. A password is not shown.
+    #[derive(Debug, Serialize, ToSchema)]
+    struct SystemStorageSettings {
+        /// `nbd`: the server's port.
+        port: Option<String>,
+    }
 }
 
 /// What can be done of a type.
@@ -155,32 +172,17 @@ async fn show(call: Call) -> Result<Json<SystemStorage>> {
     Ok(Json(call.app().administration().storage_options().await?.into()))
 }
 
-/// Where storage is, and what is needed for that; nothing that belongs to another type.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct SetSystemStorage {
-    /// Where it is.
-    #[serde(rename = "type")]
-    kind: StorageWord,
-    /// `nfs`: options of the share, as `noacl,sync`.
-    mount_options: Option<String>,
-    /// `nfs`, `iscsi`, `nbd`: the server's address, IPv4 or IPv6.
-    ip: Option<String>,
-    /// `nfs`: the share's path on the server, as `/nfs/storage`.
-    share: Option<String>,
-    /// `aoe`: the disk, by shelf and slot, as `e0.1`.
-    device: Option<String>,
-    /// `iscsi`: the target, as `iqn.2016-01.com.example:storage.lun1`.
-    target: Option<String>,
-    /// `iscsi`: as whom one logs in (CHAP).
-    username: Option<String>,
-    /// `iscsi`: with which password. It is kept sealed.
-    password: Option<Hidden>,
-    /// `nbd`: the name of the device on the server.
-    export_name: Option<String>,
-    /// `nbd`: the server's port.
-    #[schema(minimum = 1, maximum = 65535)]
-    port: Option<u16>,
+with_values! {
+    /// Where storage is, and what is needed for that; nothing that belongs to another type.
+    #[derive(Deserialize, ToSchema)]
+    #[serde(deny_unknown_fields)]
+    struct SetSystemStorage {
+        /// `iscsi`: with which password. It is kept sealed.
+        password: Option<Hidden>,
+        /// `nbd`: the server's port.
+        #[schema(minimum = 1, maximum = 65535)]
+        port: Option<u16>,
+    }
 }
 
 async fn set(call: Call, Body(body): Body<SetSystemStorage>) -> Result<Json<SystemStorage>> {

@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_appliance::updates::{InstallUpdate, UpdateRecord, UpdateSource};
 use strongroom_identity::Right;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::jobs::{Job, accepted};
+use super::pieces::{PieceQuery, SentSoFar};
 use super::work::asker;
 use crate::access::On;
 use crate::call::Call;
@@ -124,29 +125,14 @@ async fn history(call: Call) -> Result<Items<Update>> {
     Ok(Items { items, more: false, count: None })
 }
 
-/// Which piece.
-#[derive(Debug, Deserialize, IntoParams)]
-struct UpdatePieceQuery {
-    /// How much was sent before; 0 begins anew.
-    #[param(minimum = 0)]
-    offset: u64,
-}
-
-/// What was sent so far.
-#[derive(Debug, Serialize, ToSchema)]
-struct UpdateUploaded {
-    /// Its bytes.
-    bytes: u64,
-}
-
 async fn upload(
     call: Call,
-    Query(query): Query<UpdatePieceQuery>,
+    Query(query): Query<PieceQuery>,
     Octets(piece): Octets,
-) -> Result<Json<UpdateUploaded>> {
+) -> Result<Json<SentSoFar>> {
     let piece = piece.to_vec();
     let bytes = call.app().administration().upload_update(query.offset, piece).await?;
-    Ok(Json(UpdateUploaded { bytes }))
+    Ok(Json(SentSoFar { bytes }))
 }
 
 /// How it is installed.
@@ -194,6 +180,5 @@ async fn rollback(call: Call, Body(body): Body<RollBackUpdate>) -> Result<Json<R
     let administration = call.app().administration();
     let by = &call.principal()?.name;
     let version = administration.roll_update_back(body.put_catalogue_back, by).await?;
-    administration.restart_now();
     Ok(Json(RolledBackUpdate { version }))
 }

@@ -199,7 +199,7 @@ impl Server {
             self.limits,
         );
         let (gate, stop) = (Arc::clone(&self.gate), self.stop.subscribe());
-        let listening = self.listening("http-redirect", &listener);
+        let listening = (self.listening("http-redirect", &listener), self.challenges.serve());
         let serve = move |stream, from, place, stop| {
             let handler = handler.clone();
             async move { handler.serve(stream, false, Peer::Network(from), place, stop).await }
@@ -240,8 +240,8 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
 
 /// Takes connections until it is told to stop, or this listener is closed, then waits until they
 /// have ended.
-async fn accept_tcp<F, S>(
-    (listener, listening, mut closing): (TcpListener, Listening, watch::Receiver<bool>),
+async fn accept_tcp<F, S, L>(
+    (listener, listening, mut closing): (TcpListener, L, watch::Receiver<bool>),
     gate: Arc<Gate>,
     mut stop: watch::Receiver<bool>,
     serve: S,

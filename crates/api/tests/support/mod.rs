@@ -10,6 +10,7 @@ use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use strongroom_api::{App, KeySealer, Machine};
+use strongroom_appliance::acme::Serving;
 use strongroom_appliance::backup::Belongings;
 use strongroom_appliance::tls::TlsFiles;
 use strongroom_appliance::updates::UpdateSetup;
@@ -26,12 +27,17 @@ pub(crate) fn engine() -> Engine {
     if module_path!().starts_with("postgres::") { Engine::Postgres } else { Engine::Sqlite }
 }
 
+/// What scripts for Jidoteki Admin show.
+pub(crate) const TOKEN: &str = "yourtoken";
+
 pub(crate) struct Appliance {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) app: App,
     pub(crate) router: Router,
     /// The passphrase of `admin`.
     pub(crate) passphrase: String,
+    /// As if a listener answered authorities of certificates.
+    pub(crate) serving: Option<Serving>,
     _database: Database,
 }
 
@@ -85,6 +91,11 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {} {text}", self.status))
     }
 
+    /// As a script sees it: the status and the text.
+    pub(crate) fn told(&self) -> (u16, String) {
+        (self.status, String::from_utf8(self.body.clone()).unwrap())
+    }
+
     pub(crate) fn code(&self) -> String {
         assert_eq!(self.headers["content-type"], "application/problem+json");
         self.json()["code"].as_str().unwrap().to_owned()
@@ -111,6 +122,7 @@ impl Appliance {
         let attached = StorageOptions::of(dir.path(), identity.clone(), None);
         let connect = Arc::new(strongroom_api::AcmeHttps::connect);
         let acme = Acme::of(dir.path(), identity.clone(), connect);
+        let serving = Some(acme.challenges().serve());
         let parts = parts.with_storage(attached).with_acme(acme);
         let protect =
             Protect::start_with(storage, parts.works(), Options::default()).await.unwrap();
@@ -123,7 +135,15 @@ impl Appliance {
         let app = App::new(catalog, identity, protect, settings, machine);
         let router = strongroom_api::router(&app, &Default::default());
         let passphrase = first.passphrase.expose().to_owned();
-        Self { dir, app, router, passphrase, _database: Database(Some(fresh)) }
+        Self { dir, app, router, passphrase, serving, _database: Database(Some(fresh)) }
+    }
+
+    /// With [`TOKEN`].
+    pub(crate) async fn with_token() -> Self {
+        let appliance = Self::new().await;
+        let by = appliance.system().await;
+        appliance.app.identity().set_admin_token(&by, &TOKEN.into()).await.unwrap();
+        appliance
     }
 
     /// What another node of it has open; none where there can be no other.

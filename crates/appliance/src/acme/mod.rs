@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +39,9 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 const UNDER_WAY: &str = "the certificate is being asked for, or that was cut off";
 /// Answers that are kept at once.
 const CHALLENGES: usize = 256;
+/// Why none is asked for where no listener answers an authority.
+const UNSERVED: &str = "no listener answers the authority, which asks at port 80 of each name: give the \
+    configuration one, as `redirect = \"0.0.0.0:80\"`, and have it read again or restart";
 
 /// Makes what speaks HTTPS with an authority, which is vouched for by these certificates; none: by those
 /// that the machine trusts.
@@ -47,12 +51,37 @@ pub type Connect = Arc<dyn Fn(Option<&str>) -> Box<dyn HttpClient> + Send + Sync
 #[derive(Clone, Debug, Default)]
 pub struct Challenges {
     answers: Arc<Mutex<HashMap<String, String>>>,
+    listeners: Arc<AtomicUsize>,
+}
+
+/// A listener that answers, until this is dropped.
+#[derive(Debug)]
+pub struct Serving {
+    of: Challenges,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.of.listeners.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Challenges {
     /// The answer to a token.
     pub fn answer(&self, token: &str) -> Option<String> {
         self.lock().get(token).cloned()
+    }
+
+    /// Says that a listener answers.
+    #[must_use]
+    pub fn serve(&self) -> Serving {
+        self.listeners.fetch_add(1, Ordering::SeqCst);
+        Serving { of: self.clone() }
+    }
+
+    /// Whether any listener answers.
+    fn are_served(&self) -> bool {
+        self.listeners.load(Ordering::SeqCst) > 0
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
@@ -146,7 +175,7 @@ pub struct AcmeStatus {
     pub renew_at: Option<Timestamp>,
     /// When one was asked for last.
     pub tried_at: Option<Timestamp>,
-    /// Why that failed.
+    /// Why that failed, or why none can be asked for.
     pub error: Option<String>,
 }
 
@@ -217,6 +246,7 @@ impl Acme {
     fn status(&self) -> Result<AcmeStatus> {
         let Some(kept) = self.kept()? else { return Ok(AcmeStatus::default()) };
         let Kept { settings, account, issued, tried_at, error, failures: _ } = kept;
+        let unserved = (!self.challenges.are_served()).then(|| UNSERVED.into());
         Ok(AcmeStatus {
             settings: Some(settings),
             has_account: account.is_some(),
@@ -224,7 +254,7 @@ impl Acme {
             expires_at: issued.as_ref().map(|issued| issued.not_after),
             renew_at: issued.as_ref().map(Issued::renew_at),
             tried_at,
-            error,
+            error: unserved.or(error),
         })
     }
 
@@ -327,6 +357,11 @@ mod tests {
         assert_eq!(challenges.answer("other"), None);
         drop(answering);
         assert_eq!(challenges.answer("token"), None);
+        let (one, other) = (challenges.serve(), challenges.clone().serve());
+        drop(one);
+        assert!(challenges.are_served());
+        drop(other);
+        assert!(!challenges.are_served());
         let many: Vec<_> = (0..300).filter_map(|n| challenges.put(&n.to_string(), "x")).collect();
         assert_eq!(many.len(), CHALLENGES);
     }

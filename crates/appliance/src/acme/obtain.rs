@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AccountCredentials, AuthorizationStatus, ChallengeType, Identifier, NewAccount,
-    NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, AccountBuilder, AccountCredentials, AuthorizationStatus, ChallengeType, Identifier,
+    NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use zeroize::Zeroizing;
 
-use super::{Acme, Answering, Kept};
+use super::{Acme, AcmeError, AcmeSettings, Answering, Kept};
 
 /// How long it is waited for the authority to have looked, and for what it gives.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// What it says of an account that it doesn't know (RFC 8555, section 6.7).
+const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 /// Characters of what it says is wrong.
 const SAID: usize = 400;
 
@@ -32,10 +34,23 @@ fn said(error: impl std::fmt::Display) -> String {
 impl Acme {
     /// Asks for a certificate as `kept` says.
     pub(super) async fn obtain(&self, kept: &Kept) -> Result<Given, String> {
-        let account = self.account(kept).await?;
         let domains = kept.settings.domains.iter().cloned().map(Identifier::Dns);
         let domains: Vec<_> = domains.collect();
-        let mut order = account.new_order(&NewOrder::new(&domains)).await.map_err(said)?;
+        let wanted = NewOrder::new(&domains);
+        let known = match &kept.account {
+            Some(account) => {
+                self.known_account(&kept.settings, account).await?.new_order(&wanted).await
+            }
+            None => self.new_account(&kept.settings).await?.new_order(&wanted).await,
+        };
+        let order = match known {
+            // It has forgotten it, as one that was set up anew.
+            Err(AcmeError::Api(problem)) if problem.r#type.as_deref() == Some(NO_ACCOUNT) => {
+                self.new_account(&kept.settings).await?.new_order(&wanted).await
+            }
+            known => known,
+        };
+        let mut order = order.map_err(said)?;
         // They are answered until this is over.
         let _answering = self.prove(&mut order, &kept.settings.domains).await?;
         let patience = RetryPolicy::new().timeout(PATIENCE);
@@ -48,16 +63,21 @@ impl Acme {
         Ok(Given { chain, key })
     }
 
-    /// The account at the authority; it is made when there is none, and kept before it is used.
-    async fn account(&self, kept: &Kept) -> Result<Account, String> {
-        let settings = &kept.settings;
-        let http = (self.connect)(settings.ca_certificate.as_deref());
-        let builder = Account::builder_with_http(http);
-        if let Some(account) = &kept.account {
-            let known: AccountCredentials =
-                serde_json::from_value(account.clone()).map_err(said)?;
-            return builder.from_credentials(known).await.map_err(said);
-        }
+    fn account_builder(&self, settings: &AcmeSettings) -> AccountBuilder {
+        Account::builder_with_http((self.connect)(settings.ca_certificate.as_deref()))
+    }
+
+    async fn known_account(
+        &self,
+        settings: &AcmeSettings,
+        account: &serde_json::Value,
+    ) -> Result<Account, String> {
+        let known: AccountCredentials = serde_json::from_value(account.clone()).map_err(said)?;
+        self.account_builder(settings).from_credentials(known).await.map_err(said)
+    }
+
+    /// Makes an account at the authority, which is kept before it is used.
+    async fn new_account(&self, settings: &AcmeSettings) -> Result<Account, String> {
         let contact: Vec<_> = settings.contact.iter().map(|one| format!("mailto:{one}")).collect();
         let contact: Vec<_> = contact.iter().map(String::as_str).collect();
         let new = NewAccount {
@@ -65,6 +85,7 @@ impl Acme {
             terms_of_service_agreed: true,
             only_return_existing: false,
         };
+        let builder = self.account_builder(settings);
         let made = builder.create(&new, settings.directory.clone(), None).await;
         let (account, credentials) = made.map_err(said)?;
         let credentials = serde_json::to_value(&credentials).map_err(said)?;

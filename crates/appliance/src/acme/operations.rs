@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use strongroom_protect::{Asker, Job};
 
-use super::{Acme, AcmeSettings, AcmeStatus, Issued};
+use super::{Acme, AcmeSettings, AcmeStatus, Issued, UNSERVED};
 use crate::administration::{Administration, URGENT, blocking};
 use crate::tls::{CertificateFacts, Checked, NewCertificate, TlsFiles};
 use crate::works::{self, AcmeParameters};
@@ -102,11 +102,16 @@ impl Administration {
         blocking(move || acme.status()).await
     }
 
-    /// Sets it. A certificate is asked for within minutes, or by [`Administration::issue_by_acme`].
+    /// Sets it, if they `agree` to the authority's terms. A certificate is asked for within minutes, or by
+    /// [`Administration::issue_by_acme`].
     ///
     /// # Errors
     /// [`Error::Acme`]; [`Error::Busy`] while one is asked for; [`Error::File`].
-    pub async fn set_acme(&self, settings: AcmeSettings) -> Result<AcmeStatus> {
+    pub async fn set_acme(&self, settings: AcmeSettings, agree: bool) -> Result<AcmeStatus> {
+        if !agree {
+            let why = "agree_to_terms: the authority gives none to who does not agree";
+            return Err(Error::Acme(why.into()));
+        }
         settings.check()?;
         let _turn = self.parts().turn.lock().await;
         self.free(works::CERTIFICATE_ACME).await?;
@@ -132,8 +137,8 @@ impl Administration {
     /// Asks the authority for a certificate by a job, whether it is time or not.
     ///
     /// # Errors
-    /// [`Error::State`] when nothing is set; [`Error::Busy`] while another certificate is on its way;
-    /// those of the engine.
+    /// [`Error::State`] when nothing is set, and while no listener answers the authority;
+    /// [`Error::Busy`] while another certificate is on its way; those of the engine.
     pub async fn issue_by_acme(&self, asker: Asker) -> Result<Job> {
         let _turn = self.parts().turn.lock().await;
         self.free(works::CERTIFICATE_ACME).await?;
@@ -141,6 +146,9 @@ impl Administration {
         if self.acme().await?.settings.is_none() {
             let why = "nothing is set of ACME: `strongroom system certificate acme set`";
             return Err(Error::State(why.into()));
+        }
+        if !self.parts().acme()?.challenges.are_served() {
+            return Err(Error::State(UNSERVED.into()));
         }
         // Authorities count what is asked of them.
         let asker = Asker { priority: URGENT, attempts: 1, ..asker };

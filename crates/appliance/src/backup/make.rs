@@ -1,18 +1,17 @@
 //! Making a backup.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use aws_lc_rs::digest;
-use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use strongroom_catalog::{Address, SCHEMA};
 
 use super::archive::{self, Head, Role, Source, is_path};
 use super::{ArchiveKey, BackupFile, Belongings, Place, failed, remove};
 use crate::administration::Parts;
+use crate::files::sum;
 use crate::licence::NAME as LICENCE;
 use crate::{Error, Result, acme, storage_options};
 
@@ -177,21 +176,6 @@ fn small(role: Role, path: String, at: &Path) -> Result<Source> {
     }
     let from = Box::new(io::Cursor::new(bytes.to_vec()));
     Ok(Source { role, path, bytes: bytes.len() as u64, from })
-}
-
-/// The bytes of a file, and their SHA-256.
-pub(super) fn sum(path: &PathBuf) -> io::Result<(u64, String)> {
-    let mut file = fs::File::open(path)?;
-    let mut context = digest::Context::new(&digest::SHA256);
-    let (mut buffer, mut bytes) = (vec![0; 256 << 10], 0);
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            return Ok((bytes, HEXLOWER.encode(context.finish().as_ref())));
-        }
-        context.update(&buffer[..count]);
-        bytes += count as u64;
-    }
 }
 
 impl Place {

@@ -14,9 +14,10 @@ mod settle;
 mod spool;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -32,7 +33,7 @@ pub(crate) use seal::{ArchiveKey, SALT, Sealing, sealed_length, unseal};
 pub use settle::{Trial, settle};
 pub use spool::{MAX_ARCHIVE, Spool};
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Room that stays free on the filesystem of the data directory.
 const RESERVE: u64 = 16 << 20;
@@ -89,6 +90,8 @@ pub struct BackupFile {
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     dir: PathBuf,
+    /// Held while the backup that there is becomes another, and while it is opened.
+    turn: Arc<Mutex<()>>,
 }
 
 fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
@@ -102,17 +105,30 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
+fn read_facts(path: &Path) -> Result<Option<BackupFile>> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(path)(error)),
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|error| failed(path)(error.into()))
+}
+
 impl Place {
-    /// In the data directory. Removes what was left half made.
+    /// In the data directory. Removes what was left half made, and ends a replacement that was begun.
     pub(crate) fn of(data: &Path) -> Self {
-        let place = Self { dir: data.join("backup") };
+        let place = Self { dir: data.join("backup"), turn: Arc::default() };
+        if let Err(error) = place.end_put() {
+            tracing::warn!(%error, "a backup that was made can't be put in its place");
+        }
         place.sweep();
         place
     }
 
     /// Removes what is only there while a backup is made.
     fn sweep(&self) {
-        for path in [self.draft(), self.copy(), self.upload()] {
+        let half = self.new_facts().with_extension("new");
+        for path in [self.draft(), half, self.copy(), self.upload()] {
             for more in ["", "-wal", "-shm", "-journal"] {
                 let mut path = path.clone().into_os_string();
                 path.push(more);
@@ -135,6 +151,11 @@ impl Place {
 
     fn facts(&self) -> PathBuf {
         self.dir.join("backup.json")
+    }
+
+    /// The facts of the draft, which are there when it is whole.
+    fn new_facts(&self) -> PathBuf {
+        self.dir.join("draft.json")
     }
 
     fn draft(&self) -> PathBuf {
@@ -170,33 +191,60 @@ impl Place {
 
     /// The backup that there is.
     pub(crate) fn found(&self) -> Result<Option<BackupFile>> {
-        let path = self.facts();
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(&path)(error)),
-        };
-        serde_json::from_slice(&text).map(Some).map_err(|error| failed(&path)(error.into()))
+        read_facts(&self.facts())
     }
 
-    /// Puts the draft in the place of the backup that there is.
+    /// Opens the backup that there is, with its facts.
+    fn open(&self) -> Result<Option<(File, BackupFile)>> {
+        let _turn = self.turn();
+        let Some(facts) = self.found()? else { return Ok(None) };
+        let path = self.file();
+        let file = File::open(&path).map_err(failed(&path))?;
+        let length = file.metadata().map_err(failed(&path))?.len();
+        Ok((length == facts.bytes).then_some((file, facts)))
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the draft, which is whole, in the place of the backup that there is: cut off anywhere, the
+    /// old or the new is there.
     fn put(&self, facts: &BackupFile) -> Result<()> {
-        let (path, new) = (self.facts(), self.dir.join("backup.json.new"));
-        remove(&path)?;
-        fs::rename(self.draft(), self.file()).map_err(failed(&self.file()))?;
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&new);
-        let written = file.and_then(|mut file| {
-            file.write_all(&serde_json::to_vec(facts)?)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            File::open(&self.dir)?.sync_all()
-        });
-        written.map_err(failed(&path))
+        let _turn = self.turn();
+        let new = self.new_facts();
+        let written = serde_json::to_vec(facts).map_err(io::Error::from);
+        written.and_then(|text| files::replace(&new, &text)).map_err(failed(&new))?;
+        if let Err(error) = fs::rename(self.draft(), self.file()) {
+            remove(&new)?;
+            return Err(failed(&self.file())(error));
+        }
+        self.put_facts()
+    }
+
+    /// After the archive was put in its place.
+    fn put_facts(&self) -> Result<()> {
+        let path = self.facts();
+        let sync = || File::open(&self.dir)?.sync_all();
+        let put = sync().and_then(|()| fs::rename(self.new_facts(), &path));
+        put.and_then(|()| sync()).map_err(failed(&path))
+    }
+
+    /// Ends what was cut off when the draft was put in place already.
+    fn end_put(&self) -> Result<()> {
+        let facts = read_facts(&self.new_facts()).ok().flatten();
+        let there = fs::metadata(self.file()).map(|meta| meta.len());
+        match (facts, there) {
+            (Some(facts), Ok(bytes)) if bytes == facts.bytes && !self.draft().exists() => {
+                self.put_facts()
+            }
+            _ => remove(&self.new_facts()),
+        }
     }
 
     /// Removes the backup that there is; whether there was one.
     fn delete(&self) -> Result<bool> {
+        let _turn = self.turn();
         let was = self.found()?.is_some();
         remove(&self.facts())?;
         remove(&self.file())?;
@@ -328,5 +376,56 @@ mod tests {
         assert_eq!(place.found().unwrap().unwrap(), facts);
         assert!(place.delete().unwrap() && !place.delete().unwrap());
         assert!(place.found().unwrap().is_none() && !place.file().exists());
+    }
+
+    #[test]
+    fn a_replacement_that_was_cut_off_leaves_the_old_or_the_new() {
+        let facts = |bytes: &str| BackupFile {
+            complete: true,
+            made_at: Timestamp::UNIX_EPOCH,
+            bytes: bytes.len() as u64,
+            sha256: bytes.into(),
+            left_out: Vec::new(),
+        };
+        let (old, new) = ("the old one", "the new archive");
+        // What had been done of it: nothing, half of the facts, all of them, the archive, all.
+        for done in 0..5 {
+            let dir = tempfile::tempdir().unwrap();
+            let place = Place::of(dir.path());
+            place.directory().unwrap();
+            fs::write(place.draft(), old).unwrap();
+            place.put(&facts(old)).unwrap();
+            fs::write(place.draft(), new).unwrap();
+            let text = serde_json::to_vec(&facts(new)).unwrap();
+            match done {
+                0 => {}
+                1 => fs::write(place.new_facts().with_extension("new"), &text[..9]).unwrap(),
+                _ => fs::write(place.new_facts(), &text).unwrap(),
+            }
+            if done > 2 {
+                fs::rename(place.draft(), place.file()).unwrap();
+                assert!(place.open().unwrap().is_none(), "these are not its facts");
+            }
+            if done > 3 {
+                fs::rename(place.new_facts(), place.facts()).unwrap();
+            }
+            let place = Place::of(dir.path());
+            let expected = if done > 2 { new } else { old };
+            let (mut file, told) = place.open().unwrap().unwrap();
+            assert_eq!(told, facts(expected), "{done}");
+            let mut there = String::new();
+            file.read_to_string(&mut there).unwrap();
+            assert_eq!(there, expected, "{done}");
+            assert!(!place.draft().exists() && !place.new_facts().exists(), "{done}");
+        }
+        // An archive that can't be put in place leaves the one before.
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::of(dir.path());
+        place.directory().unwrap();
+        fs::write(place.draft(), old).unwrap();
+        place.put(&facts(old)).unwrap();
+        place.put(&facts(new)).unwrap_err();
+        assert!(!place.new_facts().exists());
+        assert_eq!(place.open().unwrap().unwrap().1, facts(old));
     }
 }

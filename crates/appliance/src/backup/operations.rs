@@ -9,9 +9,9 @@ use strongroom_protect::works::BackupParameters;
 use strongroom_protect::{Asker, Job, State};
 
 use super::archive::Manifest;
-use super::make::sum;
 use super::{ArchiveKey, BackupFile, Place, Spool, failed, restore, settle};
 use crate::administration::{Administration, URGENT, blocking};
+use crate::files::sum;
 use crate::works::{self, BackupOfAppliance, RestartParameters};
 use crate::{Error, Result};
 
@@ -19,7 +19,7 @@ use crate::{Error, Result};
 const SHORTEST: usize = 8;
 const LONGEST: usize = 1024;
 /// The name of the images of backups in a pool.
-const SERIES: &str = "appliance";
+pub(super) const SERIES: &str = "appliance";
 
 /// How the backup is.
 #[derive(Clone, Debug)]
@@ -143,17 +143,7 @@ impl Administration {
     /// [`Error::NoBackup`]; [`Error::File`].
     pub async fn open_backup(&self) -> Result<(File, BackupFile)> {
         let place = self.place();
-        blocking(move || {
-            let facts = place.found()?.ok_or(Error::NoBackup)?;
-            let path = place.file();
-            let file = File::open(&path).map_err(failed(&path))?;
-            match file.metadata().map_err(failed(&path))?.len() == facts.bytes {
-                true => Ok((file, facts)),
-                // Another one is being put in its place.
-                false => Err(Error::NoBackup),
-            }
-        })
-        .await
+        blocking(move || place.open()?.ok_or(Error::NoBackup)).await
     }
 
     /// The log of backups and restores.
@@ -253,11 +243,12 @@ impl Administration {
         };
         let restored = self.restore(archive, length, secret, by).await?;
         self.place().end_upload();
+        self.restart_now();
         Ok(restored)
     }
 
     /// Looks at an archive, and puts what it holds in the place of what is there: durably decided when
-    /// this returns, and done by the restart that [`Administration::restart_now`] asks for.
+    /// this returns, and done by the restart that it asks for.
     ///
     /// # Errors
     /// [`Error::Archive`] when it can't be restored; [`Error::Busy`] while a backup is made;
@@ -269,7 +260,9 @@ impl Administration {
         by: &str,
     ) -> Result<Restored> {
         let Ok(_turn) = self.parts().restoring.try_lock() else { return Err(Error::Restoring) };
-        self.restore(spool.file()?, spool.len(), secret, by).await
+        let restored = self.restore(spool.file()?, spool.len(), secret, by).await?;
+        self.restart_now();
+        Ok(restored)
     }
 
     async fn restore(
@@ -325,7 +318,7 @@ impl Administration {
     }
 
     /// Asks the process to restart itself.
-    pub fn restart_now(&self) {
+    pub(crate) fn restart_now(&self) {
         self.parts().restart.notify_one();
     }
 

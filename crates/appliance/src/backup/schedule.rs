@@ -8,6 +8,7 @@ use strongroom_catalog::{images, jobs};
 use strongroom_identity::Identity;
 use strongroom_protect::{Asker, Job, State, works};
 
+use super::operations::SERIES;
 use crate::administration::Administration;
 use crate::{Error, Result, Values};
 
@@ -54,8 +55,9 @@ impl Administration {
         let pool = self.protect().storage().pool_named(POOL).await;
         let pool = pool.map_err(strongroom_protect::Error::from)?.id;
         // Those of others, scripts among them, are not in the pool.
-        let stored = self.stored(pool).await?;
-        let last = stored.first().and_then(|job| job.ended_at);
+        let catalog = self.protect().storage().catalog();
+        let last = jobs::last_done_by(catalog, works::BACKUP, pool, ASKER).await?;
+        let last = last.and_then(|job| job.ended_at);
         let fresh = last.is_some_and(|at| !over(at, every, now));
         let newest = self.newest(crate::works::APPLIANCE_BACKUP).await?;
         let early = newest.is_some_and(|job| match job.ended_at {
@@ -83,22 +85,13 @@ impl Administration {
         Ok(Scheduled::Done)
     }
 
-    /// The jobs that stored them, the latest first. Nobody else's job has this asker and no user.
-    async fn stored(&self, pool: i64) -> Result<Vec<Job>> {
-        let done = jobs::done_by(self.protect().storage().catalog(), works::BACKUP, pool, ASKER);
-        Ok(done.await?)
-    }
-
     /// Forgets all of them but the latest: what others store under the same name is theirs.
     async fn forget_stored(&self, pool: i64, keep: usize) -> Result<()> {
         let storage = self.protect().storage();
-        for job in self.stored(pool).await?.iter().skip(keep) {
-            let Some(image) = job.result.as_ref().and_then(|told| told["image"].as_i64()) else {
-                continue;
-            };
-            if images::find(storage.catalog(), image).await.is_ok()
-                && let Err(error) = storage.forget_images(&[image]).await
-            {
+        // Nobody else's job has this asker and no user.
+        let stored = images::made_for(storage.catalog(), pool, SERIES, ASKER).await?;
+        for image in stored.iter().skip(keep) {
+            if let Err(error) = storage.forget_images(&[image.id]).await {
                 tracing::warn!(%error, "an old backup of the appliance is not forgotten");
             }
         }

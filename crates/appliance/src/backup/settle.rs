@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::database;
+use crate::updates::forget_copy;
 use crate::{Error, Result};
 
 /// Where all of it is, in the data directory, and where what was there before is left.
@@ -285,6 +286,8 @@ impl Trial {
     /// # Errors
     /// [`Error::File`].
     pub fn keep(self) -> Result<()> {
+        // Before it is kept for good, or a start that is cut off here would leave the copy.
+        forget_copy(&self.steps.data)?;
         self.steps.called(TRIAL, KEPT)?;
         self.steps.tidy()
     }
@@ -444,6 +447,36 @@ mod tests {
             }
         }
         assert!(old >= 2 && new > 12, "{old} {new}");
+    }
+
+    #[test]
+    fn the_copy_of_a_catalogue_before_an_update_is_not_put_beside_another_key() {
+        use crate::updates::fixture::Place as Updated;
+        let updated = Updated::new();
+        let (data, releases) = (updated.data(), updated.releases(None));
+        let release = updated.install("0.2.0");
+        releases.decide(updated.trial(&release, None), "me", None).unwrap();
+        updated.launch();
+        releases.confirm(&release).unwrap();
+        updated.migrate();
+        let restored = || {
+            let key = data.join(DIR).join("new/0");
+            directory(key.parent().unwrap()).unwrap();
+            fs::write(key, "another key").unwrap();
+            let entries = vec![Entry { path: "appliance.key".into(), is_new: true }];
+            decide(&data, entries, "by a test".into()).unwrap();
+            settle(&data).unwrap().unwrap()
+        };
+        // One that does not start changes nothing of it.
+        let before = releases.read().unwrap();
+        restored().undo().unwrap();
+        assert!(settle(&data).unwrap().is_none());
+        assert_eq!(releases.read().unwrap(), before);
+        restored().keep().unwrap();
+        let refused = releases.go_back(8, true, "me").unwrap_err().to_string();
+        assert!(refused.contains("no copy of the one that it had"), "{refused}");
+        // What knows the catalogue as it is now may come.
+        assert_eq!(releases.go_back(7, false, "me").unwrap(), "0.1.0");
     }
 
     #[test]

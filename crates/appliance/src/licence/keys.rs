@@ -1,30 +1,14 @@
-//! The keys of licences: Ed25519, in PEM as OpenSSL has them.
+//! Who may make licences.
 
-use std::fmt;
-
-use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use data_encoding::BASE64;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
 use zeroize::Zeroizing;
 
 use super::{Licence, SignedLicence};
+use crate::signing::{MOST, NO_PRIVATE_KEY, NOT_SIGNED, SigningKey, VerifyingKey, public_keys};
 use crate::{Error, Result};
 
-/// What stands before the 32 bytes of a public key (RFC 8410).
-pub(crate) const SPKI: [u8; 12] =
-    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-/// Public keys of one file.
-const MOST: usize = 16;
-
 /// Signs licences.
-pub struct LicenceSigner(Ed25519KeyPair);
-
-impl fmt::Debug for LicenceSigner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LicenceSigner")
-    }
-}
+#[derive(Debug)]
+pub struct LicenceSigner(SigningKey);
 
 impl LicenceSigner {
     /// Makes a key.
@@ -32,8 +16,7 @@ impl LicenceSigner {
     /// # Errors
     /// [`Error::Crypto`].
     pub fn generate() -> Result<Self> {
-        let key = Ed25519KeyPair::generate();
-        key.map(Self).map_err(|_| Error::Crypto("no key can be made"))
+        SigningKey::generate().map(Self)
     }
 
     /// Reads a private key (PKCS #8, in PEM).
@@ -41,12 +24,8 @@ impl LicenceSigner {
     /// # Errors
     /// [`Error::Licence`].
     pub fn from_pem(pem: &[u8]) -> Result<Self> {
-        let key = PrivatePkcs8KeyDer::from_pem_slice(pem).ok();
-        let key = key.and_then(|der| {
-            Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_pkcs8_der()).ok()
-        });
-        let wrong = || Error::Licence("the private key is not one of Ed25519, in PEM".into());
-        key.map(Self).ok_or_else(wrong)
+        let key = SigningKey::from_pem(pem).map(Self);
+        key.ok_or_else(|| Error::Licence(NO_PRIVATE_KEY.into()))
     }
 
     /// The private key in PEM.
@@ -54,13 +33,12 @@ impl LicenceSigner {
     /// # Errors
     /// [`Error::Crypto`].
     pub fn to_pem(&self) -> Result<Zeroizing<String>> {
-        let der = self.0.to_pkcs8v1().map_err(|_| Error::Crypto("the key can't be written"))?;
-        Ok(Zeroizing::new(pem("PRIVATE KEY", der.as_ref())))
+        self.0.to_pem()
     }
 
     /// The public key in PEM.
     pub fn public_pem(&self) -> String {
-        pem("PUBLIC KEY", &[&SPKI[..], self.0.public_key().as_ref()].concat())
+        self.0.public_pem()
     }
 
     /// Signs a licence.
@@ -69,16 +47,14 @@ impl LicenceSigner {
     /// [`Error::Licence`] for one that could not be read again.
     pub fn sign(&self, licence: Licence) -> Result<SignedLicence> {
         licence.check()?;
-        let signature = self.0.sign(licence.signed().as_bytes());
-        let signature = signature.as_ref().try_into();
-        let signature = signature.map_err(|_| Error::Crypto("a signature has 64 bytes"))?;
+        let signature = self.0.sign(licence.signed().as_bytes())?;
         Ok(SignedLicence { licence, signature })
     }
 }
 
 /// Whom to believe licences.
 #[derive(Clone, Debug, Default)]
-pub struct LicenceVerifier(Vec<[u8; 32]>);
+pub struct LicenceVerifier(Vec<VerifyingKey>);
 
 impl LicenceVerifier {
     /// Adds the public keys of a file: one or more, in PEM.
@@ -86,21 +62,12 @@ impl LicenceVerifier {
     /// # Errors
     /// [`Error::Licence`].
     pub fn add_pem(&mut self, pem: &[u8]) -> Result<()> {
-        let wrong = || {
+        let keys = public_keys(pem, VerifyingKey::from_der).ok_or_else(|| {
             let text = format!("a key file holds 1 to {MOST} public keys of Ed25519, in PEM");
             Error::Licence(text)
-        };
-        let mut count = 0;
-        for der in SubjectPublicKeyInfoDer::pem_slice_iter(pem) {
-            let der = der.map_err(|_| wrong())?;
-            let key = der.strip_prefix(&SPKI[..]).and_then(|key| key.try_into().ok());
-            self.0.push(key.ok_or_else(wrong)?);
-            count += 1;
-            if count > MOST {
-                return Err(wrong());
-            }
-        }
-        if count == 0 { Err(wrong()) } else { Ok(()) }
+        });
+        self.0.extend(keys?);
+        Ok(())
     }
 
     /// What a licence says, if one of the keys signed it.
@@ -109,29 +76,12 @@ impl LicenceVerifier {
     /// [`Error::Licence`].
     pub fn verify(&self, signed: SignedLicence) -> Result<Licence> {
         let text = signed.licence.signed();
-        let is_of = |key: &[u8; 32]| {
-            let key = UnparsedPublicKey::new(&ED25519, key);
-            key.verify(text.as_bytes(), &signed.signature).is_ok()
-        };
-        if self.0.iter().any(is_of) {
-            return Ok(signed.licence);
+        let has_signed = |key: &VerifyingKey| key.has_signed(text.as_bytes(), &signed.signature);
+        match self.0.iter().any(has_signed) {
+            true => Ok(signed.licence),
+            false => Err(Error::Licence(NOT_SIGNED.into())),
         }
-        Err(Error::Licence("it is not signed by a key that is trusted here".into()))
     }
-}
-
-/// DER in PEM.
-pub(crate) fn pem(label: &str, der: &[u8]) -> String {
-    let base64 = Zeroizing::new(BASE64.encode(der));
-    let mut text = format!("-----BEGIN {label}-----\n");
-    let mut rest = base64.as_str();
-    while !rest.is_empty() {
-        let (line, more) = rest.split_at(rest.len().min(64));
-        text.push_str(line);
-        text.push('\n');
-        rest = more;
-    }
-    text + &format!("-----END {label}-----\n")
 }
 
 #[cfg(test)]

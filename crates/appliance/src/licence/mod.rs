@@ -27,7 +27,6 @@ use data_encoding::BASE64;
 use jiff::civil::Date;
 
 pub use self::keys::{LicenceSigner, LicenceVerifier};
-pub(crate) use self::keys::{SPKI as ED25519_SPKI, pem};
 pub use self::store::Licences;
 pub(crate) use self::store::NAME;
 use crate::{Error, Result};

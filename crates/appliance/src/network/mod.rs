@@ -74,9 +74,8 @@ struct Inner {
     waits: AtomicBool,
     /// A change waits, or no longer does.
     news: Notify,
-    /// Why changes were taken back, for the audit trail; and that there is such a reason.
-    untold: Mutex<Vec<&'static str>>,
-    untold_news: Notify,
+    /// The audit trail is to say something.
+    untold: Notify,
 }
 
 /// What whoever has the turn knows beside what is kept.
@@ -115,8 +114,7 @@ impl Network {
             turn: Mutex::default(),
             waits: AtomicBool::new(false),
             news: Notify::new(),
-            untold: Mutex::default(),
-            untold_news: Notify::new(),
+            untold: Notify::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -167,18 +165,18 @@ impl Network {
     pub fn give_up(&self) -> Result<()> {
         let mut turn = self.turn();
         let mut state = self.inner.store.read()?;
-        self.revert(&mut turn, &mut state, ChangeOutcome::Reverted, "the appliance could not start")
+        self.take_back(&mut turn, &mut state, GAVE_UP)
     }
 
-    /// Waits until a change was taken back, and gives why.
-    async fn taken_back(&self) -> &'static str {
-        loop {
-            let why = self.inner.untold.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            match why {
-                Some(why) => return why,
-                None => self.inner.untold_news.notified().await,
-            }
+    /// Puts back what there was before a change, if one is not over, since the appliance says so and
+    /// nobody else: the audit trail will tell it.
+    fn take_back(&self, turn: &mut Turn, state: &mut State, over: Revert) -> Result<()> {
+        if state.pending.is_some() {
+            state.add_untold(over.1);
+            self.revert(turn, state, over)?;
+            self.inner.untold.notify_one();
         }
+        Ok(())
     }
 
     /// Does what is to be done now; how long it is until there is more.
@@ -187,9 +185,9 @@ impl Network {
         if let Some(pending) = &state.pending {
             let over = match &pending.until {
                 // Nobody else has the turn: whoever applied it is gone.
-                None => Some((ChangeOutcome::Failed, CUT_OFF)),
+                None => Some(CUT_OFF),
                 Some(until) => match until.left() {
-                    None => Some((ChangeOutcome::Reverted, UNCONFIRMED)),
+                    None => Some(UNCONFIRMED),
                     Some(left) => {
                         self.inner.waits.store(true, Ordering::Release);
                         let settings = pending.network.settings.clone();
@@ -198,11 +196,8 @@ impl Network {
                     }
                 },
             };
-            if let Some((outcome, why)) = over {
-                self.revert(turn, &mut state, outcome, why)?;
-                let untold = &self.inner.untold;
-                untold.lock().unwrap_or_else(PoisonError::into_inner).push(why);
-                self.inner.untold_news.notify_one();
+            if let Some(over) = over {
+                self.take_back(turn, &mut state, over)?;
             }
         }
         self.bring(turn, &mut state)
@@ -247,15 +242,9 @@ impl Network {
     }
 
     /// Puts back what there was before a change, if one is not over.
-    fn revert(
-        &self,
-        turn: &mut Turn,
-        state: &mut State,
-        outcome: ChangeOutcome,
-        why: &str,
-    ) -> Result<()> {
+    fn revert(&self, turn: &mut Turn, state: &mut State, (outcome, why): Revert) -> Result<()> {
         let Some(pending) = state.pending.take() else { return Ok(()) };
-        let job = pending.job;
+        let (job, asked_at) = (pending.job, pending.asked_at);
         let wrong = match turn.restored.take() {
             // The machine is as it was: only that could not be kept.
             Some((of, wrong)) if of == job => wrong,
@@ -272,14 +261,15 @@ impl Network {
         turn.restored = Some((job, wrong.clone()));
         let steps = pending.steps.into_iter().chain(wrong).collect();
         let why = Some(why.to_owned());
-        state.last = Some(LastChange { job, outcome, at: Timestamp::now(), why, steps });
+        let at = Timestamp::now();
+        state.last = Some(LastChange { job, asked_at, outcome, at, why, steps });
         self.keep(state)?;
         turn.restored = None;
         Ok(())
     }
 
-    /// Makes a change: begins it, and leaves it to be confirmed.
-    pub(crate) fn begin(&self, job: i64, request: Request) -> Result<Begun> {
+    /// Makes a change, by a job that was asked for then: begins it, and leaves it to be confirmed.
+    pub(crate) fn begin(&self, job: i64, asked_at: Timestamp, request: Request) -> Result<Begun> {
         let mut turn = self.turn();
         let mut state = self.inner.store.read()?;
         if state.pending.is_some() {
@@ -288,8 +278,15 @@ impl Network {
         let (host, now) = (&self.inner.host, Timestamp::now());
         let settings = request.settings.clone();
         let network = SetNetwork { settings: request.settings, given: request.given, set_at: now };
-        let over =
-            |outcome, why: Option<String>, steps| LastChange { job, outcome, at: now, why, steps };
+        let asked_at = Some(asked_at);
+        let over = |outcome, why: Option<String>, steps| LastChange {
+            job,
+            asked_at,
+            outcome,
+            at: now,
+            why,
+            steps,
+        };
         if host.driver() == HostDriver::None {
             let last = over(ChangeOutcome::Stored, None, host.apply(&settings));
             state.network = Some(network);
@@ -328,6 +325,7 @@ impl Network {
         }
         state.pending = Some(Pending {
             job,
+            asked_at,
             by: request.by,
             by_dialect: request.by_dialect,
             network,
@@ -349,7 +347,7 @@ impl Network {
         }
         if failed {
             let why = "it could not be applied: what there was is back";
-            self.revert(&mut turn, &mut state, ChangeOutcome::Failed, why)?;
+            self.revert(&mut turn, &mut state, (ChangeOutcome::Failed, why))?;
             let last = state.last.unwrap_or_else(|| over(ChangeOutcome::Failed, None, steps));
             return Ok(Begun::Over(last));
         }
@@ -361,7 +359,7 @@ impl Network {
         if let Err(error) = self.keep(&state) {
             // Nobody would take it back after the next start.
             let why = "that it waits could not be kept";
-            self.revert(&mut turn, &mut state, ChangeOutcome::Failed, why)?;
+            self.revert(&mut turn, &mut state, (ChangeOutcome::Failed, why))?;
             return Err(error);
         }
         Ok(Begun::Waits(at, steps))
@@ -383,10 +381,10 @@ impl Network {
         }
         let Some(pending) = state.pending.take() else { return Err(nothing()) };
         let (outcome, at) = (ChangeOutcome::Applied, Timestamp::now());
-        let Pending { job, steps, network, application, .. } = pending;
+        let Pending { job, asked_at, steps, network, application, .. } = pending;
         state.network = Some(network);
         state.application = application.or(state.application);
-        state.last = Some(LastChange { job, outcome, at, why: None, steps });
+        state.last = Some(LastChange { job, asked_at, outcome, at, why: None, steps });
         state.boot = Some(boot());
         self.keep(&state)
     }
@@ -458,9 +456,12 @@ impl Turn {
     }
 }
 
-/// Why a change was taken back.
-const UNCONFIRMED: &str = "nobody confirmed it in time";
-const CUT_OFF: &str = "the process ended while it was being applied";
+/// What comes of a change that is taken back, and why it is.
+type Revert = (ChangeOutcome, &'static str);
+
+const UNCONFIRMED: Revert = (ChangeOutcome::Reverted, "nobody confirmed it in time");
+const CUT_OFF: Revert = (ChangeOutcome::Failed, "the process ended while it was being applied");
+const GAVE_UP: Revert = (ChangeOutcome::Reverted, "the appliance could not start");
 
 fn waiting() -> Error {
     let text =

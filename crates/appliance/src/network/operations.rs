@@ -11,7 +11,7 @@ use super::document::Document;
 use super::host::{HostDriver, Step};
 use super::settings::NetworkSettings;
 use super::state::{LastChange, SetNetwork};
-use super::{CONFIRM, Network, Reached};
+use super::{CONFIRM, IDLE, Network, Reached};
 use crate::administration::{Administration, URGENT, blocking};
 use crate::works::{self, NetworkParameters};
 use crate::{Error, Result};
@@ -64,6 +64,8 @@ pub struct NetworkStatus {
 pub struct PendingChange {
     /// The job that makes it.
     pub job: i64,
+    /// When that was asked for.
+    pub asked_at: Option<Timestamp>,
     /// Who asked for it.
     pub by: String,
     /// What it says.
@@ -82,6 +84,7 @@ impl Network {
         let state = self.inner.store.read()?;
         let pending = state.pending.map(|pending| PendingChange {
             job: pending.job,
+            asked_at: pending.asked_at,
             by: pending.by,
             settings: pending.network.settings,
             until: pending.until.map(|until| until.at),
@@ -108,6 +111,22 @@ impl Network {
         self.keep(&state)
     }
 
+    /// Why changes were taken back of which the audit trail doesn't tell yet.
+    fn untold(&self) -> Result<Vec<String>> {
+        Ok(self.inner.store.read()?.untold)
+    }
+
+    /// The audit trail tells of the first of them.
+    fn is_told(&self) -> Result<()> {
+        let _turn = self.turn();
+        let mut state = self.inner.store.read()?;
+        if !state.untold.is_empty() {
+            state.untold.remove(0);
+            self.keep(&state)?;
+        }
+        Ok(())
+    }
+
     /// Whether a change waits that the next call of the dialect confirms.
     fn waits_for_dialect(&self) -> Result<bool> {
         let pending = self.inner.store.read()?.pending;
@@ -115,11 +134,17 @@ impl Network {
     }
 }
 
-/// Writes down that the appliance took a change back by itself.
-async fn was_taken_back(identity: &Identity, why: &str) -> Result<()> {
-    let who = identity.appliance().await?;
-    let deed = Deed::new("system.network.taken_back", "the network").detail(why);
-    Ok(identity.record(&who, deed).await?)
+/// Writes down what the appliance took back by itself: twice rather than never.
+async fn tell_of(network: &Network, identity: &Identity) -> Result<()> {
+    let (all, told) = (network.clone(), network.clone());
+    for why in blocking(move || all.untold()).await? {
+        let who = identity.appliance().await?;
+        let deed = Deed::new("system.network.taken_back", "the network").detail(why);
+        identity.record(&who, deed).await?;
+        let told = told.clone();
+        blocking(move || told.is_told()).await?;
+    }
+    Ok(())
 }
 
 impl Administration {
@@ -229,13 +254,15 @@ impl Administration {
         blocking(move || network.set_application(document)).await
     }
 
-    /// Writes down which changes of the network were taken back, for as long as it is polled.
+    /// Writes down which changes of the network were taken back, also by a start that failed, for as
+    /// long as it is polled.
     pub async fn watch_network(&self, identity: &Identity) {
+        let network = self.network();
         loop {
-            let why = self.network().taken_back().await;
-            if let Err(error) = was_taken_back(identity, why).await {
-                tracing::error!(%error, "the audit trail can't be written");
+            if let Err(error) = tell_of(&network, identity).await {
+                tracing::error!(%error, "the audit trail does not tell of the network yet");
             }
+            let _ = tokio::time::timeout(IDLE, network.inner.untold.notified()).await;
         }
     }
 }

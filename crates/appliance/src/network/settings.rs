@@ -232,10 +232,9 @@ impl WantedNetwork {
             }
         }
         gateways.iter().try_for_each(|one| gateway(*one, &addresses))?;
-        let least = match addresses.iter().any(|one| one.address.is_ipv6()) {
-            true => MTU_6,
-            false => MTU,
-        };
+        // With fewer, the kernel takes IPv6 from the interface: with DHCP, what routers advertise.
+        let has_6 = mode == Mode::Dhcp || addresses.iter().any(|one| one.address.is_ipv6());
+        let least = if has_6 { MTU_6 } else { MTU };
         if self.mtu.is_some_and(|mtu| !(least..=MTU_MOST).contains(&mtu)) {
             return Err(invalid("mtu", format!("it takes {least} to {MTU_MOST} bytes")));
         }
@@ -415,11 +414,12 @@ pub fn mask(address: &HostAddress) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    fn good() -> WantedNetwork {
+    /// Fixed addresses, and all else that there is.
+    pub(crate) fn good() -> WantedNetwork {
         WantedNetwork {
             interface: "eth0".into(),
             hostname: "box.example".into(),
@@ -429,6 +429,19 @@ mod tests {
             mtu: Some(1500),
             dns: vec!["192.0.2.2".into(), "2001:db8::2".into()],
             ntp: vec!["pool.example".into(), "192.0.2.3".into(), "2001:db8::3".into()],
+        }
+    }
+
+    /// DHCP, and what it says.
+    pub(crate) fn leased() -> WantedNetwork {
+        WantedNetwork {
+            mode: Mode::Dhcp,
+            addresses: Vec::new(),
+            gateways: Vec::new(),
+            mtu: None,
+            dns: Vec::new(),
+            ntp: Vec::new(),
+            ..good()
         }
     }
 
@@ -447,16 +460,7 @@ mod tests {
         assert_eq!(settings.mode, Mode::Static);
         let text = serde_json::to_string(&settings).unwrap();
         assert_eq!(serde_json::from_str::<NetworkSettings>(&text).unwrap(), settings);
-        let dhcp = WantedNetwork {
-            mode: Mode::Dhcp,
-            addresses: Vec::new(),
-            gateways: Vec::new(),
-            mtu: None,
-            dns: Vec::new(),
-            ntp: Vec::new(),
-            ..good()
-        };
-        assert_eq!(dhcp.check().unwrap().mode, Mode::Dhcp);
+        assert_eq!(leased().check().unwrap().mode, Mode::Dhcp);
         // Networks of two and of one, a link's own address, a private one, a VLAN.
         for (address, gateway) in [
             ("192.0.2.0/31", "192.0.2.1"),
@@ -540,7 +544,15 @@ mod tests {
         );
         for mtu in [0, 575, 1279, 65536, u32::MAX] {
             refused(|wanted| wanted.mtu = Some(mtu), "mtu");
+            let by_dhcp = WantedNetwork { mtu: Some(mtu), ..leased() }.check();
+            assert!(matches!(by_dhcp, Err(Error::Network { field: "mtu", .. })), "{mtu}");
         }
+        for (wanted, least) in [(leased(), 1280), (good(), 1280)] {
+            WantedNetwork { mtu: Some(least), ..wanted }.check().unwrap();
+        }
+        let mut of_4 = WantedNetwork { mtu: Some(576), ..good() };
+        (of_4.addresses, of_4.gateways) = (vec!["192.0.2.7/24".into()], Vec::new());
+        of_4.check().unwrap();
         for server in ["", "dns.example", "0.0.0.0", "224.0.0.1", "255.255.255.255", "1.2.3.4 "] {
             refused(|wanted| wanted.dns = vec![server.into()], "dns");
         }

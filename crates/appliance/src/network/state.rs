@@ -16,6 +16,8 @@ use crate::{Error, Result, files};
 
 /// Its bytes at most: two documents, and what there was before.
 const MOST: u64 = 4 << 20;
+/// How many changes that were taken back are kept for the audit trail.
+const UNTOLD: usize = 16;
 
 /// The settings of the network, as they were set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +37,8 @@ pub struct SetNetwork {
 pub(super) struct Pending {
     /// The job that makes it.
     pub(super) job: i64,
+    /// When that was asked for: a catalogue before this one may have had a job of the same number.
+    pub(super) asked_at: Option<Timestamp>,
     /// Who asked for it.
     pub(super) by: String,
     /// Whether the next call of the dialect confirms it.
@@ -96,6 +100,8 @@ impl ChangeOutcome {
 pub struct LastChange {
     /// The job that made it.
     pub job: i64,
+    /// When that was asked for: a catalogue before this one may have had a job of the same number.
+    pub asked_at: Option<Timestamp>,
     /// What came of it.
     pub outcome: ChangeOutcome,
     /// When.
@@ -116,6 +122,18 @@ pub(super) struct State {
     pub(super) last: Option<LastChange>,
     /// The start of the machine since which it is as it is set.
     pub(super) boot: Option<String>,
+    /// Why changes were taken back, where the audit trail doesn't say so yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) untold: Vec<String>,
+}
+
+impl State {
+    /// The audit trail is to say that a change was taken back.
+    pub(super) fn add_untold(&mut self, why: &str) {
+        let more = (self.untold.len() + 1).saturating_sub(UNTOLD);
+        self.untold.drain(..more);
+        self.untold.push(why.to_owned());
+    }
 }
 
 /// Where it is kept.

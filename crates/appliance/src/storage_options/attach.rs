@@ -182,7 +182,14 @@ impl Attacher {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(&path)(error)),
         };
-        let wrong = |error| format!("{} is not understood: {error}", path.display());
+        let wrong = |error| {
+            format!(
+                "{} is not understood, so nobody knows what is attached: umount what is below {}, end its \
+                 session (iscsiadm, nbd-client -d), and remove that file ({error})",
+                path.display(),
+                self.data.join(DIR).display()
+            )
+        };
         serde_json::from_slice(&text).map(Some).map_err(wrong)
     }
 
@@ -240,6 +247,16 @@ impl Attacher {
             });
         }
         Ok(Some(place))
+    }
+
+    /// Whether anything is mounted where a kind is attached.
+    pub(super) fn is_any_mounted(&self) -> Done<bool> {
+        for kind in StorageKind::ALL {
+            if is_mounted(&self.place(kind))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn directory(&self, kind: StorageKind) -> Done {
@@ -578,7 +595,7 @@ mod tests {
         // What asks it, waits.
         lab.tool("test", "exec /bin/sleep 1000");
         let error = attacher.become_such(Some(("a", &nfs()))).unwrap_err();
-        assert!(error.contains("test was not done"), "{error}");
+        assert!(error.contains("test: it was not done"), "{error}");
         lab.is_bare(StorageKind::Nfs);
         // The first doesn't answer, and the next that is attached does.
         fs::remove_file(lab.path("bin/test")).unwrap();
@@ -653,7 +670,7 @@ mod tests {
         }
         lab.file("data dir/attached.json", "nonsense");
         let error = attacher.become_such(None).unwrap_err();
-        assert!(error.contains("attached.json"), "{error}");
+        assert!(error.contains("attached.json") && error.contains("remove that file"), "{error}");
     }
 
     /// A filesystem in a file, which stands for a disk.

@@ -1,72 +1,33 @@
 //! What the machine can: the kernel's support, the tools, and the process's rights.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-use rustix::process::{Pid, Signal, kill_process_group};
+use std::fs;
+use std::path::PathBuf;
 
 use super::settings::StorageKind;
-
-/// How long a tool may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How often it is asked whether it is done.
-const LOOK: Duration = Duration::from_millis(20);
-/// How long one that is killed may take to end.
-const END: Duration = Duration::from_secs(2);
-/// Bytes that are kept of what it says.
-const SAID: u64 = 400;
-/// The number of the capability to mount.
-const SYS_ADMIN: u32 = 21;
-/// Where tools are beside those of `PATH`, which a service often has without them.
-const MORE: [&str; 2] = ["/usr/sbin", "/sbin"];
+use crate::command::{Capability, Ended, Programs};
 
 /// A machine: its root directory, and where its tools are.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
     root: PathBuf,
-    tools: Vec<PathBuf>,
-    patience: Duration,
-}
-
-/// Whether it ends in that time. Else it is left to a thread: the kernel may hold it for as long as a
-/// server doesn't answer, and no signal ends it then.
-fn ends(mut child: Child, within: Duration) -> bool {
-    let end = Instant::now() + within;
-    loop {
-        match child.try_wait() {
-            Ok(None) if Instant::now() < end => std::thread::sleep(LOOK),
-            Ok(None) => {
-                std::thread::spawn(move || child.wait());
-                return false;
-            }
-            _ => return true,
-        }
-    }
+    tools: Programs,
 }
 
 impl Machine {
     /// The one that this runs on.
     pub(super) fn here() -> Self {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let mut tools: Vec<_> = std::env::split_paths(&path).filter(|p| p.is_absolute()).collect();
-        tools.extend(MORE.map(PathBuf::from));
-        Self { root: PathBuf::from("/"), tools, patience: PATIENCE }
+        Self { root: PathBuf::from("/"), tools: Programs::here() }
     }
 
     #[cfg(test)]
-    pub(super) fn at(root: &Path, tools: &[&Path]) -> Self {
-        let tools = tools.iter().map(|dir| dir.to_path_buf()).collect();
-        Self { root: root.to_owned(), tools, patience: PATIENCE }
+    pub(super) fn at(root: &std::path::Path, tools: &[&std::path::Path]) -> Self {
+        Self { root: root.to_owned(), tools: Programs::of(tools) }
     }
 
     #[cfg(test)]
-    pub(super) fn patient(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+    pub(super) fn patient(self, patience: std::time::Duration) -> Self {
+        Self { tools: self.tools.patient(patience), ..self }
     }
 
     /// A path from the machine's root.
@@ -113,7 +74,7 @@ impl Machine {
             }
         };
         for (tool, package) in tools {
-            if self.tool(tool).is_none() {
+            if self.tools.find(tool).is_none() {
                 why.push(format!("there is no {tool}: install the package {package}"));
             }
         }
@@ -151,75 +112,19 @@ impl Machine {
     /// Whether this process has the capability to mount; mount(8) serves root alone.
     fn may_mount(&self) -> bool {
         let status = fs::read_to_string(self.path("/proc/self/status")).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-        let bits = line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
         let user = status.lines().find_map(|line| line.strip_prefix("Uid:"));
         let effective = user.and_then(|ids| ids.split_whitespace().nth(1));
-        effective == Some("0") && bits.is_some_and(|bits| bits >> SYS_ADMIN & 1 == 1)
+        effective == Some("0") && Capability::SysAdmin.is_in(&status) == Some(true)
     }
 
-    pub(super) fn tool(&self, name: &str) -> Option<PathBuf> {
-        use std::os::unix::fs::PermissionsExt;
-        let runs = |path: &PathBuf| {
-            path.metadata()
-                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-        };
-        self.tools.iter().map(|dir| dir.join(name)).find(runs)
-    }
-
-    /// Runs a tool to its end, without a shell; why it failed.
+    /// Runs a tool to its end; why it failed.
     pub(super) fn run(&self, words: &[OsString]) -> Result<(), String> {
         let name = words.first().and_then(|name| name.to_str()).unwrap_or_default();
-        let tool = self.tool(name).ok_or_else(|| format!("there is no {name}"))?;
-        self.run_within(&tool, name, &words[1..], self.patience)
-    }
-
-    fn run_within(
-        &self,
-        tool: &Path,
-        name: &str,
-        words: &[OsString],
-        patience: Duration,
-    ) -> Result<(), String> {
-        let failed = |error: std::io::Error| format!("{name}: {error}");
-        // Not a pipe: what it leaves running may keep that open for ever.
-        let flags = rustix::fs::MemfdFlags::CLOEXEC;
-        let said = rustix::fs::memfd_create("said", flags).map_err(|error| failed(error.into()))?;
-        let mut said = File::from(said);
-        let path = std::env::join_paths(&self.tools).unwrap_or_default();
-        let mut command = Command::new(tool);
-        command.args(words).env_clear().env("PATH", path).env("LC_ALL", "C").process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        let mut child =
-            command.stderr(said.try_clone().map_err(failed)?).spawn().map_err(failed)?;
-        let end = Instant::now() + patience;
-        let status = loop {
-            match child.try_wait().map_err(failed)? {
-                Some(status) => break status,
-                None if Instant::now() < end => std::thread::sleep(LOOK),
-                None => {
-                    let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
-                    let mut why = format!("{name} was not done after {} s", patience.as_secs());
-                    if !ends(child, END) {
-                        why.push_str(", and can't be ended: what it waits for does not answer");
-                    }
-                    return Err(why);
-                }
-            }
-        };
-        if status.success() {
-            return Ok(());
-        }
-        let mut text = Vec::new();
-        said.seek(SeekFrom::Start(0)).map_err(failed)?;
-        said.take(SAID).read_to_end(&mut text).map_err(failed)?;
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let text = lines.join("; ").escape_debug().to_string();
-        match text.is_empty() {
-            true => Err(format!("{name}: {status}")),
-            false => Err(format!("{name}: {text}")),
-        }
+        let tool = self.tools.program(name);
+        let ended = tool.ok_or_else(|| format!("there is no {name}"))?.args(&words[1..]).run();
+        // What else is among the words may be secret.
+        let done = ended.map_err(|why| why.to_string()).and_then(Ended::done);
+        done.map(drop).map_err(|why| format!("{name}: {why}"))
     }
 
     /// Which start of the machine this is; what an earlier one attached is gone.
@@ -233,6 +138,8 @@ impl Machine {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+    use std::time::Duration;
 
     use super::*;
 
@@ -305,30 +212,12 @@ mod tests {
             0o755,
         );
         write(&bin.join("hang"), "#!/bin/sh\n/bin/sleep 1000 &\n/bin/sleep 1000\n", 0o755);
-        write(&bin.join("leave"), "#!/bin/sh\n/bin/sleep 5 &\nexit 0\n", 0o755);
         let machine = Machine::at(dir.path(), &[&bin]);
         let words = ["say", "a b", "$(reboot)", ";", ""].map(OsString::from);
         assert_eq!(machine.run(&words).unwrap_err(), "say: [a b][$(reboot)][;][]");
         let error = machine.run(&["none".into()]).unwrap_err();
         assert_eq!(error, "there is no none");
-        let hang = machine.tool("hang").unwrap();
-        let error = machine.run_within(&hang, "hang", &[], Duration::from_millis(100));
+        let error = machine.patient(Duration::from_millis(100)).run(&["hang".into()]);
         assert!(error.unwrap_err().contains("not done"));
-        // Whoever it leaves is not waited for.
-        let begun = Instant::now();
-        machine.run(&["leave".into()]).unwrap();
-        assert!(begun.elapsed() < Duration::from_secs(5));
-    }
-
-    #[test]
-    fn one_that_does_not_end_is_not_waited_for() {
-        let child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
-        let pid = Pid::from_child(&child);
-        let begun = Instant::now();
-        assert!(!ends(child, Duration::from_millis(50)));
-        assert!(begun.elapsed() < Duration::from_secs(100));
-        rustix::process::kill_process(pid, Signal::KILL).unwrap();
-        let child = Command::new("/bin/true").spawn().unwrap();
-        assert!(ends(child, Duration::from_secs(60)));
     }
 }

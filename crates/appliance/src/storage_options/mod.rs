@@ -32,6 +32,8 @@ pub(crate) const NAME: &str = "storage.sealed";
 pub(crate) const SIZE: u64 = 64 << 10;
 /// What it is sealed for.
 const PURPOSE: &str = "storage options";
+/// What those are sealed for that a job will keep.
+const LATER: &str = "storage options for a job";
 
 /// How it is with what is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,12 +177,38 @@ impl StorageOptions {
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::error!("storage is not attached: {error}");
+                // As long as it is the same, once.
+                if self.applied().error.as_ref() != Some(&error) {
+                    tracing::error!("storage is not attached: {error}");
+                }
                 applied.error = Some(error);
             }
         }
         applied.done = true;
         *self.applied() = applied;
+    }
+
+    /// Attaches what the start could not, if nothing is in the way: what is set is still that, and nothing
+    /// is mounted, which might be in use. Whether it tried. It waits for tools.
+    ///
+    /// # Errors
+    /// [`Error::File`]; [`Error::Storage`] when what is set, or what is mounted, can't be read.
+    pub(crate) fn apply_again(&self) -> Result<bool> {
+        let kept = self.kept()?;
+        {
+            let mut applied = self.applied();
+            let is_same = applied.id == kept.map(|kept| kept.id);
+            if !applied.done || applied.error.is_none() || !is_same {
+                return Ok(false);
+            }
+            if self.attacher.is_any_mounted().map_err(Error::Storage)? {
+                return Ok(false);
+            }
+            // Nobody else begins.
+            applied.done = false;
+        }
+        self.apply();
+        Ok(true)
     }
 
     /// As [`StorageOptions::apply`], for so long at most, or until it is to stop. What is not done by then
@@ -286,12 +314,23 @@ impl StorageOptions {
         let mut id = [0u8; 16];
         getrandom::fill(&mut id).map_err(strongroom_identity::Error::Random)?;
         let kept = Kept { id: data_encoding::HEXLOWER.encode(&id), settings };
-        let text = Zeroizing::new(
-            serde_json::to_vec(&kept)
-                .map_err(|error| Error::Storage(format!("they can't be written: {error}")))?,
-        );
-        let sealed = self.identity.key().seal(PURPOSE, &text)?;
+        let sealed = self.identity.key().seal(PURPOSE, &text_of(&kept)?)?;
         files::replace(&self.path, &sealed).map_err(Error::file(&self.path))
+    }
+
+    /// Seals settings that a job will keep.
+    pub(crate) fn seal(&self, settings: &StorageSettings) -> Result<Vec<u8>> {
+        Ok(self.identity.key().seal(LATER, &text_of(settings)?)?)
+    }
+
+    /// Opens what [`StorageOptions::seal`] has sealed.
+    pub(crate) fn unseal(&self, sealed: &[u8]) -> Result<StorageSettings> {
+        let text = self.identity.key().unseal(LATER, sealed).map_err(|_| {
+            let why = "they can't be opened with the appliance's key: send them again";
+            Error::Storage(why.into())
+        })?;
+        let wrong = |error| Error::Storage(format!("they are not understood: {error}"));
+        serde_json::from_slice(&text).map_err(wrong)
     }
 
     /// Forgets the settings; the next start detaches what they attached. Whether there were any.
@@ -310,6 +349,12 @@ impl StorageOptions {
     pub(crate) fn lacks(&self, kind: StorageKind) -> Vec<String> {
         self.attacher.machine().why_not(kind)
     }
+}
+
+fn text_of(told: &impl Serialize) -> Result<Zeroizing<Vec<u8>>> {
+    let text = serde_json::to_vec(told);
+    let wrong = |error| Error::Storage(format!("they can't be written: {error}"));
+    text.map(Zeroizing::new).map_err(wrong)
 }
 
 fn open(key: &ApplianceKey, sealed: &[u8]) -> Result<Kept> {
@@ -336,49 +381,146 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn what_does_not_answer_or_is_not_offered_any_more_is_told_and_holds_nobody() {
-        let fresh = Fresh::new(Engine::Sqlite).await;
-        let key = ApplianceKey::from_bytes(&[7; 32]);
-        let identity = Identity::open(fresh.open().await, key).await.unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let (data, bin) = (dir.path().join("data"), dir.path().join("bin"));
-        for made in [&data, &bin] {
-            fs::create_dir(made).unwrap();
+    /// A machine that can attach a share, and whose tools are scripts.
+    struct Lab {
+        dir: tempfile::TempDir,
+        identity: Identity,
+        machine: Machine,
+        _catalogue: Fresh,
+    }
+
+    impl Lab {
+        async fn new() -> Self {
+            let fresh = Fresh::new(Engine::Sqlite).await;
+            let key = ApplianceKey::from_bytes(&[7; 32]);
+            let identity = Identity::open(fresh.open().await, key).await.unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            for (name, text) in [
+                ("data/kept", ""),
+                ("proc/filesystems", "nodev\tnfs4\n"),
+                ("proc/self/status", "Uid:\t0\t0\t0\t0\nCapEff:\tffffffffffffffff\n"),
+            ] {
+                let path = dir.path().join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            let tools = [&dir.path().join("bin"), Path::new("/usr/bin"), Path::new("/bin")];
+            let machine = Machine::at(dir.path(), &tools);
+            Self { dir, identity, machine, _catalogue: fresh }
         }
-        for (name, script) in [("mount.nfs", "exec /bin/sleep 20"), ("test", ""), ("umount", "")] {
-            fs::write(bin.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
-            fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        for (name, text) in [
-            ("proc/filesystems", "nodev\tnfs4\n"),
-            ("proc/self/status", "Uid:\t0\t0\t0\t0\nCapEff:\tffffffffffffffff\n"),
-        ] {
-            let path = dir.path().join(name);
+
+        /// A tool, which tells that it was called.
+        fn tool(&self, name: &str, script: &str) {
+            let (path, said) = (self.dir.path().join("bin").join(name), self.said());
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
+            let text = format!("#!/bin/sh\necho {name} >>'{}'\n{script}\n", said.display());
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let machine = Machine::at(dir.path(), &[&bin]);
-        let options =
-            |offered| StorageOptions::on(&data, identity.clone(), offered, machine.clone());
-        let attached = options(None);
+
+        fn said(&self) -> PathBuf {
+            self.dir.path().join("said")
+        }
+
+        /// How often its tools were called.
+        fn calls(&self) -> usize {
+            fs::read_to_string(self.said()).unwrap_or_default().lines().count()
+        }
+
+        fn options(&self, offered: Option<Vec<StorageKind>>) -> StorageOptions {
+            let data = self.dir.path().join("data");
+            StorageOptions::on(&data, self.identity.clone(), offered, self.machine.clone())
+        }
+    }
+
+    fn share(path: &str) -> StorageSettings {
         let value = |text: &str| StorageValue::Text(text.to_owned());
         let values = [
             ("mount_options", value("sync")),
             ("ip", value("192.168.1.100")),
-            ("share", value("/nfs/storage")),
+            ("share", value(path)),
         ];
-        attached.keep(StorageSettings::new(StorageKind::Nfs, values).unwrap()).unwrap();
+        StorageSettings::new(StorageKind::Nfs, values).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_does_not_answer_or_is_not_offered_any_more_is_told_and_holds_nobody() {
+        let lab = Lab::new().await;
+        for (name, script) in [("mount.nfs", "exec /bin/sleep 20"), ("test", ""), ("umount", "")] {
+            lab.tool(name, script);
+        }
+        let attached = lab.options(None);
+        attached.keep(share("/nfs/storage")).unwrap();
         // Not in the time that it has, and not when it is to stop.
         attached.apply_within(Duration::from_millis(50), std::future::pending()).await;
         let status = attached.status().unwrap();
         assert_eq!(status.state, StorageState::Failed);
         assert!(status.error.unwrap().contains("not attached yet"));
-        options(None).apply_within(Duration::from_secs(3600), std::future::ready(())).await;
-        let others = options(Some(vec![StorageKind::Local]));
+        assert!(!attached.apply_again().unwrap(), "the first is at it still");
+        lab.options(None).apply_within(Duration::from_secs(3600), std::future::ready(())).await;
+        let others = lab.options(Some(vec![StorageKind::Local]));
         others.apply();
         let status = others.status().unwrap();
         assert!(status.error.unwrap().contains("storage_options"));
         assert_eq!(status.state, StorageState::Failed);
+    }
+
+    /// What it mounts is mounted: the test must run as root.
+    #[tokio::test]
+    async fn what_failed_is_tried_again_while_nothing_is_mounted() {
+        let lab = Lab::new().await;
+        lab.tool("mount.nfs", "echo 'Connection refused' >&2; exit 32");
+        let options = lab.options(None);
+        assert!(!options.apply_again().unwrap(), "no start has tried");
+        options.keep(share("/nfs/storage")).unwrap();
+        options.apply();
+        let failed = || {
+            let status = options.status().unwrap();
+            assert!(status.error.unwrap().contains("Connection refused"));
+            assert_eq!(status.state, StorageState::Failed);
+        };
+        failed();
+        assert!(options.apply_again().unwrap());
+        failed();
+        assert_eq!(lab.calls(), 2);
+        // What somebody has mounted there may be in use.
+        let place = options.attacher.place(StorageKind::Nfs);
+        fs::create_dir_all(&place).unwrap();
+        let run = |words: &[&str]| {
+            let done = std::process::Command::new(words[0]).args(&words[1..]).arg(&place).status();
+            assert!(done.unwrap().success());
+        };
+        let tmpfs = ["mount", "-t", "tmpfs", "-o", "size=1m", "none"];
+        run(&tmpfs);
+        let tried = options.apply_again();
+        run(&["umount"]);
+        assert!(!tried.unwrap());
+        // Other settings wait for the next start.
+        let kept = fs::read(&options.path).unwrap();
+        options.keep(share("/nfs/other")).unwrap();
+        assert!(!options.apply_again().unwrap());
+        assert_eq!(options.status().unwrap().state, StorageState::Waits);
+        fs::write(&options.path, kept).unwrap();
+        assert_eq!(lab.calls(), 2);
+        lab.tool("mount.nfs", "exec /bin/mount -t tmpfs -o size=1m none \"$2\"");
+        let tried = options.apply_again();
+        let status = options.status().unwrap();
+        let again = options.apply_again();
+        run(&["umount"]);
+        assert!(tried.unwrap() && !again.unwrap(), "it is attached");
+        assert_eq!((status.state, status.path), (StorageState::Attached, Some(place.clone())));
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_job_can_be_read_by_nobody_else() {
+        let lab = Lab::new().await;
+        let options = lab.options(None);
+        let sealed = options.seal(&share("/nfs/storage")).unwrap();
+        assert!(!sealed.windows(3).any(|window| window == b"nfs"));
+        assert_eq!(options.unseal(&sealed).unwrap(), share("/nfs/storage"));
+        // Nor is it taken for what is set.
+        assert!(check(options.identity.key(), &sealed).is_err());
+        let error = options.unseal(b"{\"type\":\"local\"}").unwrap_err();
+        assert!(error.to_string().contains("send them again"), "{error}");
     }
 }

@@ -1,12 +1,11 @@
 //! What is done with storage options.
 
 use strongroom_protect::{Asker, Job};
-use zeroize::Zeroizing;
 
 use super::{StorageKind, StorageSettings, StorageStatus};
+use crate::Result;
 use crate::administration::{Administration, URGENT, blocking};
 use crate::works::{self, STORAGE_SETTINGS, StorageParameters};
-use crate::{Error, Result};
 
 impl Administration {
     /// What is set, and what came of it.
@@ -53,13 +52,13 @@ impl Administration {
         asker: Asker,
         settings: StorageSettings,
     ) -> Result<Job> {
-        self.parts().storage()?.offers(settings.kind())?;
+        let storage = self.parts().storage()?.clone();
+        storage.offers(settings.kind())?;
         let _turn = self.parts().turn.lock().await;
         self.free(works::STORAGE_OPTIONS).await?;
-        let text = serde_json::to_vec(&settings);
-        let text = Zeroizing::new(text.map_err(|error| Error::Storage(error.to_string()))?);
+        let sealed = storage.seal(&settings)?;
         let staged = self.parts().staged.clone();
-        let name = blocking(move || staged.put(&[(STORAGE_SETTINGS, &text)])).await?;
+        let name = blocking(move || staged.put(&[(STORAGE_SETTINGS, &sealed)])).await?;
         // Somebody waits for it, and a second try would find what the first found.
         let asker = Asker { priority: URGENT, attempts: 1, ..asker };
         let parameters = StorageParameters { staged: name };
@@ -69,6 +68,18 @@ impl Administration {
             self.parts().staged.remove(&parameters.staged);
         }
         Ok(asked?)
+    }
+
+    /// Attaches what the start could not, if nothing is in the way; whether it tried.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]; [`Error::File`].
+    pub async fn attach_storage_again(&self) -> Result<bool> {
+        let storage = self.parts().storage()?.clone();
+        let (done, ended) = tokio::sync::oneshot::channel();
+        // Not one of those that the end of the process waits for.
+        std::thread::spawn(move || done.send(storage.apply_again()));
+        ended.await.unwrap_or(Ok(false))
     }
 
     /// Forgets what is set: the next start of the process detaches it. Whether anything was.

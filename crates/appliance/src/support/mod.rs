@@ -72,6 +72,7 @@ pub struct Support {
 #[derive(Debug)]
 struct Inner {
     data: PathBuf,
+    version: String,
     setup: SupportSetup,
     identity: Identity,
     settings: Settings,
@@ -122,16 +123,17 @@ struct Contents {
 }
 
 impl Support {
-    /// Of the appliance with this data directory.
+    /// Of the appliance with this data directory, and of the release of this version.
     pub fn new(
         data: &Path,
+        version: String,
         setup: SupportSetup,
         identity: Identity,
         settings: Settings,
         health: Health,
     ) -> Self {
         let (data, turn) = (data.to_owned(), Arc::new(Semaphore::new(1)));
-        Self { inner: Arc::new(Inner { data, setup, identity, settings, health, turn }) }
+        Self { inner: Arc::new(Inner { data, version, setup, identity, settings, health, turn }) }
     }
 
     /// The logs, and what the catalogue and the services tell: `logs.tar.gz`. Beside that go these
@@ -217,7 +219,7 @@ impl Support {
             }
             let redactor = Redactor::new(&hidden);
             let redactor = redactor.ok_or(Error::Crypto("there are too many secrets to hide"))?;
-            let mut fixed = vec![papers::version(), papers::health(&inner.health)];
+            let mut fixed = vec![papers::version(&inner.version), papers::health(&inner.health)];
             if is_for_vendor {
                 fixed.push(papers::process());
             }
@@ -319,7 +321,7 @@ mod tests {
         identity.first_run(None).await.unwrap();
         let settings = Settings::open(identity.clone()).await.unwrap();
         let setup = SupportSetup::default();
-        (fresh, Support::new(dir, setup, identity, settings, Health::of(dir)))
+        (fresh, Support::new(dir, "9.8.7".into(), setup, identity, settings, Health::of(dir)))
     }
 
     async fn take(bundle: &mut Bundle) -> io::Result<Vec<u8>> {

@@ -162,10 +162,11 @@ pub(super) async fn settings(settings: &Settings) -> Result<Paper> {
     Ok(document("settings.json", &all.into()))
 }
 
-pub(super) fn version() -> Paper {
-    let Build { version, commit, source_at, target, rustc } = Build::this();
+pub(super) fn version(version: &str) -> Paper {
+    let Build { version: program_version, commit, source_at, target, rustc } = Build::this();
     let value = json!({
         "version": version,
+        "program_version": program_version,
         "commit": commit,
         "source_at": source_at.map(|at| at.to_string()),
         "target": target,

@@ -24,7 +24,7 @@ use tar::EntryType;
 use zeroize::Zeroizing;
 
 use super::package::{CHANGELOG, PROGRAM};
-use super::{Flaw, UpdateVerifier, Version};
+use super::{Flaw, UpdateVerifier, Version, damaged, flaw};
 use crate::{Error, Result};
 
 /// What stands before the salt.
@@ -45,14 +45,6 @@ const MEMBERS: usize = 10_000;
 const WHOLE: u64 = 16 << 30;
 /// Bytes of the headers that some programs write beside the file's own.
 const HEADERS: u64 = 64 << 10;
-
-fn flaw(flaw: Flaw, why: impl Into<String>) -> Error {
-    Error::Package { flaw, why: why.into() }
-}
-
-fn damaged(why: impl Into<String>) -> Error {
-    flaw(Flaw::Damaged, why)
-}
 
 fn undecrypted() -> Error {
     let why = "it can't be decrypted: the passphrase is another one, or it was made otherwise than \

@@ -1,36 +1,22 @@
-//! Who may make updates: Ed25519 for our own packages, in the form of licences' keys, and RSA for
-//! packages in Jidoteki's form.
-
-use std::fmt;
+//! Who may make updates: Ed25519 for our own packages, and RSA for packages in Jidoteki's form.
 
 use aws_lc_rs::digest::Digest;
 use aws_lc_rs::rsa::PublicEncryptingKey;
-use aws_lc_rs::signature::{
-    ED25519, Ed25519KeyPair, KeyPair, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
-};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
+use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use zeroize::Zeroizing;
 
-use super::Flaw;
-use crate::licence::{ED25519_SPKI, pem};
+use super::{Flaw, flaw};
+use crate::signing::{
+    MOST, NO_PRIVATE_KEY, NOT_SIGNED, SIGNATURE, SigningKey, VerifyingKey, public_keys,
+};
 use crate::{Error, Result};
 
-/// Public keys of one file.
-const MOST: usize = 16;
 /// Bits of an RSA key.
 const BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
-/// Bytes of a signature of Ed25519.
-pub(super) const SIGNATURE: usize = 64;
 
 /// Signs packages.
-pub struct UpdateSigner(Ed25519KeyPair);
-
-impl fmt::Debug for UpdateSigner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UpdateSigner")
-    }
-}
+#[derive(Debug)]
+pub struct UpdateSigner(SigningKey);
 
 impl UpdateSigner {
     /// Makes a key.
@@ -38,8 +24,7 @@ impl UpdateSigner {
     /// # Errors
     /// [`Error::Crypto`].
     pub fn generate() -> Result<Self> {
-        let key = Ed25519KeyPair::generate();
-        key.map(Self).map_err(|_| Error::Crypto("no key can be made"))
+        SigningKey::generate().map(Self)
     }
 
     /// Reads a private key (PKCS #8, in PEM).
@@ -47,12 +32,7 @@ impl UpdateSigner {
     /// # Errors
     /// [`Error::Package`].
     pub fn from_pem(pem: &[u8]) -> Result<Self> {
-        let key = PrivatePkcs8KeyDer::from_pem_slice(pem).ok();
-        let key = key.and_then(|der| {
-            Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_pkcs8_der()).ok()
-        });
-        let wrong = || unsigned("the private key is not one of Ed25519, in PEM");
-        key.map(Self).ok_or_else(wrong)
+        SigningKey::from_pem(pem).map(Self).ok_or_else(|| unsigned(NO_PRIVATE_KEY))
     }
 
     /// The private key in PEM.
@@ -60,31 +40,39 @@ impl UpdateSigner {
     /// # Errors
     /// [`Error::Crypto`].
     pub fn to_pem(&self) -> Result<Zeroizing<String>> {
-        let der = self.0.to_pkcs8v1().map_err(|_| Error::Crypto("the key can't be written"))?;
-        Ok(Zeroizing::new(pem("PRIVATE KEY", der.as_ref())))
+        self.0.to_pem()
     }
 
     /// The public key in PEM.
     pub fn public_pem(&self) -> String {
-        pem("PUBLIC KEY", &[&ED25519_SPKI[..], self.0.public_key().as_ref()].concat())
+        self.0.public_pem()
     }
 
     pub(super) fn sign(&self, text: &[u8]) -> Result<[u8; SIGNATURE]> {
-        let signature = self.0.sign(text);
-        signature.as_ref().try_into().map_err(|_| Error::Crypto("a signature has 64 bytes"))
+        self.0.sign(text)
     }
 }
 
 fn unsigned(why: impl Into<String>) -> Error {
-    Error::Package { flaw: Flaw::Signature, why: why.into() }
+    flaw(Flaw::Signature, why)
 }
 
 /// A public key.
 #[derive(Clone, Debug)]
 enum Key {
-    Ed25519([u8; 32]),
+    Ed25519(VerifyingKey),
     /// As it stands in the file.
     Rsa(Vec<u8>),
+}
+
+impl Key {
+    fn from_der(der: &[u8]) -> Option<Self> {
+        if let Some(key) = VerifyingKey::from_der(der) {
+            return Some(Self::Ed25519(key));
+        }
+        let key = PublicEncryptingKey::from_der(der).ok()?;
+        BITS.contains(&key.key_size_bits()).then(|| Self::Rsa(der.to_vec()))
+    }
 }
 
 /// Whom to believe updates.
@@ -97,41 +85,21 @@ impl UpdateVerifier {
     /// # Errors
     /// [`Error::Package`].
     pub fn add_pem(&mut self, pem: &[u8]) -> Result<()> {
-        let wrong = || {
+        let keys = public_keys(pem, Key::from_der).ok_or_else(|| {
             let (least, most) = (BITS.start(), BITS.end());
             unsigned(format!(
                 "a key file holds 1 to {MOST} public keys in PEM, of Ed25519 or of RSA with {least} \
                  to {most} bits"
             ))
-        };
-        let mut count = 0;
-        for der in SubjectPublicKeyInfoDer::pem_slice_iter(pem) {
-            let der = der.map_err(|_| wrong())?;
-            let key = match der.strip_prefix(&ED25519_SPKI[..]) {
-                Some(key) => Key::Ed25519(key.try_into().map_err(|_| wrong())?),
-                None => {
-                    let key = PublicEncryptingKey::from_der(&der).map_err(|_| wrong())?;
-                    if !BITS.contains(&key.key_size_bits()) {
-                        return Err(wrong());
-                    }
-                    Key::Rsa(der.to_vec())
-                }
-            };
-            self.0.push(key);
-            count += 1;
-            if count > MOST {
-                return Err(wrong());
-            }
-        }
-        if count == 0 { Err(wrong()) } else { Ok(()) }
+        });
+        self.0.extend(keys?);
+        Ok(())
     }
 
     /// Whether one of the keys signed this text.
     pub(super) fn signed(&self, text: &[u8], signature: &[u8; SIGNATURE]) -> Result<()> {
         let is_of = |key: &Key| match key {
-            Key::Ed25519(key) => {
-                UnparsedPublicKey::new(&ED25519, key).verify(text, signature).is_ok()
-            }
+            Key::Ed25519(key) => key.has_signed(text, signature),
             Key::Rsa(_) => false,
         };
         self.believe(is_of)
@@ -151,7 +119,7 @@ impl UpdateVerifier {
     fn believe(&self, is_of: impl Fn(&Key) -> bool) -> Result<()> {
         match self.0.iter().any(is_of) {
             true => Ok(()),
-            false => Err(unsigned("it is not signed by a key that is trusted here")),
+            false => Err(unsigned(NOT_SIGNED)),
         }
     }
 }

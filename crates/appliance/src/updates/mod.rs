@@ -18,12 +18,16 @@ pub(crate) use open::Opened;
 pub(crate) use operations::Progressed;
 pub use operations::{InstallUpdate, UpdateSource, UpdateStatus};
 pub use package::{NewPackage, Package, PackageManifest, PackedFile};
+#[cfg(test)]
+pub(crate) use releases::fixture;
 pub use releases::{
     Launch, Launcher, Trial, UpdateRecord, UpdateResult, Watchman, catalogue_fits, confirm,
     is_on_trial, launch, need_catalogue, release_of, suspend, undo,
 };
-pub(crate) use releases::{Previous, Releases};
+pub(crate) use releases::{Previous, Releases, forget_copy};
 pub use version::Version;
+
+use crate::Error;
 
 /// What is wrong with a package, or with installing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +84,14 @@ impl Flaw {
             Self::Script => "Script error",
         }
     }
+}
+
+fn flaw(flaw: Flaw, why: impl Into<String>) -> Error {
+    Error::Package { flaw, why: why.into() }
+}
+
+fn damaged(why: impl Into<String>) -> Error {
+    flaw(Flaw::Damaged, why)
 }
 
 /// What is configured of updates.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use strongroom_identity::Secret;
 
 use super::{
-    Flaw, ForeignPackage, Package, UpdateSetup, UpdateVerifier, Version, foreign, package,
+    Flaw, ForeignPackage, Package, UpdateSetup, UpdateVerifier, Version, flaw, foreign, package,
 };
 use crate::files;
 use crate::{Error, Result};
@@ -31,10 +31,6 @@ pub(crate) struct Unpacked {
     pub(crate) built_at: Option<Timestamp>,
     pub(crate) program: bool,
     pub(crate) script: bool,
-}
-
-fn flaw(flaw: Flaw, why: impl Into<String>) -> Error {
-    Error::Package { flaw, why: why.into() }
 }
 
 impl UpdateSetup {

@@ -210,7 +210,7 @@ impl Administration {
     }
 
     /// Goes back to the version before: decided when this returns, and done by the restart that
-    /// [`Administration::restart_now`] asks for. `put_back`: with the catalogue of before the update,
+    /// it asks for. `put_back`: with the catalogue of before the update,
     /// where that is needed.
     ///
     /// # Errors
@@ -224,6 +224,8 @@ impl Administration {
         }
         self.not_restored().await?;
         let (updates, by) = (self.parts().updates.clone(), by.to_owned());
-        blocking(move || updates.releases().go_back(SCHEMA, put_back, &by)).await
+        let version = blocking(move || updates.releases().go_back(SCHEMA, put_back, &by)).await?;
+        self.restart_now();
+        Ok(version)
     }
 }

@@ -27,10 +27,10 @@ use data_encoding::{BASE64, HEXLOWER};
 use jiff::Timestamp;
 use strongroom_identity::Secret;
 
-use super::keys::SIGNATURE;
-use super::{Flaw, UpdateSigner, UpdateVerifier, Version};
+use super::{Flaw, UpdateSigner, UpdateVerifier, Version, damaged, flaw};
+use crate::Result;
 use crate::backup::{ArchiveKey, SALT, Sealing, sealed_length, unseal};
-use crate::{Error, Result};
+use crate::signing::SIGNATURE;
 
 /// Its first line.
 const TITLE: &str = "Strongroom update, version 1";
@@ -72,14 +72,6 @@ pub struct PackageManifest {
     pub program: PackedFile,
     /// What is new in it.
     pub changelog: Option<PackedFile>,
-}
-
-fn flaw(flaw: Flaw, why: impl Into<String>) -> Error {
-    Error::Package { flaw, why: why.into() }
-}
-
-fn damaged(why: impl Into<String>) -> Error {
-    flaw(Flaw::Damaged, why)
 }
 
 impl fmt::Display for PackageManifest {
@@ -203,7 +195,7 @@ impl Package {
     /// Reads what a package of so many bytes says of itself. Nobody vouches for it yet.
     ///
     /// # Errors
-    /// [`Error::Package`].
+    /// [`crate::Error::Package`].
     pub fn read(from: &mut (impl Read + Seek), length: u64) -> Result<Self> {
         let unread = |error: io::Error| damaged(format!("it can't be read: {error}"));
         from.rewind().map_err(unread)?;
@@ -246,7 +238,7 @@ impl Package {
     /// What it says, if one of these keys signed it.
     ///
     /// # Errors
-    /// [`Error::Package`].
+    /// [`crate::Error::Package`].
     pub fn verify(&self, keys: &UpdateVerifier) -> Result<&PackageManifest> {
         keys.signed(self.manifest.to_string().as_bytes(), &self.signature)?;
         Ok(&self.manifest)
@@ -260,7 +252,7 @@ impl Package {
     /// Gives each file to a writer, by its name, and looks whether it is what was signed.
     ///
     /// # Errors
-    /// [`Error::Package`]; those of `open`.
+    /// [`crate::Error::Package`]; those of `open`.
     pub fn unpack<W: Write>(
         &self,
         from: &mut (impl Read + Seek),
@@ -366,7 +358,7 @@ impl<F: Read + Seek> NewPackage<F> {
     /// Signs it, seals it where there is a passphrase, and writes it.
     ///
     /// # Errors
-    /// [`Error::Package`] when it could not be read again; [`Error::Crypto`].
+    /// [`crate::Error::Package`] when it could not be read again; [`crate::Error::Crypto`].
     pub fn write(
         self,
         signer: &UpdateSigner,
@@ -426,6 +418,7 @@ pub(super) mod tests {
     use std::io::Cursor;
 
     use super::*;
+    use crate::Error;
 
     pub(in crate::updates) fn new(version: &str, program: &[u8]) -> NewPackage<Cursor<Vec<u8>>> {
         NewPackage {

@@ -20,13 +20,6 @@ pub(crate) struct BackupOfAppliance {
     pub(crate) staged: String,
 }
 
-pub(super) fn is_staged(name: &str) -> Result<(), String> {
-    match Staged::is_name(name) {
-        true => Ok(()),
-        false => Err("the archive's key has no such name".into()),
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct BackupWork {
     pub(super) parts: Parts,
@@ -39,7 +32,7 @@ impl Work for BackupWork {
 
     fn check(&self, parameters: &Value) -> Result<(), String> {
         let read = BackupOfAppliance::deserialize(parameters).map_err(|e| e.to_string())?;
-        is_staged(&read.staged)
+        Staged::check(&read.staged)
     }
 
     fn run(&self, run: &Run) -> Result<Outcome, Failure> {

@@ -35,10 +35,7 @@ impl Work for CertificateWork {
 
     fn check(&self, parameters: &Value) -> Result<(), String> {
         let read = CertificateParameters::deserialize(parameters).map_err(|e| e.to_string())?;
-        match Staged::is_name(&read.staged) {
-            true => Ok(()),
-            false => Err("the certificate's files have no such name".into()),
-        }
+        Staged::check(&read.staged)
     }
 
     fn run(&self, run: &Run) -> Result<Outcome, Failure> {

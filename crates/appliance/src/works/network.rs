@@ -6,7 +6,7 @@ use strongroom_protect::{Failure, Outcome, Run, Severity, Work};
 
 use super::NETWORK;
 use crate::administration::Parts;
-use crate::network::{Begun, ChangeOutcome, REQUEST, Request, Step};
+use crate::network::{Begun, ChangeOutcome, PendingChange, REQUEST, Request, Step};
 use crate::staged::Staged;
 
 /// Where the request is.
@@ -52,7 +52,7 @@ impl Work for NetworkWork {
         // Whoever asked is answered while the appliance is still where it was.
         run.wait(async { tokio::time::sleep(crate::network::ANSWER).await });
         run.store_checkpoint(&json!({ "begun": true }))?;
-        let begun = self.parts.network.begin(run.job().id, request);
+        let begun = self.parts.network.begin(run.job().id, run.job().queued_at, request);
         files.remove(&staged);
         match begun? {
             Begun::Waits(until, steps) => {
@@ -87,12 +87,15 @@ impl NetworkWork {
     /// Whoever was at it died; what was done is settled by now.
     fn cut_off(&self, run: &Run) -> Result<Outcome, Failure> {
         let status = self.parts.network.status()?;
-        let id = run.job().id;
-        if status.pending.is_some_and(|pending| pending.job == id && pending.until.is_some()) {
+        let this = (run.job().id, Some(run.job().queued_at));
+        let waits = |change: &PendingChange| {
+            (change.job, change.asked_at) == this && change.until.is_some()
+        };
+        if status.pending.as_ref().is_some_and(waits) {
             return Ok(Outcome { result: json!({ "state": "waits" }), warnings: false });
         }
         match status.last {
-            Some(last) if last.job == id && last.why.is_none() => {
+            Some(last) if (last.job, last.asked_at) == this && last.why.is_none() => {
                 let result = json!({ "state": last.outcome.word(), "steps": last.steps });
                 Ok(Outcome { result, warnings: false })
             }

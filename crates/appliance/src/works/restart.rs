@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use strongroom_protect::{Failure, Outcome, Run, Severity, Work};
 
 use super::APPLIANCE_RESTART;
-use super::backup::{back_up, is_staged};
+use super::backup::back_up;
 use crate::administration::Parts;
+use crate::staged::Staged;
 
 /// What is done before.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,7 +29,7 @@ impl Work for RestartWork {
 
     fn check(&self, parameters: &Value) -> Result<(), String> {
         let read = RestartParameters::deserialize(parameters).map_err(|e| e.to_string())?;
-        read.staged.as_deref().map_or(Ok(()), is_staged)
+        read.staged.as_deref().map_or(Ok(()), Staged::check)
     }
 
     fn run(&self, run: &Run) -> Result<Outcome, Failure> {
@@ -48,9 +49,9 @@ impl Work for RestartWork {
                 Ok(file) => backup = json!({"bytes": file.bytes, "sha256": file.sha256}),
                 Err(Failure::Canceled) => return Err(Failure::Canceled),
                 // A restart may be what is needed for the next one to come about.
-                Err(failure) => {
+                Err(Failure::Refused(why) | Failure::Failed(why) | Failure::Elsewhere(why)) => {
                     warnings = true;
-                    run.log(Severity::Warning, format!("There is no backup: {failure:?}"));
+                    run.log(Severity::Warning, format!("There is no backup: {why}"));
                 }
             }
         }

@@ -5,12 +5,11 @@ use serde_json::{Value, json};
 use strongroom_protect::{Failure, Outcome, Run, Severity, Work};
 
 use super::STORAGE_OPTIONS;
-use super::backup::is_staged;
 use crate::administration::Parts;
-use crate::storage_options::StorageSettings;
+use crate::staged::Staged;
 
-/// The file with the settings among the staged: a password may be among them.
-pub(crate) const SETTINGS: &str = "storage.json";
+/// The file with the settings among the staged, which is sealed: a password may be among them.
+pub(crate) const SETTINGS: &str = "storage.sealed";
 
 /// Where they are.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,7 +31,7 @@ impl Work for StorageWork {
 
     fn check(&self, parameters: &Value) -> Result<(), String> {
         let read = StorageParameters::deserialize(parameters).map_err(|e| e.to_string())?;
-        is_staged(&read.staged)
+        Staged::check(&read.staged)
     }
 
     fn run(&self, run: &Run) -> Result<Outcome, Failure> {
@@ -50,16 +49,15 @@ impl Work for StorageWork {
 
 impl StorageWork {
     fn keep(&self, run: &Run, staged: &str) -> Result<Outcome, Failure> {
-        let Some(text) = self.parts.staged.read(staged, SETTINGS)? else {
+        let Some(sealed) = self.parts.staged.read(staged, SETTINGS)? else {
             if run.checkpoint().is_some() {
                 // Whoever was at it before was cut off behind that step.
                 return Ok(Outcome { result: json!({ "kept": true }), warnings: false });
             }
             return Err(Failure::Refused("they are gone: send them again".into()));
         };
-        let settings: StorageSettings =
-            serde_json::from_slice(&text).map_err(|error| Failure::Refused(error.to_string()))?;
         let storage = self.parts.storage()?;
+        let settings = storage.unseal(&sealed)?;
         let kind = settings.kind();
         // They are kept as they were said, as scripts expect; what won't come of them is told.
         let mut warnings = storage.lacks(kind);

@@ -3,12 +3,9 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use strongroom_catalog::SCHEMA;
@@ -17,6 +14,7 @@ use strongroom_protect::{Failure, Outcome, Run, Severity, Work};
 use super::UPDATE;
 use crate::Error;
 use crate::administration::Parts;
+use crate::command::{Programs, Unended};
 use crate::staged::Staged;
 use crate::updates::{
     Flaw, Opened, Previous, Progressed, Releases, Trial, UpdateRecord, UpdateResult, Version,
@@ -26,10 +24,12 @@ use crate::updates::{
 pub(crate) const PACKAGE: &str = "package";
 /// How often it is looked what came of the trial.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long a script may take, and how much of what it says is kept.
+/// How long a script may take, and how much of what it says is told.
 const SCRIPT: Duration = Duration::from_secs(600);
 const LINES: usize = 1000;
 const LINE: u64 = 1000;
+/// Bytes that it may say.
+const LOG: u64 = 64 << 20;
 
 /// What is installed, and how.
 #[derive(Debug, Serialize, Deserialize)]
@@ -268,11 +268,11 @@ impl UpdateWork {
         run.log(Severity::Info, "Starting anew with the update, on trial");
         self.parts.restart.notify_one();
         let record = record(releases, run, release.as_deref().unwrap_or_default())?;
-        let gone = || Unfit::Flaw(Flaw::Install, "nothing is known of the release any more".into());
         self.await_trial(run, releases, record.ok_or_else(gone)?)
     }
 
-    /// Waits until it is known what came of the trial.
+    /// Waits until it is known what came of the trial. Who watches over it decides that in time, and
+    /// this process ends with whoever watches, or before the trial begins.
     fn await_trial(
         &self,
         run: &Run,
@@ -302,9 +302,7 @@ impl UpdateWork {
                     }
                     std::thread::sleep(LOOK);
                     let release = found.release.clone().unwrap_or_default();
-                    if let Some(record) = record(releases, run, &release)? {
-                        found = record;
-                    }
+                    found = record(releases, run, &release)?.ok_or_else(gone)?;
                 }
             }
         }
@@ -319,6 +317,10 @@ fn record(releases: &Releases, run: &Run, release: &str) -> Result<Option<Update
     Ok(releases.read()?.history.into_iter().rev().find(mine))
 }
 
+fn gone() -> Unfit {
+    Unfit::Flaw(Flaw::Install, "nothing is known of the release any more".into())
+}
+
 fn done(run: &Run, from: &Version, to: &Version) -> Outcome {
     run.log(Severity::Info, "Updating system successful");
     let result = json!({"version": to.to_string(), "from_version": from.to_string()});
@@ -329,30 +331,12 @@ fn done(run: &Run, from: &Version, to: &Version) -> Outcome {
 fn script(run: &Run, dir: &Path) -> Result<(), Unfit> {
     let unrun = |error: std::io::Error| Unfit::Flaw(Flaw::Script, format!("update.sh: {error}"));
     let log = dir.with_file_name("update.log");
-    let out = File::create(&log).map_err(unrun)?;
-    let err = out.try_clone().map_err(unrun)?;
-    let mut command = Command::new("/bin/sh");
-    command
-        .arg("update.sh")
-        .current_dir(dir)
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .process_group(0);
-    command.stdin(Stdio::null()).stdout(out).stderr(err);
-    let mut child = command.spawn().map_err(unrun)?;
-    let end = Instant::now() + SCRIPT;
-    let status = loop {
-        if let Some(status) = child.try_wait().map_err(unrun)? {
-            break Some(status);
-        }
-        if run.is_canceled() || Instant::now() >= end {
-            // With what it has started.
-            let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
-            child.kill().and_then(|()| child.wait()).map_err(unrun)?;
-            break None;
-        }
-        std::thread::sleep(LOOK);
-    };
+    let file = File::create(&log).map_err(unrun)?;
+    let programs = Programs::of(&["/usr/sbin", "/usr/bin", "/sbin", "/bin"]).patient(SCRIPT);
+    let none = || Unfit::Flaw(Flaw::Script, "update.sh: there is no sh".into());
+    let mut shell = programs.program("sh").ok_or_else(none)?;
+    let ended =
+        shell.args(["update.sh"]).in_dir(dir).log(file, LOG).run_unless(&|| run.is_canceled());
     let said = File::open(&log).map_err(unrun)?;
     let mut said = BufReader::new(said.take(LINES as u64 * LINE));
     let mut line = Vec::new();
@@ -368,17 +352,18 @@ fn script(run: &Run, dir: &Path) -> Result<(), Unfit> {
         );
     }
     run.go_on()?;
-    match status.map(|status| status.code()) {
-        Some(Some(0)) => Ok(()),
+    let status = match ended {
+        Ok(ended) => ended.status,
+        Err(Unended::NotBegun(error)) => return Err(unrun(error)),
+        Err(why) => return Err(Unfit::Flaw(Flaw::Install, format!("update.sh: {why}"))),
+    };
+    match status.code() {
+        Some(0) => Ok(()),
         // What the shell says of a script that it can't run.
-        Some(Some(code @ (2 | 126 | 127))) => {
+        Some(code @ (2 | 126 | 127)) => {
             Err(Unfit::Flaw(Flaw::Script, format!("update.sh ended with {code}")))
         }
-        Some(Some(code)) => Err(Unfit::Flaw(Flaw::Install, format!("update.sh ended with {code}"))),
-        Some(None) => Err(Unfit::Flaw(Flaw::Install, "update.sh was ended by a signal".into())),
-        None => {
-            let why = format!("update.sh was not done within {SCRIPT:?}");
-            Err(Unfit::Flaw(Flaw::Install, why))
-        }
+        Some(code) => Err(Unfit::Flaw(Flaw::Install, format!("update.sh ended with {code}"))),
+        None => Err(Unfit::Flaw(Flaw::Install, "update.sh was ended by a signal".into())),
     }
 }

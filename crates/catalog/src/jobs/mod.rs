@@ -32,8 +32,8 @@ use serde_json::Value;
 pub use self::claim::{Claim, Worker, begin, claim, orphan_all, tidy};
 pub use self::held::{Beat, End, Lease, asked_to_stop, beat, checkpoint, finish, hold, release};
 pub use self::queue::{
-    Cancel, cancel, changed_since, checkpoint_of, done_by, find, is_tried, last_change, last_lines,
-    log, newest, open_of, purge, submit, submit_in,
+    Cancel, cancel, changed_since, checkpoint_of, find, is_tried, last_change, last_done_by,
+    last_lines, log, newest, open_of, purge, submit, submit_in,
 };
 pub use self::request::Request;
 pub use self::stats::{Counted, Tally, ended, last_good, open};

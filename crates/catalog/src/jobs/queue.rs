@@ -95,14 +95,19 @@ pub async fn last_lines(catalog: &Catalog, job: i64, limit: u32) -> Result<Vec<L
     Ok(lines)
 }
 
-/// The jobs of this kind on this pool that this asker, who is no user, had done well, the latest first.
+/// The latest job of this kind on this pool that this asker, who is no user, had done well.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn done_by(catalog: &Catalog, kind: &str, pool: i64, asker: &str) -> Result<Vec<Job>> {
+pub async fn last_done_by(
+    catalog: &Catalog,
+    kind: &str,
+    pool: i64,
+    asker: &str,
+) -> Result<Option<Job>> {
     let sql = "FROM jobs WHERE kind = ? AND pool_id = ? AND user_name = ? AND user_id IS NULL \
-               AND state IN ('succeeded', 'warnings') ORDER BY id DESC LIMIT 1000";
-    catalog.find(Sql::new(sql).bind(kind).bind(pool).bind(asker)).await
+               AND state IN ('succeeded', 'warnings') ORDER BY id DESC LIMIT 1";
+    catalog.find_one(Sql::new(sql).bind(kind).bind(pool).bind(asker)).await
 }
 
 /// The jobs of this kind that are not over, of those that this machine must do.

@@ -1,6 +1,7 @@
 //! What is known to be wrong with copies of segments.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -55,8 +56,15 @@ impl DamageLog {
     }
 }
 
+/// What makes an index that can't be used anew.
+const REMEDY: &str = "run `pool repair --rebuild-index` to make the index from the packs";
+
 /// The error for a segment that no copy can serve.
 pub(super) fn damaged(segment: SegmentId, why: impl std::fmt::Display) -> Error {
-    let why = format!("{why}; run `pool repair --rebuild-index` to make the index from the packs");
-    Error::damaged(format!("index segment {segment}"), why)
+    Error::damaged(format!("index segment {segment}"), format!("{why}; {REMEDY}"))
+}
+
+/// The error for a segment of which no copy can be read, though it may be whole.
+pub(super) fn unreadable(segment: SegmentId, e: io::Error) -> Error {
+    Error::io(format!("reading index segment {segment} (if it stays so {REMEDY})"), e)
 }

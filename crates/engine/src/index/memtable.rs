@@ -399,7 +399,14 @@ mod tests {
             for n in 0..TURNS {
                 assert_eq!(table.begin(&id(7), &table.look(&id(7))), Begun::Yes);
                 turn.store(2 * n + 1, Ordering::Release);
-                while turn.load(Ordering::Acquire) != 2 * n + 2 {
+                for poll in 1u32.. {
+                    if turn.load(Ordering::Acquire) == 2 * n + 2 {
+                        break;
+                    }
+                    // The other may have no processor to itself.
+                    if poll % 1024 == 0 {
+                        std::thread::yield_now();
+                    }
                     // As whoever looks for it asks.
                     let there = table.is_in_flight(&id(7))
                         || !table.is_empty() && !table.look(&id(7)).locations.is_empty();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::cache::PageCache;
-use super::damage::{DamageLog, damaged};
+use super::damage::{DamageLog, damaged, unreadable};
 use super::filter::Filter;
 use super::format::{
     BLOCK, BLOCKS_PER_PAGE, Binding, ENTRY, FENCES_PER_PAGE, Layout, PAGE, PER_PAGE, id_at,
@@ -161,7 +161,7 @@ impl Segment {
             }
         }
         let (place, _) = best.ok_or_else(|| match failed {
-            Some(e) => Error::io(format!("opening index segment {}", self.id), e),
+            Some(e) => unreadable(self.id, e),
             None => damaged(self.id, "no disk has its file"),
         })?;
         self.preferred = AtomicUsize::new(place);
@@ -297,9 +297,7 @@ impl Segment {
             });
             match (good, fault) {
                 (Some(place), _) => self.preferred.store(place, Ordering::Relaxed),
-                (None, Fault::Io(e)) => {
-                    return Err(Error::io(format!("reading index segment {}", self.id), e));
-                }
+                (None, Fault::Io(e)) => return Err(unreadable(self.id, e)),
                 (None, e) => return Err(damaged(self.id, format_args!("page {n}: {e}"))),
             }
         }
@@ -312,6 +310,12 @@ impl Segment {
         let mut buf = vec![0; RUN * PAGE];
         let mut bad = 0;
         for copy in &self.copies {
+            let file = || copy.file(&path(self.id));
+            if let Err(e) = file().or_else(|_| file()) {
+                self.report(copy, &format!("none of its pages: {e}"));
+                bad += self.layout.all_pages();
+                continue;
+            }
             let mut at = 0;
             while at < self.layout.all_pages() {
                 let run = (self.layout.all_pages() - at).min(RUN as u64);

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::format::{ENTRY, PAGE, PER_PAGE};
 use super::memdisk::MemDisk;
 use super::*;
-use crate::disk::Caching;
+use crate::disk::{Caching, Fault, Operation, SimWorld};
 use crate::id::ChunkKind;
 
 const POOL: PoolId = PoolId([0x51; 16]);
@@ -360,6 +360,21 @@ fn a_missing_copy_is_told_of_and_healed() {
     assert_eq!(open(&both, &used).unwrap().damage(), []);
     b.remove(&writer::path(ID)).unwrap();
     assert!(matches!(open(&both, &used), Err(Error::Damaged { .. })));
+}
+
+#[test]
+fn a_scrub_does_not_open_a_copy_for_each_page() {
+    let world = SimWorld::new(1);
+    let both: Vec<Option<Arc<dyn Disk>>> =
+        (0..2).map(|_| Some(Arc::new(world.add_disk()) as Arc<dyn Disk>)).collect();
+    both.iter().flatten().for_each(|disk| disk.make_dir(DIR).unwrap());
+    let used = BTreeMap::from([(ID, write(&both, ID, COUNT))]);
+    let index = open(&both, &used).unwrap();
+    world.inject(Fault::io_error(Operation::Open, DIR).on_disk(1).forever());
+    let pages = format::Layout::of(COUNT).unwrap().all_pages();
+    assert_eq!(index.scrub(ID), pages);
+    assert_eq!(index.damage().iter().map(|d| d.disk).collect::<Vec<_>>(), [1]);
+    assert_eq!(world.faults_struck(), 2);
 }
 
 #[test]

@@ -201,8 +201,8 @@ impl Pool {
     }
 
     /// Writes superblocks anew that are damaged, or can't be read though their disks are there; the
-    /// places of those disks. A disk is known by its shards, which say what pool they belong to and, with their
-    /// numbers, to which of its places. Opening the pool then finds what else the disk lacks.
+    /// places of those disks. A disk is known by its shards, which say what pool they belong to and,
+    /// with their numbers, to which of its places. Opening the pool then finds what else the disk lacks.
     ///
     /// # Errors
     /// As [`Pool::open`], before anything is changed; those of the disks.
@@ -238,7 +238,8 @@ impl Pool {
     ///
     /// # Errors
     /// Those of the disks and the journal. Where a pack's directory, or the part of the old index
-    /// that would have to stand in for it, merely can't be read, the old index stays.
+    /// that would have to stand in for it, merely can't be read, the old index stays, and it is said
+    /// which files are in the way.
     pub fn rebuild_index(&self, meter: &Meter) -> Result<u64> {
         let _upkeep = self.begin_upkeep("rebuilding the index")?;
         self.flush(|_| Ok(Vec::new()))?;
@@ -308,12 +309,12 @@ impl Pool {
                 Some(e) if e.is_for_good() => self.core.notice(format!(
                     "{e}: what packs had that don't tell what is in them may be lost with it"
                 )),
-                Some(e) => return Err(e),
+                Some(e) => return Err(or_without(&format!("{}/{id}", index::DIR), e)),
             }
         }
         for (id, Silent { chunks, why }) in silent {
             if let Some(why) = why.filter(|_| known.count(id) < chunks) {
-                return Err(why);
+                return Err(or_without(&format!("{}/{id}.*", shard::directory(id)), why));
             }
         }
         Ok(found)
@@ -343,6 +344,17 @@ impl Pool {
         }
         Ok(None)
     }
+}
+
+/// Says how to go on without files that stay unreadable: once they are elsewhere it is known what the
+/// index lacks, and a collection keeps what is to be put back.
+fn or_without(files: &str, error: Error) -> Error {
+    let Error::Io { source, .. } = error else { return error };
+    let what = format!(
+        "{files} can't be read, and the index is made of it: try again; if it stays so, move it \
+         elsewhere and build the index without it, and again when it was put back readable"
+    );
+    Error::io(what, source)
 }
 
 /// A pack that does not tell what is in it.
@@ -385,18 +397,14 @@ fn check_others(disks: &[Option<Arc<dyn Disk>>], place: usize, settings: Setting
         )));
     }
     let mut shards: HashMap<PackId, usize> = HashMap::new();
-    for (_, disk) in disks.iter().enumerate().filter(|(other, _)| *other != place) {
-        let Some(disk) = disk else { continue };
+    // A disk may have been the only one to take a segment.
+    let mut segments: BTreeSet<String> = BTreeSet::new();
+    for disk in others.iter().flatten() {
         let found = shard::list_packs(&**disk)
             .map_err(|e| Error::io(format!("listing {}", disk.describe()), e))?;
         for shard in found.iter().filter(|shard| shard.stage == Stage::Sealed) {
             *shards.entry(shard.pack).or_default() += 1;
         }
-    }
-    // A disk may have been the only one to take a segment.
-    let mut segments: BTreeSet<String> = BTreeSet::new();
-    for (_, disk) in disks.iter().enumerate().filter(|(other, _)| *other != place) {
-        let Some(disk) = disk else { continue };
         let listed = disk.list(index::DIR);
         segments.extend(listed.unwrap_or_default().into_iter().map(|entry| entry.name));
     }

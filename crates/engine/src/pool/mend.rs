@@ -17,18 +17,44 @@ use crate::pool::open::{OpenMode, lock_all};
 use crate::pool::read::OpenPack;
 use crate::shard::{BadUnit, LostShard, ScrubReport};
 
-/// More units or copies than this are not remembered; a scrub finds the others.
+/// More units, copies, or packs of one disk than this are not remembered; a scrub finds the others.
 const MOST: usize = 1 << 16;
 
 /// What reading found, until somebody puts it right.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     units: BTreeMap<PackId, BTreeSet<BadUnit>>,
-    /// By disk: packs whose shard on it could not be read, and what the system said of the first.
-    shards: BTreeMap<usize, (BTreeSet<PackId>, String)>,
-    /// Of which disk and pack that was told.
-    told: BTreeSet<(usize, PackId)>,
+    shards: BTreeMap<usize, Unread>,
     copies: BTreeMap<(ChunkId, PackId), Location>,
+}
+
+/// Packs whose shard on one disk could not be read.
+#[derive(Debug, Default)]
+struct Unread {
+    packs: BTreeSet<PackId>,
+    /// What the system said of the first.
+    why: String,
+    /// Those of which it was told before.
+    told: BTreeSet<PackId>,
+}
+
+impl Unread {
+    fn add(&mut self, pack: PackId, why: &str) {
+        if self.told.contains(&pack) || self.packs.len() + self.told.len() >= MOST {
+            return;
+        }
+        if self.packs.is_empty() {
+            why.clone_into(&mut self.why);
+        }
+        self.packs.insert(pack);
+    }
+
+    /// Those of which it was not told yet; now it is.
+    fn take(&mut self) -> BTreeSet<PackId> {
+        let packs = std::mem::take(&mut self.packs);
+        self.told.extend(&packs);
+        packs
+    }
 }
 
 impl Found {
@@ -41,17 +67,14 @@ impl Found {
 
     /// What is found from now on is told, though it was before.
     pub(crate) fn forget_told(&mut self) {
-        self.told.clear();
+        self.shards.values_mut().for_each(|shards| shards.told.clear());
     }
 
     /// Remembers shards that others stood in for. Of disks that are away everybody knows.
     pub(crate) fn add_shards(&mut self, core: &Core, pack: PackId, lost: &[LostShard]) {
         for LostShard { disk, why, .. } in lost {
-            let is_known = self.told.contains(&(*disk, pack)) || self.told.len() >= MOST;
-            if core.disks[*disk].is_some() && !is_known {
-                let (packs, _) =
-                    self.shards.entry(*disk).or_insert_with(|| (BTreeSet::new(), why.clone()));
-                packs.insert(pack);
+            if core.disks[*disk].is_some() {
+                self.shards.entry(*disk).or_default().add(pack, why);
             }
         }
     }
@@ -129,16 +152,15 @@ impl Pool {
 
     /// Tells which packs were read without one of their disks.
     pub(crate) fn tell_unreadable(&self) {
-        let shards = {
+        let shards: Vec<_> = {
             let mut found = lock(&self.core.found);
-            let shards = std::mem::take(&mut found.shards);
-            for (disk, (packs, _)) in &shards {
-                found.told.extend(packs.iter().map(|pack| (*disk, *pack)));
-            }
-            shards
+            let all = found.shards.iter_mut();
+            let new =
+                all.map(|(disk, shards)| (*disk, shards.take().len() as u64, shards.why.clone()));
+            new.filter(|(_, count, _)| *count > 0).collect()
         };
-        for (disk, (packs, why)) in shards {
-            let (name, count) = (self.name_of(disk), packs.len() as u64);
+        for (disk, count, why) in shards {
+            let name = self.name_of(disk);
             self.core.notice(format!(
                 "{} {} not readable on {name} ({why}) and came from the other disks: run \
                  `strongroom pool scrub`",
@@ -228,4 +250,23 @@ fn number(count: u64, what: &str) -> String {
 
 fn were(count: u64) -> &'static str {
     if count == 1 { "was" } else { "were" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_s_packs_are_told_once_and_bounded() {
+        let mut unread = Unread::default();
+        unread.add(PackId(1), "first");
+        unread.add(PackId(2), "second");
+        assert_eq!((unread.take().len(), unread.why.as_str()), (2, "first"));
+        (0..2 * MOST as u64).for_each(|pack| unread.add(PackId(pack), "third"));
+        let told = unread.take();
+        assert!(!told.contains(&PackId(1)) && told.contains(&PackId(0)));
+        assert_eq!((told.len() + 2, unread.why.as_str()), (MOST, "third"));
+        unread.add(PackId(u64::MAX), "fourth");
+        assert!(unread.take().is_empty());
+    }
 }

@@ -78,18 +78,31 @@ impl Wrong {
 /// reason to give data up. Not for disks that aren't there.
 pub(crate) fn twice<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
     match read() {
-        Err(Error::TooFewDisks { missing, total, tolerated }) => {
-            Err(Error::TooFewDisks { missing, total, tolerated })
-        }
+        Err(e @ Error::TooFewDisks { .. }) => Err(e),
         Err(_) => read(),
         read => read,
     }
 }
 
 impl CheckReport {
+    /// Takes in what [`Pool::check_pack`] found.
+    fn join(&mut self, pack: Self) {
+        self.packs_read += pack.packs_read;
+        self.bytes_read += pack.bytes_read;
+        self.chunks_read += pack.chunks_read;
+        self.bad_copies.extend(pack.bad_copies);
+        self.unreadable.extend(pack.unreadable);
+        self.bad_packs.extend(pack.bad_packs);
+    }
+
     fn add(&mut self, pack: PackId, wrong: Wrong) {
         self.bad_copies.extend(wrong.bad.into_iter().map(|chunk| (chunk, pack)));
         self.unreadable.extend(wrong.unreadable.into_iter().map(|chunk| (chunk, pack)));
+    }
+
+    /// All copies that are not known to be good.
+    fn wrong(&self) -> BTreeSet<(ChunkId, PackId)> {
+        self.bad_copies.iter().chain(&self.unreadable).copied().collect()
     }
 
     /// Whether nothing is wrong.
@@ -153,7 +166,8 @@ impl Pool {
             meter.begin(packs.iter().map(|(_, info)| info.len).sum());
             self.for_each_pack(&packs, |id, info, lens| {
                 meter.check()?;
-                self.check_pack(id, &info, lens, &report);
+                let found = self.check_pack(id, &info, lens);
+                lock(&report).join(found);
                 meter.add(info.len);
                 Ok(())
             })?;
@@ -162,8 +176,7 @@ impl Pool {
         self.check_broken(&mut report)?;
         self.mark_bad(&report.bad_copies)?;
         if read_data {
-            let wrong: BTreeSet<_> =
-                report.bad_copies.iter().chain(&report.unreadable).copied().collect();
+            let wrong = report.wrong();
             self.take_back(&|copy| !wrong.contains(copy), meter)?;
         }
         let known = report.bad_copies.len();
@@ -189,17 +202,16 @@ impl Pool {
         }
         // Files that could not be opened are opened again.
         self.reading.forget_packs();
-        let report = Mutex::new(CheckReport::default());
+        let mut report = CheckReport::default();
         let mut lens = self.reading.lens();
         for id in packs {
             self.check_stop(meter)?;
             let info = self.core.state().packs.get(&id).copied();
             if let Some(info) = info {
-                self.check_pack(id, &info, &mut lens, &report);
+                report.join(self.check_pack(id, &info, &mut lens));
             }
         }
         self.reading.put_lens(lens);
-        let mut report = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.check_broken(&mut report)?;
         Ok(report)
     }
@@ -294,35 +306,30 @@ impl Pool {
         })
     }
 
-    fn check_pack(
-        &self,
-        id: PackId,
-        info: &PackInfo,
-        lens: &mut Lens,
-        report: &Mutex<CheckReport>,
-    ) {
+    /// Reads a whole pack; what is wrong in it. Nothing of one that was given up meanwhile.
+    fn check_pack(&self, id: PackId, info: &PackInfo, lens: &mut Lens) -> CheckReport {
+        let mut report = CheckReport::default();
         let opened = twice(|| {
             OpenPack::open(&self.core, id, *info)
                 .and_then(|pack| Ok((pack.directory(&self.core)?, pack)))
         });
         let (directory, pack) = match opened {
             Ok(opened) => opened,
-            // A collection may have given it up meanwhile.
-            Err(_) if !self.core.state().packs.contains_key(&id) => return,
+            Err(_) if !self.core.state().packs.contains_key(&id) => return report,
             Err(e) => {
-                lock(report).bad_packs.insert(id, e.to_string());
-                return;
+                report.bad_packs.insert(id, e.to_string());
+                return report;
             }
         };
         let wrong = self.wrong_in(&pack, &directory, lens);
         if !wrong.is_empty() && !self.core.state().packs.contains_key(&id) {
-            return;
+            return report;
         }
-        let mut report = lock(report);
-        report.packs_read += 1;
-        report.bytes_read += info.len;
-        report.chunks_read += u64::from(info.chunks);
+        report.packs_read = 1;
+        report.bytes_read = info.len;
+        report.chunks_read = info.chunks.into();
         report.add(id, wrong);
+        report
     }
 
     /// Reads a whole pack; which of its chunks are not what their ids say, after all mending.
@@ -425,8 +432,7 @@ impl Pool {
         report.roots = roots.len() as u64;
         let mut seen = ChunkSet::default();
         let mut stack: Vec<ChunkId> = roots.into_values().flat_map(|root| root.nodes).collect();
-        let found_bad: BTreeSet<(ChunkId, PackId)> =
-            report.bad_copies.iter().chain(&report.unreadable).copied().collect();
+        let found_bad = report.wrong();
         let mut lens = self.reading.lens();
         let valid = |id: &ChunkId, at: &Location| {
             self.core.valid(id, at) && !found_bad.contains(&(*id, at.pack))
@@ -602,11 +608,9 @@ impl Pool {
             return Ok(());
         }
         outcome.lost.insert(id, format!("bytes {} are lost", show(&report.unrecoverable)));
-        let report = Mutex::new(CheckReport::default());
         let mut lens = self.reading.lens();
-        self.check_pack(id, info, &mut lens, &report);
+        let mut found = self.check_pack(id, info, &mut lens);
         self.reading.put_lens(lens);
-        let mut found = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.check_broken(&mut found)?;
         self.mark_bad(&found.bad_copies)?;
         outcome.bad_copies.extend(found.bad_copies);

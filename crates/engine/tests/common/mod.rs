@@ -296,17 +296,49 @@ pub fn reachable(pool: &Pool) -> Result<BTreeSet<ChunkId>> {
     Ok(seen)
 }
 
+/// How a reader says that it may see an older state: that the journal can't be read where what was
+/// committed last may be.
+pub const UNREAD: &str = "the newest images may be missing from what is shown, for the journal can't \
+                          be read where they may be alone (";
+/// The same, of disks that are away or can't be told to be the pool's.
+pub const AWAY: &str = "if what is missing was written while the rest was away, the newest images \
+                        are only there: then connect it before anything is written";
+
+/// The images of a pool at one moment, and what was put in the place of what they were made with.
+pub type Contents = (BTreeMap<RootId, Image>, BTreeMap<RootId, Vec<u8>>);
+
+/// Whether these are all the roots that were there then.
+pub fn are_of(roots: &[Root], (images, tags): &Contents) -> bool {
+    let is_of = |root: &Root| images.contains_key(&root.id) && root.meta == meta_of(root.id, tags);
+    roots.len() == images.len() && roots.iter().all(is_of)
+}
+
+fn meta_of(id: RootId, tags: &BTreeMap<RootId, Vec<u8>>) -> Vec<u8> {
+    let number = || u64::from_be_bytes(*id.0.first_chunk().unwrap()).to_le_bytes().to_vec();
+    tags.get(&id).cloned().unwrap_or_else(number)
+}
+
 /// What must be in a pool.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     pub images: BTreeMap<RootId, Image>,
-    /// All that somebody ever began to back up.
-    pub ever: BTreeMap<RootId, Image>,
+    /// All states that were committed, the present one last.
+    pub committed: Vec<Contents>,
     /// What was put in the place of what a root was made with.
     pub tags: BTreeMap<RootId, Vec<u8>>,
     /// Whether the second secret opens the pool.
     pub second: bool,
     pub next: u64,
+}
+
+impl Model {
+    /// What is in it now was committed.
+    pub fn commit(&mut self) {
+        let now = (self.images.clone(), self.tags.clone());
+        if self.committed.last() != Some(&now) {
+            self.committed.push(now);
+        }
+    }
 }
 
 /// What was going on when the world ended: it happened, or it did not.
@@ -351,13 +383,13 @@ pub fn check_roots(pool: &Pool, model: &mut Model, pending: &Pending) -> Held<()
         return Err(format!("the images are {have:?}, they should be {want:?}"));
     }
     for (id, image) in &model.images {
-        let number = id.0.first_chunk().map(|n| u64::from_be_bytes(*n).to_le_bytes().to_vec());
-        let tag = model.tags.get(id).cloned().or(number);
-        if tag.as_ref() != Some(&roots[id].meta) {
+        let tag = meta_of(*id, &model.tags);
+        if tag != roots[id].meta {
             return Err(format!("image {id} is tagged {:?}, not {tag:?}", roots[id].meta));
         }
         compare(pool, &roots[id], image)?;
     }
+    model.commit();
     Ok(())
 }
 
@@ -462,7 +494,11 @@ pub fn verify(bed: &Bed, model: &mut Model, pending: &Pending) -> Held<()> {
     let image: Image = vec![1, 2, 3, 70, 71, 72, n];
     let root = told("backing up", back_up(&pool, n, &image, None))?;
     compare(&pool, &root, &image)?;
+    model.images.insert(root.id, image);
+    model.commit();
     told("forgetting", pool.forget(&[root.id]))?;
+    model.images.remove(&root.id);
+    model.commit();
     told("collecting", pool.gc(EXACT))?;
     check_exact(&pool)?;
     drop(pool);

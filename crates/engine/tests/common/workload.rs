@@ -9,8 +9,8 @@ use strongroom_engine::pool::{GcOptions, Meter, OpenMode, OpenOptions, Pool, Scr
 use strongroom_engine::state::Root;
 
 use super::{
-    Bed, EXACT, Image, LONG, Model, Pending, Rng, back_up, compare, root_id, store_nodes,
-    store_pieces,
+    AWAY, Bed, EXACT, Image, LONG, Model, Pending, Rng, UNREAD, are_of, back_up, compare, root_id,
+    store_nodes, store_pieces,
 };
 
 /// One step.
@@ -53,7 +53,8 @@ pub struct Run<'b> {
 }
 
 impl<'b> Run<'b> {
-    pub fn new(bed: &'b Bed, model: Model) -> Self {
+    pub fn new(bed: &'b Bed, mut model: Model) -> Self {
+        model.commit();
         let board = Arc::new(Mutex::new((model.clone(), Pending::Nothing)));
         let pending = Pending::Nothing;
         Self { bed, model, pending, pool: None, reader: None, board, lenient: false }
@@ -88,6 +89,7 @@ impl<'b> Run<'b> {
                 Pending::Tag(id, tag) => drop(self.model.tags.insert(id, tag)),
                 Pending::Second(on) => self.model.second = on,
             }
+            self.model.commit();
             self.tell(Pending::Nothing);
         }
         result
@@ -132,7 +134,6 @@ impl<'b> Run<'b> {
             Act::Backup(image) => {
                 let n = self.model.next;
                 self.model.next += 1;
-                self.model.ever.insert(root_id(n), image.clone());
                 self.tell(Pending::Put(root_id(n), image.clone()));
                 back_up(pool, n, image, None)?;
             }
@@ -181,22 +182,25 @@ impl<'b> Run<'b> {
                 let reader = bed.open(OpenMode::Read)?;
                 // Where what was committed last can't be read, a reader may see what was there before,
                 // and then it says so.
-                let says_so = |notice: &String| notice.contains("the newest images");
-                let may_be_old = reader.take_notices().iter().any(says_so);
+                let is_away = reader.disks().iter().any(Option::is_none);
+                let may_be_old = reader
+                    .take_notices()
+                    .iter()
+                    .any(|notice| notice.starts_with(UNREAD) || is_away && notice.as_str() == AWAY);
                 assert!(!may_be_old || self.lenient, "nothing failed that would be behind");
                 let roots = reader.roots();
-                let now = roots.iter().all(|root| self.model.images.contains_key(&root.id));
-                let is_new = now && roots.len() == self.model.images.len();
+                let committed = &self.model.committed;
+                let shown = committed.iter().rposition(|then| are_of(&roots, then));
+                let Some(shown) = shown else {
+                    panic!("a reader sees {roots:?}, which never was there: {committed:?}")
+                };
                 assert!(
-                    is_new || may_be_old,
+                    shown + 1 == committed.len() || may_be_old,
                     "a reader sees {roots:?}, not {:?}",
                     self.model.images
                 );
-                let seen = roots.into_iter().map(|root| {
-                    let image = self.model.images.get(&root.id).or(self.model.ever.get(&root.id));
-                    let image = image.expect("nothing is there that nobody made").clone();
-                    (root, image)
-                });
+                let images = &committed[shown].0;
+                let seen = roots.into_iter().map(|root| (root.clone(), images[&root.id].clone()));
                 self.reader = Some((reader, seen.collect()));
             }
             Act::ReaderReads => {

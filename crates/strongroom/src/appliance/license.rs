@@ -1,29 +1,24 @@
 //! `strongroom license`: what a vendor signs, and what an appliance shows of that.
 
-use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use clap::Subcommand;
 use jiff::civil::Date;
 use serde_json::{Value, json};
 use strongroom_appliance::{Licence, LicenceSigner, LicenceVerifier, SignedLicence};
-use zeroize::Zeroizing;
 
 use super::ApplianceArgs;
 use super::operation::operations;
 use super::resource::describe;
 use crate::exit::{Context, Done};
+use crate::vendor::{PairArgs, create, read, read_keys};
 
 operations! {
     SHOW = "system.license.show", GET "/v1/system/license", by "license show";
     SET = "system.license.set", PUT "/v1/system/license", by "license set";
 }
 
-/// Bytes of a key's file.
-const KEY: u64 = 64 << 10;
 /// What is told first of a licence.
 const FIRST: [&str; 7] = ["state", "name", "contact", "app", "users", "issued", "expires"];
 
@@ -87,12 +82,8 @@ are there already stay, and nothing is made.
 Example:
   strongroom license keygen --private vendor.pem --public vendor.pub.pem")]
 pub(crate) struct KeygenArgs {
-    /// Where the private key goes, for its owner alone
-    #[arg(long, value_name = "FILE")]
-    private: PathBuf,
-    /// Where the public key goes, which appliances are given
-    #[arg(long, value_name = "FILE")]
-    public: PathBuf,
+    #[command(flatten)]
+    pair: PairArgs,
 }
 
 /// Sign a licence, as its vendor
@@ -158,8 +149,7 @@ impl Command {
 fn verify(context: &Context, args: &VerifyArgs) -> Result<()> {
     let mut verifier = LicenceVerifier::default();
     for path in &args.key {
-        let added = verifier.add_pem(&read(path, KEY)?);
-        added.with_context(|| format!("reading {}", path.display()))?;
+        read_keys(path, |pem| verifier.add_pem(pem))?;
     }
     let signed = SignedLicence::parse(&read(&args.file, SignedLicence::MAX as u64)?)?;
     let licence = verifier.verify(signed)?;
@@ -178,22 +168,11 @@ fn verify(context: &Context, args: &VerifyArgs) -> Result<()> {
 
 fn keygen(context: &Context, args: &KeygenArgs) -> Result<()> {
     let signer = LicenceSigner::generate()?;
-    let (private, public) = (&args.private, &args.public);
-    for path in [private, public] {
-        let there = path.symlink_metadata().is_ok();
-        ensure!(!there, "{} is there already", path.display());
-    }
-    create(private, 0o600, signer.to_pem()?.as_bytes())?;
-    create(public, 0o644, signer.public_pem().as_bytes())?;
-    let told = json!({ "private": private, "public": public });
-    let text = format!("licences are signed with {}", private.display());
-    Ok(context.out.done(told, &text)?)
+    args.pair.keep(context, "licences", &signer.to_pem()?, &signer.public_pem())
 }
 
 fn issue(context: &Context, args: &IssueArgs) -> Result<()> {
-    let pem = Zeroizing::new(read(&args.key, KEY)?);
-    let signer = LicenceSigner::from_pem(&pem);
-    let signer = signer.with_context(|| format!("reading {}", args.key.display()))?;
+    let signer = read_keys(&args.key, LicenceSigner::from_pem)?;
     let today = || jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
     let licence = Licence {
         serial: args.serial.clone(),
@@ -217,23 +196,4 @@ fn issue(context: &Context, args: &IssueArgs) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    let read = file.take(most + 1).read_to_end(&mut bytes);
-    read.with_context(|| format!("reading {}", path.display()))?;
-    ensure!(bytes.len() as u64 <= most, "{} has more than {most} bytes", path.display());
-    Ok(bytes)
-}
-
-fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(mode).open(path);
-    let written = file.and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.with_context(|| format!("writing {}", path.display()))
 }

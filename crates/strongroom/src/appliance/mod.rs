@@ -26,6 +26,7 @@ pub(crate) mod own_backup;
 pub(crate) mod pools;
 pub(crate) mod resource;
 pub(crate) mod roles;
+mod send;
 pub(crate) mod sessions;
 pub(crate) mod settings;
 mod sources;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use strongroom_appliance::network::{Document, Json};
 use strongroom_client::types::Job;
@@ -251,9 +252,9 @@ fn set(context: &Context, args: &SetArgs) -> Result<()> {
     }
     let (told, seen) = mpsc::channel();
     for place in places {
-        let (told, job) = (told.clone(), job.id);
+        let (told, job) = (told.clone(), job.clone());
         // It may wait long for an address where nobody is: that holds no other up, nor the end.
-        std::thread::spawn(move || attend(&place, job, &told));
+        std::thread::spawn(move || attend(&place, &job, &told));
     }
     drop(told);
     let within = Duration::from_secs(args.confirm_within.unwrap_or(3600));
@@ -296,25 +297,24 @@ fn set(context: &Context, args: &SetArgs) -> Result<()> {
 
 /// Looks after a change at a place until it is over, and confirms it there if that is over the network:
 /// who is at the machine itself has not shown that others reach it.
-fn attend(place: &Place, job: i64, told: &Sender<(Place, Seen)>) {
+fn attend(place: &Place, job: &Job, told: &Sender<(Place, Seen)>) {
     let Ok(client) = Client::new(place.clone()) else { return };
     let say = |seen| told.send((place.clone(), seen)).is_ok();
-    let is_of = |what: &Value| what["job_id"].as_i64() == Some(job);
     loop {
         let status: Result<Value, Error> = client.call(&SHOW.call(&[]));
         if let Ok(status) = status {
-            if is_of(&status["last"]) {
+            if is_of(&status["last"], job) {
                 say(Seen::Over(status));
                 return;
             }
             let waits = !status["pending"]["confirm_until"].is_null();
-            if is_of(&status["pending"]) && waits && !matches!(place, Place::Remote { .. }) {
+            if is_of(&status["pending"], job) && waits && !matches!(place, Place::Remote { .. }) {
                 let why = "`strongroom system network confirm` keeps the change, once it is known to \
                            be well";
                 if !say(Seen::Elsewhere(why.to_owned())) {
                     return;
                 }
-            } else if is_of(&status["pending"]) && waits {
+            } else if is_of(&status["pending"], job) && waits {
                 match client.call::<Value>(&CONFIRM.call(&[])) {
                     Ok(status) => {
                         say(Seen::Over(status));
@@ -328,10 +328,10 @@ fn attend(place: &Place, job: i64, told: &Sender<(Place, Seen)>) {
                     Err(_) => {}
                 }
             } else if status["pending"].is_null()
-                && let Ok(now) = JOB.ask::<Job>(&client, &[&job.to_string()])
+                && let Ok(now) = JOB.ask::<Job>(&client, &[&job.id.to_string()])
                 && matches!(now.state.as_str(), "failed" | "canceled" | "not_run")
                 // What came of it is looked at once more: it may be told since.
-                && !client.call::<Value>(&SHOW.call(&[])).is_ok_and(|status| is_of(&status["last"]))
+                && !client.call::<Value>(&SHOW.call(&[])).is_ok_and(|status| is_of(&status["last"], job))
             {
                 say(Seen::Failed(now.error.unwrap_or(now.state)));
                 return;
@@ -339,6 +339,13 @@ fn attend(place: &Place, job: i64, told: &Sender<(Place, Seen)>) {
         }
         std::thread::sleep(LOOK);
     }
+}
+
+/// Whether a change is that of this job: a catalogue before this one may have had one of the same number.
+fn is_of(change: &Value, job: &Job) -> bool {
+    let time = |text: &str| text.parse::<Timestamp>().ok();
+    let asked = change["asked_at"].as_str().and_then(time);
+    change["job_id"].as_i64() == Some(job.id) && asked == time(&job.queued_at)
 }
 
 /// Whether the appliance is still reached at a place.
@@ -403,6 +410,21 @@ fn read(path: &Path) -> Result<String> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn a_job_of_the_same_number_in_an_earlier_catalogue_is_another() {
+        let job = json!({
+            "id": 7, "kind": "network", "state": "queued", "object": "eth0", "user_name": "admin",
+            "queued_at": "2026-03-01T10:00:00.25Z",
+            "progress": { "phase": "", "bytes_done": 0, "items_done": 0 },
+        });
+        let job: Job = serde_json::from_value(job).unwrap();
+        let of = |id: i64, asked: Value| is_of(&json!({ "job_id": id, "asked_at": asked }), &job);
+        assert!(of(7, json!("2026-03-01T10:00:00.250Z")));
+        assert!(!of(8, json!("2026-03-01T10:00:00.250Z")));
+        assert!(!of(7, json!("2026-02-01T10:00:00.250Z")));
+        assert!(!of(7, Value::Null));
+    }
 
     #[test]
     fn what_waits_and_what_failed_are_told() {

@@ -1,11 +1,9 @@
 //! `strongroom system backup` and `system restart`: the appliance's own backup, and starting it anew.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
 use strongroom_client::types::Job;
@@ -17,6 +15,7 @@ use super::follow::{StartArgs, Waiting, follow};
 use super::jobs::SHOW as JOB;
 use super::operation::operations;
 use super::resource::describe;
+use super::send::send;
 use crate::ask::{self, YesArgs};
 use crate::exit::{Context, Done};
 
@@ -34,8 +33,6 @@ operations! {
     RESTART = "system.restart", POST "/v1/system/restart", by "system restart";
 }
 
-/// Bytes of an archive that are sent at once.
-const PIECE: usize = 4 << 20;
 /// How long a start may take.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// How often it is asked whether the appliance has started.
@@ -231,27 +228,6 @@ fn wait(context: &Context, client: &Client, job: Job, no_wait: bool) -> Result<D
     Ok(Done::Well)
 }
 
-/// Sends an archive piece by piece.
-fn upload(client: &Client, path: &Path) -> Result<()> {
-    let reading = || format!("reading {}", path.display());
-    let mut file = File::open(path).with_context(reading)?;
-    let mut offset = 0u64;
-    loop {
-        let mut piece = Vec::new();
-        (&mut file).take(PIECE as u64).read_to_end(&mut piece).with_context(reading)?;
-        if piece.is_empty() && offset > 0 {
-            return Ok(());
-        }
-        let at = offset.to_string();
-        let call = UPLOAD.call(&[]).queried(&[("offset", &at)]).bytes(piece);
-        let sent: Value = client.call(&call)?;
-        let Some(bytes) = sent["bytes"].as_u64().filter(|bytes| *bytes > offset) else {
-            bail!("{} is empty", path.display());
-        };
-        offset = bytes;
-    }
-}
-
 fn restore(context: &Context, args: &RestoreArgs) -> Result<()> {
     let client = args.appliance.client()?;
     args.yes.confirm("Replace users, keys, settings and certificate by those of the backup")?;
@@ -259,7 +235,7 @@ fn restore(context: &Context, args: &RestoreArgs) -> Result<()> {
     let passphrase = ask::secret(file, "Passphrase of the archive")?;
     let passphrase = passphrase.ok_or_else(|| ask::nobody("--passphrase-file"))?;
     let before = started(&client).ok();
-    upload(&client, &args.file)?;
+    send(&client, &UPLOAD, &args.file)?;
     let restored: Value = RESTORE.send(&client, &[], &json!({ "passphrase": passphrase }))?;
     if let Some(before) = before {
         until_started(&client, &before, None)?;

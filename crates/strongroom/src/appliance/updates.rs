@@ -1,11 +1,10 @@
 //! `strongroom system update`: other versions of the program.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
 use strongroom_client::types::{Items, Job};
@@ -15,6 +14,7 @@ use super::ApplianceArgs;
 use super::jobs::SHOW as JOB;
 use super::operation::operations;
 use super::resource::{Column, describe};
+use super::send::send;
 use super::system::table;
 use crate::ask::YesArgs;
 use crate::exit::{Context, Done};
@@ -30,8 +30,6 @@ operations! {
         by "system update rollback";
 }
 
-/// Bytes of a package that are sent at once.
-const PIECE: usize = 4 << 20;
 /// How long nothing may be heard of the appliance while it starts anew.
 const PATIENCE: Duration = Duration::from_secs(1800);
 /// How often it is asked how it is.
@@ -149,30 +147,9 @@ pub(crate) fn update(context: &Context, command: &UpdateCommand) -> Result<Done>
     Ok(Done::Well)
 }
 
-/// Sends a package piece by piece.
-fn upload(client: &Client, path: &Path) -> Result<()> {
-    let reading = || format!("reading {}", path.display());
-    let mut file = File::open(path).with_context(reading)?;
-    let mut offset = 0u64;
-    loop {
-        let mut piece = Vec::new();
-        (&mut file).take(PIECE as u64).read_to_end(&mut piece).with_context(reading)?;
-        if piece.is_empty() && offset > 0 {
-            return Ok(());
-        }
-        let at = offset.to_string();
-        let call = UPLOAD.call(&[]).queried(&[("offset", &at)]).bytes(piece);
-        let sent: Value = client.call(&call)?;
-        let Some(bytes) = sent["bytes"].as_u64().filter(|bytes| *bytes > offset) else {
-            bail!("{} is empty", path.display());
-        };
-        offset = bytes;
-    }
-}
-
 fn install(context: &Context, args: &InstallArgs) -> Result<()> {
     let client = args.appliance.client()?;
-    upload(&client, &args.file)?;
+    send(&client, &UPLOAD, &args.file)?;
     let body = json!({
         "allow_older": args.allow_older,
         "without_catalogue_copy": args.without_catalogue_copy,

@@ -1,6 +1,6 @@
 //! What the appliance does by itself: it forgets what is old, measures its pools, has images forgotten
 //! whose time is over, removes files that no job will come for, backs itself up, has its certificate
-//! renewed, and takes changes of the network back that nobody confirms.
+//! renewed, tries again to attach storage, and takes changes of the network back that nobody confirms.
 
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ const LOOK: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(300);
 /// How often it looks for images whose time is over.
 const EXPIRED: Duration = Duration::from_secs(20);
+/// How often it tries to attach storage that could not be attached.
+const ATTACH: Duration = Duration::from_secs(300);
 
 /// Does it until the task is aborted.
 pub(super) fn chores(
@@ -36,6 +38,7 @@ pub(super) fn chores(
             back_up(&settings, &identity, &administration),
             administration.watch_network(&identity),
             renew(&identity, &administration),
+            attach(&administration),
         );
     })
 }
@@ -86,12 +89,34 @@ async fn back_up(settings: &Settings, identity: &Identity, administration: &Admi
 
 /// Has the certificate renewed when it is time.
 async fn renew(identity: &Identity, administration: &Administration) {
+    let mut told = String::new();
     loop {
         tokio::time::sleep(LOOK).await;
         match administration.renew_when_due(identity, Timestamp::now()).await {
-            Ok(Some(job)) => tracing::info!("a certificate is asked for by job {}", job.id),
-            Ok(None) => {}
-            Err(error) => tracing::warn!("no certificate can be asked for: {error}"),
+            Ok(job) => {
+                told.clear();
+                if let Some(job) = job {
+                    tracing::info!("a certificate is asked for by job {}", job.id);
+                }
+            }
+            // As long as it is the same, once.
+            Err(error) => {
+                let error = error.to_string();
+                if told != error {
+                    tracing::warn!("no certificate can be asked for: {error}");
+                    told = error;
+                }
+            }
+        }
+    }
+}
+
+/// Tries again to attach storage that could not be attached.
+async fn attach(administration: &Administration) {
+    loop {
+        tokio::time::sleep(ATTACH).await;
+        if let Err(error) = administration.attach_storage_again().await {
+            tracing::warn!("storage is not attached: {error}");
         }
     }
 }

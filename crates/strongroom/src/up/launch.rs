@@ -270,6 +270,8 @@ struct Pulse {
     well_since: Option<Instant>,
     /// When it was well for the last time.
     heard: Instant,
+    /// Since when it is to end.
+    ending: Option<Instant>,
     why: String,
 }
 
@@ -288,6 +290,7 @@ impl Pulse {
             trial: Duration::from_secs(trial.trial),
             well_since: None,
             heard: now,
+            ending: None,
             why: "nothing was heard of it".into(),
         }
     }
@@ -300,6 +303,11 @@ impl Pulse {
             }
             Err(why) => self.why = why,
         }
+    }
+
+    /// Of one that is to end: whether that takes longer than it may.
+    fn lingers(&mut self, now: Instant) -> bool {
+        now - *self.ending.get_or_insert(now) >= SILENCE
     }
 
     fn verdict(&self, now: Instant) -> Verdict {
@@ -428,6 +436,9 @@ impl Watch {
             let Some(heard) = &answers else { continue };
             let now = Instant::now();
             heard.try_iter().for_each(|answer| pulse.hear(now, answer));
+            if told.ends() && pulse.lingers(now) {
+                child.kill()?;
+            }
             match pulse.verdict(now) {
                 _ if told.ends() => {}
                 Verdict::Failed(failed) => {
@@ -479,7 +490,8 @@ fn end(child: &mut Child, told: &mut Told) -> Result<()> {
 
 /// Asks a child for its version until nobody wants to know.
 fn ask_again_and_again(socket: PathBuf, version: String) -> Receiver<Result<(), String>> {
-    let (tell, told) = mpsc::channel();
+    // An answer that nobody has taken yet says enough.
+    let (tell, told) = mpsc::sync_channel(1);
     std::thread::spawn(move || {
         loop {
             let answer = ask(&socket).and_then(|answered| match answered == version {
@@ -525,6 +537,7 @@ mod tests {
             trial: Duration::from_secs(300),
             well_since: None,
             heard: now,
+            ending: None,
             why: "nothing".into(),
         }
     }
@@ -551,6 +564,16 @@ mod tests {
         assert!(why.contains("any more: it is silent"), "{why}");
         pulse.hear(at(end), Ok(()));
         assert_eq!(pulse.verdict(at(end)), Verdict::Wait);
+    }
+
+    #[test]
+    fn a_child_that_was_told_to_end_does_not_linger_for_ever() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let mut pulse = pulse(began);
+        assert!(!pulse.lingers(at(100)));
+        assert!(!pulse.lingers(at(99 + SILENCE.as_secs())));
+        assert!(pulse.lingers(at(100 + SILENCE.as_secs())));
     }
 
     #[test]

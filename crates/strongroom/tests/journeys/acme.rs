@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -25,13 +25,10 @@ impl Drop for Ended {
 }
 
 fn free() -> u16 {
-    loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        // The server of names takes both.
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
+    let some = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // The server of names takes both.
+    let both = |port: &u16| UdpSocket::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(some).take(100).find(both).expect("a free port")
 }
 
 fn listens(port: u16) {
@@ -42,8 +39,25 @@ fn listens(port: u16) {
     }
 }
 
-/// The authority; it asks for proofs at this port, at this machine whatever the name is.
-fn authority(dir: &Path, proofs: u16) -> (u16, [Ended; 2]) {
+/// The authority, which keeps all that it knows in memory.
+struct Authority {
+    port: u16,
+    pebble: Command,
+    running: Option<Ended>,
+    _names: Ended,
+}
+
+impl Authority {
+    /// Starts it, with nothing that it knew.
+    fn start(&mut self) {
+        drop(self.running.take());
+        self.running = Some(Ended(self.pebble.spawn().unwrap()));
+        listens(self.port);
+    }
+}
+
+/// Asks for proofs at this port, at this machine whatever the name is.
+fn authority(dir: &Path, proofs: u16) -> Authority {
     make(dir, "authority", "ec", None);
     let file = |name: &str| dir.join(name).display().to_string();
     let (key, pem, ca, ca_key) =
@@ -95,11 +109,24 @@ fn authority(dir: &Path, proofs: u16) -> (u16, [Ended; 2]) {
     // Some nonces are refused, as it happens; each order asks for its own proofs.
     pebble.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "10");
     pebble.env("PEBBLE_AUTHZREUSE", "0");
-    let pebble = pebble.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let both = [Ended(dns), Ended(pebble)];
-    listens(port);
+    pebble.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut authority = Authority { port, pebble, running: None, _names: Ended(dns) };
     listens(manage);
-    (port, both)
+    authority.start();
+    authority
+}
+
+/// Has this configuration read.
+fn configure(served: &Served, data: &Path, text: &str) {
+    fs::write(data.join("strongroom.toml"), text).unwrap();
+    let read = || served.log().matches("the configuration was read again").count();
+    let before = read();
+    served.signal(rustix::process::Signal::HUP);
+    let end = Instant::now() + Duration::from_secs(30);
+    while read() == before {
+        assert!(Instant::now() < end, "it was not read again: {}", served.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn told(data: &Path, line: &str) -> Value {
@@ -112,15 +139,10 @@ fn told(data: &Path, line: &str) -> Value {
 fn an_authority_gives_a_certificate_that_is_shown_without_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    fs::create_dir(&data).unwrap();
-    fs::write(data.join("strongroom.toml"), "redirect = \"127.0.0.1:0\"\n").unwrap();
     let served = Served::start(&data);
-    let (code, services, err) = run(&data, "--json system services");
-    assert_eq!(code, 0, "{err}");
-    let redirect = services.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let redirect = redirect.into_iter().find(|one| one["name"] == "http-redirect").unwrap();
-    let (_, port) = redirect["address"].as_str().unwrap().rsplit_once(':').unwrap();
-    let (at, _authority) = authority(dir.path(), port.parse().unwrap());
+    let proofs = free();
+    let mut authority = authority(dir.path(), proofs);
+    let at = authority.port;
 
     let nothing = told(&data, "system certificate acme show");
     assert_eq!(nothing["directory"], Value::Null);
@@ -136,6 +158,12 @@ fn an_authority_gives_a_certificate_that_is_shown_without_a_restart() {
     assert_eq!(told(&data, "system certificate acme show"), nothing);
     let now = told(&data, &format!("{set} --agree"));
     assert_eq!((&now["has_account"], &now["issued_at"]), (&json!(false), &Value::Null));
+
+    // Where no listener answers, none is asked for.
+    let (code, _, err) = run(&data, "system certificate acme issue");
+    assert!(code != 0 && err.contains("redirect"), "{err}");
+    let redirect = format!("redirect = \"127.0.0.1:{proofs}\"\n");
+    configure(&served, &data, &redirect);
 
     let started = told(&data, "status")["started_at"].clone();
     let (code, out, err) = run(&data, "system certificate acme issue");
@@ -157,19 +185,27 @@ fn an_authority_gives_a_certificate_that_is_shown_without_a_restart() {
     let day = |field: &str| now[field].as_str().unwrap().to_owned();
     assert!(day("issued_at") < day("renew_at") && day("renew_at") < day("expires_at"), "{now}");
 
-    // With the account of before, and when nobody can prove anything: what there is stays.
+    // With the account of before; and with another, when the authority no longer knows that.
     assert_eq!(run(&data, "system certificate acme issue").0, 0);
     let before = told(&data, "system certificate show")["sha256"].clone();
     assert_ne!(before, shown["sha256"]);
-    fs::write(data.join("strongroom.toml"), "").unwrap();
-    served.signal(rustix::process::Signal::HUP);
-    served.logs("the configuration was read again");
-    // The redirection is closed.
+    authority.start();
+    let (code, out, err) = run(&data, "system certificate acme issue");
+    assert_eq!(code, 0, "{out} {err} {}", served.log());
+    let other = told(&data, "system certificate show")["sha256"].clone();
+    assert_ne!(before, other);
+    let before = other;
+
+    // When nobody can prove anything, what there is stays: it is asked elsewhere, and nowhere.
+    configure(&served, &data, &format!("redirect = \"127.0.0.1:{}\"\n", free()));
     let (code, out, err) = run(&data, "system certificate acme issue");
     assert!(code != 0, "{out}");
     let now = told(&data, "system certificate acme show");
     let error = now["error"].as_str().unwrap_or_default();
     assert!(error.contains("box.example") || error.contains("other.example"), "{now} {err}");
+    configure(&served, &data, "");
+    let (code, _, err) = run(&data, "system certificate acme issue");
+    assert!(code != 0 && err.contains("redirect"), "{err}");
     assert_eq!(told(&data, "system certificate show")["sha256"], before);
 
     // The account's key is sealed, and in no log.

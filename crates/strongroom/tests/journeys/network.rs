@@ -33,25 +33,7 @@ fn the_calls_of_the_document_and_the_commands_set_and_show_it() {
     assert_eq!(shown("token=yourtoken"), none);
 
     // The examples of the document, spaced as they stand there.
-    let fixed = file(
-        "static.json",
-        r#"{
-    "network": {
-        "interface": "eth0",
-        "hostname": "test.host",
-        "ip_address": "192.168.1.100",
-        "netmask": "255.255.255.0",
-        "gateway": "192.168.1.1",
-        "dns1": "192.168.1.2",
-        "dns2": "192.168.1.3",
-        "ntpserver": "pool.ntp.org"
-    },
-    "app": {
-        "name": "testapp"
-    }
-}
-"#,
-    );
+    let fixed = file("static.json", include_str!("../../../api/tests/jidoteki-settings.json"));
     let dhcp = file(
         "dhcp.json",
         r#"{
@@ -96,6 +78,7 @@ fn the_calls_of_the_document_and_the_commands_set_and_show_it() {
         let end = Instant::now() + Duration::from_secs(30);
         while shown(&format!("hash={}", signed("GET"))) != (200, expected.to_owned()) {
             assert!(Instant::now() < end, "{:?}", shown("token=yourtoken"));
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
     let bare = (400, r#"{"Status":"400 Bad Request"}"#.to_owned());

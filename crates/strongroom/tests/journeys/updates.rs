@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::jidoteki::curl;
-use crate::support::served::{Served, ask, of_user, try_ask};
+use crate::support::served::{Served, ask, of_user, text, try_ask};
 use crate::support::{BINARY, noise, output, tool};
 use crate::up::run;
 
@@ -155,6 +155,15 @@ fn a_running_appliance_becomes_another_version_and_goes_back() {
     assert_eq!((place.version().as_str(), served.id()), ("0.2.0", process));
     assert_eq!(place.get("/v1/system/version")["program_version"], OWN);
     assert_eq!(place.well("system changelog"), "# News of 0.2.0\n");
+    // What is measured and what support is given say both as well.
+    let both = format!("strongroom_build_info{{version=\"0.2.0\",program_version=\"{OWN}\",");
+    let measured = text(&data, "/metrics");
+    assert!(measured.contains(&both), "{measured}");
+    place.well("system logs --output logs.tar.gz");
+    let mut tar = tool("tar");
+    tar.args(["--wildcards", "-xOzf"]).arg(place.at("logs.tar.gz")).arg("*version.json");
+    let paper: Value = serde_json::from_slice(&output(&mut tar)).unwrap();
+    assert_eq!((&paper["version"], &paper["program_version"]), (&json!("0.2.0"), &json!(OWN)));
     assert_ne!(server(&data), Pid::from_raw(process as i32).unwrap(), "it is watched over");
     let job = place.job();
     assert_eq!(job["result"], json!({"version": "0.2.0", "from_version": OWN}));
@@ -402,14 +411,14 @@ fn told_to_stop_while_a_failed_release_is_ended_it_stops() {
     let place = Place::new("");
     let data = place.data();
     let (ending, go) = (place.at("ending"), place.at("go"));
-    // It takes its time to end.
-    let text = format!(
-        "trap 'touch {}; while [ ! -e {} ]; do sleep 0.05; done; exit 1' TERM
-         while :; do sleep 0.05; done",
-        ending.display(),
-        go.display()
+    // It takes its time to end, but does not outlive the test for long.
+    let (ending_at, go_at) = (ending.display(), go.display());
+    let lingers = format!(
+        "patience() {{ left=2400; until [ -e $1 ] || [ $((left -= 1)) = 0 ]; do sleep 0.05; done; }}
+         trap 'touch {ending_at}; patience {go_at}; exit 1' TERM
+         patience never"
     );
-    place.script("lingers", &text);
+    place.script("lingers", &lingers);
     let served = place.start(2, 600);
     let package = place.package_of("0.2.0", "lingers");
     place.well(&format!("system update install {package} --no-wait"));
@@ -506,13 +515,18 @@ fn systemd_hears_of_an_update_by_the_process_that_it_knows() {
     let path = place.at("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let hears = |what: &str| loop {
-        let mut bytes = [0; 4096];
-        let length =
-            socket.recv(&mut bytes).unwrap_or_else(|e| panic!("it never said {what}: {e}"));
-        let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
-        if text.lines().any(|line| line.starts_with(what)) {
-            return text;
+    let hears = |what: &str| {
+        let end = Instant::now() + Duration::from_secs(120);
+        loop {
+            // It says something else again and again: that it lives.
+            assert!(Instant::now() < end, "it never said {what}");
+            let mut bytes = [0; 4096];
+            let length =
+                socket.recv(&mut bytes).unwrap_or_else(|e| panic!("it never said {what}: {e}"));
+            let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            if text.lines().any(|line| line.starts_with(what)) {
+                return text;
+            }
         }
     };
     let mut command = of_user(&data);

@@ -195,9 +195,7 @@ fn what_is_set_is_applied_when_the_machine_has_started_before_anybody_listens() 
 fn what_can_not_be_applied_at_a_start_is_tried_again_and_holds_nothing_else_up() {
     let machines = Machines::new("ip");
     let served = machines.start();
-    let job = machines.set(&fixed(&["192.0.2.50/24"], &[PEER]));
-    machines.waits(job);
-    machines.confirm(&served, OLD);
+    machines.set_for_good(&served, &fixed(&["192.0.2.50/24"], &[PEER]), OLD);
     let state = machines.state();
     served.stop();
     machines.reboots();

@@ -1,6 +1,7 @@
 //! Two machines and a cable.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -190,9 +191,9 @@ impl Machines {
     }
 
     /// A start that fails, and what it says.
-    pub(crate) fn fails_to_start(&self) -> String {
+    pub(crate) fn fails_to_start(&self, words: &[&str]) -> String {
         let mut command = self.here.enter();
-        command.arg(BINARY).env("HOME", self.dir.path()).current_dir(self.dir.path());
+        command.args(words).arg(BINARY).env("HOME", self.dir.path()).current_dir(self.dir.path());
         command.arg("up").arg("--data").arg(self.data());
         let output = command.output().unwrap();
         assert!(!output.status.success());
@@ -225,6 +226,28 @@ impl Machines {
         ));
     }
 
+    /// Programs that come first where the appliance looks for them: they do what those of the machine
+    /// do, and count what changes something. At the call that is said, whoever calls them is killed
+    /// before that is done.
+    pub(crate) fn counted(&self) -> Counted {
+        let dir = self.path("counted");
+        fs::create_dir_all(&dir).unwrap();
+        for (name, then) in [("ip", "exec /sbin/ip \"$@\""), ("chronyc", "exit 0")] {
+            let text = format!(
+                "#!/bin/sh\ncase \" $* \" in *' show '*) {then};; esac\n\
+                 count=$(cat {dir}/count); count=$((count + 1)); echo $count >{dir}/count\n\
+                 [ $count != \"$(cat {dir}/kill)\" ] || {{ kill -KILL $PPID; exit 1; }}\n{then}\n",
+                dir = dir.display()
+            );
+            let path = dir.join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let counted = Counted { dir };
+        counted.kills_at(0);
+        counted
+    }
+
     /// The processes of the DHCP client.
     pub(crate) fn clients(&self) -> Vec<Pid> {
         let script = self.data().join("network/dhcp-eth0.sh").display().to_string();
@@ -239,14 +262,20 @@ impl Machines {
 
     /// Ends them.
     pub(crate) fn end_clients(&self) {
+        let end = Instant::now() + PATIENCE;
         loop {
             let clients = self.clients();
             if clients.is_empty() {
                 return;
             }
+            if Instant::now() >= end {
+                assert!(std::thread::panicking(), "clients don't end: {clients:?}");
+                return;
+            }
             for client in clients {
                 let _ = kill_process(client, Signal::KILL);
             }
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -301,6 +330,19 @@ impl Machines {
         status
     }
 
+    /// The newest of the audit trail.
+    pub(crate) fn audit(&self) -> String {
+        let (code, audit) = self.ask("GET", "/v1/audit?limit=100&sort=id:desc", None);
+        assert_eq!(code, 200, "{audit}");
+        audit.to_string()
+    }
+
+    /// Whether something is kept that the audit trail is to tell yet.
+    pub(crate) fn has_untold(&self) -> bool {
+        let text = fs::read_to_string(self.data().join("network/settings.json")).unwrap();
+        text.contains("\"untold\"")
+    }
+
     /// Asks for a change; the job's number.
     pub(crate) fn set(&self, settings: &Value) -> i64 {
         let end = Instant::now() + PATIENCE;
@@ -312,7 +354,16 @@ impl Machines {
             // What came of a change is told before its job is over.
             assert_eq!((code, &job["code"]), (409, &json!("in_progress")), "{job}");
             assert!(Instant::now() < end, "{job}");
+            std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Sets it so, and keeps that as a user who has come to that address; the job's number.
+    pub(crate) fn set_for_good(&self, served: &Served, settings: &Value, host: &str) -> i64 {
+        let job = self.set(settings);
+        self.waits(job);
+        self.confirm(served, host);
+        job
     }
 
     /// Waits until it is told so.
@@ -411,6 +462,7 @@ impl Machines {
         let end = Instant::now() + PATIENCE;
         while self.curl("GET", host, "/version", &[]).0 != 200 {
             assert!(Instant::now() < end, "nobody is at {host}");
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -426,6 +478,29 @@ impl Machines {
 impl Drop for Machines {
     fn drop(&mut self) {
         self.end_clients();
+    }
+}
+
+/// Programs that count what changes something.
+pub(crate) struct Counted {
+    dir: PathBuf,
+}
+
+impl Counted {
+    /// Words that begin a command which finds them first.
+    pub(crate) fn words(&self) -> [String; 2] {
+        let path = std::env::var("PATH").unwrap();
+        ["env".to_owned(), format!("PATH={}:{path}", self.dir.display())]
+    }
+
+    /// From now on it is counted anew; at which call whoever calls is killed, 0 at none.
+    pub(crate) fn kills_at(&self, call: usize) {
+        fs::write(self.dir.join("count"), "0\n").unwrap();
+        fs::write(self.dir.join("kill"), call.to_string()).unwrap();
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        fs::read_to_string(self.dir.join("count")).unwrap().trim().parse().unwrap()
     }
 }
 

@@ -33,10 +33,7 @@ fn what_nobody_confirms_is_taken_back() {
     assert_eq!(machines.state(), before);
     assert_eq!(machines.curl("GET", OLD, "/settings", &[]).0, 404);
     // It is written down by whom.
-    machines.comes_to(|machines| {
-        let (_, audit) = machines.ask("GET", "/v1/audit?limit=100&sort=id:desc", None);
-        audit.to_string().contains("system.network.taken_back")
-    });
+    machines.comes_to(|machines| machines.audit().contains("system.network.taken_back"));
     // The next one is kept.
     let job = machines.set(&moving(60));
     machines.waits(job);
@@ -127,9 +124,10 @@ fn killed_while_it_is_applied_what_there_was_is_back() {
     // Nobody gives addresses there: the client asks on, and the change is being applied.
     let job = machines.set(&settings);
     machines.until(|status| status["pending"]["job_id"] == job);
-    while machines.here("cat /sys/class/net/eth0/mtu").trim() != "1400" {
+    machines.comes_to(|machines| {
         assert_eq!(machines.status()["pending"]["job_id"], job);
-    }
+        machines.here("cat /sys/class/net/eth0/mtu").trim() == "1400"
+    });
     served.kill();
     served = machines.start();
     assert_eq!(machines.state(), before);
@@ -140,54 +138,86 @@ fn killed_while_it_is_applied_what_there_was_is_back() {
     // The job is not tried again.
     let told = machines.job_is_over(job);
     assert_eq!(told["state"], "failed", "{told}");
-    drop(served);
+    // What a catalogue before this one had under the same number says nothing of a job.
+    let job = machines.set(&settings);
+    machines.until(|status| status["pending"]["job_id"] == job);
+    served.kill();
+    machines.kept(|kept| {
+        kept["pending"] = Value::Null;
+        kept["last"] = json!({
+            "job": job, "asked_at": "2020-01-01T00:00:00Z", "outcome": "applied",
+            "at": "2020-01-01T00:00:00Z", "why": null, "steps": [],
+        });
+    });
+    let _served = machines.start();
+    let told = machines.job_is_over(job);
+    assert_eq!(told["state"], "failed", "{told}");
 }
 
-/// At each step of a change there is the old state, or the new one that waits.
+/// At each step of a change, and of taking it back, there is the old state, or the new one that waits.
 #[test]
-fn killed_at_any_moment_it_is_the_old_state_or_the_new() {
+fn killed_at_any_step_it_is_the_old_state_or_the_new() {
     let machines = Machines::new("ip");
-    let mut served = machines.start();
+    let counted = machines.counted();
+    let words = counted.words();
+    let words = words.each_ref().map(String::as_str);
+    let mut served = machines.start_by(&words);
     let before = machines.state();
-    let (mut old, mut new) = (0, 0);
-    for pause in [0, 250, 300, 310, 320, 330, 340, 350, 370, 400, 450, 600, 1000] {
+    let over = |machines: &Machines| {
+        machines.kept(|kept| kept["pending"]["until"]["ticks"] = 1.into());
+    };
+    // How many steps there are.
+    let job = machines.set(&moving(3600));
+    machines.waits(job);
+    let applied = counted.count();
+    served.kill();
+    over(&machines);
+    counted.kills_at(0);
+    served = machines.start_by(&words);
+    let restored = counted.count();
+    assert!(applied > 5 && restored > 5, "{applied} {restored}");
+    assert_eq!(machines.state(), before);
+    for step in 1..=applied {
+        counted.kills_at(step);
         let job = machines.set(&moving(3600));
-        std::thread::sleep(std::time::Duration::from_millis(pause));
-        served.kill();
-        served = machines.start();
-        // A job that had not begun is taken up by the next process.
+        served.waits_for_its_end();
+        assert_eq!(counted.count(), step);
+        counted.kills_at(0);
+        served = machines.start_by(&words);
+        assert_eq!(machines.state(), before, "{step}");
+        let last = machines.status()["last"].clone();
+        assert_eq!((&last["job_id"], &last["outcome"]), (&job.into(), &"failed".into()), "{step}");
         machines.job_is_over(job);
-        let status = machines.status();
-        if status["pending"].is_null() {
-            old += 1;
-            assert_eq!(machines.state(), before, "{status}");
-            continue;
-        }
-        new += 1;
-        assert_eq!(machines.addresses(), ["192.0.2.7/24"]);
-        assert!(machines.file("etc/resolv.conf").contains("2001:db8::2"));
-        assert_eq!(machines.here("hostname").trim(), "newname.example");
-        // Back again.
-        served.kill();
-        let file = machines.data().join("network/settings.json");
-        let text = std::fs::read_to_string(&file).unwrap();
-        let mut kept: Value = serde_json::from_str(&text).unwrap();
-        kept["pending"]["until"]["ticks"] = 1.into();
-        std::fs::write(&file, kept.to_string()).unwrap();
-        served = machines.start();
-        assert_eq!(machines.state(), before);
     }
-    assert!(new > 0 && old > 0, "{old} {new}");
-    drop(served);
+    counted.kills_at(0);
+    let job = machines.set(&moving(3600));
+    machines.waits(job);
+    served.kill();
+    served = machines.start_by(&words);
+    assert_eq!(machines.status()["pending"]["job_id"], job);
+    assert_eq!(machines.addresses(), ["192.0.2.7/24"]);
+    assert!(machines.file("etc/resolv.conf").contains("2001:db8::2"));
+    assert_eq!(machines.here("hostname").trim(), "newname.example");
+    for step in 1..=restored {
+        served.kill();
+        over(&machines);
+        counted.kills_at(step);
+        machines.fails_to_start(&words);
+        assert_eq!(counted.count(), step);
+        counted.kills_at(0);
+        served = machines.start_by(&words);
+        assert_eq!(machines.state(), before, "{step}");
+        assert_eq!(machines.status()["last"]["outcome"], "reverted", "{step}");
+        let job = machines.set(&moving(3600));
+        machines.waits(job);
+    }
 }
 
 #[test]
 fn after_another_start_of_the_machine_what_was_set_before_is_applied() {
     let machines = Machines::new("ip");
     let served = machines.start();
-    let job = machines.set(&fixed(&["192.0.2.50/24"], &[PEER]));
-    machines.waits(job);
-    machines.confirm(&served, OLD);
+    machines.set_for_good(&served, &fixed(&["192.0.2.50/24"], &[PEER]), OLD);
     let state = machines.state();
     let job = machines.set(&moving(3600));
     machines.waits(job);
@@ -269,9 +299,12 @@ fn a_start_that_fails_takes_the_change_that_waits_back() {
     let config = machines.data().join("strongroom.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("[::]:8443", "198.51.100.77:8443")).unwrap();
-    machines.fails_to_start();
+    machines.fails_to_start(&[]);
     assert_eq!(machines.state(), before);
     std::fs::write(&config, text).unwrap();
     let _served = machines.start();
     assert_eq!(machines.status()["last"]["outcome"], "reverted");
+    // It is written down by the start that can.
+    machines.comes_to(|machines| machines.audit().contains("the appliance could not start"));
+    machines.comes_to(|machines| !machines.has_untold());
 }

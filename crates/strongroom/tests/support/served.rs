@@ -91,6 +91,15 @@ impl Served {
         self.child.wait().unwrap();
     }
 
+    /// Waits until somebody else has killed it.
+    pub(crate) fn waits_for_its_end(mut self) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "nobody kills it: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
@@ -135,18 +144,23 @@ impl Drop for Served {
 
 /// A command that is killed with the test, should that be killed; and with it what it watches over.
 fn bound(command: &Command) -> Command {
-    let mut bound = tool("setpriv");
-    bound.args(["--pdeathsig", "KILL"]).arg(command.get_program()).args(command.get_args());
+    under(&["--pdeathsig", "KILL"], command)
+}
+
+/// A command as `setpriv` runs it, with these words.
+pub(crate) fn under(words: &[&str], command: &Command) -> Command {
+    let mut all = tool("setpriv");
+    all.args(words).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
-            Some(value) => bound.env(name, value),
-            None => bound.env_remove(name),
+            Some(value) => all.env(name, value),
+            None => all.env_remove(name),
         };
     }
     if let Some(dir) = command.get_current_dir() {
-        bound.current_dir(dir);
+        all.current_dir(dir);
     }
-    bound
+    all
 }
 
 /// Asks through the control socket: the status and the content.

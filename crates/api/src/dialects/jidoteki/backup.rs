@@ -204,7 +204,6 @@ fn restore(call: Call) -> BoxFuture<'static, Answer> {
             _ => return Err(Fault::bare(StatusCode::BAD_REQUEST)),
         };
         restored.map_err(refused)?;
-        administration.restart_now();
         Ok(done())
     }
     .boxed()

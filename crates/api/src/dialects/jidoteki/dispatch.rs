@@ -169,27 +169,14 @@ impl Dialect {
         let is_setup = here[0].path == SETUP;
         // Who says so in the query is known before a body is taken.
         let early = shown(&form, &parts.method, path).filter(|_| !is_setup);
-        let mut is_known = false;
+        let mut known = None;
         if let Some(early) = early.as_ref().filter(|_| state == TokenState::Set) {
-            let known = match (self.known(early, &origin).await, &endpoint) {
-                // What is large is taken of those alone who may send it.
-                (Ok(principal), Some(one)) if large(one.path).is_some() => {
-                    match may(&principal, one) {
-                        Ok(()) => Ok(()),
-                        Err(fault) => {
-                            let recorded = self.record(&principal, one, Some(fault.word())).await;
-                            recorded.and(Err(fault))
-                        }
-                    }
-                }
-                (known, _) => known.map(drop),
-            };
-            if let Err(fault) = known {
-                return fault.response(first_run);
+            match self.known_early(early, &origin, endpoint.as_ref()).await {
+                Ok(principal) => known = Some(principal),
+                Err(fault) => return fault.response(first_run),
             }
-            is_known = true;
         }
-        let field = large(here[0].path).filter(|_| is_known && parts.method == Method::POST);
+        let field = large(here[0].path).filter(|_| known.is_some() && parts.method == Method::POST);
         let most = if is_setup { SMALL } else { LARGEST };
         let read = match field {
             Some(field) => match self.spool(here[0].path).await {
@@ -199,12 +186,15 @@ impl Dialect {
             None => form.read(&parts, body, most).await,
         };
         let shown = shown(&form, &parts.method, path);
+        // Who adds a hash in the body is to be known by that.
+        let way = |shown: &Option<ShownToken>| shown.as_ref().map(std::mem::discriminant);
+        let known = known.filter(|_| way(&early) == way(&shown));
         let call = Call {
             dialect: Arc::clone(&self),
             form: Arc::new(form),
             origin,
             shown,
-            principal: None,
+            principal: known,
         };
         let mut permitted = false;
         let reached = access::reached(&parts);
@@ -244,8 +234,13 @@ impl Dialect {
             self.known(shown, &call.origin).await?;
             return Err(Fault::unauthenticated());
         }
-        let shown = call.shown.as_ref().ok_or_else(Fault::unauthenticated)?;
-        let principal = Arc::new(self.known(shown, &call.origin).await?);
+        let principal = match &call.principal {
+            Some(principal) => Arc::clone(principal),
+            None => {
+                let shown = call.shown.as_ref().ok_or_else(Fault::unauthenticated)?;
+                Arc::new(self.known(shown, &call.origin).await?)
+            }
+        };
         // Whoever is known has found the appliance where it is now.
         if self.app.administration().dialect_was_reached(reached).await {
             let deed = Deed::new("jidoteki.settings.confirm", target("/settings"));
@@ -270,6 +265,23 @@ impl Dialect {
             self.record(&principal, &endpoint, refused).await?;
         }
         answer
+    }
+
+    /// Who says in the query who they are, and may send what is large where that is asked for.
+    async fn known_early(
+        &self,
+        shown: &ShownToken,
+        origin: &Origin,
+        endpoint: Option<&Endpoint>,
+    ) -> Answer<Arc<Principal>> {
+        let principal = Arc::new(self.known(shown, origin).await?);
+        if let Some(one) = endpoint.filter(|one| large(one.path).is_some())
+            && let Err(fault) = may(&principal, one)
+        {
+            self.record(&principal, one, Some(fault.word())).await?;
+            return Err(fault);
+        }
+        Ok(principal)
     }
 
     /// Writes down what was asked for, and whether it was refused.

@@ -3,16 +3,15 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::settings::{Mode, NetworkSettings};
 use super::{Host, files};
-use crate::command;
+use crate::command::{self, Programs, short};
 
 /// How long a lease is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,8 +40,7 @@ impl Client {
         if listed.lines().any(|applet| applet == "udhcpc") {
             return Ok(Self::Busybox);
         }
-        Err("there is no DHCP client: install udhcpc (or busybox with it), or isc-dhcp-client"
-            .to_owned())
+        Err(none())
     }
 
     fn name(self) -> &'static str {
@@ -52,6 +50,10 @@ impl Client {
             Self::Dhclient => "dhclient",
         }
     }
+}
+
+fn none() -> String {
+    "there is no DHCP client: install udhcpc (or busybox with it), or isc-dhcp-client".to_owned()
 }
 
 /// For how long a client asks.
@@ -95,16 +97,17 @@ impl Host {
         self.end_client(interface);
         let script = self.script(interface);
         let text = self.script_text(interface, settings.dns.is_empty());
-        crate::files::replace(&script, text.as_bytes()).map_err(told(&script))?;
-        let all = fs::Permissions::from_mode(0o700);
-        fs::set_permissions(&script, all).map_err(told(&script))?;
+        let draft = script.with_extension("new");
+        crate::files::replace_by(&draft, &script, text.as_bytes(), 0o700, None)
+            .map_err(files::told(&script))?;
         let path = |path: &Path| path.to_string_lossy().into_owned();
         let (script, pid) = (path(&script), path(&self.pid_file(interface)));
-        let mut run = command::program(client.name())?;
+        let programs = Programs::here().patient(PATIENCE);
+        let mut run = programs.program(client.name()).ok_or_else(none)?;
         match client {
             Client::Udhcpc | Client::Busybox => {
                 if client == Client::Busybox {
-                    run.arg("udhcpc");
+                    run.args(["udhcpc"]);
                 }
                 // It asks up to so often; with a lease it goes to the background, without it ends, or
                 // asks on there.
@@ -119,23 +122,24 @@ impl Host {
             Client::Dhclient => {
                 let conf = self.dir.join(format!("dhclient-{interface}.conf"));
                 if matches!(asks, Asks::ForNow) {
-                    run.arg("-1");
+                    run.args(["-1"]);
                 }
+                // It asks for the address of before first, then for any: together less long than it may
+                // take, or it is ended with what asks on.
                 let text = format!(
-                    "timeout 15;\nretry 10;\nsend host-name \"{}\";\nrequest subnet-mask, routers, \
-                     domain-name-servers;\n",
+                    "reboot 2;\ntimeout 10;\nretry 10;\ninitial-interval 1;\nbackoff-cutoff 5;\n\
+                     send host-name \"{}\";\nrequest subnet-mask, routers, domain-name-servers;\n",
                     settings.kernel_name()
                 );
-                crate::files::replace(&conf, text.as_bytes()).map_err(told(&conf))?;
+                crate::files::replace(&conf, text.as_bytes()).map_err(files::told(&conf))?;
                 let leases = path(&self.dir.join(format!("dhclient-{interface}.leases")));
                 run.args(["-4", "-q", "-cf", &path(&conf), "-sf", &script]);
                 run.args(["-pf", &pid, "-lf", &leases, interface]);
             }
         }
-        run.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = run.spawn().map_err(|error| format!("{}: {error}", client.name()))?;
-        let ended = command::wait(&mut child, PATIENCE);
-        let is_leased = ended.as_ref().is_ok_and(std::process::ExitStatus::success);
+        let ended = run.run();
+        let said = ended.as_ref().map_or_else(ToString::to_string, |ended| short(&ended.err));
+        let is_leased = ended.is_ok_and(|ended| ended.status.success());
         match fs::read_to_string(self.bound(interface)) {
             Ok(address) if is_leased => Ok(format!("{} of {}", address.trim(), client.name())),
             _ if matches!(asks, Asks::On) && !self.clients(interface).is_empty() => {
@@ -143,7 +147,9 @@ impl Host {
             }
             _ => {
                 self.end_client(interface);
-                Err(format!("no DHCP server gave {interface} an address ({})", client.name()))
+                let name = client.name();
+                let said = if said.is_empty() { said } else { format!(": {said}") };
+                Err(format!("no DHCP server gave {interface} an address ({name}{said})"))
             }
         }
     }
@@ -153,13 +159,19 @@ impl Host {
         settings.mode != Mode::Dhcp || !self.clients(&settings.interface).is_empty()
     }
 
-    /// The processes of our client at an interface, with those that have just begun: all that have our script among
-    /// their words. One that has ended has none.
+    /// The processes of our client at an interface, with those that have just begun: all of this
+    /// process's user, or root's, that have our script among their words. One that has ended has none.
     pub(super) fn clients(&self, interface: &str) -> Vec<Pid> {
         let script = self.script(interface);
         let script = script.as_os_str().as_encoded_bytes();
+        let ours = rustix::process::geteuid().as_raw();
         let is_ours = |number: &i32| {
-            let words = fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
+            let dir = format!("/proc/{number}");
+            let user = fs::metadata(&dir).map(|meta| meta.uid());
+            if !user.is_ok_and(|user| user == 0 || user == ours) {
+                return false;
+            }
+            let words = fs::read(format!("{dir}/cmdline")).unwrap_or_default();
             words.split(|byte| *byte == 0).any(|word| word == script)
         };
         let all = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -243,16 +255,16 @@ deconfig|EXPIRE|FAIL|RELEASE|STOP)
     [ ! -e "$bound" ] || take_away
     rm -f "$bound"
     ;;
+TIMEOUT)
+    # Nobody has answered: that it had a lease before does not make the address its own.
+    exit 1
+    ;;
 esac
 exit 0
 "#,
             bound = quoted(&self.bound(interface)),
         )
     }
-}
-
-fn told(path: &Path) -> impl FnOnce(std::io::Error) -> String + '_ {
-    move |error| format!("{}: {error}", path.display())
 }
 
 /// Whether such an address is one that a server gives.
@@ -266,6 +278,10 @@ pub(super) fn is_given(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::io::Read;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
     use super::super::HostDriver;
     use super::*;
 
@@ -280,8 +296,8 @@ mod tests {
             fs::write(host.bound("eth0"), "x").unwrap();
             // A client that has nothing to say but that it is there.
             let mut sh = command::program("sh").unwrap();
-            sh.current_dir(&odd).args(["-eu", "-n"]).arg(host.script("eth0"));
-            assert!(sh.status().unwrap().success());
+            sh.in_dir(&odd).args(["-eu", "-n"]).args([host.script("eth0")]);
+            assert!(sh.run().unwrap().status.success());
         }
         assert!(!odd.join("odd").exists());
         assert_eq!(quoted(Path::new("a'b")), r"'a'\''b'");
@@ -293,13 +309,25 @@ mod tests {
         let host = Host::new(HostDriver::Ip, dir.path(), dir.path());
         assert!(host.clients("eth0").is_empty());
         fs::write(host.script("eth0"), "read line\n").unwrap();
-        let mut sh = command::program("sh").unwrap();
+        let mut sh = Command::new("sh");
         sh.arg(host.script("eth0")).stdin(Stdio::piped());
         let mut child = sh.spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(60);
         while host.clients("eth0").is_empty() {
-            assert!(child.try_wait().unwrap().is_none());
+            assert!(child.try_wait().unwrap().is_none() && Instant::now() < end);
+            std::thread::sleep(LOOK);
         }
         assert_eq!(host.clients("eth0"), [Pid::from_child(&child)]);
+        // Anybody can have such a word.
+        if rustix::process::geteuid().is_root() {
+            let mut other = Command::new("sh");
+            other.args(["-c", "echo; read line"]).arg(host.script("eth0")).uid(65534);
+            let mut other = other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            other.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+            assert_eq!(host.clients("eth0"), [Pid::from_child(&child)]);
+            drop(other.stdin.take());
+            other.wait().unwrap();
+        }
         // That of another interface is another.
         host.end_client("eth1");
         assert_eq!(host.clients("eth0"), [Pid::from_child(&child)]);

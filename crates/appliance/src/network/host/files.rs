@@ -1,8 +1,8 @@
 //! Files of the machine: what was there before is known, and each is there whole.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
@@ -60,23 +60,26 @@ impl Before {
         }
         match &self.was {
             Was::Absent => match fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    Err(format!("{}: {error}", path.display()))
-                }
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(told(&path)(error)),
                 _ => sync(&path).map(|()| true),
             },
             Was::File { content, mode, owner } => {
                 let content = BASE64.decode(content.as_bytes());
                 let content = content.map_err(|error| format!("what was kept of it: {error}"))?;
-                replace(&path, &content, *mode)?;
-                give(&path, *owner).map(|()| true)
+                let replace =
+                    |owner| crate::files::replace_by(&draft(&path), &path, &content, *mode, owner);
+                let Err(error) = replace(Some(*owner)) else { return Ok(true) };
+                replace(None).map_err(told(&path))?;
+                let (user, group) = owner;
+                let path = path.display();
+                Err(format!("{path} is back, but not the file of {user}:{group} again: {error}"))
             }
             Was::Link { to } => {
                 let draft = draft(&path);
                 let _ = fs::remove_file(&draft);
                 let made = std::os::unix::fs::symlink(to, &draft);
                 let put = made.and_then(|()| fs::rename(&draft, &path));
-                put.map_err(|error| format!("{}: {error}", path.display()))?;
+                put.map_err(told(&path))?;
                 sync(&path).map(|()| true)
             }
         }
@@ -84,16 +87,16 @@ impl Before {
 }
 
 fn look(path: &Path) -> Result<Was, String> {
-    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let failed = told(path);
     let meta = match path.symlink_metadata() {
         Ok(meta) => meta,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Was::Absent),
         Err(error) => return Err(failed(error)),
     };
     if meta.is_symlink() {
-        return Ok(Was::Link { to: fs::read_link(path).map_err(failed)? });
+        return Ok(Was::Link { to: fs::read_link(path).map_err(&failed)? });
     }
-    let content = crate::files::read(path, MOST).map_err(failed)?;
+    let content = crate::files::read(path, MOST).map_err(&failed)?;
     let mode = meta.permissions().mode() & 0o7777;
     let owner = (meta.uid(), meta.gid());
     Ok(Was::File { content: BASE64.encode(&content), mode, owner })
@@ -105,46 +108,18 @@ fn draft(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// What went wrong with a file.
+pub(super) fn told(path: &Path) -> impl Fn(std::io::Error) -> String + '_ {
+    move |error| format!("{}: {error}", path.display())
+}
+
 fn sync(path: &Path) -> Result<(), String> {
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|error| format!("{}: {error}", dir.display()))
-}
-
-fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), String> {
-    let draft = draft(path);
-    let _ = fs::remove_file(&draft);
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(mode).open(&draft);
-    let put = file.and_then(|mut file| {
-        // Whatever the process takes away from new files.
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&draft, path)
-    });
-    if let Err(error) = put {
-        let _ = fs::remove_file(&draft);
-        return Err(format!("{}: {error}", path.display()));
-    }
-    sync(path)
-}
-
-/// Gives a file to whom it was.
-fn give(path: &Path, owner: (u32, u32)) -> Result<(), String> {
-    let (user, group) = owner;
-    let is_so = path.symlink_metadata().is_ok_and(|meta| (meta.uid(), meta.gid()) == owner);
-    if is_so {
-        return Ok(());
-    }
-    std::os::unix::fs::lchown(path, Some(user), Some(group)).map_err(|error| {
-        format!("{} is back, but not the file of {user}:{group} again: {error}", path.display())
-    })
+    crate::files::sync(path).map_err(told(path))
 }
 
 /// Writes a file that everybody may read, in the place of what is there, be it a link.
 pub(super) fn put(path: &Path, content: &[u8]) -> Result<(), String> {
-    replace(path, content, 0o644)
+    crate::files::replace_by(&draft(path), path, content, 0o644, None).map_err(told(path))
 }
 
 /// Removes a file of ours; whether there was one.
@@ -152,7 +127,7 @@ pub(super) fn remove(path: &Path) -> Result<bool, String> {
     match fs::remove_file(path) {
         Ok(()) => sync(path).map(|()| true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(format!("{}: {error}", path.display())),
+        Err(error) => Err(told(path)(error)),
     }
 }
 

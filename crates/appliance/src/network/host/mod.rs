@@ -131,16 +131,21 @@ pub struct Step {
 }
 
 impl Step {
-    fn done(part: Part, detail: impl Into<String>) -> Self {
-        Self { part, state: StepState::Done, detail: detail.into() }
+    fn new(part: Part, state: StepState, detail: impl AsRef<str>) -> Self {
+        // It is kept, and goes into jobs.
+        Self { part, state, detail: command::short(detail.as_ref()) }
     }
 
-    pub(super) fn not_applied(part: Part, detail: impl Into<String>) -> Self {
-        Self { part, state: StepState::NotApplied, detail: detail.into() }
+    fn done(part: Part, detail: impl AsRef<str>) -> Self {
+        Self::new(part, StepState::Done, detail)
     }
 
-    fn failed(part: Part, detail: impl Into<String>) -> Self {
-        Self { part, state: StepState::Failed, detail: detail.into() }
+    pub(super) fn not_applied(part: Part, detail: impl AsRef<str>) -> Self {
+        Self::new(part, StepState::NotApplied, detail)
+    }
+
+    fn failed(part: Part, detail: impl AsRef<str>) -> Self {
+        Self::new(part, StepState::Failed, detail)
     }
 
     fn of(part: Part, done: Result<String, String>) -> Self {
@@ -178,6 +183,9 @@ pub(super) struct Captured {
     files: Vec<Before>,
     link: Option<ip::Link>,
 }
+
+/// How much of what could not be put back is told.
+const WRONG: usize = 32;
 
 /// What a file is about.
 fn part_of(path: &str) -> Part {
@@ -314,6 +322,11 @@ impl Host {
                 Self::chrony_restore();
             }
             HostDriver::Networkd => wrong.extend(Self::networkd_restore(before)),
+        }
+        let more = wrong.len().saturating_sub(WRONG);
+        if more > 0 {
+            wrong.truncate(WRONG);
+            wrong.push(Step::failed(Part::Interface, format!("{more} steps more failed")));
         }
         wrong
     }

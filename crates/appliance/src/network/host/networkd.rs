@@ -105,29 +105,13 @@ fn tell(interface: &str) -> Result<(), String> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::super::super::settings::WantedNetwork;
+    use super::super::super::settings::tests::{good, leased};
     use super::*;
 
     #[test]
     fn files_are_those_of_the_goldens() {
-        let full = WantedNetwork {
-            interface: "eth0".into(),
-            hostname: "box.example".into(),
-            mode: Mode::Static,
-            addresses: vec!["192.0.2.7/24".into(), "2001:db8::7/64".into()],
-            gateways: vec!["192.0.2.1".into(), "fe80::1".into()],
-            mtu: Some(9000),
-            dns: vec!["192.0.2.2".into(), "2001:db8::2".into()],
-            ntp: vec!["pool.example".into()],
-        };
-        let dhcp = WantedNetwork {
-            mode: Mode::Dhcp,
-            addresses: Vec::new(),
-            gateways: Vec::new(),
-            mtu: None,
-            dns: Vec::new(),
-            ntp: Vec::new(),
-            ..full.clone()
-        };
+        let full = WantedNetwork { mtu: Some(9000), ntp: vec!["pool.example".into()], ..good() };
+        let dhcp = leased();
         let over = WantedNetwork { dns: full.dns.clone(), ntp: full.ntp.clone(), ..dhcp.clone() };
         for (name, wanted) in [("static", full), ("dhcp", dhcp), ("dhcp-own-servers", over)] {
             let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/networkd");
