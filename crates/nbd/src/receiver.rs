@@ -288,7 +288,9 @@ mod tests {
         Receiver::new(Buffers::new(Memory::new(0, hour)), hour, None)
     }
 
-    fn all(bytes: &[u8], pieces: &[usize]) -> (Vec<(Header, Vec<u8>)>, Result<(), Lost>) {
+    type Seen = Vec<(Header, Vec<u8>)>;
+
+    fn all(bytes: &[u8], pieces: &[usize]) -> (Seen, Result<(), Lost>) {
         let mut source = Pieces(bytes, pieces.iter().cycle());
         let (mut receiver, mut seen) = (receiver(), Vec::new());
         loop {

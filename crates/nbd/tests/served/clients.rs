@@ -1,7 +1,4 @@
 //! Clients that others wrote: libnbd's tools, QEMU's, and fio.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -9,9 +6,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::support::{Named, limits, outcome, run, tcp, unix, with_limits};
 use strongroom_block::testing::MemoryDevice;
 use strongroom_block::{BlockDevice, Durability, Geometry};
-use support::{Named, limits, outcome, run, tcp, unix, with_limits};
 
 const SIZE: u64 = 64 << 20;
 

@@ -1,12 +1,10 @@
 //! TLS, as libnbd and QEMU speak it (GnuTLS), and the lack of it.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::support::{Client, Named, limits, name, outcome, run, tcp};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
@@ -16,7 +14,6 @@ use rustls_pki_types::PrivateKeyDer;
 use strongroom_block::BlockDevice;
 use strongroom_block::testing::MemoryDevice;
 use strongroom_nbd::{Encryption, Options};
-use support::{Client, Named, limits, name, outcome, run, tcp};
 
 const ERR_TLS_REQD: u32 = (1 << 31) + 5;
 
@@ -106,7 +103,7 @@ fn nbdinfo_and_nbdcopy_speak_it() {
         // Nothing is told to those who don't speak it.
         let plain = outcome("nbdinfo", &["--list", &format!("nbd://{address}")]);
         assert!(!plain.status.success());
-        assert!(server.stop(support::LONG));
+        assert!(server.stop(crate::support::LONG));
     }
 }
 
@@ -155,7 +152,7 @@ fn what_was_said_before_tls_counts_for_nothing() {
     assert_eq!(client.option(5, b"data")[0].0, (1 << 31) + 3);
     // What is no handshake ends it, even when it comes with the option.
     client.send_option(5, b"");
-    client.send(&[b"IHAVEOPT\0\0\0\x03\0\0\0\0"; 4].concat());
+    client.send(&b"IHAVEOPT\0\0\0\x03\0\0\0\0".repeat(4));
     assert!(client.rest().len() < 64, "an acknowledgement and an alert");
     let mut client = Client::greeted(address);
     client.send_option(1, b"disk");

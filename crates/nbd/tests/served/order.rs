@@ -1,17 +1,14 @@
 //! Who waits for whom.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use crate::support::{Client, LONG, Named, limits, request, tcp, with_limits};
 use strongroom_block::testing::MemoryDevice;
 use strongroom_block::{BlockDevice, Durability, Extent, Geometry, Result, Zeroing};
 use strongroom_nbd::Limits;
-use support::{Client, LONG, Named, limits, request, tcp, with_limits};
 
 /// Reads at 0, and flushes, wait until they are let go.
 #[derive(Debug)]
