@@ -9,7 +9,7 @@ use strongroom_block::BlockDevice;
 use crate::buffers::{Buffers, Memory};
 use crate::receiver::{Receiver, Source};
 use crate::request::Terms;
-use crate::service::Service;
+use crate::service::{Holes, Service};
 
 /// How an exchange came to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub fn exchange(
     let hour = Duration::from_secs(3600);
     let buffers = Buffers::new(Memory::new(0, Duration::ZERO));
     let mut receiver = Receiver::new(Arc::clone(&buffers), hour, None);
-    let service = Service { device, terms, buffers };
+    let service = Service { device, terms, buffers, holes: Holes::default() };
     let mut source = Bytes { rest: requests, cut: cut.max(1) };
     let (mut replies, mut jobs) = (Vec::new(), Vec::new());
     loop {

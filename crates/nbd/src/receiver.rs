@@ -153,6 +153,7 @@ impl Receiver {
             }
             let payload = header.payload() as usize;
             let from = self.filled.start + HEADER;
+            self.large = payload > INLINE;
             if payload == 0 {
                 jobs.push(Job { header, payload: Payload::None });
                 self.filled.start = from;
@@ -171,7 +172,6 @@ impl Receiver {
             } else {
                 return Ok(false);
             }
-            self.large = payload > INLINE;
         }
     }
 
@@ -216,7 +216,7 @@ impl Receiver {
         let is_full = self.filled.end == self.chunk.len();
         let size = if is_full { (self.chunk.len() * 2).min(CHUNK.1) } else { self.chunk.len() };
         self.make_room(size);
-        let size = if self.large { HEADERS.max(tail + HEADER) } else { size };
+        let size = if self.large { size.min(HEADERS.max(tail + HEADER)) } else { size };
         let Some(chunk) = Arc::get_mut(&mut self.chunk) else {
             return Err(io::Error::other("a chunk in use was to be filled"));
         };

@@ -19,7 +19,7 @@ use crate::negotiation::{self, Agreed, Negotiation, Next, Tls};
 use crate::options::MAX_DATA;
 use crate::protocol::option;
 use crate::receiver::Receiver;
-use crate::service::Service;
+use crate::service::{Holes, Service};
 use crate::session::{Parts, Place, Session};
 use crate::transport::{Socket, Transport};
 
@@ -380,7 +380,12 @@ impl Shared {
         let id = held.id;
         let session = Session::new(Parts {
             receiver: Receiver::new(Arc::clone(&buffers), limits.stalled, limits.idle),
-            service: Service { device: agreed.export.device, terms: agreed.terms, buffers },
+            service: Service {
+                device: agreed.export.device,
+                terms: agreed.terms,
+                buffers,
+                holes: Holes::default(),
+            },
             transport,
             crew: Arc::clone(&self.crew),
             watch: Arc::clone(&self.watch),

@@ -2,6 +2,7 @@
 //! message" and "Structured reply types").
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use strongroom_block::{BlockDevice, Content, Durability, Extent};
 
@@ -20,6 +21,9 @@ const DATA: usize = STRUCTURED + 8;
 const HOLE: usize = STRUCTURED + 12;
 /// Reads of so many bytes are looked through for holes.
 const HOLES_FROM: u32 = 64 << 10;
+/// Reads that are not looked through, at most, before one is again: as often as none had holes, twice as
+/// many. Not every device finds it easy to tell.
+const MAX_SKIPPED: u32 = 256;
 /// Extents of one read; what comes after the last is read as it is.
 const MAX_HOLES: usize = 32;
 /// Extents of one answer of `NBD_CMD_BLOCK_STATUS`.
@@ -35,6 +39,31 @@ pub(crate) struct Service {
     pub(crate) device: Arc<dyn BlockDevice>,
     pub(crate) terms: Terms,
     pub(crate) buffers: Arc<Buffers>,
+    pub(crate) holes: Holes,
+}
+
+/// Which reads are looked through for holes.
+#[derive(Debug, Default)]
+pub(crate) struct Holes {
+    /// How many are not, after one that had none.
+    skipped: AtomicU32,
+    /// How many of these are left.
+    left: AtomicU32,
+}
+
+impl Holes {
+    fn is_worth_a_look(&self) -> bool {
+        let left = self.left.load(Ordering::Relaxed);
+        self.left.store(left.saturating_sub(1), Ordering::Relaxed);
+        left == 0
+    }
+
+    fn note(&self, found: bool) {
+        let skipped = self.skipped.load(Ordering::Relaxed);
+        let skipped = if found { 0 } else { (skipped * 2).clamp(1, MAX_SKIPPED) };
+        self.skipped.store(skipped, Ordering::Relaxed);
+        self.left.store(skipped, Ordering::Relaxed);
+    }
 }
 
 /// What is sent.
@@ -135,9 +164,10 @@ impl Service {
             reply.chunk(header.cookie, true, chunk::NONE, 0);
             return Ok(reply.reply());
         }
-        let runs = match whole || header.length < HOLES_FROM || !self.device.geometry().thin {
-            true => vec![(header.offset, length, false)],
-            false => self.runs(header),
+        let may_have_holes = !whole && header.length >= HOLES_FROM && self.device.geometry().thin;
+        let runs = match may_have_holes && self.holes.is_worth_a_look() {
+            true => self.runs(header),
+            false => vec![(header.offset, length, false)],
         };
         let room = |(_, length, is_hole): &(u64, usize, bool)| match is_hole {
             true => HOLE,
@@ -178,6 +208,7 @@ impl Service {
             }
             at += length as u64;
         }
+        self.holes.note(runs.iter().any(|run| run.2));
         runs
     }
 

@@ -200,10 +200,11 @@ impl Session {
         !state.called && state.threads < self.most && (!state.reading || !state.jobs.is_empty())
     }
 
-    /// Has another thread come; `called` is set.
+    /// Has another thread come, unless it is the client who doesn't take its replies; `called` is set.
     fn call(self: &Arc<Self>) {
+        let is_full = locked(&self.outbox).bytes > UNSENT;
         let session = Arc::clone(self);
-        if !self.crew.run(move || session.work()) {
+        if is_full || !self.crew.run(move || session.work()) {
             locked(&self.state).called = false;
         }
     }

@@ -82,7 +82,7 @@ fn nbdinfo_tells_what_is_served() {
 
     let none = outcome("nbdinfo", &["--size", &url(address, "none")]);
     assert!(!none.status.success());
-    assert!(String::from_utf8_lossy(&none.stderr).contains("there is no such export"), "{none:?}");
+    assert!(String::from_utf8_lossy(&none.stderr).contains("no export named"), "{none:?}");
 }
 
 #[test]
