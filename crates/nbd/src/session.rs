@@ -24,6 +24,9 @@ use crate::transport::Transport;
 
 /// Nanoseconds that a request takes, on the average, from which on others do some of them.
 const SLOW: u32 = 60_000;
+/// Bytes that are copied in a nanosecond, at the least: the time for that is not counted, since it is no
+/// shorter for being done by several.
+const COPIED: u32 = 4;
 /// What one request counts for at most in that: a single one that waited says little of the next.
 const MOST: u32 = 400_000;
 /// Replies, and bytes, that are sent at the latest.
@@ -248,7 +251,7 @@ impl Session {
             let begun = Instant::now();
             let reply = self.service.answer(&job.header, job.payload());
             if !job.header.is_slow() {
-                self.note(begun.elapsed());
+                self.note(begun.elapsed(), job.header.length);
             }
             reply
         };
@@ -259,8 +262,9 @@ impl Session {
         }
     }
 
-    fn note(&self, took: Duration) {
-        let took = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX).min(MOST);
+    fn note(&self, took: Duration, length: u32) {
+        let took = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
+        let took = took.saturating_sub(length / COPIED).min(MOST);
         let pace = self.pace.load(Ordering::Relaxed);
         self.pace.store(pace - pace / 8 + took / 8, Ordering::Relaxed);
     }
