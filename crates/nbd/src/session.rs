@@ -29,6 +29,9 @@ const SLOW: u32 = 60_000;
 const COPIED: u32 = 4;
 /// What one request counts for at most in that: a single one that waited says little of the next.
 const MOST: u32 = 400_000;
+/// Requests in a row that each came alone, after which only one in so many has another thread called to
+/// see whether there are more.
+const ALONE: u32 = 16;
 /// Replies, and bytes, that are sent at the latest.
 const BATCH: usize = 16;
 const BATCH_BYTES: usize = 128 << 10;
@@ -69,6 +72,8 @@ pub(crate) trait Place: Debug + Send {}
 struct State {
     jobs: VecDeque<(Job, bool)>,
     executing: usize,
+    /// Requests in a row with no other under way when they came.
+    alone: u32,
     threads: usize,
     reading: bool,
     /// A thread was called that has not come yet.
@@ -177,7 +182,9 @@ impl Session {
         state.step += 1;
         let step = if let Some((job, refused)) = state.jobs.pop_front() {
             state.executing += 1;
-            let call = (is_slow || job.header.is_slow()) && self.may_call(&state);
+            let is_alone = state.alone > ALONE && !state.alone.is_multiple_of(ALONE);
+            let is_slow = (is_slow && !is_alone) || job.header.is_slow();
+            let call = is_slow && self.may_call(&state);
             state.called |= call;
             Step::Do(job, refused, call)
         } else if !state.ended && !state.reading {
@@ -237,6 +244,8 @@ impl Session {
         }
         let mut state = locked(&self.state);
         state.jobs.extend(jobs.drain(..).map(|job| (job, refused)));
+        let is_alone = state.jobs.len() + state.executing <= 1;
+        state.alone = if is_alone { state.alone.wrapping_add(1) } else { 0 };
         state.ended = !matches!(read, Ok(false));
         state.reading = false;
     }
