@@ -37,8 +37,9 @@ const BATCH: usize = 16;
 const BATCH_BYTES: usize = 128 << 10;
 /// Replies that are sent by one call.
 const SLICES: usize = 64;
-/// Bytes of replies that wait for the client before no more requests are done.
-const UNSENT: usize = 4 << 20;
+/// Bytes of replies that wait for the client before no more requests are done: enough for one to be made
+/// while another is sent.
+const UNSENT: usize = 1 << 20;
 
 /// A connection that is served.
 #[derive(Debug)]
