@@ -1,0 +1,20 @@
+//! Disks as SCSI knows them (SPC-4, SBC-3), without a transport: a [`LogicalUnit`] over a block device,
+//! and for each initiator a [`Nexus`] that begins and performs commands.
+
+mod inquiry;
+mod mode;
+mod nexus;
+mod opcodes;
+mod operation;
+mod perform;
+mod reservations;
+mod sense;
+mod unit;
+
+pub use inquiry::{Identity, PortName};
+pub use nexus::{Nexus, begin_without_unit};
+pub use opcodes::Access;
+pub use operation::{Compare, MOST_TRANSFER, Operation, Range};
+pub use reservations::{Change, Denied, Effects, Kind, Reservations};
+pub use sense::{Attention, Field, Key, Sense};
+pub use unit::{LogicalUnit, ReservationStore};
