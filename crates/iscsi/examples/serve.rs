@@ -1,8 +1,8 @@
 //! Serves a plain file: `serve FILE ADDRESS [USER:SECRET]`, until it is ended.
 #![allow(clippy::print_stdout, reason = "an example")]
 
-#[path = "../tests/support/mod.rs"]
-mod support;
+#[path = "../tests/support/file.rs"]
+mod file;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("serve FILE ADDRESS [USER:SECRET]".into());
     };
     let target = Target::new("iqn.2026-11.org.example:disk")?;
-    let device = support::FileDevice::open(Path::new(file))?;
+    let device = file::FileDevice::open(Path::new(file))?;
     let unit = LogicalUnit::new(Arc::new(device), Identity::default(), None)?;
     target.map(0, Arc::new(unit))?;
     if let Some((user, secret)) = rest.first().and_then(|user| user.split_once(':')) {

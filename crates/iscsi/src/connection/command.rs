@@ -7,7 +7,7 @@ use super::input::{self, Got};
 use super::task::Task;
 use super::{Connection, End};
 use crate::pdu::{Header, Lun, NO_TAG, Reason, Response, Shape};
-use crate::scsi::{Denied, MOST_TRANSFER, Operation, Sense, begin_without_unit};
+use crate::scsi::{Denied, Operation, Sense, begin_without_unit};
 
 /// Bytes that a connection holds for commands that wait for data; it takes one command in any case.
 const MOST_HELD: usize = 64 << 20;
@@ -15,6 +15,8 @@ const MOST_HELD: usize = 64 << 20;
 const MOST_TASKS: usize = 2 * super::link::WINDOW as usize;
 /// Buffers that are kept to be used again.
 const SPARE: usize = 8;
+/// And their length at most.
+const SPARE_BYTES: usize = 1 << 20;
 /// A device that takes longer than this on the average keeps no connection waiting: nanoseconds.
 const SLOW: u64 = 60_000;
 
@@ -301,7 +303,7 @@ impl Connection {
             task.perform(&operation, data.bytes(), &self.session.link, &mut self.batch);
             if let Data::Own(buffer, _) = data
                 && self.spare.len() < SPARE
-                && buffer.len() <= MOST_TRANSFER as usize
+                && buffer.len() <= SPARE_BYTES
             {
                 self.spare.push(buffer);
             }

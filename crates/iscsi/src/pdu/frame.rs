@@ -54,6 +54,9 @@ impl Shape {
     }
 }
 
+/// A header, its data, and the bytes that follow.
+pub type Taken<'a> = (Header, &'a [u8], &'a [u8]);
+
 /// Bytes that fill the last word.
 pub(crate) fn padding(length: usize) -> usize {
     length.wrapping_neg() & 3
@@ -144,7 +147,7 @@ impl Framing {
     ///
     /// # Errors
     /// Every [`Fault`].
-    pub fn take<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Header, &'a [u8], &'a [u8])>, Fault> {
+    pub fn take<'a>(&self, bytes: &'a [u8]) -> Result<Option<Taken<'a>>, Fault> {
         let Some((header, _)) = bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
         let header = Header(*header);
         let shape = self.shape(&header)?;

@@ -5,7 +5,7 @@ mod frame;
 mod header;
 pub mod text;
 
-pub use frame::{Fault, Framing, Shape};
+pub use frame::{Fault, Framing, Shape, Taken};
 pub use header::{Header, Lun};
 
 /// Bytes of a basic header segment (RFC 7143 section 11.2.1).

@@ -42,7 +42,7 @@ fn serial(id: [u8; 16]) -> String {
 /// The standard data; `is_there` is whether there is a unit of that number.
 pub(super) fn standard(identity: &Identity, is_there: bool) -> Vec<u8> {
     let kind = if is_there { 0 } else { 0x7f };
-    let mut bytes = vec![kind, 0, 6, 0x12, 0, 0, 0, 0x02];
+    let mut bytes = vec![kind, 0, 6, 0x12, 0, 0x08, 0, 0x02];
     bytes.extend(letters(&identity.vendor, 8));
     bytes.extend(letters(&identity.product, 16));
     bytes.extend(letters(&identity.revision, 4));
@@ -73,7 +73,7 @@ pub(super) fn page(
     let body = match code {
         0x00 => vec![0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2],
         0x80 => serial(id).into_bytes(),
-        0x83 => designators(identity, id, port),
+        0x83 => identification(identity, id, port),
         0x86 => extended(),
         0xb0 => limits(geometry),
         // It doesn't rotate, and has no form.
@@ -87,22 +87,26 @@ pub(super) fn page(
     Some(page)
 }
 
-/// Page 83h, by which hosts know a unit on whichever path.
-fn designators(identity: &Identity, id: [u8; 16], port: &PortName) -> Vec<u8> {
+/// Names of a unit on whichever path, each with its code set and its type.
+pub(super) fn designators(identity: &Identity, id: [u8; 16]) -> [(u8, u8, Vec<u8>); 2] {
+    // NAA 3, locally assigned: 60 bits of the device's own 128.
+    let mut naa = [0; 8];
+    naa.iter_mut().zip(id).for_each(|(place, byte)| *place = byte);
+    set(&mut naa, 0, &[0x30 | id[0] & 0x0f]);
+    let mut vendor = letters(&identity.vendor, 8);
+    vendor.extend(serial(id).bytes());
+    [(1, 3, naa.to_vec()), (2, 1, vendor)]
+}
+
+/// Page 83h, by which hosts know a unit.
+fn identification(identity: &Identity, id: [u8; 16], port: &PortName) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut add = |set: u8, kind: u8, value: &[u8]| {
         let value = value.get(..value.len().min(252)).unwrap_or_default();
         bytes.extend_from_slice(&[set, kind, 0, u8::try_from(value.len()).unwrap_or(0)]);
         bytes.extend_from_slice(value);
     };
-    // NAA 3, locally assigned: 60 bits of the device's own 128.
-    let mut naa = [0; 8];
-    naa.iter_mut().zip(id).for_each(|(place, byte)| *place = byte);
-    set(&mut naa, 0, &[0x30 | id[0] & 0x0f]);
-    add(1, 3, &naa);
-    let mut vendor = letters(&identity.vendor, 8);
-    vendor.extend(serial(id).bytes());
-    add(2, 1, &vendor);
+    designators(identity, id).iter().for_each(|(set, kind, value)| add(*set, *kind, value));
     // The transport's names; the protocol is iSCSI's, 5h.
     let name = |name: &str| {
         let mut name = name.as_bytes().to_vec();
@@ -129,7 +133,8 @@ fn extended() -> Vec<u8> {
 fn limits(geometry: &Geometry) -> Vec<u8> {
     let blocks = |bytes: u32| (bytes / geometry.block.max(1)).max(1);
     let mut page = vec![0; 60];
-    set(&mut page, 1, &[MOST_COMPARE]);
+    // WSNZ: WRITE SAME has to say how many blocks.
+    set(&mut page, 0, &[1, MOST_COMPARE]);
     let physical = u16::try_from(blocks(geometry.physical)).unwrap_or(u16::MAX);
     set(&mut page, 2, &physical.to_be_bytes());
     set(&mut page, 4, &blocks(MOST_TRANSFER).to_be_bytes());
@@ -140,7 +145,7 @@ fn limits(geometry: &Geometry) -> Vec<u8> {
         set(&mut page, 24, &blocks(geometry.physical).to_be_bytes());
         set(&mut page, 28, &0x8000_0000_u32.to_be_bytes());
     }
-    set(&mut page, 32, &u64::from(u32::MAX).to_be_bytes());
+    // MAXIMUM WRITE SAME LENGTH stays 0: there is no limit.
     page
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use strongroom_block::Geometry;
 
+use super::copy;
 use super::inquiry::{self, PortName};
 use super::mode;
 use super::opcodes::{self, Access, Unknown};
@@ -27,6 +28,7 @@ pub struct Nexus {
     attentions: Mutex<VecDeque<Attention>>,
     has_attention: AtomicBool,
     epoch: AtomicU64,
+    copies: copy::Outcomes,
 }
 
 impl Drop for Nexus {
@@ -51,6 +53,7 @@ impl Nexus {
             attentions: Mutex::default(),
             has_attention: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
+            copies: copy::Outcomes::default(),
         })
     }
 
@@ -61,6 +64,10 @@ impl Nexus {
 
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    pub(super) fn outcomes(&self) -> &copy::Outcomes {
+        &self.copies
     }
 
     pub(super) fn port(&self) -> &[u8] {
@@ -247,6 +254,21 @@ impl Nexus {
                     return Err(Sense::LIST_LENGTH.into());
                 }
                 Operation::PersistentReserve { action: b1 & 0x1f, kind: b2, list }
+            }
+            0x83 => {
+                self.check_writable(geometry)?;
+                let list = u32::from_be_bytes([b10, b11, b12, b13]);
+                if list > copy::LONGEST {
+                    return Err(Sense::LIST_LENGTH.into());
+                }
+                Operation::Copy { list }
+            }
+            0x84 => {
+                let bytes = match b1 & 0x1f {
+                    0 => self.copies.status(b2).ok_or(Sense::invalid_field(2))?,
+                    _ => copy::parameters(geometry.block),
+                };
+                cut(bytes, u32::from_be_bytes([b10, b11, b12, b13]))
             }
             0x9e => {
                 let last = blocks.saturating_sub(1);

@@ -79,7 +79,10 @@ pub(super) const COMMANDS: &[Command] = &[
     action(0x5f, 4, Status, &[0x5f, 0x04, F, 0, 0, F, F, F, F, 0x04]), // PREEMPT
     action(0x5f, 5, Status, &[0x5f, 0x05, F, 0, 0, F, F, F, F, 0x04]), // PREEMPT AND ABORT
     action(0x5f, 6, Status, &[0x5f, 0x06, F, 0, 0, F, F, F, F, 0x04]), // REGISTER AND IGNORE
-    plain(0x88, Read, &[0x88, 0xf8, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0x04]), // READ (16)
+    action(0x83, 0, Write, &[0x83, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, F, F, F, F, 0, 0x04]), // EXTENDED COPY
+    action(0x84, 0, Read, &[0x84, 0x00, F, 0, 0, 0, 0, 0, 0, 0, F, F, F, F, 0, 0x04]), // RECEIVE COPY STATUS
+    action(0x84, 3, Read, &[0x84, 0x03, 0, 0, 0, 0, 0, 0, 0, 0, F, F, F, F, 0, 0x04]), // RECEIVE COPY PARAMETERS
+    plain(0x88, Read, &[0x88, 0xf8, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0x04]),     // READ (16)
     plain(0x89, Write, &[0x89, 0xf8, F, F, F, F, F, F, F, F, 0, 0, 0, F, 0, 0x04]), // COMPARE AND WRITE
     plain(0x8a, Write, &[0x8a, 0xf8, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0x04]), // WRITE (16)
     plain(0x8b, Write, &[0x8b, 0xf8, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0x04]), // ORWRITE (16)

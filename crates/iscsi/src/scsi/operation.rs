@@ -5,7 +5,7 @@ use strongroom_block::Geometry;
 use super::sense::Sense;
 
 /// The most bytes that a command may move (MAXIMUM TRANSFER LENGTH).
-pub const MOST_TRANSFER: u32 = 4 << 20;
+pub const MOST_TRANSFER: u32 = 32 << 20;
 /// The most blocks that COMPARE AND WRITE takes.
 pub(super) const MOST_COMPARE: u8 = 128;
 /// The most ranges that UNMAP takes.
@@ -54,6 +54,8 @@ pub enum Operation {
     Unmap { list: u16 },
     /// What a range holds.
     LbaStatus { range: Range, allocation: u32 },
+    /// Blocks are copied to another place of the same unit.
+    Copy { list: u32 },
     /// The mode is changed.
     ModeSelect { list: u16, is_long: bool },
     /// Persistent reservations are changed.
@@ -74,7 +76,7 @@ impl Operation {
             }
             Self::WriteSame { has_data: true, .. } => block as usize,
             Self::Unmap { list } | Self::ModeSelect { list, .. } => usize::from(*list),
-            Self::PersistentReserve { list, .. } => *list as usize,
+            Self::PersistentReserve { list, .. } | Self::Copy { list } => *list as usize,
             _ => 0,
         }
     }
@@ -239,11 +241,10 @@ fn write_same(cdb: &[u8; 16], geometry: &Geometry, fields: Fields) -> Result<Ope
     if code == 0x41 && flags & 1 != 0 {
         return Err(Sense::invalid_field(1));
     }
-    let mut range = range(geometry, fields)?;
+    let range = range(geometry, fields)?;
     if fields.blocks == 0 {
-        // Up to the end (WSNZ of the block limits is 0).
-        let block = u64::from(geometry.block.max(1));
-        range.length = (geometry.size / block * block).saturating_sub(range.offset);
+        // All up to the end is not what anybody wants by mistake (WSNZ of the block limits).
+        return Err(Sense::invalid_field(length_at(code)));
     }
     Ok(Operation::WriteSame { range, unmap, has_data })
 }
@@ -296,7 +297,7 @@ mod tests {
     #[test]
     fn what_is_not_done_is_refused() {
         let large = Geometry { size: 1 << 40, ..GEOMETRY };
-        let long = cdb(&[0xa8, 0, 0, 0, 0, 0, 0, 0, 0x20, 1]);
+        let long = cdb(&[0xa8, 0, 0, 0, 0, 0, 0, 1, 0, 1]);
         assert_eq!(of_medium(&long, &large), Err(Sense::invalid_field(6)));
         for wrong in [&[0x28, 0x20][..], &[0x2f, 0x04], &[0x2e, 0x06], &[0x93, 0x18], &[0x42, 1]] {
             assert_eq!(of(wrong), Err(Sense::invalid_field(1)), "{wrong:x?}");

@@ -103,6 +103,8 @@ impl Nexus {
             Operation::LbaStatus { range, allocation } => {
                 return Ok(self.lba_status(*range, *allocation, block)?);
             }
+            Operation::Copy { .. } if is_cut => return Err(Sense::LIST_LENGTH.into()),
+            Operation::Copy { .. } => self.copy(device.as_ref(), data)?,
             Operation::ModeSelect { .. } if is_cut => return Err(Sense::LIST_LENGTH.into()),
             Operation::ModeSelect { is_long, .. } => {
                 let mut shared = locked(&unit.shared);

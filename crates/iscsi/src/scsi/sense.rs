@@ -14,6 +14,7 @@ pub enum Key {
     IllegalRequest = 0x5,
     UnitAttention = 0x6,
     DataProtect = 0x7,
+    CopyAborted = 0xa,
     AbortedCommand = 0xb,
     Miscompare = 0xe,
 }
@@ -60,6 +61,14 @@ impl Sense {
     pub const SAVING_UNSUPPORTED: Self = Self::new(Key::IllegalRequest, 0x39, 0);
     /// What is released isn't what was reserved.
     pub const INVALID_RELEASE: Self = Self::new(Key::IllegalRequest, 0x26, 0x04);
+    /// A copy names more targets than are taken.
+    pub const TOO_MANY_TARGETS: Self = Self::new(Key::IllegalRequest, 0x26, 0x06);
+    /// It names one in another way than is known.
+    pub const UNSUPPORTED_TARGET: Self = Self::new(Key::IllegalRequest, 0x26, 0x07);
+    /// It has more segments than are taken.
+    pub const TOO_MANY_SEGMENTS: Self = Self::new(Key::IllegalRequest, 0x26, 0x08);
+    /// It has one of another type than is known.
+    pub const UNSUPPORTED_SEGMENT: Self = Self::new(Key::IllegalRequest, 0x26, 0x09);
     /// No room for another registration.
     pub const TOO_MANY_REGISTRATIONS: Self = Self::new(Key::IllegalRequest, 0x55, 0x04);
     /// The device may only be read.
