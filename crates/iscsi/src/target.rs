@@ -131,7 +131,8 @@ impl Target {
         Ok(())
     }
 
-    /// Takes a unit out of the map; its tasks end without an answer. Whether there was one.
+    /// Takes a unit out of the map; whether there was one. When it returns, nothing of this target's
+    /// initiators uses the device any more, and tasks that were on the way have ended without an answer.
     pub fn unmap(&self, number: u16) -> bool {
         let removed = {
             let mut units = self.units.write().unwrap_or_else(PoisonError::into_inner);
@@ -139,6 +140,9 @@ impl Target {
             self.changed(units.values());
             removed
         };
+        if let Some(unit) = &removed {
+            unit.withdraw(&self.name);
+        }
         removed.is_some()
     }
 

@@ -185,10 +185,16 @@ fn units_come_and_go_while_a_session_stays() {
     let mut one = Initiator::log_in(served.address, A, 1, false);
     assert_eq!(one.perform(&[0], &[], 0), Done::good(&[]));
     let unit = served.target.unit(0).unwrap();
+    let header = one.command(&write10(0, 8), 0, 4096);
+    one.send(header, &[]);
+    let (asked, _) = one.receive();
     served.target.unmap(0);
+    // What was on the way ends without an answer, and isn't done.
+    one.answer(&asked, &[9; 4096]);
     assert_eq!(one.perform(&[0], &[], 0), Done::check(5, 0x25, 0));
     served.target.map(0, unit).unwrap();
     assert_eq!(one.perform(&[0], &[], 0), Done::good(&[]));
+    assert_eq!(one.perform(&read10(0, 8), &[], 4096), Done::good(&[0; 4096]));
     served.server.remove(support::initiator::TARGET);
     assert_eq!(one.try_receive(), None);
 }

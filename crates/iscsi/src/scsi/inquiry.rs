@@ -13,11 +13,19 @@ pub struct Identity {
     pub product: String,
     /// Up to 4.
     pub revision: String,
+    /// Initiators may take the medium out and put it in again (START STOP UNIT): what is served as a
+    /// disc is.
+    pub removable: bool,
 }
 
 impl Default for Identity {
     fn default() -> Self {
-        Self { vendor: "STRNGRM".into(), product: "Volume".into(), revision: "1".into() }
+        Self {
+            vendor: "STRNGRM".into(),
+            product: "Volume".into(),
+            revision: "1".into(),
+            removable: false,
+        }
     }
 }
 
@@ -42,7 +50,7 @@ fn serial(id: [u8; 16]) -> String {
 /// The standard data; `is_there` is whether there is a unit of that number.
 pub(super) fn standard(identity: &Identity, is_there: bool) -> Vec<u8> {
     let kind = if is_there { 0 } else { 0x7f };
-    let mut bytes = vec![kind, 0, 6, 0x12, 0, 0x08, 0, 0x02];
+    let mut bytes = vec![kind, u8::from(identity.removable) << 7, 6, 0x12, 0, 0x08, 0, 0x02];
     bytes.extend(letters(&identity.vendor, 8));
     bytes.extend(letters(&identity.product, 16));
     bytes.extend(letters(&identity.revision, 4));

@@ -29,6 +29,7 @@ pub struct Nexus {
     has_attention: AtomicBool,
     epoch: AtomicU64,
     copies: copy::Outcomes,
+    is_withdrawn: AtomicBool,
 }
 
 impl Drop for Nexus {
@@ -54,6 +55,7 @@ impl Nexus {
             has_attention: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
             copies: copy::Outcomes::default(),
+            is_withdrawn: AtomicBool::new(false),
         })
     }
 
@@ -112,6 +114,24 @@ impl Nexus {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
+    pub(super) fn target(&self) -> &str {
+        &self.names.target
+    }
+
+    /// The unit isn't there for it any more.
+    pub(super) fn withdraw(&self) {
+        self.is_withdrawn.store(true, Ordering::Release);
+        self.abort_all();
+    }
+
+    /// Refuses what would use the device after the unit was taken away.
+    pub(super) fn check_present(&self) -> Result<(), Sense> {
+        match self.is_withdrawn.load(Ordering::Acquire) {
+            true => Err(Sense::NO_UNIT),
+            false => Ok(()),
+        }
+    }
+
     /// Whether sense data are to be in the descriptor format.
     pub fn wants_descriptors(&self) -> bool {
         locked(&self.unit.shared).mode.descriptors
@@ -150,10 +170,13 @@ impl Nexus {
         if self.unit.is_reserved() {
             self.respect(code, command.access)?;
         }
-        let is_medium = !matches!(command.access, Access::Free | Access::Status);
-        if is_medium && self.unit.is_stopped() && !matches!(code, 0x1b | 0x1a | 0x5a | 0x15 | 0x55)
-        {
-            return Err(Sense::NOT_READY_STOPPED.into());
+        let needs_medium = match command.access {
+            Access::Free | Access::Status => matches!(code, 0x00 | 0x25 | 0x9e),
+            // MODE SENSE, MODE SELECT, and what puts it in again.
+            Access::Read | Access::Write => !matches!(code, 0x15 | 0x1a | 0x1b | 0x55 | 0x5a),
+        };
+        if needs_medium && self.unit.is_ejected() {
+            return Err(Sense::NO_MEDIUM.into());
         }
         if let Some(operation) = operation::of_medium(cdb, &geometry)? {
             if command.access == Access::Write && !matches!(operation, Operation::Synchronize) {
@@ -197,7 +220,6 @@ impl Nexus {
         let half = u32::from(u16::from_be_bytes([b7, b8]));
         let blocks = geometry.size / u64::from(geometry.block.max(1));
         Ok(match code {
-            0x00 if self.unit.is_stopped() => return Err(Sense::NOT_READY_STOPPED.into()),
             0x00 => Operation::Answer(Vec::new()),
             0x03 => {
                 let sense = self.attention().map_or(Sense::NONE, Attention::sense);
@@ -228,8 +250,14 @@ impl Nexus {
                 Operation::Answer(Vec::new())
             }
             0x1b => self.start_stop(b4)?,
-            // Nothing can be taken out of it, so that nothing changes.
-            0x1e => Operation::Answer(Vec::new()),
+            0x1e => {
+                let mut shared = locked(&self.unit.shared);
+                match b4 & 1 {
+                    1 => shared.prevented.insert(self.id),
+                    _ => shared.prevented.remove(&self.id),
+                };
+                Operation::Answer(Vec::new())
+            }
             0x25 => {
                 let last = u32::try_from(blocks.saturating_sub(1)).unwrap_or(u32::MAX);
                 let mut bytes = last.to_be_bytes().to_vec();
@@ -329,14 +357,25 @@ impl Nexus {
         Ok(())
     }
 
-    /// START STOP UNIT (SBC-3 5.25): it starts and stops; it has no tray, and one state of power.
+    /// START STOP UNIT (SBC-3 5.25). Nothing turns or sleeps, so that one initiator can't stop the unit for
+    /// the others; but what was written is made durable where a disk would stop. A removable medium comes
+    /// out and in.
     fn start_stop(&self, options: u8) -> Result<Operation, Denied> {
         let (power, loads, starts) = (options >> 4, options & 2 != 0, options & 1 != 0);
-        if power != 0 || loads {
-            return Err(Sense::invalid_field(4).into());
+        if power == 0 && loads {
+            if !self.unit.identity().removable {
+                return Err(Sense::invalid_field(4).into());
+            }
+            let shared = locked(&self.unit.shared);
+            if !shared.prevented.is_empty() {
+                return Err(Sense::REMOVAL_PREVENTED.into());
+            }
+            let is_new = self.unit.eject(!starts);
+            drop(shared);
+            if is_new && starts {
+                self.unit.attend(Attention::MediumChanged, Some(self.id));
+            }
         }
-        self.unit.stop(!starts);
-        // Before it stops, what was written is durable.
         Ok(if starts { Operation::Answer(Vec::new()) } else { Operation::Synchronize })
     }
 }

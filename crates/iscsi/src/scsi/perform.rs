@@ -28,6 +28,7 @@ impl Nexus {
     /// As sense data.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Sense> {
         let _in_use = self.unit().begin_use();
+        self.check_present()?;
         let begun = Instant::now();
         self.unit().device().read_at(offset, buffer)?;
         self.unit().note_pace(begun.elapsed(), buffer.len());
@@ -40,6 +41,7 @@ impl Nexus {
     /// As sense data.
     pub fn flush(&self) -> Result<(), Sense> {
         let _in_use = self.unit().begin_use();
+        self.check_present()?;
         Ok(self.unit().device().flush()?)
     }
 
@@ -57,6 +59,7 @@ impl Nexus {
             return Ok(Vec::new());
         }
         let _in_use = unit.begin_use();
+        self.check_present()?;
         let device = unit.device();
         let block = device.geometry().block.max(1) as usize;
         let needed = operation.data_out(block as u32);

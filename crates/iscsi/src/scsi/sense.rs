@@ -83,8 +83,10 @@ impl Sense {
     pub const TOO_LITTLE_DATA: Self = Self::new(Key::AbortedCommand, 0x0c, 0x0c);
     /// What is there isn't what was expected.
     pub const MISCOMPARE: Self = Self::new(Key::Miscompare, 0x1d, 0);
-    /// The medium can't be taken out or in.
-    pub const NOT_READY_STOPPED: Self = Self::new(Key::NotReady, 0x04, 0x02);
+    /// The medium was taken out.
+    pub const NO_MEDIUM: Self = Self::new(Key::NotReady, 0x3a, 0);
+    /// An initiator said that the medium has to stay as it is.
+    pub const REMOVAL_PREVENTED: Self = Self::new(Key::IllegalRequest, 0x53, 0x02);
 
     /// A field of the CDB.
     pub const fn invalid_field(byte: u16) -> Self {
@@ -164,6 +166,7 @@ impl From<DeviceError> for Sense {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the standard's")]
 pub enum Attention {
+    MediumChanged,
     BusDeviceReset,
     ModeParametersChanged,
     ReservationsPreempted,
@@ -177,6 +180,7 @@ impl Attention {
     /// As sense data.
     pub fn sense(self) -> Sense {
         let (code, qualifier) = match self {
+            Self::MediumChanged => (0x28, 0x00),
             Self::BusDeviceReset => (0x29, 0x03),
             Self::ModeParametersChanged => (0x2a, 0x01),
             Self::ReservationsPreempted => (0x2a, 0x03),

@@ -1,5 +1,6 @@
 //! A logical unit: a block device as SCSI sees it, and what it keeps of those who use it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -38,12 +39,20 @@ pub struct LogicalUnit {
     pub(super) shared: Mutex<Shared>,
     /// Something is reserved: a quick look, before `shared` is asked.
     is_reserved: AtomicBool,
-    is_stopped: AtomicBool,
+    is_ejected: AtomicBool,
     nexuses: Mutex<Vec<Weak<Nexus>>>,
     size: AtomicU64,
-    running: Mutex<usize>,
+    running: Mutex<Running>,
     idle: Condvar,
     pace: AtomicU64,
+}
+
+/// Commands that use a device.
+#[derive(Debug, Default)]
+struct Running {
+    count: usize,
+    /// Those who wait until there are none; meanwhile no other begins, or there might always be one.
+    waiting: usize,
 }
 
 /// What all who use a unit share.
@@ -52,6 +61,8 @@ pub(super) struct Shared {
     pub(super) reservations: Reservations,
     /// Who holds it by RESERVE (6).
     pub(super) reserved: Option<u64>,
+    /// Who prevents that the medium is taken out.
+    pub(super) prevented: BTreeSet<u64>,
     pub(super) mode: Mode,
     last_nexus: u64,
 }
@@ -85,11 +96,11 @@ impl LogicalUnit {
             identity,
             store,
             is_reserved: AtomicBool::new(reservations.is_reserved()),
-            is_stopped: AtomicBool::new(false),
+            is_ejected: AtomicBool::new(false),
             shared: Mutex::new(Shared { reservations, ..Shared::default() }),
             nexuses: Mutex::default(),
             size: AtomicU64::new(size),
-            running: Mutex::new(0),
+            running: Mutex::default(),
             idle: Condvar::new(),
             pace: AtomicU64::new(0),
         })
@@ -118,12 +129,13 @@ impl LogicalUnit {
         self.is_reserved.store(is_reserved, Ordering::Release);
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
-        self.is_stopped.load(Ordering::Acquire)
+    pub(super) fn is_ejected(&self) -> bool {
+        self.is_ejected.load(Ordering::Acquire)
     }
 
-    pub(super) fn stop(&self, is_stopped: bool) {
-        self.is_stopped.store(is_stopped, Ordering::Release);
+    /// Takes the medium out, or puts it in again; whether that is another state than before.
+    pub(super) fn eject(&self, is_ejected: bool) -> bool {
+        self.is_ejected.swap(is_ejected, Ordering::AcqRel) != is_ejected
     }
 
     /// Its geometry now; all hear of it when its size is another than before.
@@ -158,6 +170,7 @@ impl LogicalUnit {
     /// Nobody is there any more by that number.
     pub(super) fn leave(&self, id: u64) {
         let mut shared = locked(&self.shared);
+        shared.prevented.remove(&id);
         if shared.reserved == Some(id) {
             shared.reserved = None;
             self.note_reserved(&shared);
@@ -192,29 +205,44 @@ impl LogicalUnit {
     /// LOGICAL UNIT RESET (SAM-5 6.3.3): all tasks end, RESERVE (6) and changed modes too; persistent
     /// reservations stay. It returns when nothing is running any more.
     pub fn reset(&self) {
-        for nexus in self.nexuses() {
-            nexus.abort_all();
-        }
+        self.nexuses().iter().for_each(|nexus| nexus.abort_all());
         self.wait_until_idle();
         {
             let mut shared = locked(&self.shared);
             shared.reserved = None;
+            shared.prevented.clear();
             shared.mode = Mode::default();
             self.note_reserved(&shared);
         }
-        self.stop(false);
         self.attend(Attention::BusDeviceReset, None);
+    }
+
+    /// Nobody who came by that target uses it from now on.
+    pub(crate) fn withdraw(&self, target: &str) {
+        for nexus in self.nexuses().iter().filter(|one| one.target() == target) {
+            nexus.withdraw();
+        }
+        self.wait_until_idle();
     }
 
     /// Waits until no command uses the device.
     fn wait_until_idle(&self) {
-        let running = locked(&self.running);
-        let waited = self.idle.wait_while(running, |running| *running > 0);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        let mut running = locked(&self.running);
+        running.waiting += 1;
+        let waited = self.idle.wait_while(running, |running| running.count > 0);
+        running = waited.unwrap_or_else(PoisonError::into_inner);
+        running.waiting -= 1;
+        drop(running);
+        self.idle.notify_all();
     }
 
     pub(super) fn begin_use(&self) -> InUse<'_> {
-        *locked(&self.running) += 1;
+        let mut running = locked(&self.running);
+        if running.waiting > 0 {
+            let waited = self.idle.wait_while(running, |running| running.waiting > 0);
+            running = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        running.count += 1;
         InUse(self)
     }
 
@@ -240,8 +268,73 @@ pub(super) struct InUse<'a>(&'a LogicalUnit);
 impl Drop for InUse<'_> {
     fn drop(&mut self) {
         let mut running = locked(&self.0.running);
-        *running = running.saturating_sub(1);
+        running.count = running.count.saturating_sub(1);
+        let is_awaited = running.count == 0 && running.waiting > 0;
         drop(running);
-        self.0.idle.notify_all();
+        if is_awaited {
+            self.0.idle.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::scsi::{Denied, PortName, Sense};
+    use strongroom_block::testing::MemoryDevice;
+
+    fn unit() -> Arc<LogicalUnit> {
+        let device = Arc::new(MemoryDevice::new(1 << 20));
+        Arc::new(LogicalUnit::new(device, Identity::default(), None).unwrap())
+    }
+
+    fn join(unit: &Arc<LogicalUnit>, target: &str) -> Arc<Nexus> {
+        let names = PortName { target: target.to_owned(), port: String::new() };
+        Nexus::join(unit, target.as_bytes().to_vec(), names)
+    }
+
+    #[test]
+    fn a_reset_comes_through_while_others_keep_the_unit_busy() {
+        let (unit, is_done) = (unit(), Arc::new(AtomicBool::new(false)));
+        let others: Vec<_> = (0..4)
+            .map(|_| {
+                let (nexus, is_done) = (join(&unit, "t"), Arc::clone(&is_done));
+                std::thread::spawn(move || {
+                    while !is_done.load(Ordering::Acquire) {
+                        nexus.read(0, &mut [0; 65536]).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let nexus = join(&unit, "t");
+        for _ in 0..100 {
+            let before = nexus.epoch();
+            unit.reset();
+            assert_ne!(nexus.epoch(), before);
+        }
+        is_done.store(true, Ordering::Release);
+        others.into_iter().for_each(|other| other.join().unwrap());
+    }
+
+    #[test]
+    fn who_came_by_a_target_that_lost_the_unit_uses_it_no_more() {
+        let unit = unit();
+        let (here, there) = (join(&unit, "here"), join(&unit, "there"));
+        unit.withdraw("here");
+        assert_eq!(here.read(0, &mut [0; 512]), Err(Sense::NO_UNIT));
+        assert_eq!(there.read(0, &mut [0; 512]), Ok(()));
+    }
+
+    #[test]
+    fn what_one_reserves_is_free_when_it_goes() {
+        let unit = unit();
+        let (first, second) = (join(&unit, "a"), join(&unit, "b"));
+        let mut reserve = [0; 16];
+        reserve[0] = 0x16;
+        first.begin(&reserve, Vec::new).unwrap();
+        assert_eq!(second.begin(&[0; 16], Vec::new).err(), Some(Denied::Conflict));
+        drop(first);
+        assert!(second.begin(&[0; 16], Vec::new).is_ok());
     }
 }
