@@ -79,6 +79,19 @@ fn qemu_converts_to_and_from_a_unit() {
 }
 
 #[test]
+fn a_file_system_is_made_and_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("fs.raw").to_str().unwrap().to_owned();
+    let back = dir.path().join("back.raw").to_str().unwrap().to_owned();
+    std::fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
+    said("mkfs.ext4", &["-q", "-F", &image]);
+    let served = served();
+    said("qemu-img", &["convert", "-n", "-f", "raw", "-O", "raw", &image, &served.url()]);
+    said("qemu-img", &["convert", "-f", "raw", "-O", "raw", &served.url(), &back]);
+    said("e2fsck", &["-f", "-n", &back]);
+}
+
+#[test]
 fn qemu_proves_who_it_is() {
     let served = served();
     let user = Credential::new("user", b"secretsecret12").unwrap();

@@ -14,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::batch::{Batch, Stamp};
 use self::command::Assembly;
@@ -27,8 +27,10 @@ use crate::scsi::{Attention, Nexus};
 use crate::server::Hall;
 use crate::target::{Session, Target};
 
-/// How long a login may take for each of its requests.
+/// How long a login may wait for each of its requests.
 const LOGIN: Duration = Duration::from_secs(15);
+/// And for all of them, before another is read.
+const WHOLE_LOGIN: Duration = Duration::from_secs(60);
 /// How long nothing may come before the initiator is asked whether it is there.
 const QUIET: Duration = Duration::from_secs(30);
 /// How often it is asked in vain.
@@ -120,7 +122,11 @@ type Entered = (Arc<Session>, Option<Arc<Target>>);
 /// The login phase, up to a session.
 fn log_in(hall: &Hall, stream: &TcpStream, input: &mut Input) -> Result<Entered, End> {
     let mut login = Login::new(hall);
+    let begun = Instant::now();
     loop {
+        if begun.elapsed() > WHOLE_LOGIN {
+            return Err(End::Silent);
+        }
         let taken = Framing::LOGIN.take(input.there())?;
         let Some((header, data, rest)) = taken else {
             match input.read(stream) {
@@ -353,7 +359,8 @@ impl Connection {
         if self.generation != generation {
             self.generation = generation;
             self.nexuses.retain(|lun, nexus| {
-                target.unit(lun.number()).is_some_and(|unit| Arc::ptr_eq(&unit, nexus.unit()))
+                let unit = target.unit(lun.number());
+                !nexus.is_withdrawn() && unit.is_some_and(|unit| Arc::ptr_eq(&unit, nexus.unit()))
             });
         }
         if let Some(nexus) = self.nexuses.get(&lun) {

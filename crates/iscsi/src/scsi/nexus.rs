@@ -124,9 +124,13 @@ impl Nexus {
         self.abort_all();
     }
 
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.is_withdrawn.load(Ordering::Acquire)
+    }
+
     /// Refuses what would use the device after the unit was taken away.
     pub(super) fn check_present(&self) -> Result<(), Sense> {
-        match self.is_withdrawn.load(Ordering::Acquire) {
+        match self.is_withdrawn() {
             true => Err(Sense::NO_UNIT),
             false => Ok(()),
         }

@@ -175,14 +175,23 @@ impl Initiator {
         }
     }
 
-    /// A function of task management; its response.
-    pub(crate) fn manage(&mut self, function: u8, tag: u32) -> u8 {
+    /// Asks for a task to be aborted.
+    pub(crate) fn send_abort(&mut self, tag: u32) {
+        self.send_management(1, tag);
+    }
+
+    fn send_management(&mut self, function: u8, tag: u32) {
         let mut header = Header([0; 48]);
         header.set_bytes(0, &[0x42, 0x80 | function]);
         header.set_word(16, 0x1000 + tag);
         header.set_word(20, tag);
         header.set_word(24, self.command_number);
         self.send(header, &[]);
+    }
+
+    /// A function of task management; its response.
+    pub(crate) fn manage(&mut self, function: u8, tag: u32) -> u8 {
+        self.send_management(function, tag);
         let (answer, _) = self.receive();
         assert_eq!(answer.opcode(), 0x22);
         answer.bytes::<4>(0)[2]
