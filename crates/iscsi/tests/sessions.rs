@@ -78,6 +78,53 @@ fn a_damaged_header_ends_the_connection_and_the_rest_goes_on() {
 }
 
 #[test]
+fn what_is_not_known_is_rejected_and_the_next_is_done() {
+    let (served, _) = served();
+    let mut one = Initiator::log_in(served.address, A, 1, false);
+    for opcode in [0x1c, 0x1e] {
+        let mut header = one.command(&[0], 0, 0);
+        header.set_bytes(0, &[opcode, 0x80]);
+        one.send(header, &[]);
+        let (reject, rejected) = one.receive();
+        assert_eq!((reject.opcode(), reject.bytes::<4>(0)[2]), (0x3f, 0x05));
+        assert_eq!(rejected[0], opcode);
+    }
+    assert_eq!(one.perform(&[0], &[], 0), Done::good(&[]));
+    // More than the window's commands, one after the other: each that ends makes room.
+    for _ in 0..300 {
+        let mut header = one.command(&[0], 0, 0);
+        header.set_bytes(0, &[0x1c, 0x80]);
+        one.send(header, &[]);
+        let (reject, _) = one.receive();
+        assert!(reject.word(32).wrapping_sub(one.command_number) < 128);
+    }
+}
+
+#[test]
+fn a_ping_comes_back_as_it_was() {
+    let (served, _) = served();
+    let mut one = Initiator::log_in(served.address, A, 1, true);
+    let mut header = one.command(&[0], 0, 0);
+    header.set_bytes(0, &[0x00, 0x80]);
+    header.set_word(20, 0xffff_ffff);
+    one.send(header, b"are you there?");
+    let (answer, data) = one.receive();
+    assert_eq!((answer.opcode(), answer.word(16), &data[..]), (0x20, 1, &b"are you there?"[..]));
+}
+
+#[test]
+fn a_logout_is_answered_and_ends_the_session() {
+    let (served, _) = served();
+    let mut one = Initiator::log_in(served.address, A, 1, false);
+    let mut header = one.command(&[0], 0, 0);
+    header.set_bytes(0, &[0x06, 0x80]);
+    one.send(header, &[]);
+    let (answer, _) = one.receive();
+    assert_eq!((answer.opcode(), answer.bytes::<4>(0)[2]), (0x26, 0));
+    assert_eq!(one.try_receive(), None);
+}
+
+#[test]
 fn hostile_bytes_end_their_own_connection_only() {
     let (served, _) = served();
     let mut other = Initiator::log_in(served.address, B, 1, false);

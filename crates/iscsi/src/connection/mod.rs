@@ -73,7 +73,8 @@ pub(crate) fn serve(hall: &Arc<Hall>, stream: TcpStream) {
 }
 
 fn talk(hall: &Arc<Hall>, stream: TcpStream) -> Result<(), End> {
-    let place = Place(stream.local_addr().map_err(|_| End::Gone)?);
+    let place = stream.local_addr().map_err(|_| End::Gone)?;
+    let place = Place(SocketAddr::new(place.ip().to_canonical(), place.port()));
     stream.set_nodelay(true).map_err(|_| End::Gone)?;
     stream.set_read_timeout(Some(LOGIN)).map_err(|_| End::Gone)?;
     stream.set_write_timeout(Some(STUCK)).map_err(|_| End::Gone)?;
@@ -307,17 +308,17 @@ impl Connection {
             self.reject(header, Reason::DataDigestError);
             return Err(fault.into());
         }
-        let Some(request) = header.request() else {
-            self.reject(header, Reason::CommandNotSupported);
-            return Ok(());
-        };
-        if !header.is_immediate() && request != Request::Snack {
+        if !header.is_immediate() && header.request() != Some(Request::Snack) {
             match self.link().take_number(header.command_number()) {
                 Order::Next => {}
                 Order::Outside => return Ok(()),
                 Order::Gap => return Err(End::Protocol("a command is missing")),
             }
         }
+        let Some(request) = header.request() else {
+            self.reject(header, Reason::CommandNotSupported);
+            return Ok(());
+        };
         match request {
             Request::ScsiCommand if self.target.is_some() => {
                 let additional = headers.get(HEADER..shape.headers).unwrap_or_default();
@@ -345,9 +346,9 @@ impl Connection {
         let mut header = Header::answer(Response::Reject);
         header.set_bytes(2, &[reason as u8]);
         header.set_word(16, NO_TAG);
-        // A command of the window that is rejected has ended.
-        let is_command = rejected.request() == Some(Request::ScsiCommand);
-        let completes = is_command && !rejected.is_immediate();
+        // What is rejected of the window has ended.
+        let has_number = !matches!(rejected.request(), Some(Request::DataOut | Request::Snack));
+        let completes = has_number && !rejected.is_immediate();
         let stamp = Stamp::Status { completes };
         self.batch.add(&self.session.link.framing, header, stamp, &rejected.0);
     }

@@ -34,13 +34,13 @@ impl Connection {
             _ if tag != NO_TAG || continues => {
                 // Nothing that may be asked here is longer than a PDU.
                 self.reject(header, Reason::InvalidPduField);
-                return self.complete_rejected(header);
+                return Ok(());
             }
             _ => match self.answer(data) {
                 Some(answer) => answer,
                 None => {
                     self.reject(header, Reason::ProtocolError);
-                    return self.complete_rejected(header);
+                    return Ok(());
                 }
             },
         };
@@ -58,13 +58,6 @@ impl Connection {
         }
         let stamp = Stamp::Status { completes: !header.is_immediate() };
         self.batch.add(&self.session.link.framing, answer, stamp, now);
-        Ok(())
-    }
-
-    fn complete_rejected(&mut self, header: &Header) -> Result<(), End> {
-        if !header.is_immediate() {
-            self.link().complete();
-        }
         Ok(())
     }
 
