@@ -104,6 +104,8 @@ fn talk(hall: &Arc<Hall>, stream: TcpStream) -> Result<(), End> {
     };
     let ended = connection.run();
     connection.flush();
+    // Long ones end early: nobody hears of them any more.
+    connection.nexuses.values().for_each(|nexus| nexus.abort_all());
     connection.jobs.wait();
     connection.link().close();
     ended

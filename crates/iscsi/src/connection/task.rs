@@ -52,6 +52,9 @@ impl Task {
         link: &Link,
         batch: &mut Batch,
     ) {
+        if self.is_aborted() {
+            return self.end_silently(link);
+        }
         let place = batch.place();
         let Some(nexus) = &self.nexus else {
             let Operation::Answer(bytes) = operation else { return };

@@ -2,7 +2,7 @@
 
 use strongroom_block::Geometry;
 
-use super::operation::{MOST_COMPARE, MOST_DESCRIPTORS, MOST_TRANSFER};
+use super::operation::{MOST_COMPARE, MOST_DESCRIPTORS, MOST_SAME, MOST_TRANSFER};
 
 /// What a unit says that it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ fn limits(geometry: &Geometry) -> Vec<u8> {
         set(&mut page, 24, &blocks(geometry.physical).to_be_bytes());
         set(&mut page, 28, &0x8000_0000_u32.to_be_bytes());
     }
-    // MAXIMUM WRITE SAME LENGTH stays 0: there is no limit.
+    set(&mut page, 32, &u64::from(blocks(MOST_SAME)).to_be_bytes());
     page
 }
 

@@ -6,6 +6,8 @@ use super::sense::Sense;
 
 /// The most bytes that a command may move (MAXIMUM TRANSFER LENGTH).
 pub const MOST_TRANSFER: u32 = 32 << 20;
+/// The most bytes that WRITE SAME fills, so that it doesn't take minutes.
+pub(super) const MOST_SAME: u32 = 1 << 30;
 /// The most blocks that COMPARE AND WRITE takes.
 pub(super) const MOST_COMPARE: u8 = 128;
 /// The most ranges that UNMAP takes.
@@ -244,6 +246,9 @@ fn write_same(cdb: &[u8; 16], geometry: &Geometry, fields: Fields) -> Result<Ope
     let range = range(geometry, fields)?;
     if fields.blocks == 0 {
         // All up to the end is not what anybody wants by mistake (WSNZ of the block limits).
+        return Err(Sense::invalid_field(length_at(code)));
+    }
+    if range.length > MOST_SAME.into() {
         return Err(Sense::invalid_field(length_at(code)));
     }
     Ok(Operation::WriteSame { range, unmap, has_data })
