@@ -5,6 +5,7 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
+use strongroom_block::BlockDevice;
 use strongroom_block::testing::MemoryDevice;
 use strongroom_iscsi::scsi::{Identity, LogicalUnit, ReservationStore};
 use support::Served;
@@ -75,6 +76,46 @@ fn a_damaged_header_ends_the_connection_and_the_rest_goes_on() {
     one.send_raw(&bytes);
     assert_eq!(one.try_receive(), None);
     assert_eq!(other.perform(&[0], &[], 0), Done::good(&[]));
+}
+
+#[test]
+fn damaged_data_are_rejected_and_not_written() {
+    let (served, device) = served();
+    let mut one = Initiator::log_in(served.address, A, 1, true);
+    let header = one.command(&write10(0, 8), 0, 4096);
+    one.send(header, &[]);
+    let (asked, _) = one.receive();
+    one.damage_next = true;
+    one.answer(&asked, &[9; 4096]);
+    let (reject, rejected) = one.receive();
+    assert_eq!((reject.opcode(), reject.bytes::<4>(0)[2], rejected[0]), (0x3f, 0x02, 0x05));
+    assert_eq!(one.try_receive(), None);
+    let mut there = [1; 512];
+    device.read_at(0, &mut there).unwrap();
+    assert_eq!(there, [0; 512]);
+}
+
+#[test]
+fn no_more_is_held_than_there_is_room_for() {
+    let served = Served::device(Arc::new(MemoryDevice::new(64 << 20)));
+    let mut one = Initiator::log_in(served.address, A, 1, false);
+    let length = 65535 * 512;
+    for _ in 0..2 {
+        let header = one.command(&write10(0, 65535), 0, length);
+        one.send(header, &[]);
+        assert_eq!(one.receive().0.opcode(), 0x31);
+    }
+    // TASK SET FULL: it is to be tried again.
+    let header = one.command(&write10(0, 65535), 0, length);
+    one.send(header, &[]);
+    assert_eq!(one.finish(&[]), Done { status: 0x28, data: Vec::new(), sense: None });
+    // One block more than may be moved at once, and one that nobody can have.
+    let mut cdb = [0x8a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0];
+    let header = one.command(&cdb, 0, 65537 * 512);
+    one.send(header, &[]);
+    assert_eq!(one.finish(&[]), Done::check(5, 0x24, 0));
+    cdb[2] = 0xff;
+    assert_eq!(one.perform(&cdb, &[1; 512], 0), Done::check(5, 0x21, 0));
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub(crate) struct Initiator {
     pub(crate) command_number: u32,
     expected_status: u32,
     pub(crate) task: u32,
+    /// The next PDU's last byte arrives as another.
+    pub(crate) damage_next: bool,
 }
 
 /// What a command came to.
@@ -52,6 +54,7 @@ impl Initiator {
             command_number: 1,
             expected_status: 1,
             task: 0,
+            damage_next: false,
         };
         let digest = if digests { "CRC32C" } else { "None" };
         let mut data = Vec::new();
@@ -82,6 +85,9 @@ impl Initiator {
     pub(crate) fn send(&mut self, header: Header, data: &[u8]) {
         let mut out = Vec::new();
         self.framing.write(&mut out, header, data);
+        if let (true, Some(last)) = (std::mem::take(&mut self.damage_next), out.last_mut()) {
+            *last ^= 1;
+        }
         self.stream.write_all(&out).unwrap();
     }
 
