@@ -62,6 +62,7 @@ pub fn rewrite(
         match item.id {
             None => new.hole(at..end)?,
             Some(id) if level == 0 => new.data(at..end, id)?,
+            Some(_) if new.replaces(&(at..end)) => new.replace(at..end)?,
             Some(id) if new.takes(level, at..end, id)? => {}
             Some(id) => {
                 let node = source.node(&id)?;
@@ -94,6 +95,12 @@ impl Rewriting<'_, '_> {
         let first = self.parts.partition_point(|part| part.end <= range.start);
         let end = self.parts.partition_point(|part| part.start < range.end);
         self.parts.get(first..end).unwrap_or_default()
+    }
+
+    /// Whether all of a range is touched.
+    fn replaces(&self, range: &Range<u64>) -> bool {
+        let first = self.parts_in(range).first();
+        first.is_some_and(|part| part.start <= range.start && range.end <= part.end)
     }
 
     fn hole(&mut self, range: Range<u64>) -> Result<()> {
@@ -252,6 +259,20 @@ mod tests {
         // What would be made of it from its extents is the same map.
         let all: Vec<_> = read(&store, &map, 0).into_iter().map(|(_, extent)| extent).collect();
         assert_eq!(build(&store, MapBuilder::fixed(CHUNK as u32), &all), map);
+    }
+
+    #[test]
+    fn what_is_replaced_as_a_whole_is_not_read() {
+        let store = Memory::default();
+        let extents: Vec<_> = (0..512 * 600).map(|i| data(i, CHUNK as u32)).collect();
+        let base = build(&store, MapBuilder::fixed(CHUNK as u32), &extents);
+        let counted = Counted(&store, AtomicUsize::new(0));
+        let part = 512 * CHUNK..base.len();
+        let parts = std::slice::from_ref(&part);
+        let (map, new, asked) = replaced(&counted, &store, &base, base.len(), parts, 1);
+        assert_eq!(asked, parts);
+        assert!(counted.1.load(Ordering::Relaxed) <= 3);
+        assert_eq!(chunks(&store, &map).len(), 512 + new.len());
     }
 
     #[test]
