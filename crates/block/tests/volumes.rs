@@ -396,6 +396,28 @@ fn a_full_pool_refuses_writes_while_it_can_still_settle() {
 }
 
 #[test]
+fn discarding_a_huge_volume_costs_nothing() {
+    let bed = Bed::new(LAYOUTS[0], 1);
+    let volumes = bed.create();
+    let id = volumes.create(small("vol", 1 << 50)).unwrap();
+    bed.world.disks()[0].set_capacity(64 << 20);
+    let volume = volumes.open(id).unwrap();
+    volume.write_at(1 << 40, &[1; 4096], LATER).unwrap();
+    volume.write_at((1 << 40) + 8192, &[2; 4096], LATER).unwrap();
+    volume.settle().unwrap();
+    volume.discard(512, (1 << 40) + 8192).unwrap();
+    volume.write_at(1 << 30, &[3; 512], LATER).unwrap();
+    volume.discard(1 << 41, (1 << 50) - (1 << 41)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(read(&*volume, 1 << 40, 4096), [0; 4096]);
+        assert_eq!(read(&*volume, (1 << 40) + 8192, 1024), [[0; 512], [2; 512]].concat());
+        assert_eq!(read(&*volume, 1 << 30, 512), [3; 512]);
+        volume.settle().unwrap();
+    }
+    assert_eq!(volume.usage().unwrap().volume, 8192);
+}
+
+#[test]
 fn a_log_that_is_long_is_settled_by_who_writes() {
     let bed = Bed::new(LAYOUTS[0], 1);
     let volumes: Volumes = bed.create();

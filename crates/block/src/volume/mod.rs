@@ -222,7 +222,8 @@ fn meta_of(root: &Root) -> Option<Meta> {
 }
 
 impl Volumes {
-    /// The volumes of a pool. Files of volumes that are no more are removed.
+    /// The volumes of a pool, of which there must be one only in the process. Files of volumes that are no
+    /// more are removed.
     ///
     /// # Errors
     /// When the pool can't be written, or a disk that is there can't be listed.

@@ -18,7 +18,7 @@ use strongroom_engine::id::ChunkKind;
 use strongroom_engine::map::{Change, Extent, MapReader, MapRef, Put, rewrite};
 use strongroom_engine::pool::Session;
 
-use super::live::{Snapshot, View};
+use super::live::{Snapshot, Source, View};
 use super::top::{Meta, Settled, Top};
 use super::{Usage, Volume, locked, put_head};
 use crate::Result;
@@ -115,8 +115,38 @@ impl Volume {
         Ok(map)
     }
 
-    /// Stores what a view has in a range, cut at multiples of the chunk size.
+    /// Stores what a view has in a range, but for chunks of which it is known that they are zeroes.
     fn store(
+        &self,
+        session: &Session<'_>,
+        view: &View,
+        range: Range<u64>,
+        put: Put<'_>,
+        done: &mut Settling,
+    ) -> Result<()> {
+        let chunk = u64::from(self.chunk);
+        let mut at = range.start;
+        for (piece, source) in view.find(range.clone()) {
+            if !matches!(source, Source::Zeroes) {
+                continue;
+            }
+            let from = if piece.start == range.start {
+                piece.start
+            } else {
+                piece.start.next_multiple_of(chunk)
+            };
+            let to = if piece.end == range.end { piece.end } else { piece.end / chunk * chunk };
+            if from < to {
+                self.store_all(session, view, at..from, put, done)?;
+                put(Extent::Hole { len: to - from })?;
+                at = to;
+            }
+        }
+        self.store_all(session, view, at..range.end, put, done)
+    }
+
+    /// Stores what a view has in a range, cut at multiples of the chunk size.
+    fn store_all(
         &self,
         session: &Session<'_>,
         view: &View,
