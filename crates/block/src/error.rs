@@ -38,6 +38,28 @@ pub enum Error {
     /// It was taken away.
     #[error("the device is gone")]
     Gone,
+    /// The request contradicts itself or what is there.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such volume or snapshot.
+    #[error("there is no {0}")]
+    NotFound(String),
+    /// The pool said no.
+    #[error(transparent)]
+    Pool(strongroom_engine::Error),
+}
+
+impl From<strongroom_engine::Error> for Error {
+    fn from(error: strongroom_engine::Error) -> Self {
+        match error {
+            strongroom_engine::Error::Io { source, .. }
+                if source.kind() == std::io::ErrorKind::StorageFull =>
+            {
+                Self::NoSpace
+            }
+            error => Self::Pool(error),
+        }
+    }
 }
 
 /// A result of a device.

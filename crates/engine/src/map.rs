@@ -26,6 +26,10 @@
 //! a multiple of `span * 512^n`; a node with nothing but holes is itself a hole. Readers must not
 //! rely on any of this.
 
+mod rewrite;
+
+pub use rewrite::{Change, Put, rewrite};
+
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind};
@@ -320,6 +324,20 @@ impl MapBuilder {
         Ok(())
     }
 
+    /// Appends a node of the level below as an item of `level`. `false`, with nothing done, when that
+    /// would end nodes elsewhere than at multiples of their span.
+    fn push_node(&mut self, store: &dyn NodeStore, level: usize, item: Item) -> Result<bool> {
+        if self.levels.iter().take(level).any(|below| !below.items.is_empty()) {
+            return Ok(false);
+        }
+        if self.levels.len() < level {
+            self.levels.resize_with(level, Level::default);
+        }
+        self.levels.iter_mut().take(level).for_each(|below| below.end += item.len);
+        self.put(store, level, item)?;
+        Ok(true)
+    }
+
     /// Makes a node of a level's items and passes it up.
     fn close(&mut self, store: &dyn NodeStore, level: usize) -> Result<()> {
         let items = std::mem::take(&mut self.levels[level].items);
@@ -346,6 +364,14 @@ fn extent_of(item: &Item) -> Extent {
         Some(id) => Extent::Data { id, len: item.len as u32 },
         None => Extent::Hole { len: item.len },
     }
+}
+
+fn item_of(extent: &Extent) -> Item {
+    let id = match extent {
+        Extent::Data { id, .. } => Some(*id),
+        Extent::Hole { .. } => None,
+    };
+    Item { id, len: extent.len() }
 }
 
 fn encode(items: &[Item], level: usize) -> Node {
@@ -423,16 +449,7 @@ impl<'s> MapReader<'s> {
     /// A reader from `offset` on.
     pub fn new(source: &'s dyn Nodes, map: &MapRef, offset: u64) -> Self {
         let (items, level) = match map {
-            MapRef::Inline(extents) => {
-                let items = extents.iter().map(|extent| Item {
-                    id: match extent {
-                        Extent::Data { id, .. } => Some(*id),
-                        Extent::Hole { .. } => None,
-                    },
-                    len: extent.len(),
-                });
-                (items.collect(), 0)
-            }
+            MapRef::Inline(extents) => (extents.iter().map(item_of).collect(), 0),
             MapRef::Tree(node, len) => (vec![Item { id: Some(*node), len: *len }], MAX_LEVEL + 1),
         };
         Self { source, stack: vec![(items.into_iter(), level)], position: 0, from: offset }
@@ -502,7 +519,14 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Memory(Mutex<HashMap<ChunkId, Vec<u8>>>);
+    pub(super) struct Memory(Mutex<HashMap<ChunkId, Vec<u8>>>);
+
+    impl Memory {
+        /// How many nodes there are.
+        pub(super) fn len(&self) -> usize {
+            self.0.lock().unwrap().len()
+        }
+    }
 
     impl Nodes for Memory {
         fn node(&self, id: &ChunkId) -> Result<Node> {
@@ -521,18 +545,18 @@ mod tests {
         }
     }
 
-    fn data(seed: u64, len: u32) -> Extent {
+    pub(super) fn data(seed: u64, len: u32) -> Extent {
         Extent::Data { id: ChunkId(*blake3::hash(&seed.to_le_bytes()).as_bytes()), len }
     }
 
-    fn build(store: &Memory, mut builder: MapBuilder, extents: &[Extent]) -> MapRef {
+    pub(super) fn build(store: &Memory, mut builder: MapBuilder, extents: &[Extent]) -> MapRef {
         for extent in extents {
             builder.push(store, *extent).unwrap();
         }
         builder.finish(store).unwrap()
     }
 
-    fn read(store: &Memory, map: &MapRef, from: u64) -> Vec<(u64, Extent)> {
+    pub(super) fn read(store: &Memory, map: &MapRef, from: u64) -> Vec<(u64, Extent)> {
         MapReader::new(store, map, from).collect::<Result<_>>().unwrap()
     }
 

@@ -29,6 +29,14 @@
 //! Journal records, keyrings and wrapped keys are few and small: `12-byte random nonce ‖ ciphertext
 //! ‖ 16-byte tag` under a key used for nothing else. 2^32 records may be sealed under one key.
 //!
+//! # Logs of volumes
+//!
+//! Each run of a volume's log has 32 random bytes of its own, and a key made of them as a pack's is, with
+//! the info `strongroom v1 volume log key AES-256-GCM`. The nonce is a record's own number as a 96-bit
+//! big-endian integer; no number is used twice in a run. The key of checks is `BLAKE3-derive-key(context,
+//! log key)`, or in a pool that isn't encrypted `BLAKE3-derive-key(context, the 32 random bytes)`, with the
+//! context `strongroom v1 volume log checks`; a check is the first 16 bytes of BLAKE3-keyed.
+//!
 //! # Deterministic sealing (synthetic IV)
 //!
 //! What a client seals under a key of its own, so that the pool can't read it and yet finds again
@@ -64,6 +72,10 @@ pub const TAG_LEN: usize = 16;
 
 /// HKDF's info for pack keys; see the module's text.
 const PACK_INFO: &[u8] = b"strongroom v1 pack key AES-256-GCM";
+/// HKDF's info for keys of volumes' logs.
+const LOG_INFO: &[u8] = b"strongroom v1 volume log key AES-256-GCM";
+/// BLAKE3's context for the keys of their checks.
+const LOG_CONTEXT: &str = "strongroom v1 volume log checks";
 /// What [`SivSealer`] puts in front, in bytes.
 pub const SIV_LEN: usize = 24;
 /// BLAKE3's contexts for the keys of [`SivSealer`].
@@ -230,10 +242,75 @@ impl fmt::Debug for PackSealer {
 }
 
 /// A number as a nonce: 96 bits, big-endian.
-fn counter(number: u32) -> Nonce {
+fn counter(number: impl Into<u64>) -> Nonce {
     let mut nonce = [0; NONCE_LEN];
-    nonce[NONCE_LEN - 4..].copy_from_slice(&number.to_be_bytes());
+    nonce[NONCE_LEN - 8..].copy_from_slice(&number.into().to_be_bytes());
     Nonce::assume_unique_for_key(nonce)
+}
+
+/// Seals and checks what is in one run of a volume's log: see the module's text.
+pub struct LogSealer {
+    cipher: Option<LessSafeKey>,
+    check: Zeroizing<[u8; KEY_LEN]>,
+}
+
+impl LogSealer {
+    /// That of the run with this salt, under the data key of its epoch, which doesn't matter with
+    /// [`Aead::None`].
+    pub(crate) fn new(aead: Aead, data_key: &[u8; KEY_LEN], salt: &[u8; 32]) -> Self {
+        let key = match aead {
+            Aead::None => Zeroizing::new(*salt),
+            _ => derive_key(data_key, salt, LOG_INFO),
+        };
+        let check = Zeroizing::new(blake3::derive_key(LOG_CONTEXT, &key[..]));
+        Self { cipher: aead.cipher(&key), check }
+    }
+
+    /// Whether it seals; it only checks in a pool that isn't encrypted.
+    pub fn is_sealed(&self) -> bool {
+        self.cipher.is_some()
+    }
+
+    /// Seals `bytes` in place under a number, which must be used once only, and gives the tag; `None`
+    /// in a pool that isn't encrypted.
+    pub fn seal(&self, number: u64, aad: &[u8], bytes: &mut [u8]) -> Option<[u8; TAG_LEN]> {
+        let cipher = self.cipher.as_ref()?;
+        let tag = cipher
+            .seal_in_place_separate_tag(counter(number), Aad::from(aad), bytes)
+            .expect("a record is far shorter than GCM's limit of 64 GiB");
+        Some(tag.as_ref().try_into().expect("GCM's tag has 16 bytes"))
+    }
+
+    /// Opens in place what [`LogSealer::seal`] sealed; what it gives is as long as `bytes` without the
+    /// tag, which stands at their end.
+    ///
+    /// # Errors
+    /// [`Tampered`]; what is in `bytes` then must not be used.
+    pub fn open<'a>(
+        &self,
+        number: u64,
+        aad: &[u8],
+        bytes: &'a mut [u8],
+    ) -> Result<&'a mut [u8], Tampered> {
+        match &self.cipher {
+            None => Ok(bytes),
+            Some(cipher) => {
+                cipher.open_in_place(counter(number), Aad::from(aad), bytes).map_err(|_| Tampered)
+            }
+        }
+    }
+
+    /// What tells that bytes were written in this run.
+    pub fn check(&self, bytes: &[u8]) -> [u8; 16] {
+        let hash = blake3::keyed_hash(&self.check, bytes);
+        *hash.as_bytes().first_chunk().expect("16 of 32 bytes")
+    }
+}
+
+impl fmt::Debug for LogSealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogSealer").field("sealed", &self.is_sealed()).finish_non_exhaustive()
+    }
 }
 
 /// Seals and opens records, each with a random nonce of its own.
@@ -342,7 +419,7 @@ impl SivSealer {
         out.extend_from_slice(bytes);
         let tag = self
             .cipher(&siv)
-            .seal_in_place_separate_tag(counter(0), Aad::from(aad), &mut out[at..])
+            .seal_in_place_separate_tag(counter(0u32), Aad::from(aad), &mut out[at..])
             .expect("what is sealed is far shorter than GCM's limit of 64 GiB");
         out.extend_from_slice(tag.as_ref());
     }
@@ -355,7 +432,7 @@ impl SivSealer {
         out.clear();
         let (siv, content) = sealed.split_first_chunk::<SIV_LEN>().ok_or(Tampered)?;
         out.extend_from_slice(content);
-        let opened = self.cipher(siv).open_in_place(counter(0), Aad::from(aad), out);
+        let opened = self.cipher(siv).open_in_place(counter(0u32), Aad::from(aad), out);
         let len = opened.map(|open| open.len());
         out.truncate(len.unwrap_or(0));
         len.map(drop).map_err(|_| Tampered)
@@ -424,6 +501,27 @@ mod tests {
 
     fn sealer() -> PackSealer {
         PackSealer::new(Aead::Aes256Gcm, &[1; 32], &[2; 32])
+    }
+
+    #[test]
+    fn a_log_is_opened_by_its_own_run_number_and_place_alone() {
+        let sealer = LogSealer::new(Aead::Aes256Gcm, &[1; 32], &[2; 32]);
+        let mut sealed = *b"content";
+        let tag = sealer.seal(1 << 40, b"here", &mut sealed).unwrap();
+        let sealed = [&sealed[..], &tag].concat();
+        let open = |sealer: &LogSealer, number, aad: &[u8]| {
+            let mut bytes = sealed.clone();
+            sealer.open(number, aad, &mut bytes).map(|open| open.to_vec())
+        };
+        assert_eq!(open(&sealer, 1 << 40, b"here").unwrap(), b"content");
+        assert_eq!(open(&sealer, 1, b"here"), Err(Tampered));
+        assert_eq!(open(&sealer, 1 << 40, b"there"), Err(Tampered));
+        let other = LogSealer::new(Aead::Aes256Gcm, &[1; 32], &[3; 32]);
+        assert_eq!(open(&other, 1 << 40, b"here"), Err(Tampered));
+        assert_ne!(sealer.check(b"a"), other.check(b"a"));
+        let plain = LogSealer::new(Aead::None, &[0; 32], &[2; 32]);
+        assert_eq!((plain.is_sealed(), plain.seal(1, b"", &mut [0; 4])), (false, None));
+        assert_ne!(plain.check(b"a"), sealer.check(b"a"));
     }
 
     /// Changing any of these changes the format: old pools would no longer open.

@@ -65,6 +65,12 @@ pub(crate) fn crash(options: &Options) -> Result<ExitCode> {
     };
     let mut proofs =
         vec![("power cuts of simulated disks, at every operation", workloads, simulated)];
+    if options.seed.is_none() {
+        let mut volumes = test("strongroom-block", "crash");
+        volumes.env("STRONGROOM_CRASH_SEEDS", options.seeds.to_string());
+        let amount = format!("{} seeds", options.seeds);
+        proofs.push(("power cuts of volumes, at every operation", amount, volumes));
+    }
     if options.sampled > 0 && options.seed.is_none() {
         let mut sampled = test("strongroom-engine", "crash");
         sampled.env("STRONGROOM_CRASH_SEEDS", options.sampled.to_string());

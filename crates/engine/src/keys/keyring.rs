@@ -8,7 +8,7 @@ use crate::codec::{DecodeError, Reader};
 use crate::error::{Error, Result};
 use crate::id::PoolId;
 use crate::journal::Sealing;
-use crate::seal::{self, Aead, ChunkHasher, KEY_LEN, PackSealer, RecordSealer};
+use crate::seal::{self, Aead, ChunkHasher, KEY_LEN, LogSealer, PackSealer, RecordSealer};
 
 /// How many data keys a pool can have at once.
 const MAX_EPOCHS: usize = 512;
@@ -111,6 +111,17 @@ impl Keyring {
         }
         let at = self.epochs.binary_search_by_key(&epoch, |(epoch, _)| *epoch).ok()?;
         Some(PackSealer::new(self.aead, &self.epochs[at].1, salt))
+    }
+
+    /// Seals and checks the run of a volume's log with this salt, begun in this epoch, as
+    /// [`Keyring::pack`] does packs.
+    pub fn log(&self, epoch: u32, salt: &[u8; 32]) -> Option<LogSealer> {
+        if epoch == 0 {
+            let plain = self.aead == Aead::None;
+            return plain.then(|| LogSealer::new(Aead::None, &[0; KEY_LEN], salt));
+        }
+        let at = self.epochs.binary_search_by_key(&epoch, |(epoch, _)| *epoch).ok()?;
+        Some(LogSealer::new(self.aead, &self.epochs[at].1, salt))
     }
 
     /// Adds a fresh data key; packs sealed from now on get it. Gives its epoch.

@@ -21,6 +21,7 @@
 //! | commit | the flush turn, then the journal's turn | flushes and records come one after the other | the root's chunks are pinned until the session ends, and marked after |
 //! | tag, extend immutability | the journal's turn | as commit | the root stays what it reaches |
 //! | take a frame of a client | as store | as store, once each chunk was found to be what its id says | as store |
+//! | commit in the place of a root | as commit | as commit; the old root must still be there | as commit: one record ends the old root and begins the new |
 //! | forget | the journal's turn | as commit | what only the forgotten root held goes with the next collection |
 //! | read | nothing; other processes: the readers' lock, shared | packs are immutable | a moved chunk is looked up again; files are removed only while no other process reads |
 //! | gc | a hold on the pins, the journal's turn | it copies into new packs and records the change at once | one collection at a time |
@@ -77,7 +78,7 @@ use crate::disk::DiskLock;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, PoolId, RootId};
 use crate::node::Node;
-use crate::seal::ChunkHasher;
+use crate::seal::{ChunkHasher, LogSealer};
 use crate::state::{Op, Root, State};
 
 /// What the writing process locks, on every disk.
@@ -229,18 +230,7 @@ impl Pool {
     pub fn forget(&self, ids: &[RootId]) -> Result<()> {
         self.core.record(|state| {
             let now = self.core.now().time;
-            ids.iter()
-                .map(|id| {
-                    let root = state.roots.get(id);
-                    let root = root.ok_or_else(|| Error::NoSuchRoot { id: id.to_string() })?;
-                    match root.immutable_until {
-                        Some(until) if until > now => {
-                            Err(Error::Immutable { id: *id, until: until.to_string() })
-                        }
-                        _ => Ok(Op::DropRoot(*id)),
-                    }
-                })
-                .collect()
+            ids.iter().map(|id| session::drop_root(state, *id, now)).collect()
         })
     }
 
@@ -271,6 +261,20 @@ impl Pool {
             Ok(vec![Op::PutRoot(root)])
         })?;
         Ok(updated.expect("the record succeeded, so it called for the root"))
+    }
+
+    /// What seals and checks the run of a volume's log with this salt, and its epoch: that of new packs
+    /// unless one is named.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the key of that epoch isn't there.
+    pub fn log_sealer(&self, epoch: Option<u32>, salt: &[u8; 32]) -> Result<(LogSealer, u32)> {
+        let keyring = self.core.keyring();
+        let epoch = epoch.unwrap_or_else(|| keyring.epoch());
+        let sealer = keyring.log(epoch, salt);
+        sealer
+            .map(|sealer| (sealer, epoch))
+            .ok_or_else(|| read::unknown_key("a volume's log", epoch))
     }
 
     /// Reads and decodes a node.

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::chunker::Params;
+use crate::clock::PoolTime;
 use crate::compress::Effort;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, Location, RootId};
@@ -12,7 +13,7 @@ use crate::index::Claim;
 use crate::pack::{FrameCodec, NewFrame};
 use crate::pool::core::lock;
 use crate::pool::{Hand, Lease, MAX_CHUNK, Pool};
-use crate::state::{Op, Root};
+use crate::state::{Op, Root, State};
 
 /// Chunks are compressed together up to this many bytes.
 const DATA_FRAME: usize = 512 << 10;
@@ -291,6 +292,21 @@ impl<'p> Session<'p> {
     /// # Errors
     /// As [`Session::commit`].
     pub fn put_root(&self, root: NewRoot) -> Result<Root> {
+        self.put_root_for(root, None)
+    }
+
+    /// As [`Session::put_root`], and takes another root away in the same step: at every instant, and
+    /// after a crash at any, there is the old one or the new. Roots never change, so the new one has
+    /// another identifier.
+    ///
+    /// # Errors
+    /// As [`Session::commit`]; [`Error::NoSuchRoot`] when the old root is gone, [`Error::Immutable`] when
+    /// it may not go yet. Then there is no new one.
+    pub fn replace_root(&self, old: RootId, root: NewRoot) -> Result<Root> {
+        self.put_root_for(root, Some(old))
+    }
+
+    fn put_root_for(&self, root: NewRoot, old: Option<RootId>) -> Result<Root> {
         if self.failed.load(Ordering::Relaxed) {
             return Err(Error::Invalid("a part of the session could not be stored".into()));
         }
@@ -318,10 +334,23 @@ impl<'p> Session<'p> {
                 meta: root.meta,
             };
             committed = Some(root.clone());
-            Ok(vec![Op::PutRoot(root)])
+            let mut ops = vec![Op::PutRoot(root)];
+            if let Some(id) = old {
+                ops.push(drop_root(state, id, now)?);
+            }
+            Ok(ops)
         })?;
         self.pool.tidy_index()?;
         Ok(committed.expect("the flush succeeded, so it called for the root"))
+    }
+}
+
+/// What ends a root, if it may go.
+pub(crate) fn drop_root(state: &State, id: RootId, now: PoolTime) -> Result<Op> {
+    let root = state.roots.get(&id).ok_or_else(|| Error::NoSuchRoot { id: id.to_string() })?;
+    match root.immutable_until {
+        Some(until) if until > now => Err(Error::Immutable { id, until: until.to_string() }),
+        _ => Ok(Op::DropRoot(id)),
     }
 }
 

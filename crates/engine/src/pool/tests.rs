@@ -391,3 +391,40 @@ fn a_meter_ends_its_own_work_and_no_other() {
     assert!(pool.check(true, &Meter::new()).unwrap().is_clean());
     assert!(pool.scrub(ScrubOptions::default(), &Meter::new()).unwrap().complete);
 }
+
+#[test]
+fn a_root_takes_the_place_of_another_in_one_step() {
+    let bed = Bed::new(1, false);
+    let pool = bed.create(0);
+    let old = back_up(&pool, &[noise(1, 5000), noise(2, 5000)], None);
+    let new = |pool: &Pool, session: &Session<'_>| {
+        let mut nodes = Vec::new();
+        let data = pool.node(&old.nodes[0]).unwrap().data;
+        let node = Node { nodes: Vec::new(), data: data[..1].to_vec(), payload: Vec::new() };
+        session.store(ChunkKind::Node, &[&node.encode()], &mut nodes).unwrap();
+        NewRoot {
+            id: RootId::random(),
+            kind: 2,
+            name: "volume".into(),
+            immutable_for: Some(DAY),
+            nodes,
+            meta: Vec::new(),
+        }
+    };
+    let session = pool.session().unwrap();
+    let refused = session.replace_root(RootId::random(), new(&pool, &session));
+    assert!(matches!(refused, Err(Error::NoSuchRoot { .. })));
+    assert_eq!(pool.roots(), std::slice::from_ref(&old));
+    let root = session.replace_root(old.id, new(&pool, &session)).unwrap();
+    assert_eq!(pool.roots(), std::slice::from_ref(&root));
+    let refused = session.replace_root(root.id, new(&pool, &session));
+    assert!(matches!(refused, Err(Error::Immutable { .. })));
+    drop(session);
+    drop(pool);
+    let pool = bed.open();
+    assert_eq!(pool.roots(), std::slice::from_ref(&root));
+    let report = pool.gc(GcOptions { dry_run: false, max_unused: 0.0 }).unwrap();
+    assert_eq!((report.live_chunks, report.missing_chunks), (2, 0));
+    assert!(report.dead_chunks > 0);
+    assert!(pool.check(true, &Meter::new()).unwrap().lost.is_empty());
+}

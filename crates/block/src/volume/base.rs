@@ -1,0 +1,172 @@
+//! Reading what is settled: chunks by a map, whose extents are kept for a while.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use strongroom_engine::id::{ChunkId, ChunkKind};
+use strongroom_engine::map::{Extent, MapReader, MapRef};
+use strongroom_engine::pool::Pool;
+
+use super::live::Source;
+use super::locked;
+use crate::{Error, Result};
+
+/// Chunks to a window: what a map's lowest node covers when all chunks are of the volume's size.
+const WINDOW: u64 = 512;
+/// Extents that are kept, of 48 bytes each.
+const EXTENTS: usize = 128 << 10;
+
+/// Extents of a part of a map, by offset.
+type Window = Arc<Vec<(u64, Extent)>>;
+
+#[derive(Debug, Default)]
+struct Kept {
+    windows: HashMap<(ChunkId, u64), (Window, u64)>,
+    extents: usize,
+    tick: u64,
+}
+
+/// Extents of maps that were read lately.
+#[derive(Debug, Default)]
+pub(crate) struct Windows(Mutex<Kept>);
+
+impl Windows {
+    fn get(&self, key: (ChunkId, u64)) -> Option<Window> {
+        let mut kept = locked(&self.0);
+        kept.tick += 1;
+        let tick = kept.tick;
+        let (window, used) = kept.windows.get_mut(&key)?;
+        *used = tick;
+        Some(Arc::clone(window))
+    }
+
+    fn keep(&self, key: (ChunkId, u64), window: &Window) {
+        let mut kept = locked(&self.0);
+        let tick = kept.tick;
+        if kept.windows.insert(key, (Arc::clone(window), tick)).is_none() {
+            kept.extents += window.len() + 1;
+        }
+        while kept.extents > EXTENTS && kept.windows.len() > 1 {
+            let oldest = kept.windows.iter().min_by_key(|(_, (_, used))| *used).map(|(k, _)| *k);
+            if let Some((window, _)) = oldest.and_then(|key| kept.windows.remove(&key)) {
+                kept.extents -= window.len() + 1;
+            }
+        }
+    }
+}
+
+/// Reads what a map has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Base<'b> {
+    pub(crate) pool: &'b Pool,
+    pub(crate) windows: &'b Windows,
+    pub(crate) chunk: u32,
+}
+
+/// An error of the pool, and which place can't be read because of it.
+fn unreadable(offset: u64) -> impl Fn(strongroom_engine::Error) -> Error {
+    move |e| Error::Unreadable { offset, why: e.to_string() }
+}
+
+impl Base<'_> {
+    /// The extents that have a part of a range, in order, each whole; what the map doesn't reach has none.
+    pub(crate) fn extents(&self, map: &MapRef, range: Range<u64>) -> Result<Vec<(u64, Extent)>> {
+        let node = match map {
+            MapRef::Inline(_) => {
+                let mut found = Vec::new();
+                for item in MapReader::new(self.pool, map, range.start) {
+                    let (at, extent) = item.map_err(unreadable(range.start))?;
+                    if at >= range.end {
+                        break;
+                    }
+                    found.push((at, extent));
+                }
+                return Ok(found);
+            }
+            MapRef::Tree(node, _) => *node,
+        };
+        let span = u64::from(self.chunk) * WINDOW;
+        let mut found: Vec<(u64, Extent)> = Vec::new();
+        let end = range.end.min(map.len());
+        let mut at = range.start;
+        while at < end {
+            let number = at / span;
+            let key = (node, number);
+            let window = match self.windows.get(key) {
+                Some(window) => window,
+                None => {
+                    let mut extents = Vec::new();
+                    for item in MapReader::new(self.pool, map, number * span) {
+                        let (from, extent) = item.map_err(unreadable(at))?;
+                        if from >= (number + 1) * span {
+                            break;
+                        }
+                        extents.push((from, extent));
+                    }
+                    let window = Arc::new(extents);
+                    self.windows.keep(key, &window);
+                    window
+                }
+            };
+            let first = window.partition_point(|(from, extent)| from + extent.len() <= at);
+            let here = window.iter().skip(first).take_while(|(from, _)| *from < end);
+            // One that reaches over windows is in each of them.
+            let last = found.last().map(|(from, _)| *from);
+            found.extend(here.filter(|(from, _)| last.is_none_or(|last| *from > last)));
+            at = (number + 1) * span;
+        }
+        Ok(found)
+    }
+
+    /// Fills the buffer with what the map has from `offset` on; zeroes where it has nothing.
+    pub(crate) fn read(&self, map: &MapRef, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        buffer.fill(0);
+        let end = offset + buffer.len() as u64;
+        for (from, extent) in self.extents(map, offset..end)? {
+            let Extent::Data { id, len } = extent else { continue };
+            let (start, stop) = (from.max(offset), (from + u64::from(len)).min(end));
+            if start >= stop {
+                continue;
+            }
+            let chunk = self.pool.read(ChunkKind::Data, &id).map_err(unreadable(start))?;
+            let part = chunk.get((start - from) as usize..(stop - from) as usize);
+            let room = buffer.get_mut((start - offset) as usize..(stop - offset) as usize);
+            match (part, room) {
+                (Some(part), Some(room)) => room.copy_from_slice(part),
+                _ => {
+                    let why = format!("chunk {id} is shorter than its map says");
+                    return Err(Error::Unreadable { offset: start, why });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills the buffer, from `offset` on, with pieces that were found.
+    pub(crate) fn read_pieces(
+        &self,
+        map: &MapRef,
+        pieces: &[(Range<u64>, Source)],
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<()> {
+        for (range, source) in pieces {
+            let within = (range.start - offset) as usize..(range.end - offset) as usize;
+            let Some(room) = buffer.get_mut(within) else { continue };
+            match source {
+                Source::Zeroes => room.fill(0),
+                Source::Base => self.read(map, range.start, room)?,
+                Source::Log { place, skip } => {
+                    let unreadable = |why: String| Error::Unreadable { offset: range.start, why };
+                    let payload = place.read().map_err(|e| unreadable(e.to_string()))?;
+                    let part = payload.get(*skip..*skip + room.len());
+                    room.copy_from_slice(
+                        part.ok_or_else(|| unreadable("a record is too short".into()))?,
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}

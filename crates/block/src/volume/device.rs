@@ -1,0 +1,324 @@
+//! Volumes and snapshots as block devices.
+
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+
+use strongroom_engine::disk::Disk;
+use strongroom_engine::map;
+
+use super::base::Base;
+use super::live::Source;
+use super::record::{Change, HEADER, MAX_PAYLOAD};
+use super::{SnapshotId, Volume};
+use crate::{BlockDevice, Content, Durability, Error, Extent, Geometry, Result, Zeroing};
+
+/// A chunk may move, and a map be replaced by a newer one, while it is read: so often it is tried again.
+const TRIES: usize = 8;
+/// Chunks whose extents are looked at together.
+const STEP: u64 = 4096;
+
+impl Volume {
+    pub(super) fn base(&self) -> Base<'_> {
+        Base { pool: &self.pool, windows: &self.windows, chunk: self.chunk }
+    }
+
+    /// Looks a range up in the volume or a snapshot, and works on what was found, again when maps were
+    /// replaced meanwhile and what was looked at is gone.
+    fn look<R>(
+        &self,
+        of: Option<SnapshotId>,
+        range: Range<u64>,
+        mut work: impl FnMut(&map::MapRef, Vec<(Range<u64>, Source)>) -> Result<R>,
+    ) -> Result<R> {
+        let mut tries = 0;
+        loop {
+            let (pieces, base, generation) =
+                self.lives.look(of, range.clone()).ok_or(Error::Gone)?;
+            tries += 1;
+            match work(&base, pieces) {
+                Err(_) if tries < TRIES && self.lives.read().generation != generation => {}
+                result => return result,
+            }
+        }
+    }
+
+    pub(super) fn read_of(
+        &self,
+        of: Option<SnapshotId>,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<()> {
+        let range = offset..offset + buffer.len() as u64;
+        self.look(of, range, |base, pieces| self.base().read_pieces(base, &pieces, offset, buffer))
+    }
+
+    fn extents_of(
+        &self,
+        of: Option<SnapshotId>,
+        offset: u64,
+        length: u64,
+        most: usize,
+    ) -> Result<Vec<Extent>> {
+        let mut found: Vec<Extent> = Vec::new();
+        let (mut at, end) = (offset, offset + length);
+        let most = most.max(1);
+        // Adds an extent; `false` when there are enough.
+        let add = |found: &mut Vec<Extent>, range: Range<u64>, content| {
+            let (offset, length) = (range.start, range.end - range.start);
+            let count = found.len();
+            match found.last_mut() {
+                _ if length == 0 => true,
+                Some(last) if last.content == content => {
+                    last.length += length;
+                    true
+                }
+                _ if count >= most => false,
+                _ => {
+                    found.push(Extent { offset, length, content });
+                    true
+                }
+            }
+        };
+        while at < end {
+            let stop = end.min(at.saturating_add(STEP * u64::from(self.chunk)));
+            let before = found.clone();
+            let is_full = self.look(of, at..stop, |base, pieces| {
+                found.clone_from(&before);
+                for (range, source) in pieces {
+                    let content = match source {
+                        Source::Log { .. } => Content::Data,
+                        Source::Zeroes => Content::Hole,
+                        Source::Base => {
+                            let mut from = range.start;
+                            for (start, extent) in self.base().extents(base, range.clone())? {
+                                let to = (start + extent.len()).min(range.end);
+                                let content = match extent {
+                                    map::Extent::Data { .. } => Content::Data,
+                                    map::Extent::Hole { .. } => Content::Hole,
+                                };
+                                if !add(&mut found, from..to.max(from), content) {
+                                    return Ok(true);
+                                }
+                                from = to.max(from);
+                            }
+                            if !add(&mut found, from..range.end, Content::Hole) {
+                                return Ok(true);
+                            }
+                            continue;
+                        }
+                    };
+                    if !add(&mut found, range, content) {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            })?;
+            if is_full {
+                break;
+            }
+            at = stop;
+        }
+        Ok(found)
+    }
+
+    fn geometry_of(&self, size: u64, read_only: bool) -> Geometry {
+        Geometry {
+            size,
+            block: self.sector,
+            physical: 4096,
+            optimal: self.chunk,
+            read_only,
+            thin: true,
+        }
+    }
+
+    /// Refuses what couldn't be settled any more, and settles when the log has grown long.
+    pub(super) fn admit(&self, bytes: u64, chunks: u64) -> Result<()> {
+        let bytes = bytes + HEADER as u64;
+        if self.log.bytes().saturating_add(bytes) > self.limits.log {
+            self.settle_above(self.limits.log.saturating_sub(bytes))?;
+        }
+        let room = || {
+            let disks = self.pool.disks().iter().flatten().map(|disk| -> &dyn Disk { &**disk });
+            self.room.admit(disks, bytes, chunks, self.chunk.into())
+        };
+        match room() {
+            // What is settled needs its room in the log no more.
+            Err(Error::NoSpace) if self.log.bytes() > 0 => {
+                self.settle()?;
+                room()
+            }
+            result => result,
+        }
+    }
+
+    fn chunks_in(&self, range: &Range<u64>) -> u64 {
+        let chunk = u64::from(self.chunk);
+        range.end.div_ceil(chunk) - range.start / chunk
+    }
+
+    fn write_parts(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let mut at = offset;
+        for part in bytes.chunks(MAX_PAYLOAD) {
+            let end = at + part.len() as u64;
+            self.admit(part.len() as u64, self.chunks_in(&(at..end)))?;
+            let change = Change::Data { offset: at, length: part.len() as u32 };
+            self.log.append(change, part, &self.lives)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn settle_durability(&self, durability: Durability) -> Result<()> {
+        match durability {
+            Durability::Later => Ok(()),
+            Durability::Now => self.log.sync(),
+        }
+    }
+}
+
+impl BlockDevice for Volume {
+    fn geometry(&self) -> Geometry {
+        self.geometry_of(self.lives.read().size, false)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.geometry().check(offset, buffer.len() as u64)?;
+        self.read_of(None, offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8], durability: Durability) -> Result<()> {
+        self.geometry().check(offset, bytes.len() as u64)?;
+        {
+            let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+            self.write_parts(offset, bytes)?;
+        }
+        self.settle_durability(durability)
+    }
+
+    /// Nothing keeps its room here: a write takes new room in any case, and is refused before the pool
+    /// is so full that it couldn't be settled.
+    fn write_zeroes(
+        &self,
+        offset: u64,
+        length: u64,
+        _zeroing: Zeroing,
+        durability: Durability,
+    ) -> Result<()> {
+        self.geometry().check(offset, length)?;
+        if length > 0 {
+            let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+            // Whole chunks become holes; those at both ends may have to be stored anew.
+            self.admit(0, 2)?;
+            self.log.append(Change::Zeroes { offset, length }, &[], &self.lives)?;
+        }
+        self.settle_durability(durability)
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> Result<()> {
+        self.write_zeroes(offset, length, Zeroing::MayUnmap, Durability::Later)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.log.sync()
+    }
+
+    fn compare_and_write(
+        &self,
+        offset: u64,
+        expected: &[u8],
+        bytes: &[u8],
+        durability: Durability,
+    ) -> Result<Option<u64>> {
+        if expected.len() != bytes.len() {
+            return Err(Error::Unsupported("compare with other than what it writes"));
+        }
+        self.geometry().check(offset, bytes.len() as u64)?;
+        {
+            let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+            let mut there = vec![0; expected.len()];
+            self.read_of(None, offset, &mut there)?;
+            if let Some(differs) = there.iter().zip(expected).position(|(a, b)| a != b) {
+                return Ok(Some(differs as u64));
+            }
+            self.write_parts(offset, bytes)?;
+        }
+        self.settle_durability(durability)?;
+        Ok(None)
+    }
+
+    fn extents(&self, offset: u64, length: u64, most: usize) -> Result<Vec<Extent>> {
+        self.geometry().check(offset, length)?;
+        self.extents_of(None, offset, length, most)
+    }
+
+    fn id(&self) -> [u8; 16] {
+        self.id.0
+    }
+}
+
+/// A snapshot as a device. Once it is deleted, every call says [`Error::Gone`].
+#[derive(Debug)]
+pub struct SnapshotDevice {
+    volume: Arc<Volume>,
+    id: SnapshotId,
+    size: u64,
+}
+
+impl SnapshotDevice {
+    pub(super) fn new(volume: Arc<Volume>, id: SnapshotId, size: u64) -> Self {
+        Self { volume, id, size }
+    }
+}
+
+impl BlockDevice for SnapshotDevice {
+    fn geometry(&self) -> Geometry {
+        self.volume.geometry_of(self.size, true)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.geometry().check(offset, buffer.len() as u64)?;
+        self.volume.read_of(Some(self.id), offset, buffer)
+    }
+
+    fn write_at(&self, _offset: u64, _bytes: &[u8], _durability: Durability) -> Result<()> {
+        Err(Error::ReadOnly)
+    }
+
+    fn write_zeroes(
+        &self,
+        _offset: u64,
+        _length: u64,
+        _zeroing: Zeroing,
+        _durability: Durability,
+    ) -> Result<()> {
+        Err(Error::ReadOnly)
+    }
+
+    fn discard(&self, _offset: u64, _length: u64) -> Result<()> {
+        Err(Error::ReadOnly)
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn compare_and_write(
+        &self,
+        _offset: u64,
+        _expected: &[u8],
+        _bytes: &[u8],
+        _durability: Durability,
+    ) -> Result<Option<u64>> {
+        Err(Error::ReadOnly)
+    }
+
+    fn extents(&self, offset: u64, length: u64, most: usize) -> Result<Vec<Extent>> {
+        self.geometry().check(offset, length)?;
+        self.volume.extents_of(Some(self.id), offset, length, most)
+    }
+
+    fn id(&self) -> [u8; 16] {
+        self.id.0
+    }
+}

@@ -1,0 +1,218 @@
+//! What an open volume is: a map, layers over it, and the snapshots that were made of them.
+
+use std::ops::Range;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use strongroom_engine::clock::PoolTime;
+use strongroom_engine::map::MapRef;
+
+use super::SnapshotId;
+use super::layer::{Layer, What, find};
+use super::record::Change;
+use super::room::Room;
+use super::segment::Place;
+
+/// The content at some moment.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) base: Arc<MapRef>,
+    /// What was written after, the oldest first. None of them changes any more.
+    pub(crate) layers: Vec<Arc<Layer>>,
+}
+
+impl View {
+    pub(crate) fn new(base: MapRef) -> Self {
+        Self { base: Arc::new(base), layers: Vec::new() }
+    }
+
+    /// Whether `other` is this and more.
+    fn begins(&self, other: &Self) -> bool {
+        let own = self.layers.iter();
+        let same = |(own, other): (&Arc<Layer>, &Arc<Layer>)| Arc::ptr_eq(own, other);
+        Arc::ptr_eq(&self.base, &other.base)
+            && self.layers.len() <= other.layers.len()
+            && own.zip(&other.layers).all(same)
+    }
+
+    /// The same of a volume of that size, with as many layers as were folded into maps replaced by these.
+    /// A volume that was rolled back has the layers of its snapshot, and may be larger: maps that are longer
+    /// than the size are not its own.
+    pub(crate) fn rebased(&self, size: u64, folded: &[(Self, Arc<MapRef>)]) -> Self {
+        let fitting = folded.iter().filter(|(view, map)| view.begins(self) && map.len() <= size);
+        match fitting.max_by_key(|(view, map)| (view.layers.len(), map.len())) {
+            Some((view, map)) => Self {
+                base: Arc::clone(map),
+                layers: self.layers.iter().skip(view.layers.len()).cloned().collect(),
+            },
+            None => self.clone(),
+        }
+    }
+}
+
+/// A snapshot of a volume.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) id: SnapshotId,
+    pub(crate) name: String,
+    pub(crate) created: PoolTime,
+    /// The volume's size then, in bytes.
+    pub(crate) size: u64,
+    pub(crate) view: View,
+}
+
+/// What is at some place.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// Bytes of a record in the log.
+    Log {
+        place: Place,
+        /// How much of its payload comes before.
+        skip: usize,
+    },
+    /// Zeroes that were written.
+    Zeroes,
+    /// What the map has.
+    Base,
+}
+
+/// The state of an open volume.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// In bytes.
+    pub(crate) size: u64,
+    chunk: u64,
+    room: Arc<Room>,
+    pub(crate) current: View,
+    /// What is written now.
+    active: Layer,
+    /// In the order in which they were made.
+    pub(crate) snapshots: Vec<Snapshot>,
+    /// Up to which sequence number.
+    pub(crate) applied: u64,
+    /// Grows when maps are replaced.
+    pub(crate) generation: u64,
+}
+
+impl Live {
+    /// Nothing is written from here on but what comes after.
+    pub(crate) fn freeze(&mut self) {
+        if !self.active.is_empty() {
+            let next = Layer::new(self.chunk, &self.room);
+            self.current.layers.push(Arc::new(std::mem::replace(&mut self.active, next)));
+        }
+    }
+
+    fn apply(&mut self, change: Change, place: Place) {
+        match change {
+            Change::Data { offset, length } => {
+                let range = offset..offset.saturating_add(length.into());
+                self.active.insert(range, What::Log { place, skip: 0 });
+            }
+            Change::Zeroes { offset, length } => {
+                self.active.insert(offset..offset.saturating_add(length), What::Zeroes);
+            }
+            Change::Snapshot { id, created, name } => {
+                self.freeze();
+                let (size, view) = (self.size, self.current.clone());
+                self.snapshots.push(Snapshot { id, name, created, size, view });
+            }
+            Change::Deleted(id) => self.snapshots.retain(|snapshot| snapshot.id != id),
+            Change::Grown(size) => self.size = self.size.max(size),
+            Change::RolledBack(id) => {
+                if let Some(snapshot) = self.snapshots.iter().find(|snapshot| snapshot.id == id) {
+                    self.current = snapshot.view.clone();
+                    self.active = Layer::new(self.chunk, &self.room);
+                }
+            }
+        }
+    }
+
+    /// What is in a range, in order.
+    fn find(&self, range: Range<u64>) -> Vec<(Range<u64>, Source)> {
+        let below = self.current.layers.iter().rev().map(Arc::as_ref);
+        let layers: Vec<&Layer> = std::iter::once(&self.active).chain(below).collect();
+        gather(&layers, range)
+    }
+}
+
+fn gather(layers: &[&Layer], range: Range<u64>) -> Vec<(Range<u64>, Source)> {
+    let mut found = Vec::new();
+    find(layers, range, &mut |range, what| {
+        let source = match what {
+            None => Source::Base,
+            Some((What::Zeroes, _)) => Source::Zeroes,
+            Some((What::Log { place, skip }, after)) => {
+                Source::Log { place: place.clone(), skip: *skip as usize + after as usize }
+            }
+        };
+        found.push((range, source));
+    });
+    found
+}
+
+impl View {
+    /// What is in a range, in order.
+    pub(crate) fn find(&self, range: Range<u64>) -> Vec<(Range<u64>, Source)> {
+        let layers: Vec<&Layer> = self.layers.iter().rev().map(Arc::as_ref).collect();
+        gather(&layers, range)
+    }
+}
+
+/// What was found at some moment: pieces, the map below them, and the generation.
+pub(crate) type Looked = (Vec<(Range<u64>, Source)>, Arc<MapRef>, u64);
+
+/// The state of an open volume, shared.
+#[derive(Debug)]
+pub(crate) struct Lives(RwLock<Live>);
+
+impl Lives {
+    pub(crate) fn new(
+        size: u64,
+        chunk: u32,
+        room: &Arc<Room>,
+        current: View,
+        snapshots: Vec<Snapshot>,
+        applied: u64,
+    ) -> Self {
+        let chunk = u64::from(chunk);
+        Self(RwLock::new(Live {
+            size,
+            chunk,
+            room: Arc::clone(room),
+            current,
+            active: Layer::new(chunk, room),
+            snapshots,
+            applied,
+            generation: 0,
+        }))
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Live> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes it; nobody does so while it reads or writes a disk.
+    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut Live) -> R) -> R {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Enters records of the log, in their order.
+    pub(crate) fn apply(&self, records: Vec<(u64, Change, Place)>) {
+        self.change(|live| {
+            for (sequence, change, place) in records {
+                live.apply(change, place);
+                live.applied = sequence;
+            }
+        });
+    }
+
+    /// What is in a range of the volume, or of a snapshot; `None` when there is no such snapshot.
+    pub(crate) fn look(&self, of: Option<SnapshotId>, range: Range<u64>) -> Option<Looked> {
+        let live = self.read();
+        let Some(id) = of else {
+            return Some((live.find(range), Arc::clone(&live.current.base), live.generation));
+        };
+        let view = &live.snapshots.iter().find(|snapshot| snapshot.id == id)?.view;
+        Some((view.find(range), Arc::clone(&view.base), live.generation))
+    }
+}

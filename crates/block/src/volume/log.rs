@@ -1,0 +1,397 @@
+//! The log that a volume is written to.
+//!
+//! Who writes hands a record over; one of those that wait takes all that were handed over, gives them
+//! their places, writes them to all copies at once, and enters them in the layers, in their order. So
+//! a volume is at every instant what the records up to some number make of it, in memory as on disk.
+//! Nobody holds a lock meanwhile: the pen goes from hand to hand.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use strongroom_engine::disk::Disk;
+use strongroom_engine::pool::Pool;
+use strongroom_engine::seal::LogSealer;
+
+use super::live::Lives;
+use super::record::{BLOCK, Change, Entry, MAX_SEGMENT, SegmentHeader};
+use super::segment::{Lost, Place, Segment, aligned};
+use super::{VolumeId, locked};
+use crate::{Error, Result};
+
+/// Bytes that are written at once, about.
+const BATCH: usize = 4 << 20;
+/// Bytes that may wait to be written.
+const WAITING: usize = 16 << 20;
+
+/// What tells one process's log of a volume from all others, and where it begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) volume: VolumeId,
+    pub(crate) salt: [u8; 32],
+    /// The last sequence number that is settled.
+    pub(crate) settled: u64,
+    /// The number of its first segment: no file of the volume has it or a higher one.
+    pub(crate) number: u64,
+}
+
+#[derive(Debug)]
+struct Queue {
+    waiting: VecDeque<(u64, Entry)>,
+    /// Bytes of those.
+    bytes: usize,
+    /// The next sequence number.
+    next: u64,
+    /// Up to here all is written, and in the layers.
+    applied: u64,
+    /// Up to here all is durable.
+    durable: u64,
+    /// `None` while somebody writes.
+    pen: Option<Pen>,
+    syncing: bool,
+    failed: Option<String>,
+}
+
+/// A segment, and what is in it.
+#[derive(Debug)]
+struct Written {
+    segment: Arc<Segment>,
+    /// The last sequence number.
+    last: u64,
+    bytes: u64,
+}
+
+/// What who writes needs.
+#[derive(Debug, Default)]
+struct Pen {
+    /// The last one is written.
+    segments: Vec<Written>,
+    /// Where the next record goes.
+    end: u64,
+    /// What was written before must not share a block with it.
+    align: bool,
+    /// The number of the next segment.
+    number: u64,
+    /// Disks that failed.
+    lost: BTreeSet<usize>,
+    /// What was written since it was last synced.
+    dirty: Vec<Arc<Segment>>,
+    buffer: Vec<u8>,
+}
+
+/// The log of one volume, in one process.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pool: Arc<Pool>,
+    run: Run,
+    sealer: Arc<LogSealer>,
+    segment_size: u64,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    /// The number under which the next payload is sealed.
+    sealed: AtomicU64,
+    /// The next record begins a segment.
+    roll: AtomicBool,
+    /// Bytes in segments.
+    bytes: AtomicU64,
+    notices: Mutex<Vec<String>>,
+}
+
+impl Log {
+    /// A log without a segment.
+    pub(crate) fn new(pool: &Arc<Pool>, run: Run, sealer: LogSealer, segment_size: u64) -> Self {
+        let queue = Queue {
+            waiting: VecDeque::new(),
+            bytes: 0,
+            next: run.settled + 1,
+            applied: run.settled,
+            durable: run.settled,
+            pen: Some(Pen { number: run.number, ..Pen::default() }),
+            syncing: false,
+            failed: None,
+        };
+        Self {
+            pool: Arc::clone(pool),
+            run,
+            sealer: Arc::new(sealer),
+            segment_size: segment_size.clamp(2 * BLOCK, MAX_SEGMENT),
+            queue: Mutex::new(queue),
+            changed: Condvar::new(),
+            sealed: AtomicU64::new(0),
+            roll: AtomicBool::new(false),
+            bytes: AtomicU64::new(0),
+            notices: Mutex::default(),
+        }
+    }
+
+    /// Bytes of its segments.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// What the user should hear of.
+    pub(crate) fn take_notices(&self) -> Vec<String> {
+        std::mem::take(&mut *locked(&self.notices))
+    }
+
+    fn wait<'q>(
+        &self,
+        queue: std::sync::MutexGuard<'q, Queue>,
+    ) -> std::sync::MutexGuard<'q, Queue> {
+        self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends a record to all copies and enters it in the layers; its sequence number.
+    ///
+    /// # Errors
+    /// [`Error::Failed`], after which nothing more is written.
+    pub(crate) fn append(&self, change: Change, data: &[u8], lives: &Lives) -> Result<u64> {
+        let number = self.sealed.fetch_add(1, Ordering::Relaxed);
+        let entry = Entry::new(change, data, number, &self.sealer);
+        let mut queue = locked(&self.queue);
+        while queue.bytes > WAITING && queue.failed.is_none() {
+            queue = self.wait(queue);
+        }
+        let sequence = queue.next;
+        queue.next += 1;
+        queue.bytes += entry.len();
+        queue.waiting.push_back((sequence, entry));
+        loop {
+            if queue.applied >= sequence {
+                return Ok(sequence);
+            }
+            if let Some(why) = &queue.failed {
+                return Err(Error::Failed(why.clone()));
+            }
+            let Some(mut pen) = queue.pen.take() else {
+                queue = self.wait(queue);
+                continue;
+            };
+            let mut batch = Vec::new();
+            let mut bytes = 0;
+            while bytes < BATCH
+                && let Some((sequence, entry)) = queue.waiting.pop_front()
+            {
+                bytes += entry.len();
+                batch.push((sequence, entry));
+            }
+            queue.bytes -= bytes;
+            let (durable, last) = (queue.durable, batch.last().map_or(0, |(last, _)| *last));
+            drop(queue);
+            let written = self.write(&mut pen, batch, durable, lives);
+            queue = locked(&self.queue);
+            queue.pen = Some(pen);
+            match written {
+                Ok(()) => queue.applied = queue.applied.max(last),
+                Err(why) => {
+                    queue.failed.get_or_insert_with(|| format!("its log can't be written: {why}"));
+                }
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    fn write(
+        &self,
+        pen: &mut Pen,
+        batch: Vec<(u64, Entry)>,
+        durable: u64,
+        lives: &Lives,
+    ) -> io::Result<()> {
+        let mut placed = Vec::with_capacity(batch.len());
+        let mut buffer = std::mem::take(&mut pen.buffer);
+        if std::mem::take(&mut pen.align) {
+            pen.end = aligned(pen.end);
+        }
+        for (sequence, entry) in batch {
+            let end = pen.end + (buffer.len() + entry.len()) as u64;
+            let rolls = self.roll.swap(false, Ordering::AcqRel);
+            if rolls || pen.segments.is_empty() || end > self.segment_size {
+                self.write_out(pen, &mut buffer)?;
+                self.begin(pen, sequence)?;
+            }
+            let Some(Written { segment, last, .. }) = pen.segments.last_mut() else { break };
+            let at = pen.end + buffer.len() as u64;
+            let payload = entry.len() - super::record::HEADER;
+            entry.write(&self.sealer, segment.header.number, at, sequence, durable, &mut buffer);
+            let place = Place { segment: Arc::clone(segment), at, payload: payload as u32 };
+            *last = sequence;
+            placed.push((sequence, entry.change, place));
+        }
+        self.write_out(pen, &mut buffer)?;
+        pen.buffer = buffer;
+        if pen.buffer.capacity() > BATCH {
+            pen.buffer = Vec::new();
+        }
+        lives.apply(placed);
+        Ok(())
+    }
+
+    fn write_out(&self, pen: &mut Pen, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let Some(Written { segment, bytes, .. }) =
+            pen.segments.last_mut().filter(|_| !buffer.is_empty())
+        else {
+            return Ok(());
+        };
+        *bytes += buffer.len() as u64;
+        if !pen.dirty.iter().any(|dirty| Arc::ptr_eq(dirty, segment)) {
+            pen.dirty.push(Arc::clone(segment));
+        }
+        let lost = segment.write(buffer, pen.end)?;
+        pen.lost.extend(lost.iter().map(|(disk, _)| *disk));
+        self.lose(lost);
+        pen.end += buffer.len() as u64;
+        self.bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+        buffer.clear();
+        Ok(())
+    }
+
+    /// Begins a segment on as many disks as the pool's layout must survive, and one.
+    fn begin(&self, pen: &mut Pen, first: u64) -> io::Result<()> {
+        let disks = self.pool.disks();
+        let number = pen.number;
+        pen.number += 1;
+        let Run { volume, salt, .. } = self.run;
+        let header = SegmentHeader { pool: self.pool.id(), volume, salt, number, first };
+        // So that all disks share the work.
+        let turn = number.wrapping_add(volume.0[0].into()) as usize % disks.len().max(1);
+        let places = (0..disks.len()).map(|place| (place + turn) % disks.len());
+        let there = places.filter(|place| !pen.lost.contains(place)).filter_map(|place| {
+            let disk: Option<&dyn Disk> = disks.get(place)?.as_deref();
+            Some((place, disk?))
+        });
+        let count = usize::from(self.pool.superblock().parity_shards) + 1;
+        let (segment, lost) = Segment::create(there, count, header, &self.sealer)?;
+        pen.lost.extend(lost.iter().map(|(disk, _)| *disk));
+        self.lose(lost);
+        // It has what this one lost again.
+        self.roll.store(false, Ordering::Release);
+        pen.end = BLOCK;
+        pen.segments.push(Written { segment: Arc::new(segment), last: first, bytes: BLOCK });
+        self.bytes.fetch_add(BLOCK, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What comes next goes where no copy has failed.
+    fn lose(&self, lost: Vec<Lost>) {
+        if lost.is_empty() {
+            return;
+        }
+        self.roll.store(true, Ordering::Release);
+        let mut notices = locked(&self.notices);
+        for (disk, why) in lost {
+            if notices.len() < 100 {
+                notices.push(format!("disk {disk} failed to take a volume's log: {why}"));
+            }
+        }
+    }
+
+    /// Waits for the pen, so that nothing is being written.
+    fn with_pen<R>(&self, act: impl FnOnce(&mut Queue, &mut Pen) -> R) -> Result<R> {
+        let mut queue = locked(&self.queue);
+        loop {
+            if let Some(why) = &queue.failed {
+                return Err(Error::Failed(why.clone()));
+            }
+            if let Some(mut pen) = queue.pen.take() {
+                let result = act(&mut queue, &mut pen);
+                queue.pen = Some(pen);
+                self.changed.notify_all();
+                return Ok(result);
+            }
+            queue = self.wait(queue);
+        }
+    }
+
+    /// Makes durable what calls that returned have appended. Whoever comes while others sync waits for
+    /// the next sync, which serves all that wait.
+    ///
+    /// # Errors
+    /// [`Error::Failed`], after which nothing more is written.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let through = locked(&self.queue).applied;
+        loop {
+            let turn = self.with_pen(|queue, pen| {
+                if queue.durable >= through {
+                    return Some(None);
+                }
+                if queue.syncing {
+                    return None;
+                }
+                queue.syncing = true;
+                pen.align = true;
+                Some(Some((queue.applied, std::mem::take(&mut pen.dirty))))
+            })?;
+            let (target, dirty) = match turn {
+                Some(None) => return Ok(()),
+                Some(Some(turn)) => turn,
+                None => {
+                    let mut queue = locked(&self.queue);
+                    while queue.syncing {
+                        queue = self.wait(queue);
+                    }
+                    continue;
+                }
+            };
+            let mut failed = None;
+            let mut lost = Vec::new();
+            for segment in &dirty {
+                match segment.sync() {
+                    Ok(some) => lost.extend(some),
+                    Err(why) => failed = Some(format!("its log can't be made durable: {why}")),
+                }
+            }
+            let disks: Vec<usize> = lost.iter().map(|(disk, _)| *disk).collect();
+            self.lose(lost);
+            {
+                let mut queue = locked(&self.queue);
+                queue.syncing = false;
+                match failed {
+                    None => queue.durable = queue.durable.max(target),
+                    Some(why) => drop(queue.failed.get_or_insert(why)),
+                }
+                self.changed.notify_all();
+            }
+            if !disks.is_empty() {
+                self.with_pen(|_, pen| pen.lost.extend(disks))?;
+            }
+        }
+    }
+
+    /// The next record begins a segment.
+    pub(crate) fn roll(&self) -> Result<()> {
+        self.with_pen(|_, pen| {
+            if !pen.segments.is_empty() {
+                self.roll.store(true, Ordering::Release);
+            }
+        })
+    }
+
+    /// Removes the segments in which all is settled, up to that sequence number.
+    pub(crate) fn forget(&self, through: u64) -> Result<()> {
+        let gone = self.with_pen(|queue, pen| {
+            queue.durable = queue.durable.max(through);
+            let count = pen.segments.iter().take_while(|one| one.last <= through).count();
+            let gone: Vec<Written> = pen.segments.drain(..count).collect();
+            pen.dirty.retain(|dirty| !gone.iter().any(|one| Arc::ptr_eq(dirty, &one.segment)));
+            let bytes = gone.iter().map(|one| one.bytes).sum();
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            gone
+        })?;
+        gone.iter().for_each(|one| one.segment.remove(self.pool.disks()));
+        Ok(())
+    }
+
+    /// How many copies the newest segment has; `None` without one.
+    pub(crate) fn copies(&self) -> Option<usize> {
+        let copies = self.with_pen(|_, pen| pen.segments.last().map(|last| last.segment.copies()));
+        copies.ok().flatten()
+    }
+
+    /// Nothing more is written.
+    pub(crate) fn end(&self) {
+        locked(&self.queue).failed.get_or_insert_with(|| "it was closed".into());
+        self.changed.notify_all();
+    }
+}

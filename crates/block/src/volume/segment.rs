@@ -1,0 +1,218 @@
+//! Segments of a log: files of the same bytes on several disks.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use strongroom_engine::disk::{Caching, Disk, DiskFile};
+use strongroom_engine::seal::LogSealer;
+
+use super::record::{BLOCK, HEADER, Header, SegmentHeader};
+use super::{SnapshotId, VolumeId};
+
+/// The directory of logs on a disk.
+pub(crate) const DIR: &str = "volumes";
+
+/// The path of a segment.
+pub(crate) fn path(volume: VolumeId, number: u64) -> String {
+    format!("{DIR}/{volume}.{number:016x}")
+}
+
+/// Whose segment a name in the directory is, and its number.
+pub(crate) fn parse(name: &str) -> Option<(VolumeId, u64)> {
+    let (volume, number) = name.split_once('.')?;
+    let volume = VolumeId(SnapshotId::parse(volume)?.0);
+    let number = u64::from_str_radix(number, 16).ok()?;
+    (name == path(volume, number).rsplit_once('/')?.1).then_some((volume, number))
+}
+
+#[derive(Debug)]
+struct Copy {
+    /// Its disk, by its place in the pool.
+    disk: usize,
+    file: Box<dyn DiskFile>,
+    /// It gets no more records: what it has stays a beginning of what others have.
+    failed: AtomicBool,
+}
+
+/// A copy that failed: its disk, and why.
+pub(crate) type Lost = (usize, io::Error);
+
+/// A segment that is or was written by this process.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) header: SegmentHeader,
+    copies: Vec<Copy>,
+    sealer: Arc<LogSealer>,
+}
+
+impl Segment {
+    /// Begins a segment on up to `count` of the disks, of which the first that can are taken: its first
+    /// block and its name are durable there when this returns. Also which disks could not.
+    ///
+    /// # Errors
+    /// When not one disk could.
+    pub(crate) fn create<'d>(
+        disks: impl Iterator<Item = (usize, &'d dyn Disk)>,
+        count: usize,
+        header: SegmentHeader,
+        sealer: &Arc<LogSealer>,
+    ) -> io::Result<(Self, Vec<Lost>)> {
+        let (mut copies, mut lost) = (Vec::new(), Vec::new());
+        let first = header.encode(sealer);
+        let path = path(header.volume, header.number);
+        for (place, disk) in disks {
+            if copies.len() == count {
+                break;
+            }
+            match begin(disk, &path, &first) {
+                Ok(file) => copies.push(Copy { disk: place, file, failed: false.into() }),
+                Err(why) => lost.push((place, why)),
+            }
+        }
+        match copies.is_empty() {
+            false => Ok((Self { header, copies, sealer: Arc::clone(sealer) }, lost)),
+            true => {
+                Err(lost.pop().map_or_else(|| io::Error::other("there is no disk"), |lost| lost.1))
+            }
+        }
+    }
+
+    /// Does something to every copy that hasn't failed; which have now.
+    ///
+    /// # Errors
+    /// When no copy is left.
+    fn all(&self, act: impl Fn(&dyn DiskFile) -> io::Result<()>) -> io::Result<Vec<Lost>> {
+        let mut lost = Vec::new();
+        let mut good = 0;
+        for copy in &self.copies {
+            if copy.failed.load(Ordering::Acquire) {
+                continue;
+            }
+            match act(&*copy.file) {
+                Ok(()) => good += 1,
+                Err(why) => {
+                    copy.failed.store(true, Ordering::Release);
+                    lost.push((copy.disk, why));
+                }
+            }
+        }
+        match (good, lost.pop()) {
+            (0, last) => {
+                Err(last
+                    .map_or_else(|| io::Error::other("no copy of the log is left"), |lost| lost.1))
+            }
+            (_, last) => {
+                lost.extend(last);
+                Ok(lost)
+            }
+        }
+    }
+
+    /// Writes to every copy.
+    ///
+    /// # Errors
+    /// When no copy is left.
+    pub(crate) fn write(&self, bytes: &[u8], at: u64) -> io::Result<Vec<Lost>> {
+        self.all(|file| file.write_all_at(bytes, at))
+    }
+
+    /// Makes every copy durable.
+    ///
+    /// # Errors
+    /// When no copy is left.
+    pub(crate) fn sync(&self) -> io::Result<Vec<Lost>> {
+        self.all(|file| file.sync())
+    }
+
+    /// Removes the files; what can't be removed is, when the volume is next opened.
+    pub(crate) fn remove(&self, disks: &[Option<Arc<dyn Disk>>]) {
+        let path = path(self.header.volume, self.header.number);
+        for copy in &self.copies {
+            if let Some(Some(disk)) = disks.get(copy.disk) {
+                let _ = disk.remove(&path);
+            }
+        }
+    }
+
+    /// How many copies haven't failed.
+    pub(crate) fn copies(&self) -> usize {
+        self.copies.iter().filter(|copy| !copy.failed.load(Ordering::Acquire)).count()
+    }
+}
+
+fn begin(disk: &dyn Disk, path: &str, first: &[u8]) -> io::Result<Box<dyn DiskFile>> {
+    let file = match disk.create(path, Caching::Cached) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            disk.make_dir(DIR)?;
+            disk.sync_dir("")?;
+            disk.create(path, Caching::Cached)?
+        }
+        other => other?,
+    };
+    file.write_all_at(first, 0)?;
+    file.sync()?;
+    disk.sync_dir(DIR)?;
+    Ok(file)
+}
+
+/// Where a record is.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) segment: Arc<Segment>,
+    /// Where it begins in the segment.
+    pub(crate) at: u64,
+    /// The length of its payload in bytes.
+    pub(crate) payload: u32,
+}
+
+impl Place {
+    /// Reads the record's payload from the first copy in which it is whole.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
+        let Segment { header, copies, sealer } = &*self.segment;
+        let mut last = None;
+        for copy in copies {
+            let mut bytes = vec![0; HEADER + self.payload as usize];
+            if let Err(why) = copy.file.read_exact_at(&mut bytes, self.at) {
+                last = Some(why);
+                continue;
+            }
+            let head = Header::decode(&bytes, sealer, header.number, self.at);
+            let mut payload = bytes.split_off(HEADER);
+            if head.and_then(|head| head.open(sealer, &mut payload)).is_some() {
+                return Ok(payload);
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            let what = format!(
+                "the record at {} of segment {} of the volume's log is damaged",
+                self.at, header.number
+            );
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        }))
+    }
+}
+
+/// The first multiple of [`BLOCK`] that is not before `at`.
+pub(crate) fn aligned(at: u64) -> u64 {
+    at.next_multiple_of(BLOCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_are_made_and_no_others() {
+        let volume = VolumeId([0xab; 16]);
+        let name = path(volume, 0x12f);
+        let name = name.strip_prefix("volumes/").unwrap_or_default();
+        assert_eq!(parse(name), Some((volume, 0x12f)));
+        for other in [&name[1..], &name.to_uppercase(), &format!("{name}0"), "", "x.y", "."] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+}
