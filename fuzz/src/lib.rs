@@ -52,11 +52,15 @@ impl<'a> Pieces<'a> {
     pub fn first(&self) -> &'a [u8] {
         self.0[0]
     }
+
+    /// The piece that an id names.
+    pub fn piece(&self, id: &ChunkId) -> &'a [u8] {
+        self.0[usize::from(id.0[0]) % self.0.len()]
+    }
 }
 
 impl Nodes for Pieces<'_> {
     fn node(&self, id: &ChunkId) -> Result<Node> {
-        let piece = self.0[usize::from(id.0[0]) % self.0.len()];
-        Node::decode(piece).map_err(Error::decoding("a node"))
+        Node::decode(self.piece(id)).map_err(Error::decoding("a node"))
     }
 }

@@ -15,7 +15,7 @@ use strongroom_engine::pool::{NewRoot, Stored};
 use strongroom_engine::state::Root;
 use strongroom_engine::{Error, Result};
 
-use crate::store::{Failed, Hold, Sink, Source, Store};
+use crate::store::{Chunks, Failed, Hold, Sink, Source, Store};
 
 /// A pool in memory. Ids are not cryptographic.
 #[derive(Debug, Default)]
@@ -85,25 +85,9 @@ impl NodeStore for Memory {
     }
 }
 
-impl Source for Memory {
-    fn roots(&self) -> Result<Vec<Root>> {
-        Ok(self.roots.lock().unwrap().clone())
-    }
-
-    fn hold(&self, _: RootId) -> Result<Box<dyn Hold + '_>> {
-        Ok(Box::new(Kept))
-    }
-
+impl Chunks for Memory {
     fn threads(&self) -> usize {
         2
-    }
-
-    fn now(&self) -> PoolTime {
-        PoolTime(self.roots.lock().unwrap().len() as i64)
-    }
-
-    fn matches(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
-        Ok(id_of(data, 2) == *id)
     }
 
     fn chunk(&self, id: &ChunkId, out: &mut Vec<u8>) -> Result<()> {
@@ -132,6 +116,24 @@ impl Source for Memory {
             let other = scope.spawn(|| half(1));
             half(0).and(other.join().unwrap())
         })
+    }
+}
+
+impl Source for Memory {
+    fn roots(&self) -> Result<Vec<Root>> {
+        Ok(self.roots.lock().unwrap().clone())
+    }
+
+    fn hold(&self, _: RootId) -> Result<Box<dyn Hold + '_>> {
+        Ok(Box::new(Kept))
+    }
+
+    fn now(&self) -> PoolTime {
+        PoolTime(self.roots.lock().unwrap().len() as i64)
+    }
+
+    fn matches(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
+        Ok(id_of(data, 2) == *id)
     }
 }
 

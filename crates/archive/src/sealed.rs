@@ -41,7 +41,7 @@ use strongroom_engine::state::Root;
 use strongroom_engine::{Error, Result};
 
 use crate::image::{ImageMeta, ROOT_KIND, Sealing};
-use crate::store::{Failed, Hold, Sink, Source, Store};
+use crate::store::{Chunks, Failed, Hold, Sink, Source, Store};
 
 /// The first payload byte of a sealed node.
 pub const SEALED_TAG: u8 = 32;
@@ -257,31 +257,9 @@ impl Nodes for SealedSource {
     }
 }
 
-impl Source for SealedSource {
-    fn roots(&self) -> Result<Vec<Root>> {
-        Ok(self.inner.roots()?.into_iter().filter_map(|root| self.key.reveal(root)).collect())
-    }
-
-    fn hold(&self, root: RootId) -> Result<Box<dyn Hold + '_>> {
-        self.inner.hold(root)
-    }
-
+impl Chunks for SealedSource {
     fn threads(&self) -> usize {
         self.inner.threads()
-    }
-
-    fn now(&self) -> PoolTime {
-        self.inner.now()
-    }
-
-    fn matches(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
-        if self.inner.matches(id, &self.key.seal(data))? {
-            return Ok(true);
-        }
-        // Another version may have compressed it otherwise.
-        let mut sealed = Vec::new();
-        self.inner.chunk(id, &mut sealed)?;
-        self.key.open(&sealed, |raw| Ok(raw == data))
     }
 
     fn chunk(&self, id: &ChunkId, out: &mut Vec<u8>) -> Result<()> {
@@ -306,6 +284,30 @@ impl Source for SealedSource {
             taken
         };
         self.inner.fetch(wanted, &open, failed)
+    }
+}
+
+impl Source for SealedSource {
+    fn roots(&self) -> Result<Vec<Root>> {
+        Ok(self.inner.roots()?.into_iter().filter_map(|root| self.key.reveal(root)).collect())
+    }
+
+    fn hold(&self, root: RootId) -> Result<Box<dyn Hold + '_>> {
+        self.inner.hold(root)
+    }
+
+    fn now(&self) -> PoolTime {
+        self.inner.now()
+    }
+
+    fn matches(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
+        if self.inner.matches(id, &self.key.seal(data))? {
+            return Ok(true);
+        }
+        // Another version may have compressed it otherwise.
+        let mut sealed = Vec::new();
+        self.inner.chunk(id, &mut sealed)?;
+        self.key.open(&sealed, |raw| Ok(raw == data))
     }
 }
 

@@ -3,41 +3,30 @@
 
 use std::ops::Deref;
 
+use strongroom_engine::Result;
 use strongroom_engine::chunker::Params;
 use strongroom_engine::clock::PoolTime;
+pub use strongroom_engine::content::{Chunks, Failed, Sink};
 use strongroom_engine::id::{ChunkId, ChunkKind, RootId};
-use strongroom_engine::map::{NodeStore, Nodes};
+use strongroom_engine::map::NodeStore;
 use strongroom_engine::pool::{Lease, NewRoot, Pool, Session, Stored};
 use strongroom_engine::state::Root;
-use strongroom_engine::{Error, Result};
 
 /// Keeps what a root reaches, until dropped.
 pub trait Hold: Send + Sync {}
 
 impl<P: Deref<Target = Pool> + Send + Sync> Hold for Lease<P> {}
 
-/// Takes the bytes of the chunk with this place in the list of wanted ones.
-pub type Sink<'a> = &'a (dyn Fn(usize, &[u8]) -> Result<()> + Sync);
-/// Hears of a chunk that can't be read.
-pub type Failed<'a> = &'a (dyn Fn(usize, Error) + Sync);
-
 /// Where images are read from.
-pub trait Source: Nodes {
+pub trait Source: Chunks {
     /// All roots.
     fn roots(&self) -> Result<Vec<Root>>;
     /// Keeps a root's content, whatever is forgotten meanwhile.
     fn hold(&self, root: RootId) -> Result<Box<dyn Hold + '_>>;
-    /// How many threads to use, at least 1.
-    fn threads(&self) -> usize;
     /// The pool's own clock.
     fn now(&self) -> PoolTime;
     /// Whether these bytes are those of that data chunk.
     fn matches(&self, id: &ChunkId, data: &[u8]) -> Result<bool>;
-    /// Appends the bytes of one data chunk to `out`.
-    fn chunk(&self, id: &ChunkId, out: &mut Vec<u8>) -> Result<()>;
-    /// Reads many data chunks in the pool's order: `sink` takes each that can be read, once, from
-    /// any thread; `failed` hears of each other. An error of the sink ends all.
-    fn fetch(&self, wanted: &[ChunkId], sink: Sink<'_>, failed: Failed<'_>) -> Result<()>;
 }
 
 /// Where an image is being stored. All calls may be made from several threads at once.
@@ -80,25 +69,12 @@ impl Source for Pool {
         Ok(Box::new(self.lease(root)?))
     }
 
-    fn threads(&self) -> usize {
-        Pool::threads(self).max(1)
-    }
-
     fn now(&self) -> PoolTime {
         Pool::now(self)
     }
 
     fn matches(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
         Ok(Pool::id_of(self, ChunkKind::Data, data) == *id)
-    }
-
-    fn chunk(&self, id: &ChunkId, out: &mut Vec<u8>) -> Result<()> {
-        out.extend_from_slice(&self.read(ChunkKind::Data, id)?);
-        Ok(())
-    }
-
-    fn fetch(&self, wanted: &[ChunkId], sink: Sink<'_>, failed: Failed<'_>) -> Result<()> {
-        Pool::fetch(self, wanted, Source::threads(self), sink, failed)
     }
 }
 

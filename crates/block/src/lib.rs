@@ -1,11 +1,18 @@
 //! Block devices: what protocols serve ([`BlockDevice`]), whatever keeps the bytes; and volumes, whose
 //! bytes a pool keeps ([`volume`]).
+//!
+//! A [`MapDevice`] is the content of a map, such as a disk's backup; an [`OverlayDevice`] lets another be
+//! written to, for as long as it is open.
 
 mod device;
 mod error;
-#[cfg(feature = "testing")]
+mod map;
+mod overlay;
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod volume;
 
 pub use device::{BlockDevice, Content, Durability, Extent, Geometry, Zeroing};
 pub use error::{Error, Result};
+pub use map::{MapDevice, Report};
+pub use overlay::OverlayDevice;

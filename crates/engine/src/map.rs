@@ -30,6 +30,8 @@ mod rewrite;
 
 pub use rewrite::{Change, Put, rewrite};
 
+use std::sync::Arc;
+
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind};
@@ -60,6 +62,17 @@ pub trait Nodes: Sync {
     /// # Errors
     /// Those of the pool.
     fn node(&self, id: &ChunkId) -> Result<Node>;
+
+    /// Reads one node of a map, which covers `len` bytes and is of a level below `below`; who keeps
+    /// such nodes keeps them decoded.
+    ///
+    /// # Errors
+    /// Those of the pool.
+    fn map_node(&self, id: &ChunkId, len: u64, below: u8) -> Result<Arc<MapNode>> {
+        let node = self.node(id)?;
+        let (items, level) = decode(&node, len, below).map_err(Error::decoding("a map node"))?;
+        Ok(Arc::new(MapNode::new(&items, level)))
+    }
 }
 
 /// Where nodes are stored.
@@ -426,17 +439,103 @@ fn decode(node: &Node, len: u64, below: u8) -> Result<(Vec<Item>, u8), DecodeErr
     Ok((items, level))
 }
 
+/// A decoded map node: what it refers to, by the offset where that ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MapNode {
+    level: u8,
+    items: Vec<Placed>,
+}
+
+/// An item, and where it ends, counted from the node's own start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Placed {
+    /// None for a hole.
+    id: Option<ChunkId>,
+    end: u64,
+}
+
+impl MapNode {
+    fn new(items: &[Item], level: u8) -> Self {
+        let mut end = 0u64;
+        let placed = items.iter().map(|item| {
+            // Their sum was checked when they were decoded.
+            end = end.saturating_add(item.len);
+            Placed { id: item.id, end }
+        });
+        Self { level, items: placed.collect() }
+    }
+
+    /// A node above all others, of a map's own items.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] for a hostile list, longer than 64 bits can count.
+    pub(crate) fn top(map: &MapRef) -> Result<Arc<Self>> {
+        let top = match map {
+            MapRef::Inline(extents) => {
+                let mut end = 0u64;
+                let items = extents.iter().map(|extent| {
+                    end = end.checked_add(extent.len()).ok_or(DecodeError::Overlong)?;
+                    let id = match extent {
+                        Extent::Data { id, .. } => Some(*id),
+                        Extent::Hole { .. } => None,
+                    };
+                    Ok(Placed { id, end })
+                });
+                let items = items.collect::<Result<_, _>>().map_err(Error::decoding("a map"))?;
+                Self { level: 0, items }
+            }
+            MapRef::Tree(node, len) => {
+                let items = vec![Placed { id: Some(*node), end: *len }];
+                Self { level: MAX_LEVEL + 1, items }
+            }
+        };
+        Ok(Arc::new(top))
+    }
+
+    /// How many bytes of content it covers.
+    fn len(&self) -> u64 {
+        self.items.last().map_or(0, |item| item.end)
+    }
+
+    /// What it takes in memory, in bytes.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>() + self.items.capacity() * size_of::<Placed>()
+    }
+
+    /// Refuses a node of another length than that which refers to it says, or that isn't below it.
+    fn check(&self, len: u64, below: u8) -> Result<(), DecodeError> {
+        if self.level >= below {
+            return Err(DecodeError::Unknown("the level of a map node"));
+        }
+        if self.len() != len {
+            return Err(DecodeError::Unknown("the length of a map node"));
+        }
+        Ok(())
+    }
+}
+
 /// Reads the extents of a map, in order, from an offset on. Memory is bounded by the depth of the
 /// tree. An item is the extent's offset in the content, and the extent; the first one is that
 /// which holds the offset asked for, so it may begin before it. After a node that can't be read
 /// the next item is what comes behind it: the gap up to that one's offset is what is not known.
 pub struct MapReader<'s> {
     source: &'s dyn Nodes,
-    /// Items still to come, and their level; the deepest last.
-    stack: Vec<(std::vec::IntoIter<Item>, u8)>,
+    /// Nodes with items still to come; the deepest last.
+    stack: Vec<Entered>,
     position: u64,
     /// Items that end at or before this are skipped.
     from: u64,
+    /// What is wrong with the map as a whole: the one item.
+    failed: Option<Error>,
+}
+
+/// A node on the way to an extent.
+struct Entered {
+    node: Arc<MapNode>,
+    /// The place of its next item.
+    next: usize,
+    /// Where in the content it begins.
+    start: u64,
 }
 
 impl std::fmt::Debug for MapReader<'_> {
@@ -448,11 +547,21 @@ impl std::fmt::Debug for MapReader<'_> {
 impl<'s> MapReader<'s> {
     /// A reader from `offset` on.
     pub fn new(source: &'s dyn Nodes, map: &MapRef, offset: u64) -> Self {
-        let (items, level) = match map {
-            MapRef::Inline(extents) => (extents.iter().map(item_of).collect(), 0),
-            MapRef::Tree(node, len) => (vec![Item { id: Some(*node), len: *len }], MAX_LEVEL + 1),
-        };
-        Self { source, stack: vec![(items.into_iter(), level)], position: 0, from: offset }
+        match MapNode::top(map) {
+            Ok(top) => Self::within(source, &top, offset),
+            Err(error) => {
+                let (stack, failed) = (Vec::new(), Some(error));
+                Self { source, stack, position: 0, from: offset, failed }
+            }
+        }
+    }
+
+    /// As [`MapReader::new`], of a map whose top is at hand.
+    pub(crate) fn within(source: &'s dyn Nodes, top: &Arc<MapNode>, offset: u64) -> Self {
+        let stack = Vec::with_capacity(4);
+        let mut reader = Self { source, stack, position: 0, from: offset, failed: None };
+        reader.enter(Arc::clone(top), 0);
+        reader
     }
 
     /// The offset up to which the content was passed: behind the last extent, or behind what could
@@ -461,38 +570,43 @@ impl<'s> MapReader<'s> {
         self.position
     }
 
+    /// Goes into a node that begins there, and passes what is not wanted of it. No sum overflows: it
+    /// ends where the item that refers to it does.
+    fn enter(&mut self, node: Arc<MapNode>, start: u64) {
+        let wanted = self.from.saturating_sub(start);
+        let next = node.items.partition_point(|item| item.end <= wanted);
+        let passed = next.checked_sub(1).and_then(|last| node.items.get(last));
+        self.position = start.saturating_add(passed.map_or(0, |item| item.end));
+        self.stack.push(Entered { node, next, start });
+    }
+
     fn step(&mut self) -> Result<Option<(u64, Extent)>> {
-        while let Some((items, level)) = self.stack.last_mut() {
-            let level = *level;
-            let Some(item) = items.next() else {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        while let Some(entered) = self.stack.last_mut() {
+            let Some(item) = entered.node.items.get(entered.next).copied() else {
                 self.stack.pop();
                 continue;
             };
+            entered.next += 1;
             let start = self.position;
-            let Some(end) = start.checked_add(item.len) else {
-                self.stack.clear();
-                return Err(Error::damaged("a map", DecodeError::Overlong));
-            };
-            if end <= self.from {
+            let end = entered.start.saturating_add(item.end);
+            let (len, level) = (end - start, entered.node.level);
+            let Some(id) = item.id.filter(|_| level > 0) else {
                 self.position = end;
-                continue;
-            }
-            match item.id {
-                Some(id) if level > 0 => {
-                    let items = self.source.node(&id).and_then(|node| {
-                        decode(&node, item.len, level).map_err(Error::decoding("a map node"))
-                    });
-                    match items {
-                        Ok((items, level)) => self.stack.push((items.into_iter(), level)),
-                        Err(error) => {
-                            self.position = end;
-                            return Err(error);
-                        }
-                    }
-                }
-                _ => {
+                return Ok(Some((start, extent_of(&Item { id: item.id, len }))));
+            };
+            let node = self.source.map_node(&id, len, level).and_then(|node| {
+                // It may have been kept for another, that refers to it otherwise.
+                node.check(len, level).map_err(Error::decoding("a map node"))?;
+                Ok(node)
+            });
+            match node {
+                Ok(node) => self.enter(node, start),
+                Err(error) => {
                     self.position = end;
-                    return Ok(Some((start, extent_of(&item))));
+                    return Err(error);
                 }
             }
         }

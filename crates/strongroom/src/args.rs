@@ -8,6 +8,7 @@ use crate::appliance::{
 };
 use crate::{
     backup, browse, completions, dump, forget, images, manual, mount, pool, restore, up, update,
+    volume,
 };
 
 /// What `--help` says at its end.
@@ -69,6 +70,11 @@ pub(crate) enum Command {
     Cat(browse::CatArgs),
     Dump(dump::Args),
     Mount(mount::Args),
+    /// Serve disks that were backed up
+    Volume {
+        #[command(subcommand)]
+        command: volume::Command,
+    },
     Forget(Box<forget::Args>),
     Up(up::Args),
     Status(up::StatusArgs),
@@ -178,6 +184,7 @@ impl Command {
             Self::Cat(_) => "cat",
             Self::Dump(_) => "dump",
             Self::Mount(_) => "mount",
+            Self::Volume { command } => command.name(),
             Self::Forget(_) => "forget",
             Self::Up(_) => "up",
             Self::Status(_) => "status",

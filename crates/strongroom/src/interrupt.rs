@@ -85,6 +85,11 @@ impl Interrupt {
         self.asked.load(Ordering::Relaxed)
     }
 
+    /// Set once a stop was asked for.
+    pub(crate) fn asked(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.asked)
+    }
+
     /// Stops this, too, when a stop is asked for, or was.
     pub(crate) fn stops<S: Stop + 'static>(&self, stoppable: &Arc<S>) {
         let weak: Weak<S> = Arc::downgrade(stoppable);

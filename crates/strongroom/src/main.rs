@@ -26,6 +26,7 @@ mod terminal;
 mod up;
 mod update;
 mod vendor;
+mod volume;
 
 use std::process::ExitCode;
 
@@ -61,6 +62,7 @@ fn run(context: &Context, command: Command) -> anyhow::Result<Done> {
         Command::Cat(args) => browse::cat(context, &args),
         Command::Dump(args) => dump::run(context, &args),
         Command::Mount(args) => mount::run(context, &args),
+        Command::Volume { command } => volume::run(context, &command),
         Command::Forget(args) => forget::run(context, &args),
         Command::Up(args) => up::run(context, &args),
         Command::Status(args) => up::status(context, &args),

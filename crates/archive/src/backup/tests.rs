@@ -10,6 +10,7 @@ use tempfile::tempdir;
 
 use super::*;
 use crate::memory::Memory;
+use crate::store::Chunks;
 use crate::trees;
 
 fn backup(path: &Path) -> Backup {

@@ -14,13 +14,13 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 use strongroom_engine::clock::PoolTime;
+use strongroom_engine::content::{Cache, Content, Reader};
+use strongroom_engine::map::Nodes;
 
-use super::chunks::Shared;
-use super::files::{File, Reads};
 use super::inodes::{FIRST, Inode, Inodes, Key, Place};
 use super::runs::Runs;
 use super::views::{Kind, Views, file_name};
-use super::{Options, Report, attrs, lock};
+use super::{Options, Report, Shared, attrs, lock};
 use crate::entry::{Body, Entry, XattrValue};
 use crate::image::Top;
 use crate::{Error, show};
@@ -29,17 +29,19 @@ use crate::{Error, show};
 const TTL: Duration = Duration::from_secs(7 * 86_400);
 /// So many different things that could not be read are told of.
 const REPORTS: usize = 10_000;
+/// Bytes of nodes and of content that are kept: several windows of read-ahead.
+const KEPT: usize = 60 << 20;
 /// Of lseek(2), as the kernel passes them on.
 const SEEK_DATA: i32 = 3;
 const SEEK_HOLE: i32 = 4;
 
 /// The filesystem.
 pub(super) struct Tree {
-    reads: Reads,
+    reads: Reader,
     views: Views,
     inodes: Inodes,
     runs: Runs,
-    files: Mutex<HashMap<u64, Arc<File>>>,
+    files: Mutex<HashMap<u64, OpenFile>>,
     dirs: Mutex<HashMap<u64, Arc<OpenDir>>>,
     next_handle: AtomicU64,
     /// Who mounts.
@@ -67,6 +69,12 @@ struct Home {
     place: Place,
 }
 
+#[derive(Clone)]
+struct OpenFile {
+    inode: u64,
+    content: Arc<Content>,
+}
+
 struct OpenDir {
     folder: Folder,
     number: u64,
@@ -88,7 +96,7 @@ type Answer<T> = Result<T, Errno>;
 impl Tree {
     pub(super) fn new(source: Shared, views: Views, ahead: usize, options: &Options) -> Self {
         Self {
-            reads: Reads::new(&source, ahead),
+            reads: Reader::new(&Cache::new(KEPT), source, ahead),
             views,
             inodes: Inodes::new(),
             runs: Runs::new(),
@@ -149,7 +157,7 @@ impl Tree {
         if let Some(top) = shown.top.get() {
             return Ok(Arc::clone(top));
         }
-        let node = strongroom_engine::map::Nodes::node(&self.reads.nodes, &shown.node);
+        let node = self.reads.node(&shown.node);
         let decoding = strongroom_engine::Error::decoding("the top of an image");
         let top = node.and_then(|node| Top::decode(&node).map_err(decoding));
         let mut top = top.map_err(|e| self.trouble(number, "", e))?;
@@ -183,7 +191,7 @@ impl Tree {
         let entry = match inode.place {
             Place::Top => self.top(inode.image, number)?,
             Place::In(node) => {
-                let found = self.runs.find(&self.reads.nodes, node, &inode.name);
+                let found = self.runs.find(&self.reads, node, &inode.name);
                 found.map_err(|e| self.trouble(number, "", e))?.ok_or(Errno::EIO)?
             }
         };
@@ -234,7 +242,7 @@ impl Tree {
         };
         let entry = match home.place {
             Place::In(node) => {
-                let found = self.runs.find(&self.reads.nodes, node, name);
+                let found = self.runs.find(&self.reads, node, name);
                 found.map_err(|e| self.trouble(parent, "", e))?.ok_or(Errno::ENOENT)?
             }
             Place::Top => {
@@ -320,7 +328,7 @@ impl Tree {
         }
         loop {
             if batch.is_empty() {
-                match self.runs.read(&self.reads.nodes, node, line - 2) {
+                match self.runs.read(&self.reads, node, line - 2) {
                     Ok(run) => batch = run.entries.iter().cloned().collect(),
                     // What was found so far is shown first.
                     Err(_) if line > from.max(2) => break,
@@ -439,8 +447,11 @@ impl Filesystem for Tree {
         match self.entry(number.0).as_deref() {
             Ok(Entry { body: Body::File(map), .. }) => {
                 let handle = self.handle();
-                let file = Arc::new(File::new(number.0, map.clone()));
-                lock(&self.files).insert(handle, file);
+                let content = match Content::new(map) {
+                    Ok(content) => Arc::new(content),
+                    Err(error) => return reply.error(self.trouble(number.0, "", error)),
+                };
+                lock(&self.files).insert(handle, OpenFile { inode: number.0, content });
                 let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
                 reply.opened(FileHandle(handle), flags);
             }
@@ -462,7 +473,7 @@ impl Filesystem for Tree {
     ) {
         let file = lock(&self.files).get(&handle.0).cloned();
         let Some(file) = file else { return reply.error(Errno::EBADF) };
-        self.reads.read(&file, offset, size, |got| match got {
+        self.reads.read(&file.content, offset, size, |got| match got {
             Ok(bytes) => reply.data(bytes),
             Err((at, error)) => {
                 reply.error(self.trouble(file.inode, &format!(" at byte {at}"), error));
@@ -505,7 +516,7 @@ impl Filesystem for Tree {
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(from) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        match file.seek(&self.reads.nodes, from, data) {
+        match self.reads.seek(&file.content, from, data) {
             Ok(Some(to)) => reply.offset(i64::try_from(to).unwrap_or(i64::MAX)),
             Ok(None) => reply.error(Errno::ENXIO),
             Err(e) => reply.error(self.trouble(file.inode, &format!(" at byte {from}"), e)),

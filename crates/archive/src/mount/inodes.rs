@@ -6,9 +6,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 
 use strongroom_engine::id::{ChunkId, RootId};
+use strongroom_engine::lru::Lru;
 
 use super::lock;
-use super::lru::Lru;
 use crate::entry::Entry;
 
 /// Numbers of entries begin here; below are those of views: their places in the list, plus 1.

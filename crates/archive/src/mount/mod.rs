@@ -41,11 +41,8 @@
 //! itself needs ten times that, and says when it forgets one.
 
 mod attrs;
-mod chunks;
-mod files;
 mod fs;
 mod inodes;
-mod lru;
 mod runs;
 mod views;
 
@@ -62,7 +59,6 @@ use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
 use crate::image::{Image, images};
 use crate::store::{Hold, Source};
 use crate::{Error, Result};
-use chunks::Shared;
 use fs::Tree;
 use views::Views;
 
@@ -331,6 +327,9 @@ fn begin<'s>(
     })?;
     Ok((session, holds))
 }
+
+/// The pool of a mount.
+type Shared = Arc<dyn Source + Send + Sync>;
 
 /// Locks, also after a thread panicked: nothing behind these locks is ever half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

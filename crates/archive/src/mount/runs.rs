@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 
 use strongroom_engine::Result;
 use strongroom_engine::id::ChunkId;
+use strongroom_engine::lru::Lru;
 use strongroom_engine::map::Nodes;
 
 use super::inodes::weight;
 use super::lock;
-use super::lru::Lru;
 use crate::entry::Entry;
 use crate::tree::Dir;
 

@@ -1,6 +1,6 @@
 //! A pool into which one may send, and not look: there is no image to compare with.
 
-use strongroom_archive::store::{Failed, Hold, Sink, Source};
+use strongroom_archive::store::{Chunks, Failed, Hold, Sink, Source};
 use strongroom_engine::clock::PoolTime;
 use strongroom_engine::id::{ChunkId, RootId};
 use strongroom_engine::map::Nodes;
@@ -18,26 +18,9 @@ impl Nodes for Blind {
     }
 }
 
-impl Source for Blind {
-    fn roots(&self) -> Result<Vec<Root>> {
-        Ok(Vec::new())
-    }
-
-    fn hold(&self, root: RootId) -> Result<Box<dyn Hold + '_>> {
-        Err(Error::NoSuchRoot { id: root.to_string() })
-    }
-
+impl Chunks for Blind {
     fn threads(&self) -> usize {
         std::thread::available_parallelism().map_or(1, usize::from)
-    }
-
-    fn now(&self) -> PoolTime {
-        PoolTime(0)
-    }
-
-    fn matches(&self, _: &ChunkId, _: &[u8]) -> Result<bool> {
-        // Nothing that is read from here is compared with anything.
-        Ok(false)
     }
 
     fn chunk(&self, id: &ChunkId, _: &mut Vec<u8>) -> Result<()> {
@@ -49,5 +32,24 @@ impl Source for Blind {
             failed(place, Error::ChunkMissing { id: *id });
         }
         Ok(())
+    }
+}
+
+impl Source for Blind {
+    fn roots(&self) -> Result<Vec<Root>> {
+        Ok(Vec::new())
+    }
+
+    fn hold(&self, root: RootId) -> Result<Box<dyn Hold + '_>> {
+        Err(Error::NoSuchRoot { id: root.to_string() })
+    }
+
+    fn now(&self) -> PoolTime {
+        PoolTime(0)
+    }
+
+    fn matches(&self, _: &ChunkId, _: &[u8]) -> Result<bool> {
+        // Nothing that is read from here is compared with anything.
+        Ok(false)
     }
 }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use strongroom_archive::store::{Failed, Hold, Sink, Source};
+use strongroom_archive::store::{Chunks, Failed, Hold, Sink, Source};
 use strongroom_archive::wire::{Parser, Part, Proof, Request, Wanted};
 use strongroom_engine::clock::PoolTime;
 use strongroom_engine::id::{ChunkId, ChunkKind, RootId};
@@ -502,40 +502,9 @@ impl Nodes for RemoteSource {
     }
 }
 
-impl Source for RemoteSource {
-    fn roots(&self) -> Result<Vec<Root>> {
-        Ok(self.inner.roots.clone())
-    }
-
-    fn hold(&self, root: RootId) -> Result<Box<dyn Hold + '_>> {
-        let inner = &*self.inner;
-        *lock(&inner.state).held.entry(root).or_default() += 1;
-        // Dropped, and so taken back, when it can't be.
-        let held = Held { inner, root };
-        for attempt in 0.. {
-            let generation = lock(&inner.state).generation;
-            match inner.client.call::<()>(&Call::new(Method::PUT, inner.image(root))) {
-                Ok(()) => break,
-                Err(crate::Error::Refused(problem)) if problem.status == 404 && attempt > 0 => {
-                    return Err(Error::NoSuchRoot { id: root.to_string() });
-                }
-                Err(error) => inner.again(attempt, generation, error.into())?,
-            }
-        }
-        Ok(Box::new(held))
-    }
-
+impl Chunks for RemoteSource {
     fn threads(&self) -> usize {
         std::thread::available_parallelism().map_or(1, usize::from)
-    }
-
-    fn now(&self) -> PoolTime {
-        let (told, at) = self.inner.now;
-        told.plus(i64::try_from(at.elapsed().as_nanos()).unwrap_or(i64::MAX))
-    }
-
-    fn matches(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
-        Ok(self.inner.hasher.id(ChunkKind::Data, data) == *id)
     }
 
     fn chunk(&self, id: &ChunkId, out: &mut Vec<u8>) -> Result<()> {
@@ -577,5 +546,38 @@ impl Source for RemoteSource {
                 result.and(other)
             })
         })
+    }
+}
+
+impl Source for RemoteSource {
+    fn roots(&self) -> Result<Vec<Root>> {
+        Ok(self.inner.roots.clone())
+    }
+
+    fn hold(&self, root: RootId) -> Result<Box<dyn Hold + '_>> {
+        let inner = &*self.inner;
+        *lock(&inner.state).held.entry(root).or_default() += 1;
+        // Dropped, and so taken back, when it can't be.
+        let held = Held { inner, root };
+        for attempt in 0.. {
+            let generation = lock(&inner.state).generation;
+            match inner.client.call::<()>(&Call::new(Method::PUT, inner.image(root))) {
+                Ok(()) => break,
+                Err(crate::Error::Refused(problem)) if problem.status == 404 && attempt > 0 => {
+                    return Err(Error::NoSuchRoot { id: root.to_string() });
+                }
+                Err(error) => inner.again(attempt, generation, error.into())?,
+            }
+        }
+        Ok(Box::new(held))
+    }
+
+    fn now(&self) -> PoolTime {
+        let (told, at) = self.inner.now;
+        told.plus(i64::try_from(at.elapsed().as_nanos()).unwrap_or(i64::MAX))
+    }
+
+    fn matches(&self, id: &ChunkId, data: &[u8]) -> Result<bool> {
+        Ok(self.inner.hasher.id(ChunkKind::Data, data) == *id)
     }
 }

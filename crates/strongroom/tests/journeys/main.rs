@@ -9,6 +9,7 @@ mod basics;
 mod bundles;
 mod cut;
 mod damage;
+mod devices;
 mod document;
 mod golden;
 mod images;

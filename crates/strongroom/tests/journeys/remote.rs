@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
+use crate::devices;
 use crate::support::images::{files, ids, mounted, spoil, two_images, unmounted};
 use crate::support::served::{Served, ask, requests};
 use crate::support::{Lab, Run, assert_same, make_tree, noise};
@@ -202,6 +203,21 @@ fn a_mounted_image_of_an_appliance_is_the_tree() {
     let top = lab.path("mnt/by-name/tree/latest");
     assert_same(&lab.path("src"), &top.join(lab.path("src").strip_prefix("/").unwrap()));
     unmounted(child);
+    behind.served.stop();
+}
+
+#[test]
+fn a_disk_in_a_pool_of_an_appliance_is_served_here() {
+    let (lab, disk) = devices::backed_up();
+    let behind = Behind::new(lab);
+    let export = || devices::Served::begin(behind.command("volume export vm --nbd unix:s --json"));
+    let exported = export();
+    devices::same(&disk, exported.uri());
+    assert_eq!(exported.end().0, Some(0));
+    behind.log_in(&behind.url());
+    let exported = export();
+    devices::same(&disk, exported.uri());
+    assert_eq!(exported.end().0, Some(0));
     behind.served.stop();
 }
 

@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 /// Keeps values up to a total weight; what was not used for longest goes first.
 #[derive(Debug)]
-pub(super) struct Lru<K, V> {
+pub struct Lru<K, V> {
     kept: HashMap<K, Slot<V>>,
     /// By when it was used last.
     order: BTreeMap<u64, K>,
@@ -22,11 +22,13 @@ struct Slot<V> {
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> Lru<K, V> {
-    pub(super) fn new(capacity: usize) -> Self {
+    /// An empty one, for so much weight.
+    pub fn new(capacity: usize) -> Self {
         Self { kept: HashMap::new(), order: BTreeMap::new(), tick: 0, weight: 0, capacity }
     }
 
-    pub(super) fn get(&mut self, key: &K) -> Option<V> {
+    /// The value, which counts as used now.
+    pub fn get(&mut self, key: &K) -> Option<V> {
         let slot = self.kept.get_mut(key)?;
         self.tick += 1;
         let key = self.order.remove(&slot.used)?;
@@ -35,8 +37,8 @@ impl<K: Hash + Eq + Clone, V: Clone> Lru<K, V> {
         Some(slot.value.clone())
     }
 
-    /// What weighs more than half of the capacity is not kept.
-    pub(super) fn insert(&mut self, key: K, value: V, weight: usize) {
+    /// Keeps a value in place of what had its key. What weighs more than half of the capacity is not kept.
+    pub fn insert(&mut self, key: K, value: V, weight: usize) {
         self.remove(&key);
         if weight > self.capacity / 2 {
             return;
@@ -53,7 +55,13 @@ impl<K: Hash + Eq + Clone, V: Clone> Lru<K, V> {
         }
     }
 
-    pub(super) fn remove(&mut self, key: &K) {
+    /// What all values weigh together.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Keeps it no longer.
+    pub fn remove(&mut self, key: &K) {
         if let Some(slot) = self.kept.remove(key) {
             self.order.remove(&slot.used);
             self.weight -= slot.weight;
