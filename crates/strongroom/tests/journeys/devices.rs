@@ -8,6 +8,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::remote::Behind;
 use crate::support::images::spoil;
 use crate::support::{Lab, noise, output, tool};
 
@@ -15,7 +16,7 @@ use crate::support::{Lab, noise, output, tool};
 const SIZE: u64 = 96 << 20;
 
 /// An export that is served.
-pub(crate) struct Served {
+struct Served {
     child: Child,
     told: Value,
     _stdout: BufReader<std::process::ChildStdout>,
@@ -23,7 +24,7 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    pub(crate) fn begin(mut command: Command) -> Self {
+    fn begin(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut stderr = child.stderr.take().unwrap();
@@ -43,12 +44,12 @@ impl Served {
         Self::begin(lab.command(line.split_whitespace()))
     }
 
-    pub(crate) fn uri(&self) -> &str {
+    fn uri(&self) -> &str {
         self.told["uri"].as_str().unwrap()
     }
 
     /// Ends it; its exit code, and what it said.
-    pub(crate) fn end(mut self) -> (Option<i32>, String) {
+    fn end(mut self) -> (Option<i32>, String) {
         output(tool("kill").args(["-INT", &self.child.id().to_string()]));
         let mut said = String::new();
         self.stderr.read_to_string(&mut said).unwrap();
@@ -77,7 +78,7 @@ fn disk(lab: &Lab) -> PathBuf {
 }
 
 /// A pool in which `vm` is the image of a disk; that disk.
-pub(crate) fn backed_up() -> (Lab, PathBuf) {
+fn backed_up() -> (Lab, PathBuf) {
     let lab = Lab::new();
     lab.make_pool();
     let disk = disk(&lab);
@@ -85,7 +86,7 @@ pub(crate) fn backed_up() -> (Lab, PathBuf) {
     (lab, disk)
 }
 
-pub(crate) fn same(disk: &Path, uri: &str) {
+fn same(disk: &Path, uri: &str) {
     output(tool("qemu-img").args(["compare", "-f", "raw", "-F", "raw"]).arg(disk).arg(uri));
 }
 
@@ -286,4 +287,19 @@ fn a_file_in_an_image_is_served_and_a_directory_is_not() {
     assert!(said.contains("IMAGE:PATH") && said.contains("strongroom mount"), "{said}");
     lab.run("volume export vms --nbd nowhere").code(2);
     lab.run("volume export vms --nbd unix:socket --scratch .").code(2);
+}
+
+#[test]
+fn a_disk_in_a_pool_of_an_appliance_is_served_here() {
+    let (lab, disk) = backed_up();
+    let behind = Behind::new(lab);
+    let export = || Served::begin(behind.command("volume export vm --nbd unix:s --json"));
+    let exported = export();
+    same(&disk, exported.uri());
+    assert_eq!(exported.end().0, Some(0));
+    behind.log_in(&behind.url());
+    let exported = export();
+    same(&disk, exported.uri());
+    assert_eq!(exported.end().0, Some(0));
+    behind.served.stop();
 }
