@@ -179,6 +179,8 @@ fn fio_verifies_what_several_connections_wrote_at_depth_32() {
         "--verify=crc32c",
         "--do_verify=1",
         "--fsync=64",
+        // Else it leaves files where it was started.
+        "--verify_state_save=0",
         "--output-format=json",
     ];
     let told = run("fio", &arguments);

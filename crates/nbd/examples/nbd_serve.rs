@@ -1,7 +1,7 @@
 //! Serves a file, or memory, as the only export of a server of NBD:
 //!
-//!     cargo run --release -p strongroom-nbd --example serve -- /srv/disk.img 127.0.0.1:10809
-//!     cargo run --release -p strongroom-nbd --example serve -- memory:1073741824 /run/nbd.sock
+//!     cargo run --release -p strongroom-nbd --example nbd_serve -- /srv/disk.img 127.0.0.1:10809
+//!     cargo run --release -p strongroom-nbd --example nbd_serve -- memory:1073741824 /run/nbd.sock
 //!
 //! It is what the crate is measured with, against `qemu-nbd` and `nbdkit` with the same file.
 #![allow(clippy::print_stdout, reason = "it is a program")]
