@@ -51,7 +51,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let mut buffer = vec![1; 70_000];
     for from in [0, 1, len / 2, len.saturating_sub(9)] {
         if reader.read_at(&content, from, &mut buffer).is_ok() {
-            let inside = usize::try_from(len - from).map_or(buffer.len(), |l| l.min(buffer.len()));
+            let left = usize::try_from(len.saturating_sub(from)).unwrap_or(usize::MAX);
+            let inside = left.min(buffer.len());
             assert!(buffer[inside..].iter().all(|byte| *byte == 0));
         }
     }
