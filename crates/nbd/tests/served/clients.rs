@@ -178,10 +178,9 @@ fn fio_verifies_what_several_connections_wrote_at_depth_32() {
         "--offset_increment=16m",
         "--verify=crc32c",
         "--do_verify=1",
-        "--verify_state_save=0",
-        "--fsync=64",
         // Else it leaves files where it was started.
         "--verify_state_save=0",
+        "--fsync=64",
         "--output-format=json",
     ];
     let told = run("fio", &arguments);
