@@ -39,7 +39,8 @@ const GRACE: Duration = Duration::from_secs(10);
 Nothing is restored first: what a client reads is read from the pool. It is served until Ctrl-C. The
 export is called by the image's or the file's name; the empty name means it, too. Whoever reaches the
 address may read it: NBD knows no passwords, so name a Unix socket, which is for this user alone, or
-an address of a network that you trust. A size that is no multiple of 512 is padded with zeroes.
+an address of this machine (127.0.0.1), to which others come through a tunnel. Other addresses take
+--in-clear, in a network that you trust. A size that is no multiple of 512 is padded with zeroes.
 
 The backup is never changed. With --writable clients may write: what they wrote lies in a file
 without a name in --scratch, takes as much room as was written, and is gone when this ends.
@@ -59,6 +60,9 @@ pub(crate) struct Args {
     /// Where to serve it; port 0 takes any that is free
     #[arg(long, value_name = "ADDRESS:PORT|unix:PATH")]
     nbd: Place,
+    /// Serve it also where other machines reach it, without encryption and for anybody
+    #[arg(long)]
+    in_clear: bool,
     /// Let clients write, for as long as it is served
     #[arg(long)]
     writable: bool,
@@ -192,10 +196,16 @@ fn id_of(image: RootId, path: &[u8]) -> [u8; 16] {
     path.iter().fold(u128::from_be_bytes(image.0), mix).to_be_bytes()
 }
 
-fn listen(server: &Server, place: &Place) -> Result<Bound> {
+fn listen(server: &Server, place: &Place, in_clear: bool) -> Result<Bound> {
     match place {
         Place::Network(address) => {
             let addresses: Vec<_> = address.to_socket_addrs().context(address.clone())?.collect();
+            if !in_clear && addresses.iter().any(|address| !address.ip().is_loopback()) {
+                bail!(
+                    "other machines reach {address}, and anybody there could read the disk: name an \
+                     address of this machine alone, like 127.0.0.1:10809, or say --in-clear"
+                );
+            }
             let listener = TcpListener::bind(&addresses[..])
                 .with_context(|| format!("can't listen at {address}"))?;
             Ok(Bound::Network(server.listen_tcp(listener)?))
@@ -275,7 +285,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Done> {
         read_only: !args.writable,
     };
     let server = Server::new(Arc::new(Single(export)), Options::default());
-    let bound = listen(&server, &args.nbd)?;
+    let bound = listen(&server, &args.nbd, args.in_clear)?;
     let until = Arc::new(Until::default());
     context.interrupt.stops(&until);
     let uri = bound.uri(&name);

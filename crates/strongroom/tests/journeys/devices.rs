@@ -286,6 +286,8 @@ fn a_file_in_an_image_is_served_and_a_directory_is_not() {
     let said = lab.run("volume export vms --nbd unix:socket").code(1).err;
     assert!(said.contains("IMAGE:PATH") && said.contains("strongroom mount"), "{said}");
     lab.run("volume export vms --nbd nowhere").code(2);
+    let everywhere = format!("volume export vms:{} --nbd 0.0.0.0:0", path.display());
+    assert!(lab.run(&everywhere).code(1).err.contains("--in-clear"));
     lab.run("volume export vms --nbd unix:socket --scratch .").code(2);
 }
 
