@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use strongroom_block::testing::MemoryDevice;
 use strongroom_block::{BlockDevice, Durability, Extent, Geometry, Result, Zeroing};
+use strongroom_iscsi::pdu::Header;
 use support::Served;
 use support::initiator::{Done, Initiator};
 
@@ -106,8 +107,8 @@ fn a_flush_keeps_no_other_command_waiting() {
     assert_eq!(device.memory.flushes(), 1);
 }
 
-#[test]
-fn a_flush_that_is_aborted_has_ended_when_that_is_said() {
+/// An initiator whose flush the device is at, and a thread that lets that go on.
+fn flushing() -> (Arc<Gated>, Served, Initiator, Header, std::thread::JoinHandle<()>) {
     let device = Gated::new();
     let served = Served::device(Arc::clone(&device) as _);
     let mut one = Initiator::log_in(served.address, "iqn.2026-11.org.example:a", 1, false);
@@ -118,6 +119,12 @@ fn a_flush_that_is_aborted_has_ended_when_that_is_said() {
         let device = Arc::clone(&device);
         std::thread::spawn(move || device.open())
     };
+    (device, served, one, flush, opener)
+}
+
+#[test]
+fn a_flush_that_is_aborted_has_ended_when_that_is_said() {
+    let (device, _served, mut one, flush, opener) = flushing();
     // Either it was aborted, or it had ended just before: then its status comes first.
     one.send_abort(flush.task());
     let (first, _) = one.receive();
@@ -133,16 +140,7 @@ fn a_flush_that_is_aborted_has_ended_when_that_is_said() {
 
 #[test]
 fn a_server_stops_when_commands_have_ended() {
-    let device = Gated::new();
-    let served = Served::device(Arc::clone(&device) as _);
-    let mut one = Initiator::log_in(served.address, "iqn.2026-11.org.example:a", 1, false);
-    let flush = one.command(&SYNCHRONIZE, 0, 0);
-    one.send(flush, &[]);
-    device.wait_for_flushes(1);
-    let opener = {
-        let device = Arc::clone(&device);
-        std::thread::spawn(move || device.open())
-    };
+    let (device, served, _one, _, opener) = flushing();
     served.server.stop();
     assert_eq!(device.memory.flushes(), 1);
     assert!(served.target.sessions().is_empty());
