@@ -17,8 +17,17 @@ pub struct Builtin {
 /// The role that has every right.
 pub const ADMINISTRATOR: &str = "administrator";
 
-const VIEWER: &[Right] =
-    &[PoolView, ImageView, JobView, EventView, SettingsView, StatsView, SystemView];
+const VIEWER: &[Right] = &[
+    PoolView,
+    ImageView,
+    VolumeView,
+    TargetView,
+    JobView,
+    EventView,
+    SettingsView,
+    StatsView,
+    SystemView,
+];
 
 /// All of them. They are what this version says they are, whatever an older one wrote.
 pub const ROLES: &[Builtin] = &[
@@ -54,7 +63,8 @@ pub const ROLES: &[Builtin] = &[
     },
     Builtin {
         name: "tenant administrator",
-        description: "May do everything with the images, jobs, users and keys of an organisation.",
+        description: "May do everything with the images, volumes, jobs, users and keys of an \
+                      organisation.",
         // All that operators, viewers and auditors have: else it could not make others those.
         // What belongs to the appliance is the topmost organisation's, so there it has no hold.
         rights: RightSet::of(VIEWER).or(RightSet::of(&[
@@ -63,6 +73,8 @@ pub const ROLES: &[Builtin] = &[
             ImageRestore,
             ImageDelete,
             ImageRetain,
+            VolumeManage,
+            TargetManage,
             JobManage,
             UserView,
             UserManage,

@@ -38,6 +38,10 @@ rights! {
     ImageRestore "image.restore" "Restore images to where the appliance can write.";
     ImageDelete "image.delete" "Remove images.";
     ImageRetain "image.retain" "Change how long images are kept.";
+    VolumeView "volume.view" "See volumes, their snapshots and schedules.";
+    VolumeManage "volume.manage" "Make, change, snapshot, clone, roll back and remove volumes and their snapshots; serve them, which is to read and write them.";
+    TargetView "target.view" "See targets, where they are reached, and who may log in.";
+    TargetManage "target.manage" "Make, change and remove targets, portals and who may log in.";
     JobView "job.view" "See jobs and their logs.";
     JobManage "job.manage" "Start, cancel and reorder jobs.";
     EventView "event.view" "See events.";
@@ -100,6 +104,10 @@ impl RightSet {
         Right::ImageRestore,
         Right::ImageDelete,
         Right::ImageRetain,
+        Right::VolumeView,
+        Right::VolumeManage,
+        Right::TargetView,
+        Right::TargetManage,
         Right::JobView,
         Right::JobManage,
         Right::EventView,
