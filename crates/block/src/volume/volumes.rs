@@ -330,10 +330,10 @@ impl Volumes {
             if meta.settings.thin {
                 meta.reserve = 0;
             } else if is_to_be_reserved {
-                // Of one that is open it is known how large it is; what it holds is counted as it is settled.
-                let size = volume.map(|volume| volume.lives.read().size);
-                meta.reserve = size.unwrap_or(0).max(meta.size);
-                self.room.admit_reserve(meta)?;
+                // What it holds is counted when it is next settled.
+                meta.reserve = meta.size;
+                let size = volume.map_or(meta.size, |volume| volume.lives.read().size);
+                self.room.admit_reserve(&Meta { size, reserve: size, ..meta.clone() })?;
             }
             Ok(())
         })
