@@ -41,6 +41,7 @@ mod device;
 mod layer;
 mod live;
 mod log;
+mod look;
 pub mod record;
 mod replay;
 mod room;
@@ -61,6 +62,7 @@ use strongroom_engine::pool::{NewRoot, Pool, Session};
 use strongroom_engine::state::Root;
 
 pub use self::device::SnapshotDevice;
+pub use self::look::Look;
 pub use self::settle::Settling;
 pub use self::top::{Meta, ROOT_KIND};
 
