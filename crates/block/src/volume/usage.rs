@@ -38,12 +38,16 @@ impl<'m> Neighbour<'m> {
 
 /// See [`Volume::usage`].
 pub(super) fn usage(volume: &Volume) -> Result<Usage> {
-    // So that maps stay what they are.
-    let _upkeep = locked(&volume.head);
+    let upkeep = locked(&volume.head);
     let (snapshots, current) = {
         let live = volume.lives.read();
         (live.snapshots.clone(), live.current.clone())
     };
+    // What the maps have stays while they are read, whoever settles meanwhile. Those of a clone that has none
+    // of its own are another's, and nothing is settled until they are read.
+    let root = upkeep.meta.parent.is_none().then_some(upkeep.root);
+    let _lease = root.map(|root| volume.pool.lease(root)).transpose()?;
+    let _upkeep = root.is_none().then_some(upkeep);
     let mut usage = Usage { log: volume.log.bytes(), ..Usage::default() };
     for item in MapReader::new(&*volume.pool, &current.base, 0) {
         usage.volume += data_bytes(item?.1);

@@ -143,6 +143,8 @@ impl Storage {
     ) -> Result<volumes::Volume> {
         owner.note_change(id);
         let row = self.record_volume(known, owner, id).await?;
+        let message = format!("the volume {} was made of the {}", row.name, row.origin);
+        self.tell_of(&row, "volume.created", &message).await?;
         match size.filter(|size| *size > row.size) {
             Some(size) => self.grow_volume(row.id, size, None).await,
             None => Ok(row),
