@@ -33,6 +33,50 @@ pub enum Error {
         /// Which.
         pool: String,
     },
+    /// The pool can't be closed, because volumes of it are served.
+    #[error(
+        "volumes of the pool {pool} are served: {volumes}; take them off their targets and exports \
+         first"
+    )]
+    Serving {
+        /// Which pool.
+        pool: String,
+        /// Which volumes.
+        volumes: String,
+    },
+    /// The pool stopped writing after an error, and can't begin anew while volumes of it are served.
+    #[error(
+        "the pool {pool} stopped writing after an error; it is opened anew once nobody serves its \
+         volumes any more: {volumes}"
+    )]
+    Stopped {
+        /// Which pool.
+        pool: String,
+        /// Which volumes.
+        volumes: String,
+    },
+    /// A volume said no.
+    #[error(transparent)]
+    Block(strongroom_block::Error),
+    /// The volume can't be removed, because targets have it or somebody serves it.
+    #[error("the volume {volume} is served by {by}: take it off there first")]
+    VolumeServed {
+        /// Which volume.
+        volume: String,
+        /// By whom.
+        by: String,
+    },
+    /// The volume would change under those that are connected to it.
+    #[error(
+        "initiators are logged in that use the volume {volume} ({by}), and would not notice that it \
+         becomes another: have them log out, or force it"
+    )]
+    VolumeInUse {
+        /// Which volume.
+        volume: String,
+        /// Through what.
+        by: String,
+    },
     /// The pool's disks are on another machine.
     #[error("the disks of the pool {pool} are on {node}: ask there")]
     OtherNode {
@@ -97,6 +141,16 @@ pub enum Error {
     /// The work was ended because the program ends, or by a fault in it.
     #[error("the work on the pool was ended; the log of the appliance says why")]
     Ended,
+}
+
+impl From<strongroom_block::Error> for Error {
+    fn from(error: strongroom_block::Error) -> Self {
+        match error {
+            strongroom_block::Error::Invalid(text) => Self::Invalid(text),
+            strongroom_block::Error::Pool(error) => Self::Pool(error),
+            error => Self::Block(error),
+        }
+    }
 }
 
 impl Error {

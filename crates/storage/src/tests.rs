@@ -74,6 +74,13 @@ impl Bed {
         Self { storage, dir: tempfile::tempdir().unwrap() }
     }
 
+    /// With volumes that are settled at another pace; before there is a pool.
+    pub(crate) fn paced(self, pace: volumes::Pace) -> Self {
+        let mut inner = Arc::into_inner(self.storage.inner).unwrap();
+        inner.pace = pace;
+        Self { storage: Storage { inner: Arc::new(inner) }, ..self }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().canonicalize().unwrap().join(name)
     }
@@ -542,7 +549,7 @@ async fn who_kept_a_pool_closed_hands_it_on_open() {
         let closed = storage.open(known.id).await;
         assert!(matches!(closed, Err(Error::Closed { .. })), "{closed:?}");
         let pool = storage.open_disks(&known).await.unwrap();
-        bar.open_as(Arc::clone(&pool));
+        bar.open_as(&known, Arc::clone(&pool)).await;
         assert!(Arc::ptr_eq(&storage.open(known.id).await.unwrap(), &pool));
         drop(pool);
         // Or opens it to everybody again.

@@ -44,6 +44,7 @@ mod device;
 mod layer;
 mod live;
 mod log;
+mod look;
 mod pace;
 pub mod record;
 mod replay;
@@ -67,6 +68,7 @@ use strongroom_engine::map::MapRef;
 use strongroom_engine::pool::Pool;
 
 pub use self::device::SnapshotDevice;
+pub use self::look::Look;
 pub use self::settings::{IoType, Priority, Settings};
 pub use self::settle::Settling;
 pub use self::top::{Meta, Parent, ROOT_KIND};
@@ -411,6 +413,9 @@ pub struct Usage {
     pub volume: u64,
     /// Of each snapshot what neighbours don't have, in their order.
     pub snapshots: Vec<(SnapshotId, u64)>,
+    /// What snapshots have and the volume doesn't, at that place: each once, but for what came back after
+    /// another snapshot was without it.
+    pub in_snapshots: u64,
     /// In the log.
     pub log: u64,
 }

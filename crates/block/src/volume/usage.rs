@@ -38,12 +38,16 @@ impl<'m> Neighbour<'m> {
 
 /// See [`Volume::usage`].
 pub(super) fn usage(volume: &Volume) -> Result<Usage> {
-    // So that maps stay what they are.
-    let _upkeep = locked(&volume.head);
+    let upkeep = locked(&volume.head);
     let (snapshots, current) = {
         let live = volume.lives.read();
         (live.snapshots.clone(), live.current.clone())
     };
+    // What the maps have stays while they are read, whoever settles meanwhile. Those of a clone that has none
+    // of its own are another's, and nothing is settled until they are read.
+    let root = upkeep.meta.parent.is_none().then_some(upkeep.root);
+    let _lease = root.map(|root| volume.pool.lease(root)).transpose()?;
+    let _upkeep = root.is_none().then_some(upkeep);
     let mut usage = Usage { log: volume.log.bytes(), ..Usage::default() };
     for item in MapReader::new(&*volume.pool, &current.base, 0) {
         usage.volume += data_bytes(item?.1);
@@ -54,11 +58,19 @@ pub(super) fn usage(volume: &Volume) -> Result<Usage> {
         let before = place.checked_sub(1).and_then(|before| maps.get(before));
         let mut before = Neighbour::new(volume, before.copied());
         let mut after = Neighbour::new(volume, maps.get(place + 1).copied());
+        let mut now = Neighbour::new(volume, Some(&current.base));
         let mut alone = 0;
         for item in MapReader::new(&*volume.pool, &snapshot.view.base, 0) {
             let (at, extent) = item?;
-            if !before.has(at, extent)? && !after.has(at, extent)? {
+            // What the one before has as well is counted there.
+            if before.has(at, extent)? {
+                continue;
+            }
+            if !after.has(at, extent)? {
                 alone += data_bytes(extent);
+            }
+            if !now.has(at, extent)? {
+                usage.in_snapshots += data_bytes(extent);
             }
         }
         if !snapshot.is_hidden() {

@@ -31,3 +31,4 @@ mod system;
 mod trees;
 mod up;
 mod updates;
+mod volumes;
