@@ -26,6 +26,7 @@ mod retention;
 mod sealer;
 mod slots;
 mod stats;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -54,11 +55,17 @@ pub use readers::{OpenedReader, ReaderRef, Reading};
 pub use retention::{Rules, Selection, Verdict};
 pub use sealer::{PoolSecret, Sealer};
 pub use stats::{Growth, PoolStats};
+pub use targets::{
+    AuthGroupChange, AuthGroupDetails, AuthGroupSecrets, Chap, NewAuthGroup, NewTarget,
+    PortalDetails, PortalGroupDetails, RefusedLogin, TargetChange, TargetDetails, TargetSession,
+    TargetState, TargetWatch,
+};
 
 use images::Forgetting;
 use ingest::Ingests;
 use opening::Openings;
 use readers::Readers;
+use targets::Targets;
 use turns::{Quiet, Turns};
 
 /// How many calls read disks at once; more wait.
@@ -94,6 +101,7 @@ struct Inner {
     /// Pools that could not be opened lately.
     quiet: Quiet,
     mounts: pools::Mounts,
+    targets: Targets,
 }
 
 impl Storage {
@@ -126,6 +134,7 @@ impl Storage {
             changing: Turns::default(),
             quiet: Quiet::default(),
             mounts: pools::Mounts::default(),
+            targets: Targets::default(),
             used,
         };
         Ok(Self { inner: Arc::new(inner) })

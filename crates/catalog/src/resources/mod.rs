@@ -5,11 +5,13 @@ mod events;
 mod images;
 mod jobs;
 mod pools;
+mod targets;
 
 pub use self::events::EVENTS;
 pub use self::images::IMAGES;
 pub use self::jobs::JOBS;
 pub use self::pools::POOLS;
+pub use self::targets::{AUTH_GROUPS, PORTAL_GROUPS, TARGETS};
 use crate::identity::{
     API_KEYS, APPROVALS, AUDIT, DIRECTORIES, ISSUERS, ORGANISATIONS, ROLES, SESSIONS, USERS,
 };
@@ -23,6 +25,9 @@ pub static ALL: &[&Resource] = &[
     &JOBS,
     &EVENTS,
     &SAMPLES,
+    &TARGETS,
+    &AUTH_GROUPS,
+    &PORTAL_GROUPS,
     &ORGANISATIONS,
     &USERS,
     &ROLES,
