@@ -26,6 +26,7 @@ pub mod targets;
 pub mod testing;
 pub mod transfer;
 mod value;
+pub mod volumes;
 
 pub use db::{Address, Catalog, Engine, Tx, latency};
 pub use error::{Error, Result};

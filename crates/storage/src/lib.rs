@@ -30,6 +30,7 @@ mod targets;
 #[cfg(test)]
 mod tests;
 mod turns;
+pub mod volumes;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -102,6 +103,10 @@ struct Inner {
     quiet: Quiet,
     mounts: pools::Mounts,
     targets: Targets,
+    /// Each volume is changed by one at a time.
+    volume_turns: Turns,
+    /// When volumes are settled.
+    pace: volumes::Pace,
 }
 
 impl Storage {
@@ -135,6 +140,8 @@ impl Storage {
             quiet: Quiet::default(),
             mounts: pools::Mounts::default(),
             targets: Targets::default(),
+            volume_turns: Turns::default(),
+            pace: volumes::Pace::default(),
             used,
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -6,12 +6,16 @@ mod images;
 mod jobs;
 mod pools;
 mod targets;
+mod snapshots;
+mod volumes;
 
 pub use self::events::EVENTS;
 pub use self::images::IMAGES;
 pub use self::jobs::JOBS;
 pub use self::pools::POOLS;
 pub use self::targets::{AUTH_GROUPS, PORTAL_GROUPS, TARGETS};
+pub use self::snapshots::SNAPSHOTS;
+pub use self::volumes::VOLUMES;
 use crate::identity::{
     API_KEYS, APPROVALS, AUDIT, DIRECTORIES, ISSUERS, ORGANISATIONS, ROLES, SESSIONS, USERS,
 };
@@ -22,6 +26,8 @@ use crate::samples::SAMPLES;
 pub static ALL: &[&Resource] = &[
     &POOLS,
     &IMAGES,
+    &VOLUMES,
+    &SNAPSHOTS,
     &JOBS,
     &EVENTS,
     &SAMPLES,
