@@ -5,16 +5,16 @@ mod events;
 mod images;
 mod jobs;
 mod pools;
-mod targets;
 mod snapshots;
+mod targets;
 mod volumes;
 
 pub use self::events::EVENTS;
 pub use self::images::IMAGES;
 pub use self::jobs::JOBS;
 pub use self::pools::POOLS;
-pub use self::targets::{AUTH_GROUPS, PORTAL_GROUPS, TARGETS};
 pub use self::snapshots::SNAPSHOTS;
+pub use self::targets::{AUTH_GROUPS, PORTAL_GROUPS, TARGETS};
 pub use self::volumes::VOLUMES;
 use crate::identity::{
     API_KEYS, APPROVALS, AUDIT, DIRECTORIES, ISSUERS, ORGANISATIONS, ROLES, SESSIONS, USERS,

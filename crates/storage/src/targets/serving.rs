@@ -456,7 +456,8 @@ impl Storage {
     /// A pool that stopped writing after an error is opened anew once nobody has its volumes: initiators
     /// are logged out, and come back to what was durable.
     async fn let_go_of_stopped(&self, wanted: &Wanted) -> Result<()> {
-        let is_stopped = |pool| self.if_open(pool).is_some_and(|pool| pool.check_writable().is_err());
+        let is_stopped =
+            |pool| self.if_open(pool).is_some_and(|pool| pool.check_writable().is_err());
         for one in wanted.targets.values() {
             if !one.luns.iter().any(|lun| is_stopped(lun.pool_id)) {
                 continue;
@@ -467,8 +468,7 @@ impl Storage {
                 served.target.suspend(true);
                 let target = Arc::clone(&served.target);
                 let volumes: HashSet<i64> = one.luns.iter().map(|lun| lun.volume_id).collect();
-                let units: Vec<_> =
-                    state.units.extract_if(|id, _| volumes.contains(id)).collect();
+                let units: Vec<_> = state.units.extract_if(|id, _| volumes.contains(id)).collect();
                 let open: Vec<_> =
                     state.open.extract_if(|(target, _), _| *target == one.row.id).collect();
                 Some((target, units, open))
