@@ -32,3 +32,4 @@ mod targets;
 mod trees;
 mod up;
 mod updates;
+mod volumes;
