@@ -5,6 +5,7 @@
 //! served, whatever else is in the way.
 
 use std::any::Any;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -256,12 +257,12 @@ impl Storage {
         let storage = self.clone();
         blocking(move || storage.listen(&portals)).await?;
         let mut reports = HashMap::new();
-        // A pool that can't be opened isn't tried for each of its volumes.
-        let mut closed = HashMap::new();
+        // A pool is asked for once, and not for each of its volumes.
+        let mut pools = HashMap::new();
         let mut used = HashSet::new();
         self.let_go_of_stopped(&wanted).await?;
         for (id, one) in &wanted.targets {
-            let trouble = self.map_all(one, &mut closed, &mut used).await?;
+            let trouble = self.map_all(one, &mut pools, &mut used).await?;
             reports.insert(*id, self.report_of(one, trouble));
         }
         for (id, node) in &wanted.elsewhere {
@@ -347,7 +348,7 @@ impl Storage {
     async fn map_all(
         &self,
         one: &WantedTarget,
-        closed: &mut HashMap<i64, String>,
+        pools: &mut HashMap<i64, Result<(), String>>,
         used: &mut HashSet<(i64, i64)>,
     ) -> Result<Option<String>> {
         let Some(target) = self.inner.targets.served(one.row.id) else { return Ok(None) };
@@ -362,14 +363,13 @@ impl Storage {
         for lun in &one.luns {
             // While it can't be opened anew, the unit that there is goes on.
             used.insert((lun.target_id, lun.volume_id));
-            if !closed.contains_key(&lun.pool_id)
-                && let Err(error) = self.open(lun.pool_id).await
-            {
-                closed.insert(lun.pool_id, error.to_string());
+            if let Entry::Vacant(entry) = pools.entry(lun.pool_id) {
+                let opened = self.open(lun.pool_id).await;
+                entry.insert(opened.map(drop).map_err(|error| error.to_string()));
             }
-            let unit = match closed.get(&lun.pool_id) {
-                Some(why) => Err(why.clone()),
-                None => self.unit(one, lun).await.map_err(|error| error.to_string()),
+            let unit = match pools.get(&lun.pool_id) {
+                Some(Err(why)) => Err(why.clone()),
+                _ => self.unit(one, lun).await.map_err(|error| error.to_string()),
             };
             match unit {
                 Ok(unit) => self.map(&target, lun.number, unit).await?,

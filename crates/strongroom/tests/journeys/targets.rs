@@ -21,7 +21,7 @@ const A: &str = "iqn.2026-11.org.example:a";
 const B: &str = "iqn.2026-11.org.example:b";
 
 /// An appliance with a pool, and a portal group `own` at a port of the test's own.
-struct Box {
+struct Appliance {
     dir: tempfile::TempDir,
     served: Option<Served>,
     address: SocketAddr,
@@ -40,7 +40,7 @@ fn until(what: &str, mut ask: impl FnMut() -> bool) {
     }
 }
 
-impl Box {
+impl Appliance {
     fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("strongroom-test-").tempdir().unwrap();
         let served = Some(Served::start(&dir.path().join("data")));
@@ -129,7 +129,7 @@ fn fetch(url: &str, to: &Path) {
 
 #[test]
 fn a_volume_is_a_disk_for_who_proves_itself() {
-    let mut one = Box::new();
+    let mut one = Appliance::new();
     let iqn = one.target("t1", &format!("--chap user:{SECRET}"), 48);
     let shown = one.shown("t1");
     assert_eq!((&shown["state"], &shown["auth_group"]), (&json!("served"), &json!("t1")));
@@ -192,7 +192,7 @@ fn a_volume_is_a_disk_for_who_proves_itself() {
 
 #[test]
 fn initiators_are_those_that_are_named_and_see_only_their_targets() {
-    let one = Box::new();
+    let one = Appliance::new();
     let first = one.target("t1", &format!("--initiator {A}"), 8);
     let second = one.target("t2", &format!("--initiator {B}"), 8);
     let portal = format!("iscsi://{}", one.address);
@@ -225,7 +225,7 @@ fn initiators_are_those_that_are_named_and_see_only_their_targets() {
 
 #[test]
 fn volumes_come_go_and_grow_while_initiators_are_logged_in() {
-    let one = Box::new();
+    let one = Appliance::new();
     let iqn = one.target("t1", &format!("--initiator {A}"), 8);
     one.cli("volume create more --size 8M --pool work").code(0);
     let mut there = Initiator::log_in_to(&iqn, one.address, A, 1, true);
@@ -245,7 +245,7 @@ fn volumes_come_go_and_grow_while_initiators_are_logged_in() {
     assert!(luns.contains("Lun:0") && luns.contains("Lun:1"), "{luns}");
 
     // LUN 0 grows.
-    one.cli("volume grow of-t1 16M").code(0);
+    one.cli("volume grow of-t1 --size 16M").code(0);
     let mut capacity = [0; 16];
     (capacity[0], capacity[1], capacity[13]) = (0x9e, 0x10, 32);
     until("the size is told", || {
@@ -284,7 +284,7 @@ fn reserve(action: u8, kind: u8, own: u64, new: u64, kept: bool) -> ([u8; 10], [
 
 #[test]
 fn reservations_of_two_initiators_outlast_a_restart() {
-    let mut one = Box::new();
+    let mut one = Appliance::new();
     let iqn = one.target("t1", "", 8);
     let log_in = |name: &str| {
         let mut one = Initiator::log_in_to(&iqn, one.address, name, 1, false);
@@ -329,7 +329,7 @@ fn reservations_of_two_initiators_outlast_a_restart() {
 
 #[test]
 fn what_was_flushed_is_there_after_a_kill_and_a_file_system_is_whole() {
-    let mut one = Box::new();
+    let mut one = Appliance::new();
     let iqn = one.target("t1", &format!("--chap user:{SECRET}"), 64);
     let url = one.url(&iqn);
     let image = one.dir.path().join("fs.img");
