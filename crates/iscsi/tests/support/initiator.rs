@@ -171,6 +171,8 @@ impl Initiator {
                     };
                 }
                 0x31 => self.answer(&header, out),
+                // What it is told of its own accord.
+                0x32 => {}
                 other => panic!("PDU {other:x} came"),
             }
         }
