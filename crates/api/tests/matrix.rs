@@ -118,6 +118,12 @@ const JOB: i64 = 903;
 const APPROVAL: i64 = 904;
 const VOLUME: i64 = 907;
 const SNAPSHOT: i64 = 908;
+const TARGET: i64 = 909;
+const AUTH_GROUP: i64 = 910;
+const PORTAL_GROUP: i64 = 911;
+/// An initiator of the auth group, and a portal of the portal group.
+const INITIATOR: &str = "iqn.2026-11.org.example:a";
+const PORTAL: &str = "127.0.0.1:9";
 
 /// A column of text.
 struct Text(String);
@@ -411,6 +417,43 @@ impl World {
         rows
     }
 
+    /// A target that volumes are mapped to, with all that belongs to it.
+    fn target_rows(&self) -> [Sql; 6] {
+        let rest = "ON CONFLICT DO NOTHING";
+        let own = |sql: &'static str| Sql::new(sql).bind(self.a);
+        [
+            own("INSERT INTO portal_groups (organisation_id, id, public_id, name, created_at) \
+                 VALUES (?, ?, 'p', 'thing', 0) ")
+            .bind(PORTAL_GROUP)
+            .and(rest),
+            Sql::new(
+                "INSERT INTO portals (portal_group_id, public_id, address) VALUES (?, 'a', ?) ",
+            )
+            .bind(PORTAL_GROUP)
+            .bind(PORTAL)
+            .and(rest),
+            own("INSERT INTO auth_groups (organisation_id, id, public_id, name, created_at) \
+                 VALUES (?, ?, 'a', 'thing', 0) ")
+            .bind(AUTH_GROUP)
+            .and(rest),
+            Sql::new("INSERT INTO initiators (auth_group_id, public_id, iqn) VALUES (?, 'i', ?) ")
+                .bind(AUTH_GROUP)
+                .bind(INITIATOR)
+                .and(rest),
+            own("INSERT INTO targets (organisation_id, id, public_id, name, iqn, auth_group_id, \
+                 portal_group_id, enabled, created_at) \
+                 VALUES (?, ?, 't', 'thing', 'iqn.thing', ?, ?, 0, 0) ")
+            .bind(TARGET)
+            .bind(AUTH_GROUP)
+            .bind(PORTAL_GROUP)
+            .and(rest),
+            Sql::new("INSERT INTO luns (target_id, number, volume_id) VALUES (?, 0, ?) ")
+                .bind(TARGET)
+                .bind(VOLUME)
+                .and(rest),
+        ]
+    }
+
     async fn put_back(&self) {
         let mut tx = self.appliance.app.catalog().begin().await.unwrap();
         if self.changed.replace(false) {
@@ -449,6 +492,9 @@ impl World {
         .bind(self.pool)
         .bind(self.a);
         tx.execute(snapshot).await.unwrap();
+        for sql in self.target_rows() {
+            tx.execute(sql).await.unwrap();
+        }
         tx.commit().await.unwrap();
     }
 
@@ -465,6 +511,10 @@ impl World {
             ("image", IMAGE),
             ("volume", VOLUME),
             ("snapshot", SNAPSHOT),
+            ("target", TARGET),
+            ("auth_group", AUTH_GROUP),
+            ("portal_group", PORTAL_GROUP),
+            ("lun", 0),
             ("job", JOB),
             ("approval", APPROVAL),
             // None that is there.
@@ -479,6 +529,8 @@ impl World {
             ("ingest", opened),
             ("reader", opened),
             ("root", &self.image_root),
+            ("initiator", INITIATOR),
+            ("portal", PORTAL),
         ] {
             filled = filled.replace(&format!("{{{name}}}"), text);
         }

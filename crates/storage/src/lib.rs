@@ -26,6 +26,7 @@ mod retention;
 mod sealer;
 mod slots;
 mod stats;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -55,11 +56,17 @@ pub use readers::{OpenedReader, ReaderRef, Reading};
 pub use retention::{Rules, Selection, Verdict};
 pub use sealer::{PoolSecret, Sealer};
 pub use stats::{Growth, PoolStats};
+pub use targets::{
+    AuthGroupChange, AuthGroupDetails, AuthGroupSecrets, Chap, NewAuthGroup, NewTarget,
+    PortalDetails, PortalGroupDetails, RefusedLogin, TargetChange, TargetDetails, TargetSession,
+    TargetState, TargetWatch,
+};
 
 use images::Forgetting;
 use ingest::Ingests;
 use opening::Openings;
 use readers::Readers;
+use targets::Targets;
 use turns::{Quiet, Turns};
 
 /// How many calls read disks at once; more wait.
@@ -95,6 +102,7 @@ struct Inner {
     /// Pools that could not be opened lately.
     quiet: Quiet,
     mounts: pools::Mounts,
+    targets: Targets,
     /// Each volume is changed by one at a time.
     volume_turns: Turns,
     /// When volumes are settled.
@@ -131,6 +139,7 @@ impl Storage {
             changing: Turns::default(),
             quiet: Quiet::default(),
             mounts: pools::Mounts::default(),
+            targets: Targets::default(),
             volume_turns: Turns::default(),
             pace: volumes::Pace::default(),
             used,

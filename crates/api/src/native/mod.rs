@@ -3,6 +3,7 @@
 mod acme;
 mod approvals;
 mod audit;
+mod auth_groups;
 mod backup;
 mod certificate;
 mod directories;
@@ -20,6 +21,7 @@ mod organisations;
 mod paths;
 mod pieces;
 mod pools;
+mod portal_groups;
 mod readers;
 mod roles;
 mod sessions;
@@ -32,6 +34,7 @@ mod stats;
 mod storage;
 mod support;
 mod system;
+mod targets;
 mod token;
 mod updates;
 mod users;
@@ -69,6 +72,9 @@ pub fn routes() -> Routes {
             readers::group(),
             volumes::group(),
             snapshots::group(),
+            targets::group(),
+            auth_groups::group(),
+            portal_groups::group(),
             work::group(),
             jobs::group(),
             events::group(),

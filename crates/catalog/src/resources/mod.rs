@@ -6,6 +6,7 @@ mod images;
 mod jobs;
 mod pools;
 mod snapshots;
+mod targets;
 mod volumes;
 
 pub use self::events::EVENTS;
@@ -13,6 +14,7 @@ pub use self::images::IMAGES;
 pub use self::jobs::JOBS;
 pub use self::pools::POOLS;
 pub use self::snapshots::SNAPSHOTS;
+pub use self::targets::{AUTH_GROUPS, PORTAL_GROUPS, TARGETS};
 pub use self::volumes::VOLUMES;
 use crate::identity::{
     API_KEYS, APPROVALS, AUDIT, DIRECTORIES, ISSUERS, ORGANISATIONS, ROLES, SESSIONS, USERS,
@@ -29,6 +31,9 @@ pub static ALL: &[&Resource] = &[
     &JOBS,
     &EVENTS,
     &SAMPLES,
+    &TARGETS,
+    &AUTH_GROUPS,
+    &PORTAL_GROUPS,
     &ORGANISATIONS,
     &USERS,
     &ROLES,

@@ -144,7 +144,7 @@ fn log_in(hall: &Hall, stream: &TcpStream, input: &mut Input) -> Result<Entered,
         let (data, length) = (data.to_vec(), input.there().len() - rest.len());
         input.skip(length);
         let mut out = Vec::new();
-        match login.request(&header, &data) {
+        match guarded(hall, stream, &mut login, &header, &data) {
             Step::Send(header, data) => Framing::LOGIN.write(&mut out, header, &data),
             Step::Refuse(header, refusal) => {
                 Framing::LOGIN.write(&mut out, header, &[]);
@@ -181,6 +181,34 @@ fn log_in(hall: &Hall, stream: &TcpStream, input: &mut Input) -> Result<Entered,
     }
 }
 
+/// Has a request answered, unless it would bring one more proof of an initiator that guesses.
+fn guarded(
+    hall: &Hall,
+    stream: &TcpStream,
+    login: &mut Login<'_, Hall>,
+    header: &Header,
+    data: &[u8],
+) -> Step<Arc<Target>> {
+    let address = stream.peer_addr().ok().map(|peer| peer.ip().to_canonical());
+    let doorkeeper = hall.doorkeeper().filter(|_| login.awaits_proof());
+    let (Some(address), Some(doorkeeper)) = (address, doorkeeper) else {
+        return login.request(header, data);
+    };
+    let target = login.target().cloned();
+    let name = target.as_ref().map(|target| target.name());
+    if !doorkeeper.admits(address, name) {
+        return login.refuse(header, Refusal::ServiceUnavailable);
+    }
+    let initiator = login.initiator().unwrap_or_default().to_owned();
+    let step = login.request(header, data);
+    match login.is_disproved() {
+        true => doorkeeper.failed(address, name, &initiator),
+        false if !login.awaits_proof() => doorkeeper.succeeded(address, name),
+        false => {}
+    }
+    step
+}
+
 fn enter(
     stream: &TcpStream,
     accepted: Accepted<Arc<Target>>,
@@ -201,7 +229,10 @@ fn enter(
             Ok((session, Some(target)))
         }
         // Nobody else needs to know of a discovery; its handle is only not zero.
-        None => Ok((Arc::new(Session { handle: 1, initiator, isid, link }), None)),
+        None => {
+            let since = std::time::SystemTime::now();
+            Ok((Arc::new(Session { handle: 1, initiator, isid, link, since }), None))
+        }
     }
 }
 
@@ -289,6 +320,7 @@ impl Connection {
             return Err(End::Silent);
         }
         self.questions += 1;
+        self.forget_withdrawn();
         let mut header = Header::answer(Response::NopIn);
         header.set_word(16, NO_TAG);
         header.set_word(20, self.new_tag());
@@ -327,7 +359,10 @@ impl Connection {
                 self.command_in_order(header, additional, data)
             }
             Request::TaskManagement if self.target.is_some() => self.manage(header),
-            Request::NopOut => self.nop(header, data),
+            Request::NopOut => {
+                self.forget_withdrawn();
+                self.nop(header, data)
+            }
             Request::Text => self.text(header, data),
             Request::Logout => self.log_out(header),
             Request::Login => Err(End::Protocol("a second login came")),
@@ -357,7 +392,21 @@ impl Connection {
 
     /// The initiator and the unit of that number, looked up again when the map changed.
     fn nexus(&mut self, lun: Lun) -> Option<Arc<Nexus>> {
+        self.forget_withdrawn();
         let target = self.target.as_ref()?;
+        if let Some(nexus) = self.nexuses.get(&lun) {
+            return Some(Arc::clone(nexus));
+        }
+        let unit = target.unit(lun.number())?;
+        let nexus = Nexus::join(&unit, self.session.port(), target.port_name());
+        self.nexuses.insert(lun, Arc::clone(&nexus));
+        Some(nexus)
+    }
+
+    /// Lets go of units that were taken out of the map: else a session without commands would keep
+    /// their devices open.
+    fn forget_withdrawn(&mut self) {
+        let Some(target) = self.target.as_ref() else { return };
         let generation = target.generation();
         if self.generation != generation {
             self.generation = generation;
@@ -366,13 +415,6 @@ impl Connection {
                 !nexus.is_withdrawn() && unit.is_some_and(|unit| Arc::ptr_eq(&unit, nexus.unit()))
             });
         }
-        if let Some(nexus) = self.nexuses.get(&lun) {
-            return Some(Arc::clone(nexus));
-        }
-        let unit = target.unit(lun.number())?;
-        let nexus = Nexus::join(&unit, self.session.port(), target.port_name());
-        self.nexuses.insert(lun, Arc::clone(&nexus));
-        Some(nexus)
     }
 }
 

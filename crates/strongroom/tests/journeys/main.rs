@@ -28,6 +28,7 @@ mod service;
 mod storage_options;
 mod streams;
 mod system;
+mod targets;
 mod trees;
 mod up;
 mod updates;
