@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use strongroom_engine::id::{ChunkId, ChunkKind};
+use strongroom_engine::content::{Reader, Wanted};
+use strongroom_engine::id::ChunkId;
 use strongroom_engine::map::{Extent, MapReader, MapRef};
-use strongroom_engine::pool::Pool;
 
 use super::live::Source;
 use super::locked;
@@ -59,7 +59,7 @@ impl Windows {
 /// Reads what a map has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Base<'b> {
-    pub(crate) pool: &'b Pool,
+    pub(crate) reader: &'b Reader,
     pub(crate) windows: &'b Windows,
     pub(crate) chunk: u32,
 }
@@ -75,7 +75,7 @@ impl Base<'_> {
         let node = match map {
             MapRef::Inline(_) => {
                 let mut found = Vec::new();
-                for item in MapReader::new(self.pool, map, range.start) {
+                for item in MapReader::new(self.reader, map, range.start) {
                     let (at, extent) = item.map_err(unreadable(range.start))?;
                     if at >= range.end {
                         break;
@@ -97,7 +97,7 @@ impl Base<'_> {
                 Some(window) => window,
                 None => {
                     let mut extents = Vec::new();
-                    for item in MapReader::new(self.pool, map, number * span) {
+                    for item in MapReader::new(self.reader, map, number * span) {
                         let (from, extent) = item.map_err(unreadable(at))?;
                         if from >= (number + 1) * span {
                             break;
@@ -121,25 +121,35 @@ impl Base<'_> {
 
     /// Fills the buffer with what the map has from `offset` on; zeroes where it has nothing.
     pub(crate) fn read(&self, map: &MapRef, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        buffer.fill(0);
         let end = offset + buffer.len() as u64;
-        for (from, extent) in self.extents(map, offset..end)? {
-            let Extent::Data { id, len } = extent else { continue };
-            let (start, stop) = (from.max(offset), (from + u64::from(len)).min(end));
+        let extents = self.extents(map, offset..end)?;
+        let mut places: Vec<u64> = Vec::with_capacity(extents.len());
+        let mut wanted: Vec<Wanted> = Vec::with_capacity(extents.len());
+        for (from, extent) in &extents {
+            if let Extent::Data { id, len } = extent {
+                places.push(*from);
+                wanted.push((*id, *len));
+            }
+        }
+        let chunks = self.reader.chunks(&wanted).map_err(|(failed, why)| {
+            let from = places.get(failed).copied().unwrap_or(offset);
+            unreadable(from.max(offset))(why)
+        })?;
+        // What was filled.
+        let mut at = offset;
+        for (from, chunk) in places.into_iter().zip(chunks) {
+            let (start, stop) = (from.max(at), (from + chunk.len() as u64).min(end));
             if start >= stop {
                 continue;
             }
-            let chunk = self.pool.read(ChunkKind::Data, &id).map_err(unreadable(start))?;
+            let zeroes = buffer.get_mut((at - offset) as usize..(start - offset) as usize);
+            zeroes.unwrap_or_default().fill(0);
             let part = chunk.get((start - from) as usize..(stop - from) as usize);
             let room = buffer.get_mut((start - offset) as usize..(stop - offset) as usize);
-            match (part, room) {
-                (Some(part), Some(room)) => room.copy_from_slice(part),
-                _ => {
-                    let why = format!("chunk {id} is shorter than its map says");
-                    return Err(Error::Unreadable { offset: start, why });
-                }
-            }
+            room.unwrap_or_default().copy_from_slice(part.unwrap_or_default());
+            at = stop;
         }
+        buffer.get_mut((at - offset) as usize..).unwrap_or_default().fill(0);
         Ok(())
     }
 

@@ -19,7 +19,7 @@ const STEP: u64 = 4096;
 
 impl Volume {
     pub(super) fn base(&self) -> Base<'_> {
-        Base { pool: &self.pool, windows: &self.windows, chunk: self.chunk }
+        Base { reader: &self.reader, windows: &self.windows, chunk: self.chunk }
     }
 
     /// Looks a range up in the volume or a snapshot, and works on what was found, again when maps were

@@ -55,6 +55,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use strongroom_engine::clock::PoolTime;
+use strongroom_engine::content::{Cache, Reader, Shared};
 use strongroom_engine::id::RootId;
 use strongroom_engine::map::{MapRef, NodeStore};
 use strongroom_engine::pool::{NewRoot, Pool, Session};
@@ -85,6 +86,8 @@ fn random<const N: usize>() -> [u8; N] {
 
 /// Layers that may lie over a volume's map before a snapshot has it settled first.
 const MOST_LAYERS: usize = 32;
+/// Bytes of chunks and nodes that are kept for readers, unless somebody gives them more.
+const KEPT: usize = 64 << 20;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -161,6 +164,8 @@ pub struct Volumes {
     pool: Arc<Pool>,
     limits: Limits,
     room: Arc<Room>,
+    /// What is settled is read through it.
+    reader: Arc<Reader>,
     /// Those that are open. Who makes, opens or removes one holds this: they come in turns.
     open: Mutex<HashMap<VolumeId, Weak<Volume>>>,
 }
@@ -182,6 +187,7 @@ pub struct Volume {
     limits: Limits,
     pool: Arc<Pool>,
     room: Arc<Room>,
+    reader: Arc<Reader>,
     log: Log,
     lives: Lives,
     windows: Windows,
@@ -223,11 +229,19 @@ fn meta_of(root: &Root) -> Option<Meta> {
 
 impl Volumes {
     /// The volumes of a pool, of which there must be one only in the process. Files of volumes that are no
-    /// more are removed.
+    /// more are removed. They have a small cache of their own.
     ///
     /// # Errors
     /// When the pool can't be written, or a disk that is there can't be listed.
     pub fn new(pool: Arc<Pool>, limits: Limits) -> Result<Self> {
+        Self::with_cache(pool, limits, &Cache::new(KEPT))
+    }
+
+    /// The same, with a cache that others may use too: of other pools, or of images as devices.
+    ///
+    /// # Errors
+    /// As [`Volumes::new`].
+    pub fn with_cache(pool: Arc<Pool>, limits: Limits, cache: &Arc<Cache>) -> Result<Self> {
         pool.check_writable()?;
         let found = files(pool.disks())?;
         let roots = pool.roots();
@@ -241,7 +255,9 @@ impl Volumes {
             let gone = found.iter().filter(|(id, _)| !known.contains(id));
             gone.for_each(|(id, numbers)| remove_files(&pool, *id, numbers, u64::MAX));
         }
-        Ok(Self { pool, limits, room: Arc::default(), open: Mutex::default() })
+        // Volumes are mostly read at random: nothing is read ahead.
+        let reader = Arc::new(Reader::new(cache, Arc::clone(&pool) as Shared, 0));
+        Ok(Self { pool, limits, room: Arc::default(), reader, open: Mutex::default() })
     }
 
     /// The pool.
@@ -411,6 +427,7 @@ impl Volumes {
             limits: self.limits,
             pool: Arc::clone(&self.pool),
             room: Arc::clone(&self.room),
+            reader: Arc::clone(&self.reader),
             log,
             lives,
             windows: Windows::default(),

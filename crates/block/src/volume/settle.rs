@@ -180,6 +180,9 @@ impl Volume {
             let mut ids = ids.into_iter();
             for (piece, is_zero) in pieces {
                 let id = if is_zero { None } else { ids.next() };
+                if let Some(id) = id {
+                    self.reader.keep(id, piece);
+                }
                 put(match id {
                     Some(id) => Extent::Data { id, len: piece.len() as u32 },
                     None => Extent::Hole { len: piece.len() as u64 },

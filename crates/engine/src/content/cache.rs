@@ -177,6 +177,16 @@ impl Cached<'_> {
         .collect()
     }
 
+    /// Keeps the bytes of a chunk, unless they are.
+    pub(super) fn keep(&self, id: ChunkId, bytes: &[u8]) {
+        let key = (self.number, id);
+        if lock(&self.cache.chunks).kept.get(&key).is_some() {
+            return;
+        }
+        let (bytes, weight) = (Arc::new(bytes.to_vec()), bytes.len() + ENTRY);
+        lock(&self.cache.chunks).kept.insert(key, bytes, weight);
+    }
+
     /// Hands out what is kept, and claims what nobody reads yet.
     fn claim(&self, wanted: &[Wanted], mut kept: impl FnMut(usize, Bytes)) -> Claim<'_> {
         let mut mine = Vec::new();
