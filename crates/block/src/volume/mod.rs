@@ -530,6 +530,15 @@ impl Volume {
         self.log.bytes()
     }
 
+    /// Does ahead what those who write would else have to wait for: to be called several times a second while
+    /// it is written to, by a thread that doesn't settle meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when its log can't be written any more.
+    pub fn tend(&self) -> Result<()> {
+        self.log.tend()
+    }
+
     /// How many copies of what is written next there are; `None` before anything is.
     pub fn log_copies(&self) -> Option<usize> {
         self.log.copies()
