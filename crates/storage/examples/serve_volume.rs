@@ -41,6 +41,8 @@ const CHUNK: u32 = 64 << 10;
 const CACHE: usize = 3 << 30;
 /// How often the log is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often what comes next is done ahead.
+const TEND: Duration = Duration::from_millis(20);
 /// Bytes that are written at once when the volume is filled.
 const PIECE: usize = 1 << 20;
 
@@ -120,6 +122,17 @@ fn main() -> Result<(), Failed> {
         let is_done = Arc::clone(&is_done);
         move || settle(&volume, &settled, &is_done)
     });
+    let tender = std::thread::spawn({
+        let (volume, is_done) = (Arc::clone(&volume), Arc::clone(&is_done));
+        move || {
+            while !is_done.load(Ordering::Acquire) {
+                if let Err(e) = volume.tend() {
+                    eprintln!("tending failed: {e}");
+                }
+                std::thread::sleep(TEND);
+            }
+        }
+    });
     let serving = Serving { volumes, volume, settled };
     say(&json!({ "iscsi": portal.to_string(), "nbd": tcp.to_string(), "unix": unix }))?;
     for line in std::io::stdin().lock().lines() {
@@ -129,6 +142,7 @@ fn main() -> Result<(), Failed> {
     }
     is_done.store(true, Ordering::Release);
     settler.join().map_err(|_| "the thread that settles panicked")?;
+    tender.join().map_err(|_| "the thread that tends panicked")?;
     Ok(())
 }
 
