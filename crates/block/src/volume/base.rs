@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use strongroom_engine::content::{Reader, Wanted};
-use strongroom_engine::id::ChunkId;
+use strongroom_engine::id::{ChunkId, ChunkKind};
 use strongroom_engine::map::{Extent, MapReader, MapRef};
+use strongroom_engine::pool::Pool;
 
 use super::live::Source;
 use super::locked;
@@ -14,6 +15,8 @@ use crate::{Error, Result};
 
 /// Chunks to a window: what a map's lowest node covers when all chunks are of the volume's size.
 const WINDOW: u64 = 512;
+/// How many bytes a chunk may have behind those of its extent: they make it one of its own.
+pub(crate) const TAIL: usize = 16;
 /// Extents that are kept, of 48 bytes each.
 const EXTENTS: usize = 128 << 10;
 
@@ -59,9 +62,12 @@ impl Windows {
 /// Reads what a map has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Base<'b> {
+    pub(crate) pool: &'b Pool,
     pub(crate) reader: &'b Reader,
     pub(crate) windows: &'b Windows,
     pub(crate) chunk: u32,
+    /// What is read is kept for a while.
+    pub(crate) keeps: bool,
 }
 
 /// An error of the pool, and which place can't be read because of it.
@@ -121,6 +127,9 @@ impl Base<'_> {
 
     /// Fills the buffer with what the map has from `offset` on; zeroes where it has nothing.
     pub(crate) fn read(&self, map: &MapRef, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        if !self.keeps {
+            return self.read_once(map, offset, buffer);
+        }
         let end = offset + buffer.len() as u64;
         let extents = self.extents(map, offset..end)?;
         let mut places: Vec<u64> = Vec::with_capacity(extents.len());
@@ -135,10 +144,10 @@ impl Base<'_> {
             let from = places.get(failed).copied().unwrap_or(offset);
             unreadable(from.max(offset))(why)
         })?;
-        // What was filled.
+        // Up to where the buffer is filled.
         let mut at = offset;
-        for (from, chunk) in places.into_iter().zip(chunks) {
-            let (start, stop) = (from.max(at), (from + chunk.len() as u64).min(end));
+        for ((from, (_, len)), chunk) in places.into_iter().zip(wanted).zip(chunks) {
+            let (start, stop) = (from.max(at), (from + u64::from(len)).min(end));
             if start >= stop {
                 continue;
             }
@@ -150,6 +159,30 @@ impl Base<'_> {
             at = stop;
         }
         buffer.get_mut((at - offset) as usize..).unwrap_or_default().fill(0);
+        Ok(())
+    }
+
+    /// The same, and nothing of it is kept.
+    fn read_once(&self, map: &MapRef, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        buffer.fill(0);
+        let end = offset + buffer.len() as u64;
+        for (from, extent) in self.extents(map, offset..end)? {
+            let Extent::Data { id, len } = extent else { continue };
+            let (start, stop) = (from.max(offset), (from + u64::from(len)).min(end));
+            if start >= stop {
+                continue;
+            }
+            let chunk = self.pool.read_once(ChunkKind::Data, &id).map_err(unreadable(start))?;
+            let part = chunk.get((start - from) as usize..(stop - from) as usize);
+            let room = buffer.get_mut((start - offset) as usize..(stop - offset) as usize);
+            match (part, room) {
+                (Some(part), Some(room)) => room.copy_from_slice(part),
+                _ => {
+                    let why = format!("chunk {id} is shorter than its map says");
+                    return Err(Error::Unreadable { offset: start, why });
+                }
+            }
+        }
         Ok(())
     }
 

@@ -13,6 +13,8 @@ use crate::node::Node;
 
 /// What an entry weighs beside its bytes.
 const ENTRY: usize = 128;
+/// Bytes that may stand behind those of a chunk that count.
+const TAIL: usize = 16;
 /// So many bytes of one read are worth the threads of a fetch.
 const FETCH: u64 = 512 << 10;
 
@@ -22,6 +24,12 @@ pub type Wanted = (ChunkId, u32);
 pub type Bytes = Arc<Vec<u8>>;
 /// Which source, and which of its chunks: one id may be other bytes behind another key.
 type Key = (u32, ChunkId);
+
+/// Whether a chunk of so many bytes is one of that length: volumes that don't deduplicate have chunks with
+/// a few bytes behind those that count.
+fn fits(bytes: usize, len: u32) -> bool {
+    (len as usize..=len as usize + TAIL).contains(&bytes)
+}
 
 /// A bounded number of bytes of nodes and chunks, for any number of readers.
 pub struct Cache {
@@ -193,7 +201,7 @@ impl Cached<'_> {
         let mut state = lock(&self.cache.chunks);
         for (i, (id, len)) in wanted.iter().enumerate() {
             let key = (self.number, *id);
-            match state.kept.get(&key).filter(|bytes| bytes.len() == *len as usize) {
+            match state.kept.get(&key).filter(|bytes| fits(bytes.len(), *len)) {
                 Some(bytes) => kept(i, bytes),
                 None if state.reading.insert(key) => mine.push((*id, *len)),
                 None => {}
@@ -207,7 +215,7 @@ impl Cached<'_> {
         let arrived = |i: usize, bytes: &[u8]| {
             // Another length is an error of whoever asks next.
             if let Some((id, len)) = claim.wanted.get(i)
-                && bytes.len() == *len as usize
+                && fits(bytes.len(), *len)
             {
                 let bytes = Arc::new(bytes.to_vec());
                 got(*id, Arc::clone(&bytes));
@@ -241,13 +249,13 @@ impl Cached<'_> {
         while state.reading.contains(&key) {
             state = self.cache.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        if let Some(bytes) = state.kept.get(&key).filter(|bytes| bytes.len() == *len as usize) {
+        if let Some(bytes) = state.kept.get(&key).filter(|bytes| fits(bytes.len(), *len)) {
             return Ok(bytes);
         }
         drop(state);
         let mut bytes = Vec::with_capacity(*len as usize);
         self.source.chunk(id, &mut bytes)?;
-        if bytes.len() != *len as usize {
+        if !fits(bytes.len(), *len) {
             let why = format!("it has {} bytes instead of {len}", bytes.len());
             return Err(Error::damaged(format!("chunk {id}"), why));
         }
