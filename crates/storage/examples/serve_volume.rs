@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use strongroom_block::volume::{Limits, NewVolume, Volume, Volumes};
+use strongroom_block::volume::{Limits, NewVolume, Settings, Volume, Volumes};
 use strongroom_block::{BlockDevice, Durability};
 use strongroom_engine::chunker::Params;
 use strongroom_engine::clock::SystemClock;
@@ -41,6 +41,8 @@ const CHUNK: u32 = 64 << 10;
 const CACHE: usize = 3 << 30;
 /// How often the log is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often what comes next is done ahead.
+const TEND: Duration = Duration::from_millis(20);
 /// Bytes that are written at once when the volume is filled.
 const PIECE: usize = 1 << 20;
 
@@ -98,7 +100,13 @@ fn main() -> Result<(), Failed> {
     let used = Use { clock: Arc::new(SystemClock::new()?), threads, holder: "bench".into() };
     let pool = Arc::new(Pool::create(options, used)?);
     let volumes = Volumes::with_cache(pool, Limits::default(), &Cache::new(CACHE))?;
-    let new = NewVolume { name: "bench".into(), size: size.parse()?, chunk: CHUNK, sector: 512 };
+    let new = NewVolume {
+        name: "bench".into(),
+        size: size.parse()?,
+        chunk: CHUNK,
+        sector: 512,
+        settings: Settings::default(),
+    };
     let volume = volumes.open(volumes.create(new)?)?;
 
     let device: Arc<dyn BlockDevice> = volume.clone();
@@ -120,6 +128,17 @@ fn main() -> Result<(), Failed> {
         let is_done = Arc::clone(&is_done);
         move || settle(&volume, &settled, &is_done)
     });
+    let tender = std::thread::spawn({
+        let (volume, is_done) = (Arc::clone(&volume), Arc::clone(&is_done));
+        move || {
+            while !is_done.load(Ordering::Acquire) {
+                if let Err(e) = volume.tend() {
+                    eprintln!("tending failed: {e}");
+                }
+                std::thread::sleep(TEND);
+            }
+        }
+    });
     let serving = Serving { volumes, volume, settled };
     say(&json!({ "iscsi": portal.to_string(), "nbd": tcp.to_string(), "unix": unix }))?;
     for line in std::io::stdin().lock().lines() {
@@ -129,6 +148,7 @@ fn main() -> Result<(), Failed> {
     }
     is_done.store(true, Ordering::Release);
     settler.join().map_err(|_| "the thread that settles panicked")?;
+    tender.join().map_err(|_| "the thread that tends panicked")?;
     Ok(())
 }
 
@@ -150,7 +170,7 @@ fn settle(volume: &Volume, settled: &Mutex<Settled>, is_done: &AtomicBool) {
             let mut settled = locked(settled);
             settled.most_log = settled.most_log.max(log);
         }
-        if log < Limits::default().log / 2 {
+        if log < Limits::default().log / 4 {
             std::thread::sleep(LOOK);
             continue;
         }

@@ -190,10 +190,10 @@ impl Base<'_> {
             let from = places.get(failed).copied().unwrap_or(offset);
             unreadable(from.max(offset))(why)
         })?;
-        // What was filled.
+        // Up to where the buffer is filled.
         let mut at = offset;
-        for (from, chunk) in places.into_iter().zip(chunks) {
-            let (start, stop) = (from.max(at), (from + chunk.len() as u64).min(end));
+        for ((from, (_, len)), chunk) in places.into_iter().zip(wanted).zip(chunks) {
+            let (start, stop) = (from.max(at), (from + u64::from(len)).min(end));
             if start >= stop {
                 continue;
             }

@@ -162,8 +162,10 @@ impl Volume {
         }
         // What this volume has overwritten is garbage, and the room of it is its own.
         if matches!(result, Err(Error::NoSpace)) && self.reserve.is_on() {
-            self.pool.gc(GcOptions { dry_run: false, max_unused: 0.0 })?;
-            result = room();
+            // Not while another collects; then it is refused as others are.
+            if self.pool.gc(GcOptions { dry_run: false, max_unused: 0.0 }).is_ok() {
+                result = room();
+            }
         }
         result
     }

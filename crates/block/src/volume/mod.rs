@@ -149,7 +149,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { segment: 16 << 20, log: 256 << 20 }
+        Self { segment: 16 << 20, log: 2 << 30 }
     }
 }
 
@@ -274,6 +274,15 @@ impl Volume {
     /// Bytes that its log has.
     pub fn log_bytes(&self) -> u64 {
         self.log.bytes()
+    }
+
+    /// Does ahead what those who write would else have to wait for: to be called several times a second while
+    /// it is written to, by a thread that doesn't settle meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when its log can't be written any more.
+    pub fn tend(&self) -> Result<()> {
+        self.log.tend()
     }
 
     /// How many copies of what is written next there are; `None` before anything is.

@@ -104,8 +104,15 @@ impl Line {
         self.under_way -= 1;
         self.bytes -= bytes;
         if let Some(flow) = self.flows.get_mut(&volume) {
-            flow.under_way -= 1;
+            // One that was closed and opened again counts from nothing.
+            flow.under_way = flow.under_way.saturating_sub(1);
             flow.last = self.done;
+        }
+        if self.done.is_multiple_of(RECENT) {
+            // Those that rest are not looked at for every request.
+            let (done, recent) = (self.done, RECENT);
+            self.flows
+                .retain(|_, flow| flow.under_way + flow.waiting > 0 || flow.last + recent > done);
         }
         let mut begun = Vec::new();
         while let Some((&ticket, &(volume, bytes))) = self.waiting.first_key_value() {
@@ -114,7 +121,7 @@ impl Line {
             }
             self.waiting.remove(&ticket);
             if let Some(flow) = self.flows.get_mut(&volume) {
-                flow.waiting -= 1;
+                flow.waiting = flow.waiting.saturating_sub(1);
             }
             self.begin(volume, ticket.0, bytes);
             begun.push(ticket);

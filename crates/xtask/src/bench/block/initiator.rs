@@ -148,6 +148,31 @@ impl Session {
         self.most_command.wrapping_sub(self.command_number) < 1 << 31
     }
 
+    /// Asks whether the disk is ready until it is: what it has to say to a new initiator comes first.
+    fn settle_in(&mut self) -> Result<()> {
+        for _ in 0..10 {
+            let mut header = [0; HEADER];
+            (header[0], header[1], header[9]) = (0x01, 0x81, self.lun);
+            put(&mut header, 24, self.command_number);
+            put(&mut header, 28, self.expected_status);
+            self.command_number = self.command_number.wrapping_add(1);
+            add(&mut self.out, header, &[]);
+            self.send()?;
+            let mut answer = [0; HEADER];
+            self.stream.read_exact(&mut answer)?;
+            let length = (word(&answer, 4) & 0xff_ffff) as usize;
+            let mut sense = vec![0; length.next_multiple_of(4)];
+            self.stream.read_exact(&mut sense)?;
+            ensure!(answer[0] & 0x3f == 0x21, "a PDU of kind {:#x} came first", answer[0]);
+            self.expected_status = word(&answer, 24).wrapping_add(1);
+            self.most_command = word(&answer, 32);
+            if answer[3] == 0 {
+                return Ok(());
+            }
+        }
+        bail!("the disk doesn't become ready")
+    }
+
     /// Adds a command; the tag is the number of its slot.
     fn command(&mut self, slot: usize, writes: bool, offset: u64, length: usize) {
         let mut header = [0; HEADER];
@@ -238,7 +263,7 @@ impl Session {
                 false
             }
             0x20 => false,
-            other => bail!("a PDU of kind {other:#x} came"),
+            other => bail!("a PDU of kind {other:#x} came, which says {:#x}", header[2]),
         };
         if !is_end {
             return Ok(None);
@@ -276,6 +301,7 @@ pub(crate) fn drive(
 ) -> Result<Done> {
     let length = load.bytes as usize;
     let mut session = Session::log_in(disk, load.depth)?;
+    session.settle_in()?;
     let mut random = Random::new(size ^ u64::from(load.depth));
     session.payload = vec![0; length];
     // Half of it can be compressed; the head of each block of 4 KiB is new each time.

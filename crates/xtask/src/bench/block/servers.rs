@@ -174,8 +174,8 @@ fn program(name: &str) -> PathBuf {
 /// tgt, with its default settings.
 pub(crate) fn tgt(file: &Path, dir: &Path) -> Result<Peer> {
     let port = free_port()?;
-    // Its control socket has a number, by which several can run at once.
-    let control = port.to_string();
+    // Its control socket has a number up to 32767, by which several can run at once.
+    let control = (port / 2).to_string();
     let mut tgtd = Command::new(program("tgtd"));
     tgtd.args(["-f", "-C", &control, "--iscsi", &format!("portal=127.0.0.1:{port}")]);
     let running = spawn(&mut tgtd, &dir.join("tgtd.log"))?;
