@@ -22,7 +22,8 @@ const STEP: u64 = 4096;
 impl Volume {
     pub(super) fn base(&self) -> Base<'_> {
         let keeps = self.set_now().cache;
-        Base { pool: &self.pool, windows: &self.windows, chunk: self.chunk, keeps }
+        let (pool, reader, windows) = (&self.pool, &self.reader, &self.windows);
+        Base { pool, reader, windows, chunk: self.chunk, keeps }
     }
 
     /// Looks a range up in the volume or a snapshot, and works on what was found, again when maps were
@@ -161,8 +162,10 @@ impl Volume {
         }
         // What this volume has overwritten is garbage, and the room of it is its own.
         if matches!(result, Err(Error::NoSpace)) && self.reserve.is_on() {
-            self.pool.gc(GcOptions { dry_run: false, max_unused: 0.0 })?;
-            result = room();
+            // Not while another collects; then it is refused as others are.
+            if self.pool.gc(GcOptions { dry_run: false, max_unused: 0.0 }).is_ok() {
+                result = room();
+            }
         }
         result
     }

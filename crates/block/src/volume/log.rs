@@ -16,12 +16,14 @@ use strongroom_engine::seal::LogSealer;
 
 use super::live::Lives;
 use super::record::{BLOCK, Change, Entry, MAX_SEGMENT, SegmentHeader};
-use super::segment::{Lost, Place, Segment, aligned};
+use super::segment::{Lost, Place, Prepared, Segment, aligned};
 use super::{VolumeId, locked};
 use crate::{Error, Result};
 
 /// Bytes that are written at once, about.
 const BATCH: usize = 4 << 20;
+/// Bytes that aren't durable before whoever tends the log makes them so.
+const UNSYNCED: u64 = 8 << 20;
 /// Bytes that may wait to be written.
 const WAITING: usize = 16 << 20;
 
@@ -77,6 +79,10 @@ struct Pen {
     lost: BTreeSet<usize>,
     /// What was written since it was last synced.
     dirty: Vec<Arc<Segment>>,
+    /// And how many bytes.
+    unsynced: u64,
+    /// Files for the next segment.
+    next: Option<Prepared>,
     buffer: Vec<u8>,
 }
 
@@ -235,6 +241,7 @@ impl Log {
             return Ok(());
         };
         *bytes += buffer.len() as u64;
+        pen.unsynced += buffer.len() as u64;
         if !pen.dirty.iter().any(|dirty| Arc::ptr_eq(dirty, segment)) {
             pen.dirty.push(Arc::clone(segment));
         }
@@ -247,30 +254,104 @@ impl Log {
         Ok(())
     }
 
-    /// Begins a segment on as many disks as the pool's layout must survive, and one.
+    /// Begins a segment, on other disks when some fail as long as there are others.
     fn begin(&self, pen: &mut Pen, first: u64) -> io::Result<()> {
-        let disks = self.pool.disks();
-        let number = pen.number;
-        pen.number += 1;
-        let Run { volume, salt, .. } = self.run;
-        let header = SegmentHeader { pool: self.pool.id(), volume, salt, number, first };
-        // So that all disks share the work.
-        let turn = number.wrapping_add(volume.0[0].into()) as usize % disks.len().max(1);
-        let places = (0..disks.len()).map(|place| (place + turn) % disks.len());
-        let there = places.filter(|place| !pen.lost.contains(place)).filter_map(|place| {
-            let disk: Option<&dyn Disk> = disks.get(place)?.as_deref();
-            Some((place, disk?))
-        });
-        let count = usize::from(self.pool.superblock().parity_shards) + 1;
-        let (segment, lost) = Segment::create(there, count, header, &self.sealer)?;
-        pen.lost.extend(lost.iter().map(|(disk, _)| *disk));
-        self.lose(lost);
+        let segment = loop {
+            let is_good = |next: &Prepared| !pen.lost.iter().any(|disk| next.is_on(*disk));
+            let next = match pen.next.take() {
+                Some(next) if is_good(&next) => next,
+                other => {
+                    other.inspect(|files| files.remove(self.pool.disks()));
+                    let number = pen.number;
+                    pen.number += 1;
+                    let (next, lost) = self.make(number, &pen.lost)?;
+                    self.lose_disks(pen, lost);
+                    next
+                }
+            };
+            let Run { volume, salt, .. } = self.run;
+            let number = next.number;
+            let header = SegmentHeader { pool: self.pool.id(), volume, salt, number, first };
+            let (segment, lost) = Segment::begin(next, header, &self.sealer);
+            let is_whole = lost.is_empty();
+            self.lose_disks(pen, lost);
+            let left = self.usable(&pen.lost).count();
+            let copies = segment.copies();
+            if is_whole || copies > 0 && copies >= left.min(self.count()) {
+                break segment;
+            }
+            segment.remove(self.pool.disks());
+        };
         // It has what this one lost again.
         self.roll.store(false, Ordering::Release);
         pen.end = BLOCK;
         pen.segments.push(Written { segment: Arc::new(segment), last: first, bytes: BLOCK });
         self.bytes.fetch_add(BLOCK, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn lose_disks(&self, pen: &mut Pen, lost: Vec<Lost>) {
+        pen.lost.extend(lost.iter().map(|(disk, _)| *disk));
+        self.lose(lost);
+    }
+
+    /// Copies of a segment: as many as disks that the pool's layout must survive, and one.
+    fn count(&self) -> usize {
+        usize::from(self.pool.superblock().parity_shards) + 1
+    }
+
+    /// The disks that are there and haven't failed.
+    fn usable<'l>(
+        &'l self,
+        lost: &'l BTreeSet<usize>,
+    ) -> impl Iterator<Item = (usize, &'l dyn Disk)> {
+        let disks = self.pool.disks().iter().enumerate();
+        disks.filter(|(place, _)| !lost.contains(place)).filter_map(|(place, disk)| {
+            let disk: Option<&dyn Disk> = disk.as_deref();
+            Some((place, disk?))
+        })
+    }
+
+    /// Makes files for a segment.
+    fn make(&self, number: u64, lost: &BTreeSet<usize>) -> io::Result<(Prepared, Vec<Lost>)> {
+        let usable: Vec<_> = self.usable(lost).collect();
+        let volume = self.run.volume;
+        // So that all disks share the work.
+        let turn = number.wrapping_add(volume.0[0].into()) as usize % usable.len().max(1);
+        let (before, from) = usable.split_at(turn);
+        let there = from.iter().chain(before).copied();
+        Prepared::make(there, self.count(), volume, number)
+    }
+
+    /// Does ahead what whoever writes would have to wait for: the next segment's files are made when
+    /// the last one is half full, and much that isn't durable yet is made so, a flush or not.
+    ///
+    /// # Errors
+    /// [`Error::Failed`], after which nothing more is written.
+    pub(crate) fn tend(&self) -> Result<()> {
+        let (next, unsynced) = self.with_pen(|_, pen| {
+            let is_half_full = !pen.segments.is_empty() && pen.end > self.segment_size / 2;
+            let next = (pen.next.is_none() && is_half_full).then(|| {
+                pen.number += 1;
+                (pen.number - 1, pen.lost.clone())
+            });
+            (next, pen.unsynced)
+        })?;
+        // Should it fail, whoever writes tries again, and tells of it.
+        if let Some((number, lost)) = next
+            && let Ok((files, lost)) = self.make(number, &lost)
+        {
+            self.with_pen(|_, pen| {
+                let is_late =
+                    pen.segments.last().is_some_and(|one| one.segment.header.number > number);
+                self.lose_disks(pen, lost);
+                match is_late || pen.next.is_some() {
+                    true => files.remove(self.pool.disks()),
+                    false => pen.next = Some(files),
+                }
+            })?;
+        }
+        if unsynced >= UNSYNCED { self.sync() } else { Ok(()) }
     }
 
     /// What comes next goes where no copy has failed.
@@ -320,7 +401,7 @@ impl Log {
                     return None;
                 }
                 queue.syncing = true;
-                pen.align = true;
+                (pen.align, pen.unsynced) = (true, 0);
                 Some(Some((queue.applied, std::mem::take(&mut pen.dirty))))
             })?;
             let (target, dirty) = match turn {

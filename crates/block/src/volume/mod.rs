@@ -63,6 +63,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use strongroom_engine::clock::PoolTime;
+use strongroom_engine::content::Reader;
 use strongroom_engine::id::RootId;
 use strongroom_engine::map::MapRef;
 use strongroom_engine::pool::Pool;
@@ -150,7 +151,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { segment: 16 << 20, log: 256 << 20 }
+        Self { segment: 16 << 20, log: 2 << 30 }
     }
 }
 
@@ -189,6 +190,7 @@ pub struct Volume {
     pool: Arc<Pool>,
     room: Arc<Room>,
     shares: Arc<Shares>,
+    reader: Arc<Reader>,
     log: Log,
     lives: Arc<Lives>,
     windows: Windows,
@@ -274,6 +276,15 @@ impl Volume {
     /// Bytes that its log has.
     pub fn log_bytes(&self) -> u64 {
         self.log.bytes()
+    }
+
+    /// Does ahead what those who write would else have to wait for: to be called several times a second while
+    /// it is written to, by a thread that doesn't settle meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when its log can't be written any more.
+    pub fn tend(&self) -> Result<()> {
+        self.log.tend()
     }
 
     /// How many copies of what is written next there are; `None` before anything is.

@@ -46,36 +46,81 @@ pub(crate) struct Segment {
     sealer: Arc<LogSealer>,
 }
 
-impl Segment {
-    /// Begins a segment on up to `count` of the disks, of which the first that can are taken: its first
-    /// block and its name are durable there when this returns. Also which disks could not.
+/// Files for a segment, which it has from the moment it begins; their names are durable.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    volume: VolumeId,
+    pub(crate) number: u64,
+    copies: Vec<Copy>,
+}
+
+impl Prepared {
+    /// Makes a file for the segment of that number on up to `count` of the disks, of which the first
+    /// that can are taken. Also which disks could not.
     ///
     /// # Errors
     /// When not one disk could.
-    pub(crate) fn create<'d>(
+    pub(crate) fn make<'d>(
         disks: impl Iterator<Item = (usize, &'d dyn Disk)>,
         count: usize,
-        header: SegmentHeader,
-        sealer: &Arc<LogSealer>,
+        volume: VolumeId,
+        number: u64,
     ) -> io::Result<(Self, Vec<Lost>)> {
         let (mut copies, mut lost) = (Vec::new(), Vec::new());
-        let first = header.encode(sealer);
-        let path = path(header.volume, header.number);
+        let path = path(volume, number);
         for (place, disk) in disks {
             if copies.len() == count {
                 break;
             }
-            match begin(disk, &path, &first) {
+            match make(disk, &path) {
                 Ok(file) => copies.push(Copy { disk: place, file, failed: false.into() }),
                 Err(why) => lost.push((place, why)),
             }
         }
         match copies.is_empty() {
-            false => Ok((Self { header, copies, sealer: Arc::clone(sealer) }, lost)),
+            false => Ok((Self { volume, number, copies }, lost)),
             true => {
                 Err(lost.pop().map_or_else(|| io::Error::other("there is no disk"), |lost| lost.1))
             }
         }
+    }
+
+    /// Whether one of its files is on that disk.
+    pub(crate) fn is_on(&self, disk: usize) -> bool {
+        self.copies.iter().any(|copy| copy.disk == disk)
+    }
+
+    /// Removes the files; what can't be removed is, when the volume is next opened.
+    pub(crate) fn remove(&self, disks: &[Option<Arc<dyn Disk>>]) {
+        remove(&self.copies, disks, &path(self.volume, self.number));
+    }
+}
+
+fn remove(copies: &[Copy], disks: &[Option<Arc<dyn Disk>>], path: &str) {
+    for copy in copies {
+        if let Some(Some(disk)) = disks.get(copy.disk) {
+            let _ = disk.remove(path);
+        }
+    }
+}
+
+impl Segment {
+    /// Begins a segment in files of its number. Its first block becomes durable with the first record that
+    /// does: a file without one has nothing that counts. Also which copies failed.
+    pub(crate) fn begin(
+        prepared: Prepared,
+        header: SegmentHeader,
+        sealer: &Arc<LogSealer>,
+    ) -> (Self, Vec<Lost>) {
+        let (mut copies, mut lost) = (prepared.copies, Vec::new());
+        let first = header.encode(sealer);
+        for copy in &mut copies {
+            if let Err(why) = copy.file.write_all_at(&first, 0) {
+                copy.failed = true.into();
+                lost.push((copy.disk, why));
+            }
+        }
+        (Self { header, copies, sealer: Arc::clone(sealer) }, lost)
     }
 
     /// Does something to every copy that hasn't failed; which have now.
@@ -127,12 +172,7 @@ impl Segment {
 
     /// Removes the files; what can't be removed is, when the volume is next opened.
     pub(crate) fn remove(&self, disks: &[Option<Arc<dyn Disk>>]) {
-        let path = path(self.header.volume, self.header.number);
-        for copy in &self.copies {
-            if let Some(Some(disk)) = disks.get(copy.disk) {
-                let _ = disk.remove(&path);
-            }
-        }
+        remove(&self.copies, disks, &path(self.header.volume, self.header.number));
     }
 
     /// How many copies haven't failed.
@@ -141,7 +181,7 @@ impl Segment {
     }
 }
 
-fn begin(disk: &dyn Disk, path: &str, first: &[u8]) -> io::Result<Box<dyn DiskFile>> {
+fn make(disk: &dyn Disk, path: &str) -> io::Result<Box<dyn DiskFile>> {
     let file = match disk.create(path, Caching::Cached) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             disk.make_dir(DIR)?;
@@ -150,8 +190,6 @@ fn begin(disk: &dyn Disk, path: &str, first: &[u8]) -> io::Result<Box<dyn DiskFi
         }
         other => other?,
     };
-    file.write_all_at(first, 0)?;
-    file.sync()?;
     disk.sync_dir(DIR)?;
     Ok(file)
 }

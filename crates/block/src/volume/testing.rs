@@ -10,7 +10,7 @@ use strongroom_engine::seal::{Aead, LogSealer};
 
 use super::VolumeId;
 use super::record::SegmentHeader;
-use super::segment::{Place, Segment};
+use super::segment::{Place, Prepared, Segment};
 
 /// A sealer of a run.
 pub(crate) fn sealer(sealed: bool) -> LogSealer {
@@ -30,6 +30,7 @@ pub(crate) fn place(at: u64) -> Place {
     };
     let disk = SimDisk::new(1);
     let disks = std::iter::once((0, &disk as &dyn Disk));
-    let (segment, _) = Segment::create(disks, 1, header, &Arc::new(sealer(false))).unwrap();
+    let (files, _) = Prepared::make(disks, 1, header.volume, header.number).unwrap();
+    let (segment, _) = Segment::begin(files, header, &Arc::new(sealer(false)));
     Place { segment: Arc::new(segment), at, payload: 0 }
 }

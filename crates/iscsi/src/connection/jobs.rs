@@ -24,8 +24,13 @@ impl Jobs {
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a task of that tag is there. One that is being answered isn't for the initiator, which may
+    /// use the tag again as soon as it has the answer: it is waited for.
     pub(crate) fn has(&self, task: u32) -> bool {
-        self.locked().contains_key(&task)
+        let is_leaving =
+            |present: &mut HashMap<u32, State>| present.get(&task) == Some(&State::Answering);
+        let waited = self.left.wait_while(self.locked(), is_leaving);
+        waited.unwrap_or_else(PoisonError::into_inner).contains_key(&task)
     }
 
     /// As many as a connection may have: immediate commands come beside the window's.
@@ -72,5 +77,24 @@ impl Jobs {
     pub(crate) fn wait(&self) {
         let waited = self.left.wait_while(self.locked(), |present| !present.is_empty());
         drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_free_once_its_answer_is_sent() {
+        let jobs = Jobs::default();
+        jobs.begin(7);
+        assert!(jobs.has(7));
+        assert!(jobs.answer(7));
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| jobs.has(7));
+            jobs.end(7);
+            assert!(asked.join().is_ok_and(|has| !has));
+        });
+        assert!(!jobs.has(7));
     }
 }
