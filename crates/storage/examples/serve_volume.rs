@@ -125,8 +125,8 @@ fn main() -> Result<(), Failed> {
     let is_done = Arc::new(AtomicBool::new(false));
     let settler = std::thread::spawn({
         let (volume, settled) = (Arc::clone(&volume), Arc::clone(&settled));
-        let is_done = Arc::clone(&is_done);
-        move || settle(&volume, &settled, &is_done)
+        let (is_done, long) = (Arc::clone(&is_done), volumes.limits().log / 4);
+        move || settle(&volume, long, &settled, &is_done)
     });
     let tender = std::thread::spawn({
         let (volume, is_done) = (Arc::clone(&volume), Arc::clone(&is_done));
@@ -162,15 +162,15 @@ fn locked(settled: &Mutex<Settled>) -> std::sync::MutexGuard<'_, Settled> {
     settled.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Settles as whoever owns a volume does.
-fn settle(volume: &Volume, settled: &Mutex<Settled>, is_done: &AtomicBool) {
+/// Settles as whoever owns a volume does: when its log has so many bytes.
+fn settle(volume: &Volume, long: u64, settled: &Mutex<Settled>, is_done: &AtomicBool) {
     while !is_done.load(Ordering::Acquire) {
         let log = volume.log_bytes();
         {
             let mut settled = locked(settled);
             settled.most_log = settled.most_log.max(log);
         }
-        if log < Limits::default().log / 4 {
+        if log < long {
             std::thread::sleep(LOOK);
             continue;
         }

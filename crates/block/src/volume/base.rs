@@ -1,17 +1,20 @@
 //! Reading what is settled: chunks by a map, whose extents are kept for a while.
 
 use std::collections::HashMap;
+use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use strongroom_engine::content::{Bytes, Chunks, Failed, Reader, Sink, Wanted, cut};
 use strongroom_engine::id::{ChunkId, ChunkKind};
+use strongroom_engine::lru::Lru;
 use strongroom_engine::map::{Extent, MapReader, MapRef, Nodes};
 use strongroom_engine::node::Node;
 use strongroom_engine::pool::Pool;
 
 use super::live::Source as Piece;
 use super::locked;
+use super::segment::Place;
 use crate::{Error, Result};
 
 /// Chunks to a window: what a map's lowest node covers when all chunks are of the volume's size.
@@ -20,6 +23,9 @@ const WINDOW: u64 = 512;
 pub(crate) const TAIL: usize = 16;
 /// Extents that are kept, of 48 bytes each.
 const EXTENTS: usize = 128 << 10;
+/// Bytes of long records of the log that are kept, and how long one is.
+const RECORDS: usize = 8 << 20;
+const LONG: usize = 16 << 10;
 
 /// Extents of a part of a map, by offset.
 type Window = Arc<Vec<(u64, Extent)>>;
@@ -31,13 +37,40 @@ struct Kept {
     tick: u64,
 }
 
-/// Extents of maps that were read lately.
-#[derive(Debug, Default)]
-pub(crate) struct Windows(Mutex<Kept>);
+/// A record of a log: the run's salt, the segment's number, and where in it.
+type RecordKey = ([u8; 32], u64, u64);
+
+/// Extents of maps that were read lately, and long records of the log.
+#[derive(Debug)]
+pub(crate) struct Windows {
+    maps: Mutex<Kept>,
+    records: Mutex<Lru<RecordKey, Arc<Vec<u8>>>>,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self { maps: Mutex::default(), records: Mutex::new(Lru::new(RECORDS)) }
+    }
+}
 
 impl Windows {
+    /// The payload of a record, of which so many bytes are wanted: of a long one others may be wanted soon.
+    fn record(&self, place: &Place, wanted: usize) -> io::Result<Arc<Vec<u8>>> {
+        if (place.payload as usize) < LONG.max(2 * wanted) {
+            return place.read().map(Arc::new);
+        }
+        let header = &place.segment.header;
+        let key = (header.salt, header.number, place.at);
+        if let Some(payload) = locked(&self.records).get(&key) {
+            return Ok(payload);
+        }
+        let payload = Arc::new(place.read()?);
+        locked(&self.records).insert(key, Arc::clone(&payload), payload.len());
+        Ok(payload)
+    }
+
     fn get(&self, key: (ChunkId, u64)) -> Option<Window> {
-        let mut kept = locked(&self.0);
+        let mut kept = locked(&self.maps);
         kept.tick += 1;
         let tick = kept.tick;
         let (window, used) = kept.windows.get_mut(&key)?;
@@ -46,7 +79,7 @@ impl Windows {
     }
 
     fn keep(&self, key: (ChunkId, u64), window: &Window) {
-        let mut kept = locked(&self.0);
+        let mut kept = locked(&self.maps);
         let tick = kept.tick;
         if kept.windows.insert(key, (Arc::clone(window), tick)).is_none() {
             kept.extents += window.len() + 1;
@@ -224,7 +257,8 @@ impl Base<'_> {
                 Piece::Base => self.read(map, range.start, room)?,
                 Piece::Log { place, skip } => {
                     let unreadable = |why: String| Error::Unreadable { offset: range.start, why };
-                    let payload = place.read().map_err(|e| unreadable(e.to_string()))?;
+                    let payload = self.windows.record(place, room.len());
+                    let payload = payload.map_err(|e| unreadable(e.to_string()))?;
                     let part = payload.get(*skip..*skip + room.len());
                     room.copy_from_slice(
                         part.ok_or_else(|| unreadable("a record is too short".into()))?,

@@ -24,6 +24,8 @@ use crate::{Error, Result};
 const BATCH: usize = 4 << 20;
 /// Bytes that aren't durable before whoever tends the log makes them so.
 const UNSYNCED: u64 = 8 << 20;
+/// Records of so many bytes are written by themselves: it costs less than to copy them.
+const ALONE: usize = 32 << 10;
 /// Bytes that may wait to be written.
 const WAITING: usize = 16 << 20;
 
@@ -210,7 +212,7 @@ impl Log {
         if std::mem::take(&mut pen.align) {
             pen.end = aligned(pen.end);
         }
-        for (sequence, entry) in batch {
+        for (sequence, mut entry) in batch {
             let end = pen.end + (buffer.len() + entry.len()) as u64;
             let rolls = self.roll.swap(false, Ordering::AcqRel);
             if rolls || pen.segments.is_empty() || end > self.segment_size {
@@ -219,10 +221,18 @@ impl Log {
             }
             let Some(Written { segment, last, .. }) = pen.segments.last_mut() else { break };
             let at = pen.end + buffer.len() as u64;
-            let payload = entry.len() - super::record::HEADER;
-            entry.write(&self.sealer, segment.header.number, at, sequence, durable, &mut buffer);
-            let place = Place { segment: Arc::clone(segment), at, payload: payload as u32 };
+            let payload = entry.payload() as u32;
+            let place = Place { segment: Arc::clone(segment), at, payload };
             *last = sequence;
+            let record =
+                entry.write(&self.sealer, place.segment.header.number, at, sequence, durable);
+            match record.len() < ALONE {
+                true => buffer.extend_from_slice(record),
+                false => {
+                    self.write_out(pen, &mut buffer)?;
+                    self.put(pen, record)?;
+                }
+            }
             placed.push((sequence, entry.change, place));
         }
         self.write_out(pen, &mut buffer)?;
@@ -235,22 +245,25 @@ impl Log {
     }
 
     fn write_out(&self, pen: &mut Pen, buffer: &mut Vec<u8>) -> io::Result<()> {
-        let Some(Written { segment, bytes, .. }) =
-            pen.segments.last_mut().filter(|_| !buffer.is_empty())
-        else {
-            return Ok(());
-        };
-        *bytes += buffer.len() as u64;
-        pen.unsynced += buffer.len() as u64;
+        if !buffer.is_empty() {
+            self.put(pen, buffer)?;
+            buffer.clear();
+        }
+        Ok(())
+    }
+
+    /// Writes bytes to the end of the last segment.
+    fn put(&self, pen: &mut Pen, written: &[u8]) -> io::Result<()> {
+        let Some(Written { segment, bytes, .. }) = pen.segments.last_mut() else { return Ok(()) };
+        *bytes += written.len() as u64;
+        pen.unsynced += written.len() as u64;
         if !pen.dirty.iter().any(|dirty| Arc::ptr_eq(dirty, segment)) {
             pen.dirty.push(Arc::clone(segment));
         }
-        let lost = segment.write(buffer, pen.end)?;
-        pen.lost.extend(lost.iter().map(|(disk, _)| *disk));
-        self.lose(lost);
-        pen.end += buffer.len() as u64;
-        self.bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
-        buffer.clear();
+        let lost = segment.write(written, pen.end)?;
+        self.lose_disks(pen, lost);
+        pen.end += written.len() as u64;
+        self.bytes.fetch_add(written.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 

@@ -145,13 +145,14 @@ id!(
 pub struct Limits {
     /// Bytes of a segment, at most [`record::MAX_SEGMENT`].
     pub segment: u64,
-    /// When a volume's log has so many bytes, who writes settles it first.
+    /// When a volume's log has so many bytes, who writes settles it first; less in a small pool (an eighth of
+    /// its smallest disk).
     pub log: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { segment: 16 << 20, log: 2 << 30 }
+        Self { segment: 16 << 20, log: 4 << 30 }
     }
 }
 

@@ -218,7 +218,8 @@ pub(crate) fn name(bytes: &[u8]) -> Result<String, DecodeError> {
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) change: Change,
-    payload: Vec<u8>,
+    /// Room for the header, and the payload.
+    bytes: Vec<u8>,
     number: u64,
     sum: [u8; TAG_LEN],
 }
@@ -235,51 +236,65 @@ impl Entry {
     /// Seals it under a number that is used for nothing else. `data` are the bytes of
     /// [`Change::Data`], at most [`MAX_PAYLOAD`].
     pub(crate) fn new(change: Change, data: &[u8], number: u64, sealer: &LogSealer) -> Self {
-        let (kind, offset, length, mut payload) = change.parts();
-        if payload.is_empty() {
-            payload = data.to_vec();
-        }
-        let tag = sealer.seal(number, &aad(kind, offset, length), &mut payload);
-        let sum = tag.unwrap_or_else(|| xxh3_128(&payload).to_le_bytes());
-        Self { change, payload, number, sum }
+        let (kind, offset, length, words) = change.parts();
+        let payload = if words.is_empty() { data } else { &words };
+        let mut bytes = Vec::with_capacity(HEADER + payload.len());
+        bytes.resize(HEADER, 0);
+        bytes.extend_from_slice(payload);
+        let (_, payload) = bytes.split_at_mut(HEADER);
+        let tag = sealer.seal(number, &aad(kind, offset, length), payload);
+        let sum = tag.unwrap_or_else(|| xxh3_128(payload).to_le_bytes());
+        Self { change, bytes, number, sum }
     }
 
     /// How many bytes it takes.
     pub(crate) fn len(&self) -> usize {
-        HEADER + self.payload.len()
+        self.bytes.len()
     }
 
-    /// Appends the record to `out`, which is written so that it comes to lie at `at`.
+    /// How many of them are its payload.
+    pub(crate) fn payload(&self) -> usize {
+        self.bytes.len() - HEADER
+    }
+
+    /// The record, which is written so that it comes to lie at `at`.
     pub(crate) fn write(
-        &self,
+        &mut self,
         sealer: &LogSealer,
         segment: u64,
         at: u64,
         sequence: u64,
         durable: u64,
-        out: &mut Vec<u8>,
-    ) {
+    ) -> &[u8] {
         let (kind, offset, length, _) = self.change.parts();
-        let start = out.len();
-        out.extend_from_slice(RECORD_MAGIC);
-        out.extend_from_slice(&[kind, 0, 0, 0]);
-        out.extend_from_slice(&(self.payload.len() as u32).to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        let payload = self.payload() as u32;
+        let mut fields = [0; HEADER];
+        let mut end = 0;
+        let mut put = |bytes: &[u8]| {
+            fields[end..end + bytes.len()].copy_from_slice(bytes);
+            end += bytes.len();
+        };
+        put(RECORD_MAGIC);
+        put(&[kind, 0, 0, 0]);
+        put(&payload.to_le_bytes());
+        put(&[0; 4]);
         for field in [sequence, offset, length, durable, self.number] {
-            out.extend_from_slice(&field.to_le_bytes());
+            put(&field.to_le_bytes());
         }
-        out.extend_from_slice(&self.sum);
-        let check = check(sealer, segment, at, &out[start..]);
-        out.extend_from_slice(&check);
-        out.extend_from_slice(&self.payload);
+        put(&self.sum);
+        let (head, place) = fields.split_at_mut(RECORD_CHECK);
+        place.copy_from_slice(&check(sealer, segment, at, head));
+        self.bytes[..HEADER].copy_from_slice(&fields);
+        &self.bytes
     }
 }
 
 fn check(sealer: &LogSealer, segment: u64, at: u64, fields: &[u8]) -> [u8; 8] {
-    let mut checked = Vec::with_capacity(16 + RECORD_CHECK);
-    checked.extend_from_slice(&segment.to_le_bytes());
-    checked.extend_from_slice(&at.to_le_bytes());
-    checked.extend_from_slice(fields);
+    let mut checked = [0; 16 + RECORD_CHECK];
+    let (place, said) = checked.split_at_mut(16);
+    place[..8].copy_from_slice(&segment.to_le_bytes());
+    place[8..].copy_from_slice(&at.to_le_bytes());
+    said.copy_from_slice(fields);
     *sealer.check(&checked).first_chunk().expect("8 of 16 bytes")
 }
 
@@ -395,9 +410,9 @@ mod tests {
         let sealer = sealer(sealed);
         let mut bytes = vec![0; BLOCK as usize];
         for (n, (change, data)) in changes().into_iter().enumerate() {
-            let entry = Entry::new(change, &data, n as u64, &sealer);
+            let mut entry = Entry::new(change, &data, n as u64, &sealer);
             let at = bytes.len();
-            entry.write(&sealer, 3, at as u64, 10 + n as u64, 9, &mut bytes);
+            bytes.extend_from_slice(entry.write(&sealer, 3, at as u64, 10 + n as u64, 9));
             assert_eq!(bytes.len() - at, entry.len());
         }
         (sealer, bytes)

@@ -28,6 +28,9 @@ use crate::{Error, Result};
 /// Bytes of chunks and nodes that are kept for readers, unless somebody gives them more.
 const KEPT: usize = 64 << 20;
 
+/// Bytes that a log may have in however small a pool.
+const LEAST_LOG: u64 = 64 << 20;
+
 /// Those that are open.
 pub(super) type Open = HashMap<VolumeId, Weak<Volume>>;
 
@@ -73,6 +76,9 @@ impl Volumes {
             let gone = found.iter().filter(|(id, _)| !known.iter().any(|one| one.volume == **id));
             gone.for_each(|(id, numbers)| remove_files(&pool, *id, numbers, u64::MAX));
         }
+        let spaces = pool.disks().iter().flatten().filter_map(|disk| disk.space().ok());
+        let least = spaces.map(|space| space.total).min().unwrap_or(u64::MAX);
+        let limits = Limits { log: limits.log.min((least / 8).max(LEAST_LOG)), ..limits };
         let room = Arc::new(Room::new(&pool, limits.log));
         roots.iter().filter_map(meta_of).for_each(|meta| room.reserve(&meta));
         // Volumes are mostly read at random: nothing is read ahead.
@@ -80,6 +86,11 @@ impl Volumes {
         let reader = Arc::new(Reader::new(cache, source as Shared, 0));
         let (shares, open) = (Arc::default(), Mutex::default());
         Ok(Self { pool, limits, room, shares, reader, open })
+    }
+
+    /// How large logs get in this pool.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// The pool.
