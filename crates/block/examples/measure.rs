@@ -233,14 +233,17 @@ fn instants(dir: &Path, gib: u64) -> Result<(), Failed> {
 
 fn shares(dir: &Path) -> Result<(), Failed> {
     let volumes = create(dir)?;
-    println!("| bytes of a request | 128, MB/s | 16, MB/s | ratio | one alone, MB/s |\n|---|---|---|---|---|");
+    println!(
+        "| bytes of a request | 128, MB/s | 16, MB/s | ratio | one alone, MB/s |\n|---|---|---|---|---|"
+    );
     for (bytes, writes) in [(4096, true), (65536, true), (65536, false)] {
         let mut opened = Vec::new();
         for weight in [128, 16] {
             let priority = Priority::new(weight).ok_or("there is none of that weight")?;
             let settings = Settings { priority, cache: false, ..Settings::default() };
             let name = format!("{weight} {bytes} {writes}");
-            let volume = volumes.open(volumes.create(new(&name, 4 << 30, 64 << 10, settings))?)?;
+            let volume =
+                volumes.open(volumes.create(new(&name, 4 << 30, 64 << 10, settings))?)?;
             if !writes {
                 fill(&volume, 1)?;
             }
@@ -322,7 +325,8 @@ fn blocks(dir: &Path, gib: u64) -> Result<(), Failed> {
     );
     for chunk in [4u32 << 10, 16 << 10, 64 << 10] {
         let volumes = create(dir)?;
-        let volume = volumes.open(volumes.create(new("vol", 1 << 40, chunk, Settings::default()))?)?;
+        let volume =
+            volumes.open(volumes.create(new("vol", 1 << 40, chunk, Settings::default()))?)?;
         let begun = Instant::now();
         fill(&volume, gib)?;
         let filled = (gib << 30) as f64 / 1e6 / begun.elapsed().as_secs_f64();
