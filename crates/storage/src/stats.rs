@@ -64,7 +64,10 @@ impl Storage {
 
     /// What the catalogue knows of the pools in the scope, by name; of these only some when they
     /// are named.
-    pub(crate) async fn known(
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn known(
         &self,
         scope: &Scope,
         only: Option<&[i64]>,
