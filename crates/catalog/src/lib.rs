@@ -21,6 +21,7 @@ pub mod restored;
 pub mod samples;
 pub mod settings;
 mod sql;
+pub mod targets;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod transfer;

@@ -26,6 +26,7 @@
 mod auth;
 mod chap;
 mod connection;
+mod doorkeeper;
 mod error;
 pub mod login;
 pub mod name;
@@ -37,6 +38,7 @@ mod target;
 mod workers;
 
 pub use auth::{AuthGroup, Credential};
+pub use doorkeeper::Doorkeeper;
 pub use error::{Error, Result};
 pub use pdu::Lun;
 pub use server::{Limits, Server};

@@ -92,6 +92,7 @@ pub struct Login<'a, D: Directory> {
     pieces: Vec<u8>,
     status: u32,
     requests: u32,
+    is_disproved: bool,
 }
 
 /// What the first request said.
@@ -142,7 +143,33 @@ impl<'a, D: Directory> Login<'a, D> {
             pieces: Vec::new(),
             status: 0,
             requests: 0,
+            is_disproved: false,
         }
+    }
+
+    /// Whether the next request is to bring the proof that was asked for.
+    pub fn awaits_proof(&self) -> bool {
+        matches!(self.proof, Proof::Asked(_))
+    }
+
+    /// Whether a proof was given that was wrong.
+    pub fn is_disproved(&self) -> bool {
+        self.is_disproved
+    }
+
+    /// The initiator's name, once it said it.
+    pub fn initiator(&self) -> Option<&str> {
+        self.first.as_ref().map(|first| &first.initiator[..])
+    }
+
+    /// The target, once it was named.
+    pub fn target(&self) -> Option<&D::Target> {
+        self.first.as_ref()?.target.as_ref()
+    }
+
+    /// Refuses a request without looking into it.
+    pub fn refuse(&mut self, header: &Header, refusal: Refusal) -> Step<D::Target> {
+        self.finish(header, |_, _| Err(refusal))
     }
 
     /// The number of the status after the last answer.
@@ -152,6 +179,14 @@ impl<'a, D: Directory> Login<'a, D> {
 
     /// Takes a request.
     pub fn request(&mut self, header: &Header, data: &[u8]) -> Step<D::Target> {
+        self.finish(header, |login, answer| login.step(header, data, answer))
+    }
+
+    fn finish(
+        &mut self,
+        header: &Header,
+        step: impl FnOnce(&mut Self, Header) -> Result<Step<D::Target>, Refusal>,
+    ) -> Step<D::Target> {
         let mut answer = Header::answer(Response::Login);
         answer.set_flags(0);
         answer.set_bytes(8, &header.bytes::<8>(8));
@@ -159,7 +194,7 @@ impl<'a, D: Directory> Login<'a, D> {
         if self.requests == 0 {
             self.status = header.expected_status();
         }
-        let step = self.step(header, data, answer);
+        let step = step(self, answer);
         let mut step = step.unwrap_or_else(|refusal| {
             let mut answer = answer;
             answer.set_half(36, refusal as u16);
@@ -339,7 +374,10 @@ impl<'a, D: Directory> Login<'a, D> {
                 identifier: value("CHAP_I"),
                 challenge: value("CHAP_C"),
             };
-            let keys = question.check(group, answer).ok_or(failure)?;
+            let Some(keys) = question.check(group, answer) else {
+                self.is_disproved = true;
+                return Err(failure);
+            };
             keys.iter().for_each(|(key, value)| text::write(reply, key, value));
             self.proof = Proof::Done;
         }

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use crate::auth::AuthGroup;
 use crate::connection::{self, Place};
+use crate::doorkeeper::Doorkeeper;
 use crate::login::Directory;
 use crate::target::Target;
 use crate::workers::Workers;
@@ -45,6 +46,7 @@ struct Portal {
 pub(crate) struct Hall {
     targets: RwLock<BTreeMap<String, Arc<Target>>>,
     discovery: RwLock<Arc<AuthGroup>>,
+    doorkeeper: RwLock<Option<Arc<dyn Doorkeeper>>>,
     pub(crate) workers: Workers,
     limits: Limits,
     present: Mutex<Present>,
@@ -74,6 +76,7 @@ impl Server {
         let hall = Arc::new(Hall {
             targets: RwLock::default(),
             discovery: RwLock::default(),
+            doorkeeper: RwLock::default(),
             workers: Workers::new(limits.workers),
             limits,
             present: Mutex::default(),
@@ -122,6 +125,12 @@ impl Server {
     /// Who may ask for the names of targets, from now on. Each is told only of those that it may log in to.
     pub fn set_discovery(&self, auth: AuthGroup) {
         *self.hall.discovery.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(auth);
+    }
+
+    /// Who hears of proofs, from now on.
+    pub fn set_doorkeeper(&self, doorkeeper: Arc<dyn Doorkeeper>) {
+        let mut kept = self.hall.doorkeeper.write().unwrap_or_else(PoisonError::into_inner);
+        *kept = Some(doorkeeper);
     }
 
     /// Listens at an address as well; where, when the port was left to the system.
@@ -252,6 +261,10 @@ impl Hall {
     fn wait_for_leave(&self) {
         let present = locked(&self.present);
         let _ = self.left.wait_timeout(present, std::time::Duration::from_secs(1));
+    }
+
+    pub(crate) fn doorkeeper(&self) -> Option<Arc<dyn Doorkeeper>> {
+        self.doorkeeper.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn targets(&self) -> Vec<Arc<Target>> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::auth::AuthGroup;
 use crate::connection::link::Link;
@@ -35,6 +35,7 @@ struct Sessions {
     present: BTreeMap<u16, Arc<Session>>,
     last: u16,
     is_closed: bool,
+    is_suspended: bool,
 }
 
 /// A session that is there.
@@ -44,6 +45,7 @@ pub(crate) struct Session {
     pub(crate) initiator: String,
     pub(crate) isid: [u8; 6],
     pub(crate) link: Link,
+    pub(crate) since: SystemTime,
 }
 
 impl Session {
@@ -69,6 +71,8 @@ pub struct SessionInfo {
     pub initiator: String,
     /// Where the initiator is.
     pub address: Option<std::net::SocketAddr>,
+    /// When it logged in.
+    pub since: SystemTime,
 }
 
 fn locked(sessions: &Mutex<Sessions>) -> MutexGuard<'_, Sessions> {
@@ -194,6 +198,7 @@ impl Target {
             handle: session.handle,
             initiator: session.initiator.clone(),
             address: session.link.stream.peer_addr().ok(),
+            since: session.since,
         };
         self.present().iter().map(tell).collect()
     }
@@ -216,6 +221,12 @@ impl Target {
         let mut sessions = locked(&self.sessions);
         sessions.is_closed |= is_closed;
         sessions.present.values().for_each(|session| session.link.close());
+    }
+
+    /// Lets nobody in while it is suspended: initiators are told to come later, which they do, and
+    /// not that there is no such target, at which they give up. Sessions that are there stay.
+    pub fn suspend(&self, is_suspended: bool) {
+        locked(&self.sessions).is_suspended = is_suspended;
     }
 
     pub(crate) fn reopen(&self) {
@@ -244,14 +255,15 @@ impl Target {
         });
         let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         sessions = guard;
-        if timeout.timed_out() || sessions.is_closed {
+        if timeout.timed_out() || sessions.is_closed || sessions.is_suspended {
             return Err(Refusal::ServiceUnavailable);
         }
         let handles = (1..=u16::MAX).map(|add| sessions.last.wrapping_add(add));
         let mut free = handles.filter(|one| *one != 0 && !sessions.present.contains_key(one));
         let handle = free.next().ok_or(Refusal::OutOfResources)?;
         sessions.last = handle;
-        let session = Arc::new(Session { handle, initiator, isid, link });
+        let since = SystemTime::now();
+        let session = Arc::new(Session { handle, initiator, isid, link, since });
         sessions.present.insert(handle, Arc::clone(&session));
         Ok(session)
     }

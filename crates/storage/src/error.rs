@@ -84,6 +84,19 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// A secret of an auth group can't be sealed or unsealed.
+    #[error("the secret of the auth group {group} can't be {what}: {why}")]
+    Sealed {
+        /// Whose.
+        group: String,
+        /// `sealed` or `unsealed`.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// Others depend on it.
+    #[error("{0}")]
+    InUse(String),
     /// The image was forgotten, or its pool doesn't have it any more.
     #[error("the image {root} is no longer in its pool")]
     Gone {

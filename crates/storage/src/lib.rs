@@ -26,6 +26,7 @@ mod retention;
 mod sealer;
 mod slots;
 mod stats;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -55,11 +56,17 @@ pub use readers::{OpenedReader, ReaderRef, Reading};
 pub use retention::{Rules, Selection, Verdict};
 pub use sealer::{PoolSecret, Sealer};
 pub use stats::{Growth, PoolStats};
+pub use targets::{
+    AuthGroupChange, AuthGroupDetails, AuthGroupSecrets, Chap, NewAuthGroup, NewTarget,
+    PortalDetails, PortalGroupDetails, RefusedLogin, TargetChange, TargetDetails, TargetSession,
+    TargetState, TargetWatch,
+};
 
 use images::Forgetting;
 use ingest::Ingests;
 use opening::Openings;
 use readers::Readers;
+use targets::Targets;
 use turns::{Quiet, Turns};
 
 /// How many calls read disks at once; more wait.
@@ -99,6 +106,7 @@ struct Inner {
     volume_turns: Turns,
     /// When volumes are settled.
     pace: volumes::Pace,
+    targets: Targets,
 }
 
 impl Storage {
@@ -133,6 +141,7 @@ impl Storage {
             mounts: pools::Mounts::default(),
             volume_turns: Turns::default(),
             pace: volumes::Pace::default(),
+            targets: Targets::default(),
             used,
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -7,6 +7,7 @@ mod jobs;
 mod pools;
 mod snapshots;
 mod volumes;
+mod targets;
 
 pub use self::events::EVENTS;
 pub use self::images::IMAGES;
@@ -14,6 +15,7 @@ pub use self::jobs::JOBS;
 pub use self::pools::POOLS;
 pub use self::snapshots::SNAPSHOTS;
 pub use self::volumes::VOLUMES;
+pub use self::targets::{AUTH_GROUPS, PORTAL_GROUPS, TARGETS};
 use crate::identity::{
     API_KEYS, APPROVALS, AUDIT, DIRECTORIES, ISSUERS, ORGANISATIONS, ROLES, SESSIONS, USERS,
 };
@@ -29,6 +31,9 @@ pub static ALL: &[&Resource] = &[
     &JOBS,
     &EVENTS,
     &SAMPLES,
+    &TARGETS,
+    &AUTH_GROUPS,
+    &PORTAL_GROUPS,
     &ORGANISATIONS,
     &USERS,
     &ROLES,

@@ -144,7 +144,7 @@ fn log_in(hall: &Hall, stream: &TcpStream, input: &mut Input) -> Result<Entered,
         let (data, length) = (data.to_vec(), input.there().len() - rest.len());
         input.skip(length);
         let mut out = Vec::new();
-        match login.request(&header, &data) {
+        match guarded(hall, stream, &mut login, &header, &data) {
             Step::Send(header, data) => Framing::LOGIN.write(&mut out, header, &data),
             Step::Refuse(header, refusal) => {
                 Framing::LOGIN.write(&mut out, header, &[]);
@@ -181,6 +181,34 @@ fn log_in(hall: &Hall, stream: &TcpStream, input: &mut Input) -> Result<Entered,
     }
 }
 
+/// Has a request answered, unless it would bring one more proof of an initiator that guesses.
+fn guarded(
+    hall: &Hall,
+    stream: &TcpStream,
+    login: &mut Login<'_, Hall>,
+    header: &Header,
+    data: &[u8],
+) -> Step<Arc<Target>> {
+    let address = stream.peer_addr().ok().map(|peer| peer.ip().to_canonical());
+    let doorkeeper = hall.doorkeeper().filter(|_| login.awaits_proof());
+    let (Some(address), Some(doorkeeper)) = (address, doorkeeper) else {
+        return login.request(header, data);
+    };
+    let target = login.target().cloned();
+    let name = target.as_ref().map(|target| target.name());
+    if !doorkeeper.admits(address, name) {
+        return login.refuse(header, Refusal::ServiceUnavailable);
+    }
+    let initiator = login.initiator().unwrap_or_default().to_owned();
+    let step = login.request(header, data);
+    match login.is_disproved() {
+        true => doorkeeper.failed(address, name, &initiator),
+        false if !login.awaits_proof() => doorkeeper.succeeded(address, name),
+        false => {}
+    }
+    step
+}
+
 fn enter(
     stream: &TcpStream,
     accepted: Accepted<Arc<Target>>,
@@ -201,7 +229,10 @@ fn enter(
             Ok((session, Some(target)))
         }
         // Nobody else needs to know of a discovery; its handle is only not zero.
-        None => Ok((Arc::new(Session { handle: 1, initiator, isid, link }), None)),
+        None => {
+            let since = std::time::SystemTime::now();
+            Ok((Arc::new(Session { handle: 1, initiator, isid, link, since }), None))
+        }
     }
 }
 

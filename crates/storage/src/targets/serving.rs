@@ -1,0 +1,525 @@
+//! The servers of this process, which follow the catalogue.
+//!
+//! A target is let in to when all that is mapped to it is there: an initiator that comes back and does
+//! not find its disk would give it up, while one that is told to come later comes. What was served stays
+//! served, whatever else is in the way.
+
+use std::any::Any;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use strongroom_iscsi as iscsi;
+use strongroom_iscsi::scsi::{Identity, LogicalUnit};
+use strongroom_iscsi::{Limits, Server};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::guard::Guard;
+use super::reservations::Kept;
+use super::wanted::{Wanted, WantedTarget};
+use super::{TargetState, TargetWatch};
+use crate::turns::Turns;
+use crate::{Error, Result, Storage};
+
+/// How long it waits before it tries again what was in the way: at first, and at most.
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
+/// How often it looks when nothing is in the way: another node may have changed the catalogue, or a
+/// volume may have been opened anew.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// What is served. It is changed by one at a time, whose turn it is.
+#[derive(Debug, Default)]
+pub(crate) struct Targets {
+    turn: Turns,
+    state: Mutex<State>,
+    guard: Arc<Guard>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Who is told what the servers do; none: nothing is served.
+    watch: Option<Arc<dyn TargetWatch>>,
+    keeper: Option<JoinHandle<()>>,
+    /// By portal group.
+    groups: BTreeMap<i64, Group>,
+    targets: BTreeMap<i64, Served>,
+    /// By volume: all targets that a volume is mapped to share what is kept of its initiators.
+    units: HashMap<i64, Arc<LogicalUnit>>,
+    reports: HashMap<i64, Report>,
+}
+
+/// The server of a portal group.
+#[derive(Debug)]
+struct Group {
+    server: Arc<Server>,
+    portals: BTreeMap<String, Portal>,
+}
+
+enum Portal {
+    /// Entered among what listens for as long as this lives.
+    Listens(#[expect(dead_code, reason = "it is kept")] Box<dyn Any + Send + Sync>),
+    Trouble(String),
+}
+
+impl std::fmt::Debug for Portal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Listens(_) => f.write_str("Listens"),
+            Self::Trouble(why) => f.debug_tuple("Trouble").field(why).finish(),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Served {
+    group: i64,
+    target: Arc<iscsi::Target>,
+    /// All that is mapped to it was there once.
+    is_complete: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Report {
+    state: TargetState,
+    trouble: Option<String>,
+}
+
+impl Targets {
+    fn with<R>(&self, look: impl FnOnce(&mut State) -> R) -> R {
+        look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether this process listens at a portal of a group, and why not if it should.
+    pub(super) fn portal(&self, group: i64, address: &str) -> (bool, Option<String>) {
+        self.with(|state| match state.groups.get(&group).and_then(|g| g.portals.get(address)) {
+            Some(Portal::Listens(_)) => (true, None),
+            Some(Portal::Trouble(why)) => (false, Some(why.clone())),
+            None => (false, None),
+        })
+    }
+
+    /// How an enabled target fares.
+    pub(super) fn report(&self, target: i64) -> (TargetState, Option<String>) {
+        self.with(|state| match state.reports.get(&target) {
+            Some(report) => (report.state, report.trouble.clone()),
+            None if state.watch.is_some() => (TargetState::Waiting, None),
+            None => (TargetState::Stopped, None),
+        })
+    }
+
+    /// The target of this number, if it is served.
+    pub(super) fn served(&self, target: i64) -> Option<Arc<iscsi::Target>> {
+        self.with(|state| state.targets.get(&target).map(|served| Arc::clone(&served.target)))
+    }
+
+    /// All that are served, by their numbers.
+    pub(super) fn all(&self) -> Vec<(i64, Arc<iscsi::Target>)> {
+        self.with(|state| {
+            state.targets.iter().map(|(id, served)| (*id, Arc::clone(&served.target))).collect()
+        })
+    }
+
+    fn is_running(&self) -> bool {
+        self.with(|state| state.watch.is_some())
+    }
+
+    /// Keeps what came of it, and logs what is new.
+    fn keep_reports(&self, reports: HashMap<i64, Report>, names: &HashMap<i64, String>) {
+        let before = self.with(|state| std::mem::replace(&mut state.reports, reports.clone()));
+        for (id, report) in &reports {
+            let name = names.get(id).map(String::as_str).unwrap_or_default();
+            let old = before.get(id);
+            if old == Some(report) {
+                continue;
+            }
+            match &report.trouble {
+                Some(why) => tracing::warn!(target_name = name, "a target is in trouble: {why}"),
+                None if report.state == TargetState::Served => {
+                    tracing::info!(target_name = name, "a target is served");
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+/// Runs what may wait for connections and their commands.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Ended)
+}
+
+impl Storage {
+    /// Serves targets from now on, until [`Storage::stop_targets`]: those that the catalogue has, as
+    /// soon as their volumes can be opened and as long as they are enabled.
+    pub fn serve_targets(&self, watch: Arc<dyn TargetWatch>) {
+        let storage = self.clone();
+        self.inner.targets.guard.tell(Arc::clone(&watch));
+        self.inner.targets.with(|state| {
+            if state.watch.is_none() {
+                state.watch = Some(watch);
+                state.keeper = Some(tokio::spawn(async move { storage.keep_targets().await }));
+            }
+        });
+    }
+
+    /// Logs all initiators out, and listens no more. What they wrote is made durable.
+    pub async fn stop_targets(&self) {
+        let targets = &self.inner.targets;
+        let keeper = targets.with(|state| {
+            state.watch = None;
+            state.keeper.take()
+        });
+        targets.wake.notify_one();
+        if let Some(keeper) = keeper {
+            // An error means that it has ended.
+            let _ = keeper.await;
+        }
+        let _turn = targets.turn.of(0).await;
+        let all = targets.with(std::mem::take);
+        let ended = blocking(move || {
+            all.groups.values().for_each(|group| group.server.stop());
+            for (volume, unit) in &all.units {
+                if let Err(error) = unit.device().flush() {
+                    tracing::error!(volume, %error, "what was written to a volume may be lost");
+                }
+            }
+        });
+        if ended.await.is_err() {
+            tracing::error!("the servers of targets did not end well");
+        }
+    }
+
+    /// Has what is served follow the catalogue, once and again.
+    async fn keep_targets(&self) {
+        let targets = &self.inner.targets;
+        let mut pause = SHORTEST;
+        loop {
+            let is_well = self.follow_once().await;
+            let wait = if is_well { LOOK } else { pause };
+            pause = if is_well { SHORTEST } else { (pause * 2).min(LONGEST) };
+            tokio::select! {
+                () = targets.wake.notified() => pause = SHORTEST,
+                () = tokio::time::sleep(wait) => {}
+            }
+            if !targets.is_running() {
+                return;
+            }
+        }
+    }
+
+    /// Has what is served follow the catalogue, after a change of it. What is in the way is tried
+    /// again, and told with the target. Nothing happens while nothing is served.
+    pub(crate) async fn follow_targets(&self) {
+        if !self.follow_once().await {
+            self.inner.targets.wake.notify_one();
+        }
+    }
+
+    /// Whether nothing is in the way.
+    async fn follow_once(&self) -> bool {
+        let storage = self.clone();
+        // Not to be cut off half way, when who asked is gone.
+        let followed = tokio::spawn(async move {
+            let _turn = storage.inner.targets.turn.of(0).await;
+            if !storage.inner.targets.is_running() {
+                return Ok(true);
+            }
+            storage.follow().await
+        });
+        match followed.await {
+            Ok(Ok(is_well)) => is_well,
+            Ok(Err(error)) => {
+                tracing::error!("the targets stay as they were: {error}");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Called by whose turn it is; whether nothing is in the way.
+    async fn follow(&self) -> Result<bool> {
+        let (targets, sealer) = (&self.inner.targets, &*self.inner.sealer);
+        let wanted = Wanted::read(&self.inner.catalog, sealer, &self.inner.node).await?;
+        let leaving = targets.with(|state| leaving(state, &wanted));
+        blocking(move || leaving.end()).await?;
+        for one in wanted.targets.values() {
+            self.have_target(one)?;
+        }
+        let portals = wanted.portals.clone();
+        let storage = self.clone();
+        blocking(move || storage.listen(&portals)).await?;
+        let mut reports = HashMap::new();
+        // A pool that can't be opened isn't tried for each of its volumes.
+        let mut closed = HashMap::new();
+        let mut used = HashSet::new();
+        for (id, one) in &wanted.targets {
+            let trouble = self.map_all(one, &mut closed, &mut used).await?;
+            reports.insert(*id, self.report_of(one, trouble));
+        }
+        for (id, node) in &wanted.elsewhere {
+            let trouble = Some(format!("the disks of its volumes are on {node}"));
+            reports.insert(*id, Report { state: TargetState::Elsewhere, trouble });
+        }
+        let unused = targets.with(|state| {
+            let unused: Vec<i64> =
+                state.units.keys().filter(|id| !used.contains(*id)).copied().collect();
+            unused.iter().filter_map(|id| state.units.remove(id)).collect::<Vec<_>>()
+        });
+        // It may be the last who has the device.
+        blocking(move || drop(unused)).await?;
+        let names = wanted.targets.values().map(|one| (one.row.id, one.row.name.clone())).collect();
+        let is_well = reports
+            .values()
+            .all(|report| report.trouble.is_none() || report.state == TargetState::Elsewhere);
+        targets.keep_reports(reports, &names);
+        Ok(is_well)
+    }
+
+    /// Has a target there, with its name and who may log in to it.
+    fn have_target(&self, one: &WantedTarget) -> Result<()> {
+        let (row, targets) = (&one.row, &self.inner.targets);
+        let target = match targets.served(row.id) {
+            Some(target) => target,
+            None => {
+                let invalid = |error: iscsi::Error| Error::Invalid(error.to_string());
+                let target = iscsi::Target::new(&row.iqn).map_err(invalid)?;
+                target.suspend(true);
+                target.set_auth(nobody());
+                targets.with(|state| {
+                    let group = state.groups.entry(row.portal_group_id).or_insert_with(|| {
+                        let server = Arc::new(Server::new(Limits::default()));
+                        let guard: Arc<Guard> = Arc::clone(&targets.guard);
+                        server.set_doorkeeper(guard);
+                        Group { server, portals: BTreeMap::new() }
+                    });
+                    group.server.add(Arc::clone(&target)).map_err(invalid)?;
+                    let (group, target) = (row.portal_group_id, Arc::clone(&target));
+                    state.targets.insert(row.id, Served { group, target, is_complete: false });
+                    Ok::<_, Error>(())
+                })?;
+                target
+            }
+        };
+        target.set_alias(Some(&row.name));
+        target.set_auth(one.auth.clone().unwrap_or_else(|_| nobody()));
+        Ok(())
+    }
+
+    /// Listens where it is to; what is no longer listened at was closed before.
+    fn listen(&self, portals: &BTreeMap<i64, Vec<String>>) {
+        let targets = &self.inner.targets;
+        for (group, addresses) in portals {
+            for address in addresses {
+                let server = targets.with(|state| {
+                    let group = state.groups.get(group)?;
+                    let listens = matches!(group.portals.get(address), Some(Portal::Listens(_)));
+                    (!listens).then(|| Arc::clone(&group.server))
+                });
+                let Some(server) = server else { continue };
+                let bound = match address.parse::<SocketAddr>() {
+                    Ok(address) => server.listen(address).map_err(|error| error.to_string()),
+                    Err(_) => Err(format!("{address} is no address")),
+                };
+                targets.with(|state| {
+                    let portal = match (bound, &state.watch) {
+                        (Ok(bound), Some(watch)) => Portal::Listens(watch.listens(bound)),
+                        (Ok(_), None) => Portal::Listens(Box::new(())),
+                        (Err(why), _) => Portal::Trouble(why),
+                    };
+                    if let Some(group) = state.groups.get_mut(group) {
+                        group.portals.insert(address.clone(), portal);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Has mapped what is to be mapped to a target, and nothing else; what is in the way.
+    async fn map_all(
+        &self,
+        one: &WantedTarget,
+        closed: &mut HashMap<i64, String>,
+        used: &mut HashSet<i64>,
+    ) -> Result<Option<String>> {
+        let Some(target) = self.inner.targets.served(one.row.id) else { return Ok(None) };
+        let numbers: HashSet<u32> = one.luns.iter().map(|lun| lun.number).collect();
+        let mut gone = target.luns();
+        gone.retain(|number| !numbers.contains(&u32::from(*number)));
+        if !gone.is_empty() {
+            let target = Arc::clone(&target);
+            blocking(move || unmap(&target, gone)).await?;
+        }
+        let mut trouble = one.auth.as_ref().err().cloned();
+        for lun in &one.luns {
+            // While it can't be opened anew, the unit that there is goes on.
+            used.insert(lun.volume_id);
+            if !closed.contains_key(&lun.pool_id)
+                && let Err(error) = self.open(lun.pool_id).await
+            {
+                closed.insert(lun.pool_id, error.to_string());
+            }
+            let unit = match closed.get(&lun.pool_id) {
+                Some(why) => Err(why.clone()),
+                None => self.unit(lun.volume_id).await.map_err(|error| error.to_string()),
+            };
+            match unit {
+                Ok(unit) => self.map(&target, lun.number, unit).await?,
+                Err(why) => {
+                    let why = format!("the volume {} can't be served: {why}", lun.volume);
+                    trouble = trouble.or(Some(why));
+                }
+            }
+        }
+        let is_complete = trouble.is_none();
+        self.inner.targets.with(|state| {
+            if let Some(served) = state.targets.get_mut(&one.row.id) {
+                served.is_complete |= is_complete;
+                served.target.suspend(!served.is_complete);
+            }
+        });
+        Ok(trouble)
+    }
+
+    /// Maps a unit to a number, in place of another that may be there.
+    async fn map(
+        &self,
+        target: &Arc<iscsi::Target>,
+        number: u32,
+        unit: Arc<LogicalUnit>,
+    ) -> Result<()> {
+        let number = u16::try_from(number)
+            .map_err(|_| Error::Invalid(format!("{number} is above the highest LUN")))?;
+        match target.unit(number) {
+            Some(old) if Arc::ptr_eq(&old, &unit) => return Ok(()),
+            Some(_) => {
+                let target = Arc::clone(target);
+                blocking(move || target.unmap(number)).await?;
+            }
+            None => {}
+        }
+        target.map(number, unit).map_err(|error| Error::Invalid(error.to_string()))
+    }
+
+    /// The unit of a volume: the one that there is, or another if the volume was opened anew.
+    async fn unit(&self, volume: i64) -> Result<Arc<LogicalUnit>> {
+        let device = self.volume_device(volume).await?;
+        let known = self.inner.targets.with(|state| state.units.get(&volume).cloned());
+        if let Some(unit) = known.filter(|unit| Arc::ptr_eq(unit.device(), &device)) {
+            return Ok(unit);
+        }
+        let store = Arc::new(Kept::of(&self.inner.catalog, volume));
+        let unit =
+            blocking(move || LogicalUnit::new(device, Identity::default(), Some(store))).await?;
+        let unit = Arc::new(unit.map_err(|error| Error::Invalid(error.to_string()))?);
+        self.inner.targets.with(|state| state.units.insert(volume, Arc::clone(&unit)));
+        Ok(unit)
+    }
+
+    /// How a target fares, with what is in the way of its portals.
+    fn report_of(&self, one: &WantedTarget, trouble: Option<String>) -> Report {
+        self.inner.targets.with(|state| {
+            let is_complete =
+                state.targets.get(&one.row.id).is_some_and(|served| served.is_complete);
+            let none = BTreeMap::new();
+            let group = state.groups.get(&one.row.portal_group_id);
+            let portals = group.map_or(&none, |group| &group.portals);
+            let listens = portals.values().any(|portal| matches!(portal, Portal::Listens(_)));
+            let why = portals.values().find_map(|portal| match portal {
+                Portal::Trouble(why) => Some(why.clone()),
+                Portal::Listens(_) => None,
+            });
+            let nowhere = || {
+                let name = &one.row.portal_group;
+                portals.is_empty().then(|| format!("its portal group {name} has no portal"))
+            };
+            let trouble = trouble.or(why).or_else(nowhere);
+            let state = match is_complete && listens && one.auth.is_ok() {
+                true => TargetState::Served,
+                false => TargetState::Waiting,
+            };
+            Report { state, trouble }
+        })
+    }
+
+    /// Has initiators hear of volumes that have grown.
+    pub(crate) async fn tell_sizes(&self) {
+        let targets = self.inner.targets.all();
+        let told = blocking(move || targets.iter().for_each(|(_, one)| one.look_at_sizes()));
+        if told.await.is_err() {
+            tracing::warn!("initiators were not told of the size of a volume");
+        }
+    }
+}
+
+/// Unmaps what has these numbers; when it returns, nobody uses it by this target.
+fn unmap(target: &iscsi::Target, numbers: Vec<u16>) {
+    for number in numbers {
+        target.unmap(number);
+    }
+}
+
+/// Lets in nobody.
+fn nobody() -> iscsi::AuthGroup {
+    iscsi::AuthGroup::open().initiators(std::iter::empty()).expect("of no names none is wrong")
+}
+
+/// What is no longer served: taken out of the state, and to be ended where it may wait.
+#[derive(Debug, Default)]
+struct Leaving {
+    targets: Vec<(Arc<Server>, Arc<iscsi::Target>)>,
+    portals: Vec<(Arc<Server>, SocketAddr, Portal)>,
+    servers: Vec<Arc<Server>>,
+}
+
+fn leaving(state: &mut State, wanted: &Wanted) -> Leaving {
+    let mut leaving = Leaving::default();
+    let stays = |id: &i64, served: &Served| {
+        wanted.targets.get(id).is_some_and(|one| {
+            one.row.portal_group_id == served.group && one.row.iqn == served.target.name()
+        })
+    };
+    let gone: Vec<i64> =
+        state.targets.iter().filter(|(id, served)| !stays(id, served)).map(|(id, _)| *id).collect();
+    for served in gone.iter().filter_map(|id| state.targets.remove(id)) {
+        if let Some(group) = state.groups.get(&served.group) {
+            leaving.targets.push((Arc::clone(&group.server), served.target));
+        }
+    }
+    for (id, group) in &mut state.groups {
+        let none = Vec::new();
+        let addresses = wanted.portals.get(id).unwrap_or(&none);
+        let gone: Vec<String> =
+            group.portals.keys().filter(|one| !addresses.contains(one)).cloned().collect();
+        for address in gone {
+            let portal = group.portals.remove(&address);
+            if let (Ok(address), Some(portal)) = (address.parse(), portal) {
+                leaving.portals.push((Arc::clone(&group.server), address, portal));
+            }
+        }
+    }
+    let gone: Vec<i64> =
+        state.groups.keys().filter(|id| !wanted.portals.contains_key(*id)).copied().collect();
+    for group in gone.iter().filter_map(|id| state.groups.remove(id)) {
+        leaving.servers.push(group.server);
+    }
+    leaving
+}
+
+impl Leaving {
+    /// Ends it: returns when no initiator uses what it was served by.
+    fn end(self) {
+        for (server, address, portal) in self.portals {
+            server.close(address);
+            drop(portal);
+        }
+        for (server, target) in self.targets {
+            server.remove(target.name());
+            unmap(&target, target.luns());
+        }
+        self.servers.iter().for_each(|server| server.stop());
+    }
+}
