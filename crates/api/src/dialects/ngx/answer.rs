@@ -166,9 +166,31 @@ through_problem!(
     strongroom_appliance::Error,
     strongroom_catalog::Error,
     strongroom_identity::AuthError,
-    strongroom_identity::Error,
-    strongroom_storage::Error
+    strongroom_identity::Error
 );
+
+impl From<strongroom_storage::Error> for Fault {
+    fn from(error: strongroom_storage::Error) -> Self {
+        use strongroom_storage::Error;
+        let number = match &error {
+            Error::InUse(_) | Error::VolumeServed { .. } | Error::VolumeInUse { .. } => {
+                Number::Attached
+            }
+            Error::Closed { .. } | Error::Used { .. } | Error::Crowded => Number::Busy,
+            Error::Block(error) => match error {
+                strongroom_block::Error::NotFound(_) => Number::NotFound,
+                strongroom_block::Error::Invalid(_)
+                | strongroom_block::Error::OutOfRange { .. } => Number::Invalid,
+                strongroom_block::Error::NoSpace
+                | strongroom_block::Error::ReadOnly
+                | strongroom_block::Error::Unsupported(_) => Number::Conflict,
+                error => return Problem::internal(error).into(),
+            },
+            _ => return Problem::from(error).into(),
+        };
+        Self::new(number, error.to_string())
+    }
+}
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {

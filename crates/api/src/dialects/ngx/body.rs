@@ -98,6 +98,25 @@ impl Fields {
         }
     }
 
+    /// Initiators: names, or objects with a name and what it is called.
+    pub(crate) fn initiators(&self, names: &[&str]) -> Answer<Option<Vec<(String, String)>>> {
+        let Some((name, value)) = self.get(names) else { return Ok(None) };
+        let wrong = || Fault::invalid(format!("`{name}` is not a list of initiators"));
+        let one = |value: &Value| match value {
+            Value::String(iqn) => Ok((iqn.clone(), String::new())),
+            Value::Object(members) => {
+                let member = |names: [&str; 2]| {
+                    let found = names.iter().find_map(|name| members.get(*name)?.as_str());
+                    found.map(str::to_owned)
+                };
+                let iqn = member(["iqn", "name"]).ok_or_else(wrong)?;
+                Ok((iqn, member(["iqn_alias", "alias"]).unwrap_or_default()))
+            }
+            _ => Err(wrong()),
+        };
+        value.as_array().ok_or_else(wrong)?.iter().map(one).collect::<Answer<_>>().map(Some)
+    }
+
     /// A list of texts; one text is a list of one.
     pub(crate) fn texts(&self, names: &[&str]) -> Answer<Option<Vec<String>>> {
         let Some((name, value)) = self.get(names) else { return Ok(None) };
