@@ -106,6 +106,7 @@ impl From<Storage> for Problem {
                 Some(Code::Conflict)
             }
             Storage::Gone { .. } | Storage::NoReader | Storage::NotShown => Some(Code::NotFound),
+            Storage::InUse(_) => Some(Code::InUse),
             Storage::IngestOver { .. } | Storage::Shortens => Some(Code::Conflict),
             Storage::Crowded => {
                 return Self::new(Code::Unavailable, error.to_string()).retry_after(10);

@@ -36,8 +36,17 @@ impl Services {
     #[must_use]
     pub fn enter(&self, name: &'static str, address: Option<String>) -> Listening {
         let mut all = self.lock();
-        all.push(Service { name, address, listening: true, since: Timestamp::now() });
-        Listening { services: self.clone(), place: all.len() - 1 }
+        let service = Service { name, address, listening: true, since: Timestamp::now() };
+        // One that comes back is no other: the list grows no longer by it.
+        let is_back = |old: &Service| {
+            !old.listening && old.name == service.name && old.address == service.address
+        };
+        let place = all.iter().position(is_back).unwrap_or(all.len());
+        match all.get_mut(place) {
+            Some(old) => *old = service,
+            None => all.push(service),
+        }
+        Listening { services: self.clone(), place }
     }
 
     /// All of them, in the order in which they began.
@@ -69,7 +78,10 @@ mod tests {
         let first = services.enter("https", Some("127.0.0.1:1".into()));
         let _second = services.clone().enter("control", None);
         drop(first);
-        let told: Vec<_> = services.list().iter().map(|one| (one.name, one.listening)).collect();
-        assert_eq!(told, [("https", false), ("control", true)]);
+        let told =
+            || -> Vec<_> { services.list().iter().map(|one| (one.name, one.listening)).collect() };
+        assert_eq!(told(), [("https", false), ("control", true)]);
+        let _again = services.enter("https", Some("127.0.0.1:1".into()));
+        assert_eq!(told(), [("https", true), ("control", true)]);
     }
 }

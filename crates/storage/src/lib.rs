@@ -102,11 +102,11 @@ struct Inner {
     /// Pools that could not be opened lately.
     quiet: Quiet,
     mounts: pools::Mounts,
+    targets: Targets,
     /// Each volume is changed by one at a time.
     volume_turns: Turns,
     /// When volumes are settled.
     pace: volumes::Pace,
-    targets: Targets,
 }
 
 impl Storage {
@@ -139,9 +139,9 @@ impl Storage {
             changing: Turns::default(),
             quiet: Quiet::default(),
             mounts: pools::Mounts::default(),
+            targets: Targets::default(),
             volume_turns: Turns::default(),
             pace: volumes::Pace::default(),
-            targets: Targets::default(),
             used,
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::appliance::{
     approvals, audit, directories, events, issuers, jobs, keys, license, login, me, orgs, roles,
-    sessions, settings, stats, system, users,
+    sessions, settings, stats, system, targets, users,
 };
 use crate::{
     backup, browse, completions, dump, forget, images, manual, mount, pool, restore, up, update,
@@ -74,6 +74,11 @@ pub(crate) enum Command {
     Volume {
         #[command(subcommand)]
         command: volume::Command,
+    },
+    /// Serve volumes over iSCSI, and say where and to whom
+    Target {
+        #[command(subcommand)]
+        command: targets::Command,
     },
     Forget(Box<forget::Args>),
     Up(up::Args),
@@ -185,6 +190,7 @@ impl Command {
             Self::Dump(_) => "dump",
             Self::Mount(_) => "mount",
             Self::Volume { command } => command.name(),
+            Self::Target { .. } => "target",
             Self::Forget(_) => "forget",
             Self::Up(_) => "up",
             Self::Status(_) => "status",

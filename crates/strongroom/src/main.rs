@@ -63,6 +63,7 @@ fn run(context: &Context, command: Command) -> anyhow::Result<Done> {
         Command::Dump(args) => dump::run(context, &args),
         Command::Mount(args) => mount::run(context, &args),
         Command::Volume { command } => volume::run(context, &command),
+        Command::Target { command } => appliance::targets::run(context, &command),
         Command::Forget(args) => forget::run(context, &args),
         Command::Up(args) => up::run(context, &args),
         Command::Status(args) => up::status(context, &args),

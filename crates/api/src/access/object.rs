@@ -26,6 +26,10 @@ pub enum On {
     User(&'static str),
     /// The API key.
     Key(&'static str),
+    /// The target.
+    Target(&'static str),
+    /// The auth group.
+    AuthGroup(&'static str),
 }
 
 struct Owner {
@@ -51,7 +55,9 @@ impl On {
             | Self::Image(name)
             | Self::Job(name)
             | Self::User(name)
-            | Self::Key(name) => Some(name),
+            | Self::Key(name)
+            | Self::Target(name)
+            | Self::AuthGroup(name) => Some(name),
         }
     }
 
@@ -65,6 +71,8 @@ impl On {
             Self::Job(_) => "job",
             Self::User(_) => "user",
             Self::Key(_) => "key",
+            Self::Target(_) => "target",
+            Self::AuthGroup(_) => "auth group",
         }
     }
 
@@ -112,6 +120,12 @@ impl On {
             }
             Self::Key(_) => {
                 "FROM (SELECT id, organisation_id, CAST(NULL AS BIGINT) AS pool_id FROM api_keys) AS o WHERE id = ?"
+            }
+            Self::Target(_) => {
+                "FROM (SELECT id, organisation_id, CAST(NULL AS BIGINT) AS pool_id FROM targets) AS o WHERE id = ?"
+            }
+            Self::AuthGroup(_) => {
+                "FROM (SELECT id, organisation_id, CAST(NULL AS BIGINT) AS pool_id FROM auth_groups) AS o WHERE id = ?"
             }
         };
         let Some(id) = id else { return Ok(None) };

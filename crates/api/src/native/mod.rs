@@ -3,6 +3,7 @@
 mod acme;
 mod approvals;
 mod audit;
+mod auth_groups;
 mod backup;
 mod certificate;
 mod directories;
@@ -20,6 +21,7 @@ mod organisations;
 mod paths;
 mod pieces;
 mod pools;
+mod portal_groups;
 mod readers;
 mod roles;
 mod sessions;
@@ -31,6 +33,7 @@ mod stats;
 mod storage;
 mod support;
 mod system;
+mod targets;
 mod token;
 mod updates;
 mod users;
@@ -65,6 +68,9 @@ pub fn routes() -> Routes {
             images::group(),
             ingests::group(),
             readers::group(),
+            targets::group(),
+            auth_groups::group(),
+            portal_groups::group(),
             work::group(),
             jobs::group(),
             events::group(),

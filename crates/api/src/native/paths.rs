@@ -30,6 +30,36 @@ paths! {
     SessionPath session "The session's number.";
     DirectoryPath directory "The directory's number.";
     IssuerPath issuer "The issuer's number.";
+    TargetPath target "The target's number.";
+    AuthGroupPath auth_group "The auth group's number.";
+    PortalGroupPath portal_group "The portal group's number.";
+}
+
+/// A volume of a target.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(super) struct LunPath {
+    /// The target's number.
+    pub(super) target: i64,
+    /// The number under which initiators find the volume.
+    pub(super) lun: u32,
+}
+
+/// An initiator of an auth group.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(super) struct InitiatorPath {
+    /// The auth group's number.
+    pub(super) auth_group: i64,
+    /// The initiator's name in iSCSI.
+    pub(super) initiator: String,
+}
+
+/// An address of a portal group.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(super) struct PortalPath {
+    /// The portal group's number.
+    pub(super) portal_group: i64,
+    /// An IP address and a port.
+    pub(super) portal: String,
 }
 
 macro_rules! lists {
@@ -49,6 +79,9 @@ lists! {
     Images resources::IMAGES;
     Jobs resources::JOBS;
     Events resources::EVENTS;
+    Targets resources::TARGETS;
+    AuthGroups resources::AUTH_GROUPS;
+    PortalGroups resources::PORTAL_GROUPS;
     Samples strongroom_catalog::samples::SAMPLES;
     Users known::USERS;
     Roles known::ROLES;

@@ -6,16 +6,16 @@ mod images;
 mod jobs;
 mod pools;
 mod snapshots;
-mod volumes;
 mod targets;
+mod volumes;
 
 pub use self::events::EVENTS;
 pub use self::images::IMAGES;
 pub use self::jobs::JOBS;
 pub use self::pools::POOLS;
 pub use self::snapshots::SNAPSHOTS;
-pub use self::volumes::VOLUMES;
 pub use self::targets::{AUTH_GROUPS, PORTAL_GROUPS, TARGETS};
+pub use self::volumes::VOLUMES;
 use crate::identity::{
     API_KEYS, APPROVALS, AUDIT, DIRECTORIES, ISSUERS, ORGANISATIONS, ROLES, SESSIONS, USERS,
 };

@@ -320,6 +320,7 @@ impl Connection {
             return Err(End::Silent);
         }
         self.questions += 1;
+        self.forget_withdrawn();
         let mut header = Header::answer(Response::NopIn);
         header.set_word(16, NO_TAG);
         header.set_word(20, self.new_tag());
@@ -358,7 +359,10 @@ impl Connection {
                 self.command_in_order(header, additional, data)
             }
             Request::TaskManagement if self.target.is_some() => self.manage(header),
-            Request::NopOut => self.nop(header, data),
+            Request::NopOut => {
+                self.forget_withdrawn();
+                self.nop(header, data)
+            }
             Request::Text => self.text(header, data),
             Request::Logout => self.log_out(header),
             Request::Login => Err(End::Protocol("a second login came")),
@@ -388,7 +392,21 @@ impl Connection {
 
     /// The initiator and the unit of that number, looked up again when the map changed.
     fn nexus(&mut self, lun: Lun) -> Option<Arc<Nexus>> {
+        self.forget_withdrawn();
         let target = self.target.as_ref()?;
+        if let Some(nexus) = self.nexuses.get(&lun) {
+            return Some(Arc::clone(nexus));
+        }
+        let unit = target.unit(lun.number())?;
+        let nexus = Nexus::join(&unit, self.session.port(), target.port_name());
+        self.nexuses.insert(lun, Arc::clone(&nexus));
+        Some(nexus)
+    }
+
+    /// Lets go of units that were taken out of the map: else a session without commands would keep
+    /// their devices open.
+    fn forget_withdrawn(&mut self) {
+        let Some(target) = self.target.as_ref() else { return };
         let generation = target.generation();
         if self.generation != generation {
             self.generation = generation;
@@ -397,13 +415,6 @@ impl Connection {
                 !nexus.is_withdrawn() && unit.is_some_and(|unit| Arc::ptr_eq(&unit, nexus.unit()))
             });
         }
-        if let Some(nexus) = self.nexuses.get(&lun) {
-            return Some(Arc::clone(nexus));
-        }
-        let unit = target.unit(lun.number())?;
-        let nexus = Nexus::join(&unit, self.session.port(), target.port_name());
-        self.nexuses.insert(lun, Arc::clone(&nexus));
-        Some(nexus)
     }
 }
 

@@ -28,8 +28,18 @@ impl Storage {
         if number.is_some_and(|number| number > MAX_NUMBER) {
             return Err(Error::Invalid(format!("a LUN is a number from 0 to {MAX_NUMBER}")));
         }
-        // What can't be served is not mapped: it would keep initiators from the target.
-        drop(self.volume_device(volume).await?);
+        let named: Option<Target> = self.inner.catalog.find_one(Target::by_id(target)).await?;
+        let named = named.ok_or_else(not_found)?;
+        // What can't be served is not mapped: it would keep initiators from the target. And as long as
+        // it is open, nobody removes it.
+        let open = self.serve_volume(volume, self.server(target, &named.name)).await?;
+        let mapped = self.map_open(target, volume, number).await;
+        // The last who has a volume closes it.
+        tokio::task::spawn_blocking(move || drop(open)).await.map_err(|_| Error::Ended)?;
+        mapped
+    }
+
+    async fn map_open(&self, target: i64, volume: i64, number: Option<u32>) -> Result<Vec<Lun>> {
         let mut tx = self.inner.catalog.begin().await?;
         let row = find(&mut tx, target).await?;
         let mapped: Vec<Lun> = tx.find(Lun::of_target(target)).await?;
@@ -87,17 +97,5 @@ impl Storage {
     /// Those of the database.
     pub async fn luns_of_volume(&self, volume: i64) -> Result<Vec<Lun>> {
         Ok(self.inner.catalog.find(Lun::of_volume(volume)).await?)
-    }
-}
-
-impl Storage {
-    /// The device of a volume.
-    pub(super) async fn volume_device(
-        &self,
-        volume: i64,
-    ) -> Result<std::sync::Arc<dyn strongroom_block::BlockDevice>> {
-        let _ = volume;
-        std::future::ready(()).await;
-        Err(CatalogError::NotFound { what: "volume" }.into())
     }
 }

@@ -7,9 +7,10 @@
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use strongroom_catalog::targets::Lun;
 use strongroom_iscsi as iscsi;
 use strongroom_iscsi::scsi::{Identity, LogicalUnit};
 use strongroom_iscsi::{Limits, Server};
@@ -21,7 +22,7 @@ use super::reservations::Kept;
 use super::wanted::{Wanted, WantedTarget};
 use super::{TargetState, TargetWatch};
 use crate::turns::Turns;
-use crate::{Error, Result, Storage};
+use crate::{Error, Inner, Result, Storage, volumes};
 
 /// How long it waits before it tries again what was in the way: at first, and at most.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -49,6 +50,8 @@ struct State {
     targets: BTreeMap<i64, Served>,
     /// By volume: all targets that a volume is mapped to share what is kept of its initiators.
     units: HashMap<i64, Arc<LogicalUnit>>,
+    /// By target and volume, what keeps the volume open, under the name that it was opened for.
+    open: HashMap<(i64, i64), (String, volumes::Served)>,
     reports: HashMap<i64, Report>,
 }
 
@@ -256,6 +259,7 @@ impl Storage {
         // A pool that can't be opened isn't tried for each of its volumes.
         let mut closed = HashMap::new();
         let mut used = HashSet::new();
+        self.let_go_of_stopped(&wanted).await?;
         for (id, one) in &wanted.targets {
             let trouble = self.map_all(one, &mut closed, &mut used).await?;
             reports.insert(*id, self.report_of(one, trouble));
@@ -265,11 +269,12 @@ impl Storage {
             reports.insert(*id, Report { state: TargetState::Elsewhere, trouble });
         }
         let unused = targets.with(|state| {
-            let unused: Vec<i64> =
-                state.units.keys().filter(|id| !used.contains(*id)).copied().collect();
-            unused.iter().filter_map(|id| state.units.remove(id)).collect::<Vec<_>>()
+            let is_used = |volume: i64| used.iter().any(|(_, used)| *used == volume);
+            let units: Vec<_> = state.units.extract_if(|id, _| !is_used(*id)).collect();
+            let open: Vec<_> = state.open.extract_if(|key, _| !used.contains(key)).collect();
+            (units, open)
         });
-        // It may be the last who has the device.
+        // The last who has a volume closes it.
         blocking(move || drop(unused)).await?;
         let names = wanted.targets.values().map(|one| (one.row.id, one.row.name.clone())).collect();
         let is_well = reports
@@ -343,7 +348,7 @@ impl Storage {
         &self,
         one: &WantedTarget,
         closed: &mut HashMap<i64, String>,
-        used: &mut HashSet<i64>,
+        used: &mut HashSet<(i64, i64)>,
     ) -> Result<Option<String>> {
         let Some(target) = self.inner.targets.served(one.row.id) else { return Ok(None) };
         let numbers: HashSet<u32> = one.luns.iter().map(|lun| lun.number).collect();
@@ -356,7 +361,7 @@ impl Storage {
         let mut trouble = one.auth.as_ref().err().cloned();
         for lun in &one.luns {
             // While it can't be opened anew, the unit that there is goes on.
-            used.insert(lun.volume_id);
+            used.insert((lun.target_id, lun.volume_id));
             if !closed.contains_key(&lun.pool_id)
                 && let Err(error) = self.open(lun.pool_id).await
             {
@@ -364,7 +369,7 @@ impl Storage {
             }
             let unit = match closed.get(&lun.pool_id) {
                 Some(why) => Err(why.clone()),
-                None => self.unit(lun.volume_id).await.map_err(|error| error.to_string()),
+                None => self.unit(one, lun).await.map_err(|error| error.to_string()),
             };
             match unit {
                 Ok(unit) => self.map(&target, lun.number, unit).await?,
@@ -405,10 +410,29 @@ impl Storage {
     }
 
     /// The unit of a volume: the one that there is, or another if the volume was opened anew.
-    async fn unit(&self, volume: i64) -> Result<Arc<LogicalUnit>> {
-        let device = self.volume_device(volume).await?;
+    async fn unit(&self, one: &WantedTarget, lun: &Lun) -> Result<Arc<LogicalUnit>> {
+        let (key, volume) = ((lun.target_id, lun.volume_id), lun.volume_id);
+        let name = &one.row.name;
+        let known = self.inner.targets.with(|state| {
+            let open = state.open.get(&key).filter(|(of, _)| of == name)?;
+            Some(open.1.device())
+        });
+        let device = match known {
+            Some(device) => device,
+            None => {
+                let served = self.serve_volume(volume, self.server(one.row.id, name)).await?;
+                let device = served.device();
+                let open = (name.clone(), served);
+                let old = self.inner.targets.with(|state| state.open.insert(key, open));
+                blocking(move || drop(old)).await?;
+                device
+            }
+        };
         let known = self.inner.targets.with(|state| state.units.get(&volume).cloned());
-        if let Some(unit) = known.filter(|unit| Arc::ptr_eq(unit.device(), &device)) {
+        let is_same = |unit: &Arc<LogicalUnit>| {
+            std::ptr::addr_eq(Arc::as_ptr(unit.device()), Arc::as_ptr(&device))
+        };
+        if let Some(unit) = known.filter(is_same) {
             return Ok(unit);
         }
         let store = Arc::new(Kept::of(&self.inner.catalog, volume));
@@ -417,6 +441,47 @@ impl Storage {
         let unit = Arc::new(unit.map_err(|error| Error::Invalid(error.to_string()))?);
         self.inner.targets.with(|state| state.units.insert(volume, Arc::clone(&unit)));
         Ok(unit)
+    }
+
+    /// A target as one who serves volumes.
+    pub(super) fn server(&self, target: i64, name: &str) -> volumes::Server {
+        let inner: Weak<Inner> = Arc::downgrade(&self.inner);
+        let in_use = move || {
+            let served = inner.upgrade().and_then(|inner| inner.targets.served(target));
+            served.is_some_and(|served| !served.sessions().is_empty())
+        };
+        volumes::Server { name: format!("target {name}"), in_use: Arc::new(in_use) }
+    }
+
+    /// A pool that stopped writing after an error is opened anew once nobody has its volumes: initiators
+    /// are logged out, and come back to what was durable.
+    async fn let_go_of_stopped(&self, wanted: &Wanted) -> Result<()> {
+        let is_stopped =
+            |pool| self.if_open(pool).is_some_and(|pool| pool.check_writable().is_err());
+        for one in wanted.targets.values() {
+            if !one.luns.iter().any(|lun| is_stopped(lun.pool_id)) {
+                continue;
+            }
+            let closed = self.inner.targets.with(|state| {
+                let served = state.targets.get_mut(&one.row.id)?;
+                served.is_complete = false;
+                served.target.suspend(true);
+                let target = Arc::clone(&served.target);
+                let volumes: HashSet<i64> = one.luns.iter().map(|lun| lun.volume_id).collect();
+                let units: Vec<_> = state.units.extract_if(|id, _| volumes.contains(id)).collect();
+                let open: Vec<_> =
+                    state.open.extract_if(|(target, _), _| *target == one.row.id).collect();
+                Some((target, units, open))
+            });
+            let Some((target, units, open)) = closed else { continue };
+            blocking(move || {
+                target.close_sessions();
+                unmap(&target, target.luns());
+                drop((units, open));
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// How a target fares, with what is in the way of its portals.
@@ -445,12 +510,15 @@ impl Storage {
         })
     }
 
-    /// Has initiators hear of volumes that have grown.
-    pub(crate) async fn tell_sizes(&self) {
-        let targets = self.inner.targets.all();
-        let told = blocking(move || targets.iter().for_each(|(_, one)| one.look_at_sizes()));
-        if told.await.is_err() {
-            tracing::warn!("initiators were not told of the size of a volume");
+    /// Has initiators hear of a volume that has grown. Nobody waits for those that take long to listen.
+    pub(crate) fn tell_size(&self, volume: i64) {
+        let targets = self.inner.targets.with(|state| {
+            let of = state.open.keys().filter(|(_, one)| *one == volume);
+            let of = of.filter_map(|(target, _)| state.targets.get(target));
+            of.map(|served| Arc::clone(&served.target)).collect::<Vec<_>>()
+        });
+        if !targets.is_empty() {
+            tokio::task::spawn_blocking(move || targets.iter().for_each(|one| one.look_at_sizes()));
         }
     }
 }

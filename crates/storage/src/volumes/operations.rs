@@ -225,7 +225,9 @@ impl Storage {
         });
         // It is open until its row has the size that isn't settled.
         let _held = held.await?;
-        self.record_volume(&known.pool, &owner, known.uuid()?).await
+        let row = self.record_volume(&known.pool, &owner, known.uuid()?).await?;
+        self.tell_size(id);
+        Ok(row)
     }
 
     /// Removes a volume with its snapshots, if its row has that version still. What only they held is

@@ -33,6 +33,7 @@ mod sources;
 pub(crate) mod stats;
 pub(crate) mod storage;
 pub(crate) mod system;
+pub(crate) mod targets;
 pub(crate) mod updates;
 pub(crate) mod users;
 mod watch;

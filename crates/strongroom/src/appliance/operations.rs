@@ -10,8 +10,8 @@ use super::operation::Operation;
 use super::resource::Resource;
 use super::{
     acme, approvals, audit, directories, events, images, issuers, jobs, keys, license, login, me,
-    network, orgs, own_backup, pools, roles, sessions, settings, stats, storage, system, updates,
-    users,
+    network, orgs, own_backup, pools, roles, sessions, settings, stats, storage, system, targets,
+    updates, users,
 };
 use crate::args::Cli;
 use crate::up;
@@ -43,6 +43,9 @@ static OPERATIONS: &[&[&Operation]] = &[
     stats::OPERATIONS,
     storage::OPERATIONS,
     system::OPERATIONS,
+    targets::OPERATIONS,
+    targets::auth_groups::OPERATIONS,
+    targets::portal_groups::OPERATIONS,
     up::OPERATIONS,
 ];
 
@@ -61,6 +64,9 @@ static LISTS: &[&Resource] = &[
     &roles::ROLES,
     &sessions::SESSIONS,
     &stats::SAMPLES,
+    &targets::TARGETS,
+    &targets::auth_groups::AUTH_GROUPS,
+    &targets::portal_groups::PORTAL_GROUPS,
     &users::USERS,
 ];
 

@@ -13,6 +13,7 @@ mod running;
 mod secrets;
 mod start;
 mod status;
+mod targets;
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;

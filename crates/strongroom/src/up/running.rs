@@ -202,6 +202,7 @@ impl Running {
         tasks.iter().for_each(JoinHandle::abort);
         app.protect().engine().drain(drain).await;
         server.stop(grace).await;
+        app.storage().stop_targets().await;
         app.storage().close_all().await;
         app.catalog().close().await;
     }

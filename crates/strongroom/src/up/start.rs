@@ -31,6 +31,7 @@ use super::lock::Lock;
 use super::once::Once;
 use super::running::Running;
 use super::secrets::SecretsFile;
+use super::targets::Watch;
 use super::{Args, Log};
 use crate::appliance::SOCKET;
 
@@ -213,6 +214,7 @@ async fn open_on(
     let tasks = [following, chores, sender, watching];
     let machine = Machine::of(&data, license_keys, setup, &identity, &settings, administration)
         .with_units(units);
+    let watched = identity.clone();
     let app = App::new(catalog, identity, protect, settings, machine);
     app.metrics().certificate(certificate.not_after());
     let usual = Limits::default();
@@ -224,6 +226,8 @@ async fn open_on(
     let listeners = bound.serve(&mut server, &certificate)?;
     let socket = data.join(SOCKET);
     server.control(bind_control(&socket)?, &socket);
+    // Nothing can keep it from starting any more.
+    app.storage().serve_targets(Arc::new(Watch::new(app.services().clone(), watched)));
     Ok(Running {
         data,
         app,
