@@ -107,6 +107,8 @@ struct Inner {
     volume_turns: Turns,
     /// When volumes are settled.
     pace: volumes::Pace,
+    /// Volumes that are nearly full.
+    overloaded: volumes::LastCheck,
 }
 
 impl Storage {
@@ -142,6 +144,7 @@ impl Storage {
             targets: Targets::default(),
             volume_turns: Turns::default(),
             pace: volumes::Pace::default(),
+            overloaded: volumes::LastCheck::default(),
             used,
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -27,6 +27,7 @@ use strongroom_catalog::Tx;
 use strongroom_catalog::targets::{AuthGroup, Initiator, Lun, Portal, PortalGroup, Target};
 use zeroize::Zeroizing;
 
+pub use self::luns::MAX_LUNS;
 pub(crate) use self::serving::Targets;
 use crate::{Error, Result};
 

@@ -177,15 +177,6 @@ impl From<strongroom_storage::Error> for Fault {
                 Number::Attached
             }
             Error::Closed { .. } | Error::Used { .. } | Error::Crowded => Number::Busy,
-            Error::Block(error) => match error {
-                strongroom_block::Error::NotFound(_) => Number::NotFound,
-                strongroom_block::Error::Invalid(_)
-                | strongroom_block::Error::OutOfRange { .. } => Number::Invalid,
-                strongroom_block::Error::NoSpace
-                | strongroom_block::Error::ReadOnly
-                | strongroom_block::Error::Unsupported(_) => Number::Conflict,
-                error => return Problem::internal(error).into(),
-            },
             _ => return Problem::from(error).into(),
         };
         Self::new(number, error.to_string())

@@ -1,5 +1,7 @@
 //! What is sent: a JSON object, in which numbers and switches come in several forms.
 
+use std::fmt;
+
 use axum::body::Body;
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -11,8 +13,15 @@ use super::answer::{Answer, Fault, Number};
 const MOST: usize = 256 << 10;
 
 /// The members of the body; those that nobody asks for don't matter.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Fields(Map<String, Value>);
+
+impl fmt::Debug for Fields {
+    /// Without values: secrets may be among them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl Fields {
     /// Reads them. An empty body has none.

@@ -14,8 +14,10 @@ mod cluster;
 mod declared;
 mod dispatch;
 mod docs;
+mod fibre;
 mod hardware;
 mod host;
+mod ids;
 mod initiator;
 mod integrity;
 mod log;
@@ -26,6 +28,8 @@ mod overloaded;
 mod path;
 mod pool;
 mod portal_group;
+mod rows;
+mod schedule;
 mod services;
 mod share;
 mod snapshot;
@@ -110,7 +114,9 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
 
 /// Everything that a key may be allowed: each operation, and what several share.
 pub(crate) fn allowed() -> BTreeSet<&'static str> {
-    endpoints().iter().flat_map(|one| [one.id(), one.permission()]).collect()
+    let all = endpoints();
+    let all = all.iter().flat_map(|one| [one.id(), one.permission()]);
+    all.chain([auth_group::SECRETS]).collect()
 }
 
 /// An operation, for tests.

@@ -2,8 +2,8 @@
 
 use futures_util::FutureExt;
 use serde::Serialize;
-use strongroom_catalog::overloaded::{self, Overloaded};
 use strongroom_identity::Right;
+use strongroom_storage::volumes::Overloaded;
 use utoipa::ToSchema;
 
 use super::answer::{Answer, found};
@@ -48,19 +48,19 @@ struct Checked {
 }
 
 async fn show(call: Call) -> Answer {
-    let checked = overloaded::last(call.app().catalog()).await?;
+    let checked = call.app().storage().overloaded_volumes();
     let full: Vec<Full> = checked
         .volumes
         .into_iter()
-        .filter(|one| call.sees(one.organisation_id, Some(one.pool_id)))
-        .map(|one: Overloaded| Full {
-            name: one.name,
-            pool: one.pool,
+        .filter(|one| call.sees(one.volume.organisation_id, Some(one.volume.pool_id)))
+        .map(|Overloaded { volume, pool, used }| Full {
+            name: volume.name,
+            pool,
             kind: "lun",
-            used: one.used,
-            vol_id: one.public_id.clone(),
-            volsize: one.size,
-            id: one.public_id,
+            used,
+            vol_id: volume.public_id.clone(),
+            volsize: volume.size,
+            id: volume.public_id,
         })
         .collect();
     if call.is_newer() {

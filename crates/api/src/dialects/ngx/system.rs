@@ -1,11 +1,14 @@
 //! The system: what it is, and how much there is of what.
 
+use std::collections::BTreeSet;
+
 use futures_util::FutureExt;
 use serde::Serialize;
+use strongroom_appliance::Error;
 use strongroom_catalog::identity::USERS;
 use strongroom_catalog::list::{List, Resource, Scope};
-use strongroom_catalog::resources::VOLUMES;
-use strongroom_appliance::Error;
+use strongroom_catalog::resources::{SNAPSHOTS, VOLUMES};
+use strongroom_catalog::targets::Lun;
 use utoipa::ToSchema;
 
 use super::answer::{Answer, found};
@@ -74,7 +77,8 @@ async fn show(call: Call) -> Answer {
     let (product, uptime) = call.app().look(|hardware| (hardware.product(), hardware.uptime())).await?;
     let memory = measured(&call).await?.memory;
     let storage = call.app().storage();
-    let used_lun = strongroom_catalog::targets::mapped(call.app().catalog()).await?;
+    let mapped: Vec<Lun> = call.app().catalog().find(Lun::all()).await?;
+    let mapped: BTreeSet<i64> = mapped.into_iter().map(|lun| lun.volume_id).collect();
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     found(&Info {
         app_version: call.app().administration().version().to_owned(),
@@ -90,9 +94,9 @@ async fn show(call: Call) -> Answer {
         scsi_initiators: storage.all_target_sessions().len() as u64,
         service_tag: cluster::service_tag(&call).await?,
         shares: 0,
-        snapshot_count: count(&call, &strongroom_catalog::resources::SNAPSHOTS, &[]).await?.to_string(),
+        snapshot_count: count(&call, &SNAPSHOTS, &[]).await?.to_string(),
         uptime: uptime.map(spoken),
-        used_lun,
+        used_lun: mapped.len() as u64,
         user_count: count(&call, &USERS, &[]).await?,
     })
 }
