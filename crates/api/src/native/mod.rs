@@ -27,6 +27,7 @@ mod roles;
 mod sessions;
 mod settings;
 mod slots;
+mod snapshots;
 mod sources;
 mod start;
 mod stats;
@@ -37,6 +38,7 @@ mod targets;
 mod token;
 mod updates;
 mod users;
+mod volumes;
 mod work;
 
 use serde::{Deserialize, Deserializer};
@@ -68,6 +70,8 @@ pub fn routes() -> Routes {
             images::group(),
             ingests::group(),
             readers::group(),
+            volumes::group(),
+            snapshots::group(),
             targets::group(),
             auth_groups::group(),
             portal_groups::group(),
