@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use strongroom_appliance::{
-    Administration, Hardware, Health, Licences, MachineUnit, Services, Settings, Support, SupportSetup, Units,
+    Administration, Hardware, Health, Licences, MachineUnit, Services, Settings, Support,
+    SupportSetup, Units,
 };
 use strongroom_catalog::{Catalog, Engine};
 use strongroom_identity::Identity;

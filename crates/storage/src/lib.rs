@@ -57,7 +57,7 @@ pub use retention::{Rules, Selection, Verdict};
 pub use sealer::{PoolSecret, Sealer};
 pub use stats::{Growth, PoolStats};
 pub use targets::{
-    AuthGroupChange, AuthGroupDetails, AuthGroupSecrets, Chap, NewAuthGroup, NewTarget,
+    AuthGroupChange, AuthGroupDetails, AuthGroupSecrets, Chap, MAX_LUNS, NewAuthGroup, NewTarget,
     PortalDetails, PortalGroupDetails, RefusedLogin, TargetChange, TargetDetails, TargetSession,
     TargetState, TargetWatch,
 };

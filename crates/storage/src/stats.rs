@@ -67,11 +67,7 @@ impl Storage {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn known(
-        &self,
-        scope: &Scope,
-        only: Option<&[i64]>,
-    ) -> Result<Vec<pools::Pool>> {
+    pub async fn known(&self, scope: &Scope, only: Option<&[i64]>) -> Result<Vec<pools::Pool>> {
         let mut sql = Sql::new("FROM pools WHERE 1 = 1");
         if let Scope::Organisations(ids) = scope {
             sql.push(" AND organisation_id IN ").push_set(ids.iter().copied());

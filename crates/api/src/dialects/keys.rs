@@ -22,7 +22,8 @@ pub(crate) fn of_keys(name: &str) -> Result<&'static KeyDialect> {
     let found = ALL.iter().find(|dialect| dialect.name == name);
     found.ok_or_else(|| {
         let names: Vec<_> = ALL.iter().map(|dialect| dialect.name).collect();
-        let text = format!("there are no keys for `{name}`; the dialects are: {}", names.join(", "));
+        let text =
+            format!("there are no keys for `{name}`; the dialects are: {}", names.join(", "));
         Problem::new(Code::Invalid, text)
     })
 }

@@ -16,7 +16,8 @@ use crate::call::Call;
 use crate::dialects::{self, KeyDialect};
 use crate::problem::{Code, Problem, Result};
 use crate::route::{
-    Body, Created, Empty, Group, IfMatch, Items, Json, Listing, Path, Tagged, delete, get, patch, post,
+    Body, Created, Empty, Group, IfMatch, Items, Json, Listing, Path, Tagged, delete, get, patch,
+    post,
 };
 
 pub(super) fn group() -> Group {

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use super::{Hardware, names, number, text};
 
 /// Devices that are not disks of their own, by how their names begin.
-const VIRTUAL: &[&str] = &["loop", "ram", "zram", "dm-", "md", "nbd", "sr", "fd", "mtdblock", "drbd"];
+const VIRTUAL: &[&str] =
+    &["loop", "ram", "zram", "dm-", "md", "nbd", "sr", "fd", "mtdblock", "drbd"];
 /// How deep devices may lie over each other.
 const DEPTH: u32 = 16;
 

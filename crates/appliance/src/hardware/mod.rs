@@ -120,7 +120,10 @@ mod tests {
     fn what_the_maker_left_out_is_not_known() {
         let dir = tempfile::tempdir().unwrap();
         let hardware = Hardware::at(dir.path());
-        assert_eq!((hardware.product(), hardware.uptime(), hardware.has_link()), (None, None, None));
+        assert_eq!(
+            (hardware.product(), hardware.uptime(), hardware.has_link()),
+            (None, None, None)
+        );
         let dmi = dir.path().join("sys/class/dmi/id");
         fs::create_dir_all(&dmi).unwrap();
         fs::write(dmi.join("product_name"), "To Be Filled By O.E.M.\n").unwrap();

@@ -32,8 +32,8 @@ use serde::Serialize;
 use strongroom_catalog::{pools, volumes};
 
 pub use self::clone::NewClone;
-pub use self::overloaded::{Check, Overloaded};
 pub use self::operations::{OpenVolume, VolumeChange};
+pub use self::overloaded::{Check, Overloaded};
 pub use self::owner::{Server, Trouble};
 pub use self::schedule::{NewSchedule, Snapped};
 pub use self::serve::Served;

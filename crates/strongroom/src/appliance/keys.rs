@@ -385,16 +385,8 @@ fn rotate(context: &Context, args: &RotateArgs) -> Result<()> {
     if !args.keep_old {
         args.yes.confirm(&format!("Put a new key in the place of {}", args.one.key))?;
     }
-    let fields = [
-        "name",
-        "user_id",
-        "expires_at",
-        "rights",
-        "pools",
-        "operations",
-        "dialect",
-        "signing",
-    ];
+    let fields =
+        ["name", "user_id", "expires_at", "rights", "pools", "operations", "dialect", "signing"];
     let body: Value = fields.iter().map(|field| (*field, old[*field].clone())).collect();
     let made: Value = CREATE.make(&client, &[], &body, &OnceArgs::default())?;
     // Before the old one goes: who is stopped here has both, and not neither.

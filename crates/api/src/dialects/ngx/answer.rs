@@ -94,10 +94,6 @@ impl Fault {
         self
     }
 
-    pub(crate) fn number(&self) -> Number {
-        self.number
-    }
-
     /// For the audit trail.
     pub(crate) fn word(&self) -> &str {
         &self.text
@@ -142,11 +138,9 @@ impl From<Problem> for Fault {
             Code::TooLarge => Number::TooLarge,
             Code::MethodNotAllowed => Number::Method,
             Code::Conflict | Code::Immutable | Code::InProgress | Code::Changed => Number::Conflict,
-            Code::BadRequest
-            | Code::Invalid
-            | Code::MediaType
-            | Code::Range
-            | Code::KeyReused => Number::Invalid,
+            Code::BadRequest | Code::Invalid | Code::MediaType | Code::Range | Code::KeyReused => {
+                Number::Invalid
+            }
         };
         Self::new(number, problem.detail())
     }

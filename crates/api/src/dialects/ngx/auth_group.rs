@@ -7,7 +7,7 @@ use http::Method;
 use serde::Serialize;
 use strongroom_catalog::targets::{AuthGroup, Initiator};
 use strongroom_identity::{Decision, Deed, Object, Right, decide};
-use strongroom_storage::targets::{AuthGroupChange, AuthGroupDetails, Chap, NewAuthGroup};
+use strongroom_storage::{AuthGroupChange, AuthGroupDetails, Chap, NewAuthGroup};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
@@ -52,13 +52,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 create(call).boxed()
             })
             .answers::<Group>()
-            .body(&[needed("name", "Its name."), may("initiator", INITIATORS)])
+            .body(const { &[needed("name", "Its name."), may("initiator", INITIATORS)] })
             .state("of later software; `initiator` may be said at once"),
         SECTION
             .change(Method::PATCH, "/auth_group/{id}", "ngx.auth_group.change", "Change an auth group", |call| {
                 change(call).boxed()
             })
-            .body(&[may("name", "Its new name."), may("initiator", INITIATORS)])
+            .body(const { &[may("name", "Its new name."), may("initiator", INITIATORS)] })
             .state("of later software, of which the names of members are not known: `name`, and `initiator` as it is shown; an initiator that stays keeps its alias"),
         SECTION
             .change(Method::DELETE, "/auth_group/{id}", "ngx.auth_group.delete", "Delete an auth group", |call| {
@@ -69,7 +69,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .change(Method::PATCH, "/auth_group/chap/{id}", "ngx.auth_group.set_chap", "Have initiators prove themselves by CHAP", |call| {
                 set_chap(call).boxed()
             })
-            .body(&[needed("username", "The name."), needed("password", "The secret, 12 to 255 bytes.")])
+            .body(const { &[needed("username", "The name."), needed("password", "The secret, 12 to 255 bytes.")] })
             .state("of later software"),
         SECTION
             .change(Method::DELETE, "/auth_group/chap/{id}", "ngx.auth_group.delete_chap", "Have initiators prove nothing", |call| {
@@ -250,7 +250,9 @@ async fn show(call: Call) -> Answer {
 
 /// The initiators that are said, by name.
 fn said(call: &Call) -> Answer<Option<BTreeMap<String, String>>> {
-    let Some(all) = call.fields().initiators(&["initiator", "initiators"])? else { return Ok(None) };
+    let Some(all) = call.fields().initiators(&["initiator", "initiators"])? else {
+        return Ok(None);
+    };
     let mut said = BTreeMap::new();
     for (iqn, alias) in all {
         if said.insert(iqn.to_lowercase(), alias).is_some() {
@@ -317,7 +319,8 @@ async fn set_chap(call: Call) -> Answer {
 
 async fn remove_chap(call: Call) -> Answer {
     let group = changeable(&call).await?;
-    let none = AuthGroupChange { chap: Some(None), mutual: Some(None), ..AuthGroupChange::default() };
+    let none =
+        AuthGroupChange { chap: Some(None), mutual: Some(None), ..AuthGroupChange::default() };
     call.app().storage().change_auth_group(group.id, none, None).await?;
     done()
 }

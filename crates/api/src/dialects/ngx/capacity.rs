@@ -92,7 +92,8 @@ async fn of(call: &Call, seen: Seen) -> Answer<Capacity> {
         volumes.iter().filter_map(|one| one.snapshots_used).fold(used, u64::saturating_add);
     let full = volumes.iter().filter(|one| !one.thin);
     let reserved: u64 = full.map(|one| one.size.saturating_sub(one.used.unwrap_or(0))).sum();
-    let available = seen.details.as_ref().and_then(|details| available(details, figures?.room_bytes?));
+    let available =
+        seen.details.as_ref().and_then(|details| available(details, figures?.room_bytes?));
     let text = |bytes: u64| bytes.to_string();
     let (available, reserved) = (available.map(text), reserved.to_string());
     Ok(Capacity {

@@ -185,7 +185,8 @@ impl Dialect {
             Lead::Here(endpoint, id) => (endpoint, id),
             Lead::Other(methods) => {
                 let methods: Vec<_> = methods.iter().map(Method::as_str).collect();
-                let text = format!("this path has no {}; it has {}", parts.method, methods.join(", "));
+                let text =
+                    format!("this path has no {}; it has {}", parts.method, methods.join(", "));
                 return Fault::new(Number::Method, text).response();
             }
             Lead::Nowhere => {

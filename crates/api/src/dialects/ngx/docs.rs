@@ -27,7 +27,9 @@ pub fn table() -> String {
         ));
     }
     write(format_args!("\n## What a key may be allowed\n"));
-    write(format_args!("Every id of the table above, and these, each of which is several of them:\n"));
+    write(format_args!(
+        "Every id of the table above, and these, each of which is several of them:\n"
+    ));
     write(format_args!("| name | operations |\n|---|---|"));
     let mut shared: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for one in endpoints().iter().filter(|one| one.id() != one.permission()) {

@@ -20,8 +20,12 @@ const SECTION: Section = Section {
 pub(super) fn endpoints() -> Vec<Endpoint> {
     const NONE: &str = "there are no profiles of hosts: empty; `profile` of a LUN is `-`";
     vec![
-        SECTION.get::<Vec<Host>>("/host", "ngx.host.list", "Hosts", |call| list(call).boxed()).state(NONE),
-        SECTION.get::<Host>("/host/{id}", "ngx.host.show", "A host", |call| show(call).boxed()).state(NONE),
+        SECTION
+            .get::<Vec<Host>>("/host", "ngx.host.list", "Hosts", |call| list(call).boxed())
+            .state(NONE),
+        SECTION
+            .get::<Host>("/host/{id}", "ngx.host.show", "A host", |call| show(call).boxed())
+            .state(NONE),
     ]
 }
 

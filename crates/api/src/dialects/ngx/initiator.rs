@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::FutureExt;
 use serde::Serialize;
 use strongroom_catalog::targets::{Initiator, Target};
-use strongroom_storage::targets::TargetSession;
+use strongroom_storage::TargetSession;
 use utoipa::ToSchema;
 
 use super::answer::{Answer, found};
@@ -21,19 +21,28 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         group that names one";
     vec![
         SECTION
-            .get::<Vec<LoggedIn>>("/initiators", "ngx.initiator.list", "Initiators that are logged in", |call| {
-                list(call).boxed()
-            })
+            .get::<Vec<LoggedIn>>(
+                "/initiators",
+                "ngx.initiator.list",
+                "Initiators that are logged in",
+                |call| list(call).boxed(),
+            )
             .state(STATE),
         SECTION
-            .get::<Vec<LoggedIn>>("/initiators/iscsi/{id}", "ngx.initiator.of_target", "Initiators that are logged in to a target", |call| {
-                of_target(call).boxed()
-            })
+            .get::<Vec<LoggedIn>>(
+                "/initiators/iscsi/{id}",
+                "ngx.initiator.of_target",
+                "Initiators that are logged in to a target",
+                |call| of_target(call).boxed(),
+            )
             .state(STATE),
         SECTION
-            .get::<Vec<LoggedIn>>("/initiators/fc/{id}", "ngx.initiator.of_fc_target", "Initiators of Fibre Channel", |call| {
-                none(call).boxed()
-            })
+            .get::<Vec<LoggedIn>>(
+                "/initiators/fc/{id}",
+                "ngx.initiator.of_fc_target",
+                "Initiators of Fibre Channel",
+                |call| none(call).boxed(),
+            )
             .state("there is no Fibre Channel: empty"),
     ]
 }

@@ -25,9 +25,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     const OURS: &str = "of later software, the members are ours: the newest 1000, newest first";
     vec![
         SECTION
-            .get::<Vec<Told>>("/log/alert", "ngx.log.alerts", "Events that want somebody to look", |call| {
-                alerts(call).boxed()
-            })
+            .get::<Vec<Told>>(
+                "/log/alert",
+                "ngx.log.alerts",
+                "Events that want somebody to look",
+                |call| alerts(call).boxed(),
+            )
             .state(OURS),
         SECTION
             .get::<Vec<Told>>("/log/system_event", "ngx.log.events", "All events", |call| {
@@ -88,7 +91,8 @@ async fn of_events(call: &Call, pairs: &[(&str, &str)]) -> Answer {
 }
 
 async fn alerts(call: Call) -> Answer {
-    let severe = [Severity::Warning, Severity::Error].map(|level| format!("severity:=={}", level.word()));
+    let severe =
+        [Severity::Warning, Severity::Error].map(|level| format!("severity:=={}", level.word()));
     let pairs: Vec<_> = severe.iter().map(|filter| ("filter", filter.as_str())).collect();
     of_events(&call, &pairs).await
 }

@@ -406,7 +406,9 @@ async fn change(call: Call) -> Answer {
         match storage.grow_volume(volume.id, size, Some(volume.version)).await {
             Ok(_) => return done(),
             // Somebody else made it larger meanwhile; both add.
-            Err(strongroom_storage::Error::Catalog(strongroom_catalog::Error::Changed { .. })) => {
+            Err(strongroom_storage::Error::Catalog(strongroom_catalog::Error::Changed {
+                ..
+            })) => {
                 volume = find(&call, call.id()).await?;
             }
             Err(error) => return Err(error.into()),

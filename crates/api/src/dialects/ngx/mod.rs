@@ -44,7 +44,7 @@ use axum::Router;
 use http::Method;
 
 pub use self::answer::Number;
-pub(crate) use self::declared::{Endpoint, Over};
+pub(crate) use self::declared::Endpoint;
 pub use self::docs::table;
 pub use self::openapi::document;
 use crate::app::App;

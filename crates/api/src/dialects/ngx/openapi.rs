@@ -111,8 +111,12 @@ fn operation(one: &Endpoint) -> OperationBuilder {
         let mut object = ObjectBuilder::new();
         for Parameter { name, required, meaning } in one.body {
             // Numbers and switches come in several forms.
-            object = object.property(*name, ObjectBuilder::new().schema_type(
-                utoipa::openapi::schema::SchemaType::AnyValue).description(Some(*meaning)));
+            object = object.property(
+                *name,
+                ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::schema::SchemaType::AnyValue)
+                    .description(Some(*meaning)),
+            );
             if *required {
                 object = object.required(*name);
             }

@@ -33,9 +33,12 @@ mod tests {
         assert!(words("/lun/list") > words("/lun/{id}"));
         assert_eq!(matched("/lun", "/lun"), Some(None));
         assert_eq!(matched("/snapshot/clone/{id}", "/snapshot/clone/5"), id("5"));
-        for (pattern, path) in
-            [("/lun/{id}", "/lun/"), ("/lun/{id}", "/lun"), ("/lun/{id}", "/lun/5/6"), ("/lun", "/")]
-        {
+        for (pattern, path) in [
+            ("/lun/{id}", "/lun/"),
+            ("/lun/{id}", "/lun"),
+            ("/lun/{id}", "/lun/5/6"),
+            ("/lun", "/"),
+        ] {
             assert_eq!(matched(pattern, path), None, "{pattern} {path}");
         }
     }

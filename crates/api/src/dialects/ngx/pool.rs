@@ -258,9 +258,10 @@ async fn overview(call: Call) -> Answer {
 
 /// Pools as they are shown, with the disks that they lie on.
 async fn shown(call: &Call, all: Vec<Seen>, scrubs: &Scrubs) -> Answer<Vec<Pool>> {
-    let paths = all.iter().filter_map(|seen| seen.details.as_ref()).flat_map(|details| {
-        details.disks.iter().filter_map(|disk| disk.path.clone())
-    });
+    let paths = all
+        .iter()
+        .filter_map(|seen| seen.details.as_ref())
+        .flat_map(|details| details.disks.iter().filter_map(|disk| disk.path.clone()));
     let paths: Vec<String> = paths.collect();
     let on = call.app().look(move |hardware| Physical::of(hardware, &paths)).await?;
     Ok(all.into_iter().map(|seen| of(seen, scrubs, &on)).collect())

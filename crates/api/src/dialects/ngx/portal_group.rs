@@ -5,7 +5,7 @@ use http::Method;
 use serde::Serialize;
 use strongroom_catalog::targets::PortalGroup;
 use strongroom_identity::Object;
-use strongroom_storage::targets::{PortalDetails, PortalGroupDetails};
+use strongroom_storage::{PortalDetails, PortalGroupDetails};
 use utoipa::ToSchema;
 
 use super::answer::{Answer, Fault, done, found};
@@ -42,10 +42,10 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 create(call).boxed()
             })
             .answers::<Group>()
-            .body(&[
+            .body(const { &[
                 needed("name", "Its name."),
                 may("listen_ips", "Its addresses, each with a port if it isn't 3260; none: it listens nowhere yet."),
-            ])
+            ] })
             .state("of later software; `listen_ips` may be said at once"),
         SECTION
             .change(Method::DELETE, "/portal_group/{id}", "ngx.portal_group.delete", "Delete a portal group", |call| {
@@ -97,7 +97,14 @@ impl From<PortalGroupDetails> for Group {
         let PortalGroupDetails { group, portals } = details;
         let (id, name) = (group.public_id, group.name);
         let listen_ips = portals.into_iter().map(address).collect();
-        Self { id: id.clone(), name: name.clone(), owner: OWNER, portal_id: id, portal_name: name, listen_ips }
+        Self {
+            id: id.clone(),
+            name: name.clone(),
+            owner: OWNER,
+            portal_id: id,
+            portal_name: name,
+            listen_ips,
+        }
     }
 }
 

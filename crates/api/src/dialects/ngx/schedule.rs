@@ -26,11 +26,11 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 set(call).boxed()
             })
             .answers::<Shown>()
-            .body(&[
+            .body(const { &[
                 needed("interval", "Seconds from one to the next, or a number and `m`, `h`, `d` or `w`, or `hourly`, `daily`, `weekly`."),
                 needed("retention", "So many of those that it made stay."),
                 may("enabled", "Whether it is in force; true when it isn't said."),
-            ])
+            ] })
             .state("of later software, whose units are not known: ours"),
         section
             .change(Method::DELETE, PATH, "ngx.snapshot.delete_schedule", "Take the schedule of a LUN away", |call| {
@@ -133,7 +133,9 @@ mod tests {
         {
             assert_eq!(interval(text), Some(seconds), "{text}");
         }
-        for wrong in ["", "h", "soon", "-5", "1.5h", "99999999999999999999", "9999999999999999999w", "5µ"] {
+        for wrong in
+            ["", "h", "soon", "-5", "1.5h", "99999999999999999999", "9999999999999999999w", "5µ"]
+        {
             assert_eq!(interval(wrong), None, "{wrong}");
         }
     }

@@ -10,8 +10,7 @@ use super::cluster;
 use super::declared::{Endpoint, Section};
 use super::dispatch::Call;
 
-const NFS: Section =
-    Section { name: "Services", reads: "ngx.services.read", ..cluster::SECTION };
+const NFS: Section = Section { name: "Services", reads: "ngx.services.read", ..cluster::SECTION };
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     const ABSENT: &str = "there are no shares in this version: answered with 501 and 9501";
@@ -23,14 +22,22 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .get::<Services>("/status/services", "ngx.status.services", "Services", |call| {
                 show(call).boxed()
             })
-            .state("`san` is 1 while iSCSI is served; there is no CIFS, NFS and S3 in this version"),
-        NFS.get::<Status>("/services/nfs/status", "ngx.services.nfs_status", "Whether NFS is served", |call| {
-            nfs_status(call).boxed()
-        })
+            .state(
+                "`san` is 1 while iSCSI is served; there is no CIFS, NFS and S3 in this version",
+            ),
+        NFS.get::<Status>(
+            "/services/nfs/status",
+            "ngx.services.nfs_status",
+            "Whether NFS is served",
+            |call| nfs_status(call).boxed(),
+        )
         .state("it isn't, in this version"),
-        NFS.get::<Status>("/services/nfs/settings", "ngx.services.nfs_settings", "How NFS is set", |call| {
-            nfs_status(call).boxed()
-        })
+        NFS.get::<Status>(
+            "/services/nfs/settings",
+            "ngx.services.nfs_settings",
+            "How NFS is set",
+            |call| nfs_status(call).boxed(),
+        )
         .state("it isn't served in this version; nothing is set"),
         refuse("/services/nfs/start", "ngx.services.nfs_start", "Serve NFS"),
         refuse("/services/nfs/stop", "ngx.services.nfs_stop", "Serve NFS no longer"),

@@ -21,18 +21,33 @@ const SECTION: Section = Section {
 pub(super) fn endpoints() -> Vec<Endpoint> {
     const NONE: &str = "there are no shares in this version: empty";
     vec![
-        SECTION.get::<Vec<Share>>("/share", "ngx.share.list", "Shares", |call| list(call).boxed()).state(NONE),
         SECTION
-            .get::<Vec<Share>>("/share/list", "ngx.share.list_details", "Shares, with all that is known", |call| {
-                list(call).boxed()
-            })
+            .get::<Vec<Share>>("/share", "ngx.share.list", "Shares", |call| list(call).boxed())
+            .state(NONE),
+        SECTION
+            .get::<Vec<Share>>(
+                "/share/list",
+                "ngx.share.list_details",
+                "Shares, with all that is known",
+                |call| list(call).boxed(),
+            )
             .state(NONE),
         SECTION
             .get::<Share>("/share/{id}", "ngx.share.show", "A share", |call| none(call).boxed())
             .state("there are no shares in this version: 404 and 5011"),
         SECTION
-            .change(Method::POST, "/share", "ngx.share.create", "Make a share", |call| absent(call).boxed())
-            .body(&[needed("pool_name", "The pool."), needed("name", "Its name."), may("soft_quota", "Bytes.")])
+            .change(Method::POST, "/share", "ngx.share.create", "Make a share", |call| {
+                absent(call).boxed()
+            })
+            .body(
+                const {
+                    &[
+                        needed("pool_name", "The pool."),
+                        needed("name", "Its name."),
+                        may("soft_quota", "Bytes."),
+                    ]
+                },
+            )
             .state("there are no shares in this version: 501 and 9501"),
         SECTION
             .change(Method::PATCH, "/share/{id}", "ngx.share.change", "Change a share", |call| {

@@ -29,13 +29,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     let mut all = vec![
         SECTION
             .get::<ShortLists>("/snapshot", "ngx.snapshot.list", "Snapshots", |call| list(call).boxed())
-            .query(&[may("volume_id", "Only those of this LUN.")])
+            .query(const { &[may("volume_id", "Only those of this LUN.")] })
             .state(SHAPE),
         SECTION
             .get::<Lists>("/snapshot/list", "ngx.snapshot.list_details", "Snapshots, with all that is known", |call| {
                 details(call).boxed()
             })
-            .query(&[may("volume_id", "Only those of this LUN.")])
+            .query(const { &[may("volume_id", "Only those of this LUN.")] })
             .state(SHAPE),
         SECTION
             .get::<Shown>("/snapshot/{id}", "ngx.snapshot.show", "A snapshot", |call| show(call).boxed())
@@ -45,10 +45,10 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 create(call).boxed()
             })
             .answers::<Shown>()
-            .body(&[
+            .body(const { &[
                 needed("name", "Its name, which no other snapshot of the LUN has."),
                 needed("volume_id", "The LUN."),
-            ])
+            ] })
             .state("of later software; it is there, and durable, when this is answered"),
         SECTION
             .change(Method::DELETE, "/snapshot/{id}", "ngx.snapshot.delete", "Delete a snapshot", |call| {
@@ -65,13 +65,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 clone(call).boxed()
             })
             .answers::<Cloned>()
-            .body(&[needed("name", "The name of the LUN.")])
+            .body(const { &[needed("name", "The name of the LUN.")] })
             .state("of later software; in the snapshot's pool, at once, whatever its size"),
         SECTION
             .change(Method::POST, "/snapshot/restore/{id}", "ngx.snapshot.restore", "Make a LUN what it was at a snapshot", |call| {
                 restore(call).boxed()
             })
-            .body(&[needed("confirm", "`true`: what was written since is lost.")])
+            .body(const { &[needed("confirm", "`true`: what was written since is lost.")] })
             .state("of later software; 534 while an initiator is logged in that uses it; all snapshots stay"),
     ];
     all.extend(schedule::endpoints());

@@ -29,8 +29,10 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 show(call).boxed()
             })
             .state(STATE),
-        info.get::<Info>("/info/system", "ngx.info.system", "The system", |call| show(call).boxed())
-            .state("of later software; as `/status/system_info`"),
+        info.get::<Info>("/info/system", "ngx.info.system", "The system", |call| {
+            show(call).boxed()
+        })
+        .state("of later software; as `/status/system_info`"),
         cluster::SECTION
             .get::<License>("/status/license", "ngx.status.license", "The licence", |call| {
                 license(call).boxed()
@@ -74,7 +76,8 @@ async fn count(call: &Call, resource: &'static Resource, filters: &[(&str, &str)
 }
 
 async fn show(call: Call) -> Answer {
-    let (product, uptime) = call.app().look(|hardware| (hardware.product(), hardware.uptime())).await?;
+    let (product, uptime) =
+        call.app().look(|hardware| (hardware.product(), hardware.uptime())).await?;
     let memory = measured(&call).await?.memory;
     let storage = call.app().storage();
     let mapped: Vec<Lun> = call.app().catalog().find(Lun::all()).await?;
@@ -87,7 +90,7 @@ async fn show(call: Call) -> Answer {
         dramcachesize: memory.map(|memory| format!("{}GB", (memory.total >> 20).div_ceil(1 << 10))),
         fc_initiators: 0,
         luns: count(&call, &VOLUMES, &[]).await?,
-        maxlun: strongroom_storage::targets::MAX_LUNS.to_string(),
+        maxlun: strongroom_storage::MAX_LUNS.to_string(),
         maxsnap: strongroom_storage::volumes::MAX_SNAPSHOTS.to_string(),
         os_version: kernel,
         product: product.unwrap_or_else(|| "Strongroom".into()),

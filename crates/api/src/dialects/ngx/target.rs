@@ -8,7 +8,7 @@ use serde::Serialize;
 use strongroom_catalog::targets::{AuthGroup, Initiator, PortalGroup, Target};
 use strongroom_catalog::volumes;
 use strongroom_identity::{Object, Right};
-use strongroom_storage::targets::{NewTarget, TargetChange};
+use strongroom_storage::{NewTarget, TargetChange};
 use utoipa::ToSchema;
 
 use super::answer::{Answer, Fault, Number, done, found};
@@ -54,23 +54,23 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 create(call).boxed()
             })
             .answers::<Shown>()
-            .body(&[
+            .body(const { &[
                 needed("name", "Its name."),
                 may("auth_group_id", "Who may log in; everybody when it isn't said."),
                 may("portal_group_id", "Where it is reached; at the portal group `default` when it isn't said."),
                 may("owner", "It has no effect."),
-            ])
+            ] })
             .state("of later software; refused where everybody on the network could log in: make a group with CHAP first"),
         SECTION
             .change(Method::PATCH, "/target/iscsi/{id}", "ngx.target.change", "Change a target", |call| {
                 change(call).boxed()
             })
-            .body(&[
+            .body(const { &[
                 may("name", "Its new name."),
                 may("auth_group_id", "Who may log in."),
                 may("portal_group_id", "Where it is reached."),
                 may("owner", "It has no effect."),
-            ])
+            ] })
             .state("the original has it, its paths are not known: this one is ours; its name in iSCSI stays"),
         SECTION
             .change(Method::DELETE, "/target/iscsi/{id}", "ngx.target.delete", "Delete a target", |call| {
@@ -210,10 +210,9 @@ async fn shown(call: &Call, ids: &Ids, target: Target) -> Answer<Option<Shown>> 
         None => Vec::new(),
     };
     let (group_id, group_name) = match target.auth_group_id {
-        Some(id) => (
-            ids.auth.get(&id).cloned().unwrap_or_default(),
-            target.auth_group.unwrap_or_default(),
-        ),
+        Some(id) => {
+            (ids.auth.get(&id).cloned().unwrap_or_default(), target.auth_group.unwrap_or_default())
+        }
         None => (auth_group::DEFAULT_ID.into(), auth_group::DEFAULT_NAME.into()),
     };
     let portal_id = ids.portal.get(&target.portal_group_id).cloned().unwrap_or_default();

@@ -129,8 +129,7 @@ struct Cache {
 async fn cache(call: Call) -> Answer {
     let memory = measured(&call).await?.memory;
     let of = |of: fn(strongroom_appliance::Usage) -> u64| memory.map(of);
-    let dram =
-        Dram { total: of(|m| m.total), used: of(|m| m.used), free: of(|m| m.free) };
+    let dram = Dram { total: of(|m| m.total), used: of(|m| m.used), free: of(|m| m.free) };
     found(&Cache { dram, flash: None })
 }
 

@@ -20,7 +20,8 @@ const SECTION: Section = Section {
 };
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    const OURS: &str = "of later software, the members are ours; not for keys that are for some pools";
+    const OURS: &str =
+        "of later software, the members are ours; not for keys that are for some pools";
     vec![
         SECTION
             .get::<Vec<Known>>("/user", "ngx.user.list", "Users", |call| list(call).boxed())
