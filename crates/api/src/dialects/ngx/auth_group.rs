@@ -34,16 +34,16 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     const CHAP: &str = "as the original; `chap_password` is null unless the key may `auth_group.secrets` and its \
         user has the right `target.manage`; showing it is written to the audit trail";
     vec![
-        SECTION.get::<Vec<Short>>("/auth_group", "ngx.auth_group.list", "Auth groups", |call| {
+        SECTION.get::<Vec<AuthGroupShort>>("/auth_group", "ngx.auth_group.list", "Auth groups", |call| {
             list(call).boxed()
         }),
         SECTION
-            .get::<Vec<Group>>("/auth_group/list", "ngx.auth_group.list_details", "Auth groups, with all that is known", |call| {
+            .get::<Vec<AuthGroupShown>>("/auth_group/list", "ngx.auth_group.list_details", "Auth groups, with all that is known", |call| {
                 details(call).boxed()
             })
             .state(CHAP),
         SECTION
-            .get::<Group>("/auth_group/{id}", "ngx.auth_group.show", "An auth group", |call| {
+            .get::<AuthGroupShown>("/auth_group/{id}", "ngx.auth_group.show", "An auth group", |call| {
                 show(call).boxed()
             })
             .state(CHAP),
@@ -51,7 +51,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .change(Method::POST, "/auth_group", "ngx.auth_group.create", "Make an auth group", |call| {
                 create(call).boxed()
             })
-            .answers::<Group>()
+            .answers::<AuthGroupShown>()
             .body(const { &[needed("name", "Its name."), may("initiator", INITIATORS)] })
             .state("of later software; `initiator` may be said at once"),
         SECTION
@@ -83,7 +83,7 @@ const INITIATORS: &str = "All initiators that may log in: names, or objects with
 
 /// An auth group, in a list. The one that lets everybody in has no owner.
 #[derive(Debug, Serialize, ToSchema)]
-struct Short {
+struct AuthGroupShort {
     group_id: String,
     group_name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,14 +96,14 @@ struct Short {
 
 /// What initiators prove; null: nothing, or not to be shown.
 #[derive(Serialize, ToSchema)]
-struct ChapShown {
+struct GroupChap {
     chap_user: Option<String>,
     chap_password: Option<String>,
 }
 
 /// An initiator that may log in.
 #[derive(Debug, Serialize, ToSchema)]
-struct InitiatorShown {
+struct GroupInitiator {
     iqn: String,
     iqn_alias: String,
     id: String,
@@ -114,13 +114,13 @@ struct InitiatorShown {
 
 /// An auth group. The one that lets everybody in has nothing but its id and name.
 #[derive(Serialize, ToSchema)]
-struct Group {
+struct AuthGroupShown {
     #[serde(skip_serializing_if = "Option::is_none")]
-    chap: Option<Vec<ChapShown>>,
+    chap: Option<Vec<GroupChap>>,
     group_id: String,
     group_name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    initiator: Option<Vec<InitiatorShown>>,
+    initiator: Option<Vec<GroupInitiator>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<&'static str>,
     /// As `group_id`.
@@ -131,7 +131,7 @@ struct Group {
     chap_status: u8,
 }
 
-impl Group {
+impl AuthGroupShown {
     fn everybody() -> Self {
         Self {
             chap: None,
@@ -147,7 +147,7 @@ impl Group {
 
     fn of(details: AuthGroupDetails, secret: Option<String>) -> Self {
         let AuthGroupDetails { group, named } = details;
-        let initiator = |one: Initiator| InitiatorShown {
+        let initiator = |one: Initiator| GroupInitiator {
             iqn: one.iqn,
             iqn_alias: one.alias.clone(),
             id: one.public_id,
@@ -157,7 +157,7 @@ impl Group {
         Self {
             initiator: Some(named.into_iter().map(initiator).collect()),
             chap_status: group.chap_user.is_some().into(),
-            chap: Some(vec![ChapShown { chap_user: group.chap_user, chap_password: secret }]),
+            chap: Some(vec![GroupChap { chap_user: group.chap_user, chap_password: secret }]),
             group_id: group.public_id.clone(),
             group_name: group.name.clone(),
             owner: Some(OWNER),
@@ -186,7 +186,7 @@ async fn changeable(call: &Call) -> Answer<AuthGroup> {
     group.ok_or_else(|| Fault::new(Number::Conflict, text))
 }
 
-async fn shown(call: &Call, group: &AuthGroup) -> Answer<(Group, bool)> {
+async fn shown(call: &Call, group: &AuthGroup) -> Answer<(AuthGroupShown, bool)> {
     let storage = call.app().storage();
     let details = storage.auth_group(group.id).await?;
     let object = Object::of(group.organisation_id);
@@ -199,7 +199,7 @@ async fn shown(call: &Call, group: &AuthGroup) -> Answer<(Group, bool)> {
         _ => None,
     };
     let told = secret.is_some();
-    Ok((Group::of(details, secret), told))
+    Ok((AuthGroupShown::of(details, secret), told))
 }
 
 /// Writes down that secrets were shown.
@@ -212,14 +212,14 @@ async fn record(call: &Call, told: bool) -> Answer<()> {
 }
 
 async fn list(call: Call) -> Answer {
-    let everybody = Short {
+    let everybody = AuthGroupShort {
         group_id: DEFAULT_ID.into(),
         group_name: DEFAULT_NAME.into(),
         owner: None,
         id: DEFAULT_ID.into(),
         name: DEFAULT_NAME.into(),
     };
-    let short = |group: AuthGroup| Short {
+    let short = |group: AuthGroup| AuthGroupShort {
         group_id: group.public_id.clone(),
         group_name: group.name.clone(),
         owner: Some(OWNER),
@@ -231,7 +231,7 @@ async fn list(call: Call) -> Answer {
 }
 
 async fn details(call: Call) -> Answer {
-    let (mut all, mut told) = (vec![Group::everybody()], false);
+    let (mut all, mut told) = (vec![AuthGroupShown::everybody()], false);
     for group in rows::auth_groups(&call).await? {
         let (group, secret) = shown(&call, &group).await?;
         told |= secret;
@@ -242,7 +242,7 @@ async fn details(call: Call) -> Answer {
 }
 
 async fn show(call: Call) -> Answer {
-    let Some(group) = find(&call, call.id()).await? else { return found(&Group::everybody()) };
+    let Some(group) = find(&call, call.id()).await? else { return found(&AuthGroupShown::everybody()) };
     let (group, told) = shown(&call, &group).await?;
     record(&call, told).await?;
     found(&group)
@@ -273,7 +273,7 @@ async fn create(call: Call) -> Answer {
     let initiators = said(&call)?.unwrap_or_default().into_iter().collect();
     let new = NewAuthGroup { name, organisation_id, chap: None, mutual: None, initiators };
     let made = call.app().storage().create_auth_group(new).await?;
-    found(&Group::of(made, None))
+    found(&AuthGroupShown::of(made, None))
 }
 
 async fn change(call: Call) -> Answer {

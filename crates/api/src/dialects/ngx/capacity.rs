@@ -27,7 +27,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 /// The room of a pool. Sizes are bytes.
 #[derive(Debug, Serialize, ToSchema)]
-struct Info {
+struct CapacityInfo {
     allocated_size: Option<String>,
     compress_ratio: Option<String>,
     dedup_ratio: Option<String>,
@@ -39,7 +39,7 @@ struct Info {
 
 /// What the room is used for. Sizes are bytes.
 #[derive(Debug, Serialize, ToSchema)]
-struct Usage {
+struct ProtocolUsage {
     iscsi: String,
     replica: String,
     shares: String,
@@ -47,7 +47,7 @@ struct Usage {
 
 /// What is left and set aside, as later software tells it.
 #[derive(Debug, Serialize, ToSchema)]
-struct Logical {
+struct LogicalRoom {
     available: Option<String>,
     reserved: String,
 }
@@ -55,11 +55,11 @@ struct Logical {
 /// The room of a pool, and what it is used for.
 #[derive(Debug, Serialize, ToSchema)]
 struct Capacity {
-    info: Info,
-    protocol_usage: Usage,
+    info: CapacityInfo,
+    protocol_usage: ProtocolUsage,
     /// The pool.
     name: String,
-    logical: Logical,
+    logical: LogicalRoom,
 }
 
 async fn show(call: Call) -> Answer {
@@ -97,7 +97,7 @@ async fn of(call: &Call, seen: Seen) -> Answer<Capacity> {
     let text = |bytes: u64| bytes.to_string();
     let (available, reserved) = (available.map(text), reserved.to_string());
     Ok(Capacity {
-        info: Info {
+        info: CapacityInfo {
             allocated_size: figures.map(|figures| text(figures.disk_bytes)),
             compress_ratio: ratio(|ratios| ratios.compression),
             dedup_ratio: ratio(|ratios| ratios.deduplication).map(|ratio| ratio + "x"),
@@ -106,13 +106,13 @@ async fn of(call: &Call, seen: Seen) -> Answer<Capacity> {
             logical_reserved: reserved.clone(),
             total_size: figures.and_then(|figures| figures.capacity_bytes).map(text),
         },
-        protocol_usage: Usage {
+        protocol_usage: ProtocolUsage {
             iscsi: with_snapshots.to_string(),
             replica: "0".into(),
             shares: "0".into(),
         },
         name: seen.known.name,
-        logical: Logical { available, reserved },
+        logical: LogicalRoom { available, reserved },
     })
 }
 

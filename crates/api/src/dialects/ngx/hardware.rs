@@ -23,32 +23,32 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     const OURS: &str = "of later software, the members are ours: what the kernel tells of";
     vec![
         cluster::SECTION
-            .get::<Vec<Enclosure>>("/status/enclosures", "ngx.status.enclosures", "Enclosures", |call| {
+            .get::<Vec<EnclosureShown>>("/status/enclosures", "ngx.status.enclosures", "Enclosures", |call| {
                 enclosures(call).boxed()
             })
             .state(OF_ENCLOSURES),
         SECTION
-            .get::<Vec<Enclosure>>("/hardware/enclosure/list", "ngx.hardware.enclosures", "Enclosures", |call| {
+            .get::<Vec<EnclosureShown>>("/hardware/enclosure/list", "ngx.hardware.enclosures", "Enclosures", |call| {
                 enclosures(call).boxed()
             })
             .state("as `/status/enclosures`"),
         SECTION
-            .get::<Vec<Disk>>("/hardware/disk/list", "ngx.hardware.disks", "Disks", |call| {
+            .get::<Vec<DiskShown>>("/hardware/disk/list", "ngx.hardware.disks", "Disks", |call| {
                 disks(call).boxed()
             })
             .state(OURS),
         SECTION
-            .get::<Vec<Processor>>("/hardware/cpu/list", "ngx.hardware.cpus", "Processors", |call| {
+            .get::<Vec<ProcessorShown>>("/hardware/cpu/list", "ngx.hardware.cpus", "Processors", |call| {
                 processors(call).boxed()
             })
             .state(OURS),
         SECTION
-            .get::<Vec<Memory>>("/hardware/memory/list", "ngx.hardware.memory", "Memory", |call| {
+            .get::<Vec<MemoryShown>>("/hardware/memory/list", "ngx.hardware.memory", "Memory", |call| {
                 memory(call).boxed()
             })
             .state("of later software, the members are ours: modules where the memory controller tells of them, else one entry for all"),
         SECTION
-            .get::<Vec<Fan>>("/hardware/fan/list", "ngx.hardware.fans", "Fans", |call| {
+            .get::<Vec<FanShown>>("/hardware/fan/list", "ngx.hardware.fans", "Fans", |call| {
                 fans(call).boxed()
             })
             .state(OURS),
@@ -65,7 +65,7 @@ const OF_ENCLOSURES: &str = "SCSI enclosures that tell of themselves; disks in n
 
 /// What disks are in.
 #[derive(Debug, Serialize, ToSchema)]
-struct Enclosure {
+struct EnclosureShown {
     model: String,
     no: u32,
     /// The controller that has it, from 0.
@@ -75,7 +75,7 @@ struct Enclosure {
 
 /// A disk.
 #[derive(Debug, Serialize, ToSchema)]
-struct Disk {
+struct DiskShown {
     name: String,
     /// Where it is.
     #[schema(example = "E1:S18")]
@@ -91,7 +91,7 @@ struct Disk {
 
 /// A processor.
 #[derive(Debug, Serialize, ToSchema)]
-struct Processor {
+struct ProcessorShown {
     no: u32,
     model: Option<String>,
     cores: Option<u32>,
@@ -100,7 +100,7 @@ struct Processor {
 
 /// Memory.
 #[derive(Debug, Serialize, ToSchema)]
-struct Memory {
+struct MemoryShown {
     name: String,
     /// Its bytes.
     size: String,
@@ -108,7 +108,7 @@ struct Memory {
 
 /// A fan.
 #[derive(Debug, Serialize, ToSchema)]
-struct Fan {
+struct FanShown {
     name: String,
     /// Turns in a minute.
     speed: Option<u64>,
@@ -125,7 +125,7 @@ struct Supply {
 
 async fn enclosures(call: Call) -> Answer {
     let (enclosures, _) = call.app().look(|hardware| hardware.disks()).await?;
-    let show = |one: strongroom_appliance::hardware::Enclosure| Enclosure {
+    let show = |one: strongroom_appliance::hardware::Enclosure| EnclosureShown {
         model: one.model,
         no: one.number,
         owner: 0,
@@ -136,7 +136,7 @@ async fn enclosures(call: Call) -> Answer {
 
 async fn disks(call: Call) -> Answer {
     let (_, disks) = call.app().look(|hardware| hardware.disks()).await?;
-    let show = |disk: strongroom_appliance::hardware::PhysicalDisk| Disk {
+    let show = |disk: strongroom_appliance::hardware::PhysicalDisk| DiskShown {
         enclosure: disk.slot.map(|slot| format!("E{}:S{}", slot.enclosure, slot.number)),
         model: disk.model,
         serial: disk.serial,
@@ -151,7 +151,7 @@ async fn disks(call: Call) -> Answer {
 
 async fn processors(call: Call) -> Answer {
     let all = call.app().look(|hardware| hardware.processors()).await?;
-    let show = |one: strongroom_appliance::hardware::Processor| Processor {
+    let show = |one: strongroom_appliance::hardware::Processor| ProcessorShown {
         no: one.number,
         model: one.model,
         cores: one.cores,
@@ -164,17 +164,17 @@ async fn memory(call: Call) -> Answer {
     let modules = call.app().look(|hardware| hardware.memory_modules()).await?;
     let mut all: Vec<_> = modules
         .into_iter()
-        .map(|module| Memory { name: module.label, size: module.bytes.to_string() })
+        .map(|module| MemoryShown { name: module.label, size: module.bytes.to_string() })
         .collect();
     if let (true, Some(memory)) = (all.is_empty(), measured(&call).await?.memory) {
-        all.push(Memory { name: "memory".into(), size: memory.total.to_string() });
+        all.push(MemoryShown { name: "memory".into(), size: memory.total.to_string() });
     }
     found(&all)
 }
 
 async fn fans(call: Call) -> Answer {
     let all = call.app().look(|hardware| hardware.fans()).await?;
-    let show = |fan: strongroom_appliance::hardware::Fan| Fan { name: fan.name, speed: fan.speed };
+    let show = |fan: strongroom_appliance::hardware::Fan| FanShown { name: fan.name, speed: fan.speed };
     found(&all.into_iter().map(show).collect::<Vec<_>>())
 }
 

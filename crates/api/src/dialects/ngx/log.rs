@@ -25,7 +25,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     const OURS: &str = "of later software, the members are ours: the newest 1000, newest first";
     vec![
         SECTION
-            .get::<Vec<Told>>(
+            .get::<Vec<EventShown>>(
                 "/log/alert",
                 "ngx.log.alerts",
                 "Events that want somebody to look",
@@ -33,12 +33,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             )
             .state(OURS),
         SECTION
-            .get::<Vec<Told>>("/log/system_event", "ngx.log.events", "All events", |call| {
+            .get::<Vec<EventShown>>("/log/system_event", "ngx.log.events", "All events", |call| {
                 events(call).boxed()
             })
             .state(OURS),
         SECTION
-            .get::<Vec<Line>>("/log/audit", "ngx.log.audit", "The audit trail", |call| {
+            .get::<Vec<AuditShown>>("/log/audit", "ngx.log.audit", "The audit trail", |call| {
                 audit(call).boxed()
             })
             .needs(Right::AuditView, Over::Any)
@@ -48,7 +48,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 /// Something that happened.
 #[derive(Debug, Serialize, ToSchema)]
-struct Told {
+struct EventShown {
     id: i64,
     /// Seconds since 1970.
     date: String,
@@ -63,7 +63,7 @@ struct Told {
 
 /// A line of the audit trail.
 #[derive(Debug, Serialize, ToSchema)]
-struct Line {
+struct AuditShown {
     id: i64,
     /// Seconds since 1970.
     date: String,
@@ -79,7 +79,7 @@ async fn of_events(call: &Call, pairs: &[(&str, &str)]) -> Answer {
     let list = List::parse(&EVENTS, pairs.iter().copied());
     let list = list.map_err(crate::problem::Problem::from)?;
     let page = list.page::<Event>(call.app().catalog(), &call.scope()).await?;
-    let show = |event: Event| Told {
+    let show = |event: Event| EventShown {
         id: event.id,
         date: event.at.as_second().to_string(),
         level: event.severity.word(),
@@ -104,7 +104,7 @@ async fn events(call: Call) -> Answer {
 async fn audit(call: Call) -> Answer {
     let list = List::all(&AUDIT);
     let page = list.page::<AuditLine>(call.app().catalog(), &call.scope()).await?;
-    let show = |line: AuditLine| Line {
+    let show = |line: AuditLine| AuditShown {
         id: line.id,
         date: line.at.as_second().to_string(),
         user: line.user_name,

@@ -72,7 +72,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         `compress_ratio` is not measured for each LUN, so `-`; `flash_cache` is `off`: there is none; \
         `vol_used` and `sizebysnapshots` are measured from time to time, null before the first";
     vec![
-        SECTION.get::<Vec<Short>>("/lun", "ngx.lun.list", "LUNs", |call| list(call).boxed()),
+        SECTION.get::<Vec<LunShort>>("/lun", "ngx.lun.list", "LUNs", |call| list(call).boxed()),
         SECTION
             .get::<Vec<Lun>>("/lun/list", "ngx.lun.list_details", "LUNs, with all that is known", |call| {
                 details(call).boxed()
@@ -83,7 +83,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .state(DETAILS),
         SECTION
             .change(Method::POST, "/lun", "ngx.lun.create", "Make a LUN", |call| create(call).boxed())
-            .answers::<Made>()
+            .answers::<MadeLuns>()
             .body(CREATE)
             .state("of later software; `auto` is 64k; blocks of 512 bytes; what is made before one of several fails is removed again"),
         SECTION
@@ -102,7 +102,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 /// A LUN, in a list.
 #[derive(Debug, Serialize, ToSchema)]
-struct Short {
+struct LunShort {
     name: String,
     owner: &'static str,
     pool: String,
@@ -168,7 +168,7 @@ pub(super) struct Lun {
 
 /// LUNs that were made.
 #[derive(Debug, Serialize, ToSchema)]
-struct Made {
+struct MadeLuns {
     luns: Vec<Lun>,
 }
 
@@ -259,7 +259,7 @@ async fn list(call: Call) -> Answer {
     let pools = rows::pool_names(&call).await?;
     let short = |volume: Volume| {
         let pool = pools.get(&volume.pool_id).cloned().unwrap_or_default();
-        Short {
+        LunShort {
             name: volume.name,
             owner: OWNER,
             pool: pool.clone(),
@@ -379,7 +379,7 @@ async fn create(call: Call) -> Answer {
         }
     }
     let luns = shown(&call, made).await?;
-    found(&Made { luns })
+    found(&MadeLuns { luns })
 }
 
 async fn change(call: Call) -> Answer {

@@ -20,7 +20,7 @@ const SECTION: Section = Section {
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         SECTION
-            .get::<Info>("/network/info", "ngx.network.info", "The network", |call| {
+            .get::<NetworkInfo>("/network/info", "ngx.network.info", "The network", |call| {
                 show(call).boxed()
             })
             .state("of later software, the members are ours: as it was set by the appliance; null and empty before that"),
@@ -29,7 +29,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 /// How the network is set.
 #[derive(Debug, Default, Serialize, ToSchema)]
-struct Info {
+struct NetworkInfo {
     hostname: String,
     interface: Option<String>,
     /// `dhcp` or `static`.
@@ -49,10 +49,10 @@ async fn show(call: Call) -> Answer {
     let status = call.app().administration().network_status().await?;
     let Some(set) = status.set else {
         let hostname = call.app().storage().node().to_owned();
-        return found(&Info { hostname, ..Info::default() });
+        return found(&NetworkInfo { hostname, ..NetworkInfo::default() });
     };
     let set = set.settings;
-    found(&Info {
+    found(&NetworkInfo {
         hostname: set.hostname,
         interface: Some(set.interface),
         mode: Some(set.mode.word()),

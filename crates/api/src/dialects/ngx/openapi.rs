@@ -1,5 +1,7 @@
 //! The OpenAPI document of the dialect.
 
+use std::collections::BTreeMap;
+
 use http::Method;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, Paths};
 use utoipa::openapi::request_body::RequestBodyBuilder;
@@ -48,7 +50,11 @@ fn openapi() -> OpenApi {
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     let mut components =
         ComponentsBuilder::new().security_scheme("key", SecurityScheme::Http(scheme));
+    let mut seen = BTreeMap::new();
     for (name, schema) in schemas {
+        let same = seen.get(&name).is_none_or(|before| *before == schema);
+        assert!(same, "two types have the schema name {name}: one would stand for the other");
+        seen.insert(name.clone(), schema.clone());
         components = components.schema(name, schema);
     }
     OpenApiBuilder::new()

@@ -24,18 +24,18 @@ const SECTION: Section = Section {
     over: Over::Any,
 };
 
-const STATUS: Section = Section { name: "Status", reads: "ngx.status.read", ..SECTION };
+const STATUS: Section = Section { name: "PoolStatus", reads: "ngx.status.read", ..SECTION };
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        SECTION.get::<Vec<Short>>("/pool", "ngx.pool.list", "Pools", |call| list(call).boxed()),
+        SECTION.get::<Vec<PoolShort>>("/pool", "ngx.pool.list", "Pools", |call| list(call).boxed()),
         SECTION
             .get::<Vec<Pool>>("/pool/list", "ngx.pool.list_details", "Pools, with all that is known", |call| {
                 details(call).boxed()
             })
             .state(ABOUT_DISKS),
         SECTION
-            .get::<Overview>("/pool/overview", "ngx.pool.overview", "How many pools, and how they are", |call| {
+            .get::<PoolOverview>("/pool/overview", "ngx.pool.overview", "How many pools, and how they are", |call| {
                 overview(call).boxed()
             })
             .state("of later software; the members are ours"),
@@ -43,7 +43,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .get::<Pool>("/pool/{id}", "ngx.pool.show", "A pool", |call| show(call).boxed())
             .state(ABOUT_DISKS),
         STATUS
-            .get::<Vec<Status>>("/status/pools", "ngx.status.pools", "How pools are", |call| {
+            .get::<Vec<PoolStatus>>("/status/pools", "ngx.status.pools", "How pools are", |call| {
                 status(call).boxed()
             })
             .state("`DEGRADED`: disks are away; `FAULTED`: chunks are lost; `UNAVAIL`: it can't be opened here"),
@@ -57,7 +57,7 @@ const ABOUT_DISKS: &str = "as the original; `disk` is the kernel's name, `enclos
 
 /// A pool, in a list.
 #[derive(Debug, Serialize, ToSchema)]
-struct Short {
+struct PoolShort {
     owner: &'static str,
     pool_id: String,
     pool_name: String,
@@ -69,7 +69,7 @@ struct Short {
 
 /// A disk of a pool.
 #[derive(Debug, Serialize, ToSchema)]
-struct Disk {
+struct PoolDisk {
     /// What the kernel calls it; its path, where it lies on no disk of this machine.
     #[schema(example = "nvme0n1")]
     disk: String,
@@ -90,7 +90,7 @@ struct Disk {
 #[derive(Debug, Serialize, ToSchema)]
 struct Pool {
     /// Its disks.
-    data: Vec<Disk>,
+    data: Vec<PoolDisk>,
     /// Whether it is encrypted.
     encryption: u8,
     integrity: Integrity,
@@ -118,7 +118,7 @@ struct Pool {
 
 /// How a pool is.
 #[derive(Debug, Serialize, ToSchema)]
-struct Status {
+struct PoolStatus {
     integrity: Integrity,
     owner: &'static str,
     pool_id: String,
@@ -132,7 +132,7 @@ struct Status {
 
 /// How many pools there are.
 #[derive(Debug, Serialize, ToSchema)]
-struct Overview {
+struct PoolOverview {
     total: usize,
     online: usize,
     degraded: usize,
@@ -207,7 +207,7 @@ async fn all(call: &Call) -> Answer<Vec<Seen>> {
 async fn list(call: Call) -> Answer {
     let short = |pool: pools::Pool| {
         let (id, name) = (ids::of_pool(&pool.uuid), pool.name);
-        Short { owner: OWNER, pool_id: id.clone(), pool_name: name.clone(), id, name }
+        PoolShort { owner: OWNER, pool_id: id.clone(), pool_name: name.clone(), id, name }
     };
     found(&visible(&call).await?.into_iter().map(short).collect::<Vec<_>>())
 }
@@ -229,7 +229,7 @@ async fn status(call: Call) -> Answer {
     let scrubs = Scrubs::of(&call).await?;
     let one = |seen: Seen| {
         let (id, name) = (ids::of_pool(&seen.known.uuid), seen.known.name.clone());
-        Status {
+        PoolStatus {
             integrity: scrubs.tell(&seen.known, seen.details.as_ref()),
             owner: OWNER,
             pool_id: id.clone(),
@@ -246,7 +246,7 @@ async fn overview(call: Call) -> Answer {
     let all = all(&call).await?;
     let count = |status: &str| all.iter().filter(|seen| seen.status() == status).count();
     let disks = |seen: &Seen| seen.details.as_ref().map_or(0, |details| details.disks.len());
-    found(&Overview {
+    found(&PoolOverview {
         total: all.len(),
         online: count("ONLINE"),
         degraded: count("DEGRADED"),
@@ -322,7 +322,7 @@ fn of(seen: Seen, scrubs: &Scrubs, on: &Physical) -> Pool {
     }
 }
 
-fn member(disk: &strongroom_storage::Disk, on: &Physical) -> Disk {
+fn member(disk: &strongroom_storage::Disk, on: &Physical) -> PoolDisk {
     let path = disk.path.clone().unwrap_or_default();
     let found = on.0.get(&path);
     let slot = found.and_then(|disk| disk.slot);
@@ -332,7 +332,7 @@ fn member(disk: &strongroom_storage::Disk, on: &Physical) -> Disk {
         "outdated" => ("DEGRADED", "it was away when the pool was changed"),
         _ => ("FAULTED", "damaged"),
     };
-    Disk {
+    PoolDisk {
         disk: found.map_or(path, |disk| disk.name.clone()),
         enclosure: slot
             .map(|slot| format!("E{}:S{}", slot.enclosure, slot.number))

@@ -23,17 +23,17 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     const STATE: &str = "of later software; `interface_name` is not known, null";
     vec![
         SECTION
-            .get::<Vec<Short>>("/portal_group", "ngx.portal_group.list", "Portal groups", |call| {
+            .get::<Vec<PortalGroupShort>>("/portal_group", "ngx.portal_group.list", "Portal groups", |call| {
                 list(call).boxed()
             })
             .state("of later software"),
         SECTION
-            .get::<Vec<Group>>("/portal_group/list", "ngx.portal_group.list_details", "Portal groups, with all that is known", |call| {
+            .get::<Vec<PortalGroupShown>>("/portal_group/list", "ngx.portal_group.list_details", "Portal groups, with all that is known", |call| {
                 details(call).boxed()
             })
             .state(STATE),
         SECTION
-            .get::<Group>("/portal_group/{id}", "ngx.portal_group.show", "A portal group", |call| {
+            .get::<PortalGroupShown>("/portal_group/{id}", "ngx.portal_group.show", "A portal group", |call| {
                 show(call).boxed()
             })
             .state(STATE),
@@ -41,7 +41,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .change(Method::POST, "/portal_group", "ngx.portal_group.create", "Make a portal group", |call| {
                 create(call).boxed()
             })
-            .answers::<Group>()
+            .answers::<PortalGroupShown>()
             .body(const { &[
                 needed("name", "Its name."),
                 may("listen_ips", "Its addresses, each with a port if it isn't 3260; none: it listens nowhere yet."),
@@ -57,7 +57,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 /// A portal group, in a list.
 #[derive(Debug, Serialize, ToSchema)]
-struct Short {
+struct PortalGroupShort {
     id: String,
     name: String,
     owner: &'static str,
@@ -69,7 +69,7 @@ struct Short {
 
 /// An address.
 #[derive(Debug, Serialize, ToSchema)]
-struct Address {
+struct PortalAddress {
     id: String,
     interface_name: Option<String>,
     ip_address: String,
@@ -81,7 +81,7 @@ struct Address {
 
 /// A portal group.
 #[derive(Debug, Serialize, ToSchema)]
-struct Group {
+struct PortalGroupShown {
     id: String,
     name: String,
     owner: &'static str,
@@ -89,10 +89,10 @@ struct Group {
     portal_id: String,
     /// As `name`.
     portal_name: String,
-    listen_ips: Vec<Address>,
+    listen_ips: Vec<PortalAddress>,
 }
 
-impl From<PortalGroupDetails> for Group {
+impl From<PortalGroupDetails> for PortalGroupShown {
     fn from(details: PortalGroupDetails) -> Self {
         let PortalGroupDetails { group, portals } = details;
         let (id, name) = (group.public_id, group.name);
@@ -108,10 +108,10 @@ impl From<PortalGroupDetails> for Group {
     }
 }
 
-fn address(details: PortalDetails) -> Address {
+fn address(details: PortalDetails) -> PortalAddress {
     let text = &details.portal.address;
     let (ip, port) = text.rsplit_once(':').unwrap_or((text, PORT));
-    Address {
+    PortalAddress {
         ip_address: ip.trim_start_matches('[').trim_end_matches(']').to_owned(),
         port: port.parse().unwrap_or_default(),
         id: details.portal.public_id,
@@ -131,7 +131,7 @@ pub(super) async fn find(call: &Call, id: &str) -> Answer<PortalGroup> {
 }
 
 async fn list(call: Call) -> Answer {
-    let short = |group: PortalGroup| Short {
+    let short = |group: PortalGroup| PortalGroupShort {
         id: group.public_id.clone(),
         name: group.name.clone(),
         owner: OWNER,
@@ -142,7 +142,7 @@ async fn list(call: Call) -> Answer {
 }
 
 async fn details(call: Call) -> Answer {
-    let mut all: Vec<Group> = Vec::new();
+    let mut all: Vec<PortalGroupShown> = Vec::new();
     for group in rows::portal_groups(&call).await? {
         all.push(call.app().storage().portal_group(group.id).await?.into());
     }
@@ -151,7 +151,7 @@ async fn details(call: Call) -> Answer {
 
 async fn show(call: Call) -> Answer {
     let group = find(&call, call.id()).await?;
-    found(&Group::from(call.app().storage().portal_group(group.id).await?))
+    found(&PortalGroupShown::from(call.app().storage().portal_group(group.id).await?))
 }
 
 async fn create(call: Call) -> Answer {
@@ -161,7 +161,7 @@ async fn create(call: Call) -> Answer {
     let organisation = call.principal().organisation_id;
     call.may(&Object::of(organisation), "organisation")?;
     let made = call.app().storage().create_portal_group(organisation, &name, &addresses).await?;
-    found(&Group::from(made))
+    found(&PortalGroupShown::from(made))
 }
 
 /// An address with its port.

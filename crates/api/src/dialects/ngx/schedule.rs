@@ -17,7 +17,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     let section = snapshot::SECTION;
     vec![
         section
-            .get::<Shown>(PATH, "ngx.snapshot.schedule", "The schedule of a LUN", |call| {
+            .get::<ScheduleShown>(PATH, "ngx.snapshot.schedule", "The schedule of a LUN", |call| {
                 show(call).boxed()
             })
             .state("of later software; 5011 when there is none; `interval` in seconds, `next_run` by the pool's clock"),
@@ -25,7 +25,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .change(Method::POST, PATH, "ngx.snapshot.set_schedule", "Give a LUN a schedule", |call| {
                 set(call).boxed()
             })
-            .answers::<Shown>()
+            .answers::<ScheduleShown>()
             .body(const { &[
                 needed("interval", "Seconds from one to the next, or a number and `m`, `h`, `d` or `w`, or `hourly`, `daily`, `weekly`."),
                 needed("retention", "So many of those that it made stay."),
@@ -42,7 +42,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 /// A schedule.
 #[derive(Debug, Serialize, ToSchema)]
-struct Shown {
+struct ScheduleShown {
     id: String,
     volume_id: String,
     volume_name: String,
@@ -55,7 +55,7 @@ struct Shown {
     next_run: String,
 }
 
-impl Shown {
+impl ScheduleShown {
     fn of(schedule: &Schedule, volume: Volume) -> Self {
         let next = schedule.next_at.as_second().to_string();
         Self {
@@ -99,7 +99,7 @@ fn interval(text: &str) -> Option<u64> {
 async fn show(call: Call) -> Answer {
     let volume = lun::find(&call, call.id()).await?;
     let schedule = call.app().storage().snapshot_schedule(volume.id).await?;
-    found(&Shown::of(&schedule.ok_or_else(|| Fault::not_found("schedule"))?, volume))
+    found(&ScheduleShown::of(&schedule.ok_or_else(|| Fault::not_found("schedule"))?, volume))
 }
 
 async fn set(call: Call) -> Answer {
@@ -113,7 +113,7 @@ async fn set(call: Call) -> Answer {
     let keep = u32::try_from(keep).map_err(|_| Fault::invalid("`retention` is too large"))?;
     let new = NewSchedule { enabled: fields.switch(&["enabled"])?.unwrap_or(true), every, keep };
     let schedule = call.app().storage().set_snapshot_schedule(volume.id, new, None).await?;
-    found(&Shown::of(&schedule, volume))
+    found(&ScheduleShown::of(&schedule, volume))
 }
 
 async fn remove(call: Call) -> Answer {

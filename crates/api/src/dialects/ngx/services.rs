@@ -25,14 +25,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .state(
                 "`san` is 1 while iSCSI is served; there is no CIFS, NFS and S3 in this version",
             ),
-        NFS.get::<Status>(
+        NFS.get::<ServiceStatus>(
             "/services/nfs/status",
             "ngx.services.nfs_status",
             "Whether NFS is served",
             |call| nfs_status(call).boxed(),
         )
         .state("it isn't, in this version"),
-        NFS.get::<Status>(
+        NFS.get::<ServiceStatus>(
             "/services/nfs/settings",
             "ngx.services.nfs_settings",
             "How NFS is set",
@@ -65,13 +65,13 @@ async fn show(call: Call) -> Answer {
 
 /// Whether a service runs.
 #[derive(Debug, Serialize, ToSchema)]
-struct Status {
+struct ServiceStatus {
     enabled: u8,
     running: u8,
 }
 
 async fn nfs_status(_: Call) -> Answer {
-    found(&Status { enabled: 0, running: 0 })
+    found(&ServiceStatus { enabled: 0, running: 0 })
 }
 
 async fn no_nfs(_: Call) -> Answer {

@@ -28,23 +28,23 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         `reserved` is measured from time to time, null before the first";
     let mut all = vec![
         SECTION
-            .get::<ShortLists>("/snapshot", "ngx.snapshot.list", "Snapshots", |call| list(call).boxed())
+            .get::<SnapshotShortLists>("/snapshot", "ngx.snapshot.list", "Snapshots", |call| list(call).boxed())
             .query(const { &[may("volume_id", "Only those of this LUN.")] })
             .state(SHAPE),
         SECTION
-            .get::<Lists>("/snapshot/list", "ngx.snapshot.list_details", "Snapshots, with all that is known", |call| {
+            .get::<SnapshotLists>("/snapshot/list", "ngx.snapshot.list_details", "Snapshots, with all that is known", |call| {
                 details(call).boxed()
             })
             .query(const { &[may("volume_id", "Only those of this LUN.")] })
             .state(SHAPE),
         SECTION
-            .get::<Shown>("/snapshot/{id}", "ngx.snapshot.show", "A snapshot", |call| show(call).boxed())
+            .get::<SnapshotShown>("/snapshot/{id}", "ngx.snapshot.show", "A snapshot", |call| show(call).boxed())
             .state(BINDED),
         SECTION
             .change(Method::POST, "/snapshot", "ngx.snapshot.create", "Make a snapshot of a LUN", |call| {
                 create(call).boxed()
             })
-            .answers::<Shown>()
+            .answers::<SnapshotShown>()
             .body(const { &[
                 needed("name", "Its name, which no other snapshot of the LUN has."),
                 needed("volume_id", "The LUN."),
@@ -80,7 +80,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 /// A snapshot, in a list.
 #[derive(Debug, Serialize, ToSchema)]
-struct Short {
+struct SnapshotShort {
     lun_name: String,
     pool_name: String,
     snap_id: String,
@@ -94,14 +94,14 @@ struct Short {
 
 /// Snapshots of LUNs, and of shares, of which there are none.
 #[derive(Debug, Serialize, ToSchema)]
-struct ShortLists {
-    luns: Vec<Short>,
-    shares: Vec<Short>,
+struct SnapshotShortLists {
+    luns: Vec<SnapshotShort>,
+    shares: Vec<SnapshotShort>,
 }
 
 /// A snapshot. Sizes are bytes.
 #[derive(Debug, Serialize, ToSchema)]
-struct Shown {
+struct SnapshotShown {
     /// Whether something needs it: nothing does.
     binded: u8,
     /// Seconds since 1970.
@@ -131,9 +131,9 @@ struct Shown {
 
 /// Snapshots of LUNs, and of shares, of which there are none.
 #[derive(Debug, Serialize, ToSchema)]
-struct Lists {
-    shares: Vec<Shown>,
-    luns: Vec<Shown>,
+struct SnapshotLists {
+    shares: Vec<SnapshotShown>,
+    luns: Vec<SnapshotShown>,
 }
 
 /// A LUN that was made.
@@ -142,7 +142,7 @@ struct Cloned {
     volume_id: String,
 }
 
-impl Shown {
+impl SnapshotShown {
     fn of(snapshot: Snapshot, volume: &Volume, pool_name: String) -> Self {
         let (id, name) = (snapshot.public_id, snapshot.name);
         Self {
@@ -207,11 +207,11 @@ async fn asked(call: &Call, measure: bool) -> Answer<Vec<(Snapshot, Volume)>> {
     Ok(snapshots.into_iter().filter_map(with).collect())
 }
 
-async fn shown(call: &Call) -> Answer<Vec<Shown>> {
+async fn shown(call: &Call) -> Answer<Vec<SnapshotShown>> {
     let pools = rows::pool_names(call).await?;
     let show = |(one, volume): (Snapshot, Volume)| {
         let pool = pools.get(&one.pool_id).cloned().unwrap_or_default();
-        Shown::of(one, &volume, pool)
+        SnapshotShown::of(one, &volume, pool)
     };
     Ok(asked(call, true).await?.into_iter().map(show).collect())
 }
@@ -221,7 +221,7 @@ async fn list(call: Call) -> Answer {
         return found(&shown(&call).await?);
     }
     let pools = rows::pool_names(&call).await?;
-    let show = |(one, volume): (Snapshot, Volume)| Short {
+    let show = |(one, volume): (Snapshot, Volume)| SnapshotShort {
         lun_name: volume.name,
         pool_name: pools.get(&one.pool_id).cloned().unwrap_or_default(),
         snap_id: one.public_id.clone(),
@@ -231,21 +231,21 @@ async fn list(call: Call) -> Answer {
         volume_id: volume.public_id,
     };
     let luns = asked(&call, false).await?.into_iter().map(show).collect();
-    found(&ShortLists { luns, shares: Vec::new() })
+    found(&SnapshotShortLists { luns, shares: Vec::new() })
 }
 
 async fn details(call: Call) -> Answer {
     let luns = shown(&call).await?;
     match call.is_newer() {
         true => found(&luns),
-        false => found(&Lists { shares: Vec::new(), luns }),
+        false => found(&SnapshotLists { shares: Vec::new(), luns }),
     }
 }
 
-async fn told(call: &Call, snapshot: Snapshot) -> Answer<Shown> {
+async fn told(call: &Call, snapshot: Snapshot) -> Answer<SnapshotShown> {
     let volume = call.app().storage().volume(snapshot.volume_id).await?;
     let pool = call.app().storage().pool(snapshot.pool_id).await?;
-    Ok(Shown::of(snapshot, &volume, pool.name))
+    Ok(SnapshotShown::of(snapshot, &volume, pool.name))
 }
 
 async fn show(call: Call) -> Answer {

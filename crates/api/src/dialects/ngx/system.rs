@@ -22,14 +22,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     const STATE: &str = "as the original; `os_version` is the kernel's, `service_tag` the machine's serial \
         number, else its name, `product` what its maker calls it, else the program's, `dramcachesize` its \
         memory; counts are of the whole appliance; `maxlun` and `maxsnap` are what one target and one LUN may have";
-    let info: Section = Section { name: "Info", reads: "ngx.info.read", ..cluster::SECTION };
+    let info: Section = Section { name: "SystemInfo", reads: "ngx.info.read", ..cluster::SECTION };
     vec![
         cluster::SECTION
-            .get::<Info>("/status/system_info", "ngx.status.system_info", "The system", |call| {
+            .get::<SystemInfo>("/status/system_info", "ngx.status.system_info", "The system", |call| {
                 show(call).boxed()
             })
             .state(STATE),
-        info.get::<Info>("/info/system", "ngx.info.system", "The system", |call| {
+        info.get::<SystemInfo>("/info/system", "ngx.info.system", "The system", |call| {
             show(call).boxed()
         })
         .state("of later software; as `/status/system_info`"),
@@ -43,7 +43,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 /// The system.
 #[derive(Debug, Serialize, ToSchema)]
-struct Info {
+struct SystemInfo {
     app_version: String,
     /// How many controllers there are.
     controller_type: &'static str,
@@ -83,7 +83,7 @@ async fn show(call: Call) -> Answer {
     let mapped: Vec<Lun> = call.app().catalog().find(Lun::all()).await?;
     let mapped: BTreeSet<i64> = mapped.into_iter().map(|lun| lun.volume_id).collect();
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    found(&Info {
+    found(&SystemInfo {
         app_version: call.app().administration().version().to_owned(),
         controller_type: "1",
         date: told(jiff::Timestamp::now()),

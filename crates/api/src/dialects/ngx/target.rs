@@ -25,27 +25,27 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     const LUNS: &[super::declared::Parameter] =
         &[needed("lun_ids", "The LUNs, by their ids."), may("owner", "It has no effect.")];
     let mut all = vec![
-        SECTION.get::<Vec<Short>>("/iscsi_target", "ngx.target.list", "Targets", |call| list(call).boxed()),
+        SECTION.get::<Vec<TargetShort>>("/iscsi_target", "ngx.target.list", "Targets", |call| list(call).boxed()),
         SECTION
-            .get::<Vec<Shown>>("/iscsi_target/list", "ngx.target.list_details", "Targets, with all that is known", |call| {
+            .get::<Vec<TargetShown>>("/iscsi_target/list", "ngx.target.list_details", "Targets, with all that is known", |call| {
                 details(call).boxed()
             })
             .state(DETAILS),
         SECTION
-            .get::<Shown>("/iscsi_target/{id}", "ngx.target.show", "A target", |call| show(call).boxed())
+            .get::<TargetShown>("/iscsi_target/{id}", "ngx.target.show", "A target", |call| show(call).boxed())
             .state(DETAILS),
         SECTION
-            .get::<Vec<Short>>("/target/iscsi", "ngx.target.iscsi_list", "Targets", |call| {
+            .get::<Vec<TargetShort>>("/target/iscsi", "ngx.target.iscsi_list", "Targets", |call| {
                 list(call).boxed()
             })
             .state("of later software; as `/iscsi_target`"),
         SECTION
-            .get::<Vec<Shown>>("/target/iscsi/list", "ngx.target.iscsi_list_details", "Targets, with all that is known", |call| {
+            .get::<Vec<TargetShown>>("/target/iscsi/list", "ngx.target.iscsi_list_details", "Targets, with all that is known", |call| {
                 details(call).boxed()
             })
             .state("of later software; as `/iscsi_target/list`"),
         SECTION
-            .get::<Shown>("/target/iscsi/{id}", "ngx.target.iscsi_show", "A target", |call| {
+            .get::<TargetShown>("/target/iscsi/{id}", "ngx.target.iscsi_show", "A target", |call| {
                 show(call).boxed()
             })
             .state("of later software; as `/iscsi_target/{id}`"),
@@ -53,7 +53,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .change(Method::POST, "/target/iscsi", "ngx.target.create", "Make a target", |call| {
                 create(call).boxed()
             })
-            .answers::<Shown>()
+            .answers::<TargetShown>()
             .body(const { &[
                 needed("name", "Its name."),
                 may("auth_group_id", "Who may log in; everybody when it isn't said."),
@@ -96,7 +96,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 /// A target, in a list.
 #[derive(Debug, Serialize, ToSchema)]
-struct Short {
+struct TargetShort {
     owner: &'static str,
     scsi_id: String,
     scsi_target_name: String,
@@ -108,7 +108,7 @@ struct Short {
 
 /// A LUN that is mapped.
 #[derive(Debug, Serialize, ToSchema)]
-struct Mapped {
+struct MappedLun {
     /// The serial number that initiators see.
     lun_id: String,
     lun_name: String,
@@ -127,18 +127,18 @@ struct Mapped {
 
 /// An initiator that may log in.
 #[derive(Debug, Serialize, ToSchema)]
-struct Allowed {
+struct AllowedInitiator {
     id: String,
     iqn: String,
 }
 
 /// A target.
 #[derive(Debug, Serialize, ToSchema)]
-struct Shown {
+struct TargetShown {
     group_id: String,
     group_name: String,
     iqn_name: String,
-    luns: Vec<Mapped>,
+    luns: Vec<MappedLun>,
     owner: &'static str,
     portal_id: String,
     portal_name: String,
@@ -158,7 +158,7 @@ struct Shown {
     /// As `portal_name`.
     portal_group_name: String,
     /// The initiators that the auth group names.
-    initiators: Vec<Allowed>,
+    initiators: Vec<AllowedInitiator>,
 }
 
 /// The ids of groups, by their numbers.
@@ -180,7 +180,7 @@ impl Ids {
 }
 
 /// A target with its LUNs, as far as the caller sees them; None: it has others alone.
-async fn shown(call: &Call, ids: &Ids, target: Target) -> Answer<Option<Shown>> {
+async fn shown(call: &Call, ids: &Ids, target: Target) -> Answer<Option<TargetShown>> {
     let catalog = call.app().catalog();
     let mapped = call.app().storage().luns(target.id).await?;
     let all = mapped.len();
@@ -190,7 +190,7 @@ async fn shown(call: &Call, ids: &Ids, target: Target) -> Answer<Option<Shown>> 
             continue;
         }
         let volume = volumes::find(catalog, lun.volume_id).await?;
-        luns.push(Mapped {
+        luns.push(MappedLun {
             lun_id: volume.uuid,
             lun_name: lun.volume.clone(),
             lun_number: lun.number.to_string(),
@@ -217,7 +217,7 @@ async fn shown(call: &Call, ids: &Ids, target: Target) -> Answer<Option<Shown>> 
     };
     let portal_id = ids.portal.get(&target.portal_group_id).cloned().unwrap_or_default();
     let iqn_name = target.iqn.rsplit_once(':').map_or(&*target.iqn, |(before, _)| before);
-    Ok(Some(Shown {
+    Ok(Some(TargetShown {
         iqn_name: iqn_name.to_owned(),
         luns,
         owner: OWNER,
@@ -236,7 +236,7 @@ async fn shown(call: &Call, ids: &Ids, target: Target) -> Answer<Option<Shown>> 
         target_iqn: target.iqn,
         initiators: named
             .into_iter()
-            .map(|one| Allowed { id: one.public_id, iqn: one.iqn })
+            .map(|one| AllowedInitiator { id: one.public_id, iqn: one.iqn })
             .collect(),
     }))
 }
@@ -268,7 +268,7 @@ async fn changeable(call: &Call) -> Answer<Target> {
 }
 
 /// The targets that the caller sees.
-async fn all(call: &Call) -> Answer<Vec<Shown>> {
+async fn all(call: &Call) -> Answer<Vec<TargetShown>> {
     let ids = Ids::of(call).await?;
     let mut all = Vec::new();
     for target in rows::targets(call).await? {
@@ -278,7 +278,7 @@ async fn all(call: &Call) -> Answer<Vec<Shown>> {
 }
 
 async fn list(call: Call) -> Answer {
-    let short = |target: Shown| Short {
+    let short = |target: TargetShown| TargetShort {
         owner: OWNER,
         scsi_id: target.scsi_id,
         scsi_target_name: target.scsi_target_name,

@@ -24,17 +24,17 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         "of later software, the members are ours; not for keys that are for some pools";
     vec![
         SECTION
-            .get::<Vec<Known>>("/user", "ngx.user.list", "Users", |call| list(call).boxed())
+            .get::<Vec<UserShown>>("/user", "ngx.user.list", "Users", |call| list(call).boxed())
             .state(OURS),
         SECTION
-            .get::<Known>("/user/{id}", "ngx.user.show", "A user", |call| show(call).boxed())
+            .get::<UserShown>("/user/{id}", "ngx.user.show", "A user", |call| show(call).boxed())
             .state(OURS),
     ]
 }
 
 /// A user.
 #[derive(Debug, Serialize, ToSchema)]
-struct Known {
+struct UserShown {
     id: String,
     name: String,
     full_name: String,
@@ -45,7 +45,7 @@ struct Known {
     last_login: Option<String>,
 }
 
-impl From<User> for Known {
+impl From<User> for UserShown {
     fn from(user: User) -> Self {
         Self {
             id: user.id.to_string(),
@@ -61,7 +61,7 @@ impl From<User> for Known {
 
 async fn list(call: Call) -> Answer {
     let page = List::all(&USERS).page::<User>(call.app().catalog(), &call.scope()).await?;
-    found(&page.items.into_iter().map(Known::from).collect::<Vec<_>>())
+    found(&page.items.into_iter().map(UserShown::from).collect::<Vec<_>>())
 }
 
 async fn show(call: Call) -> Answer {
@@ -69,5 +69,5 @@ async fn show(call: Call) -> Answer {
     let id = call.id().parse::<i64>().map_err(|_| none())?;
     let user = call.app().catalog().find_one::<User>(User::by_id(id)).await?.ok_or_else(none)?;
     call.may(&Object::of(user.organisation_id), "user")?;
-    found(&Known::from(user))
+    found(&UserShown::from(user))
 }
