@@ -116,6 +116,14 @@ const SESSION: i64 = 900;
 const IMAGE: i64 = 902;
 const JOB: i64 = 903;
 const APPROVAL: i64 = 904;
+const VOLUME: i64 = 907;
+const SNAPSHOT: i64 = 908;
+const TARGET: i64 = 909;
+const AUTH_GROUP: i64 = 910;
+const PORTAL_GROUP: i64 = 911;
+/// An initiator of the auth group, and a portal of the portal group.
+const INITIATOR: &str = "iqn.2026-11.org.example:a";
+const PORTAL: &str = "127.0.0.1:9";
 
 /// A column of text.
 struct Text(String);
@@ -409,6 +417,43 @@ impl World {
         rows
     }
 
+    /// A target that volumes are mapped to, with all that belongs to it.
+    fn target_rows(&self) -> [Sql; 6] {
+        let rest = "ON CONFLICT DO NOTHING";
+        let own = |sql: &'static str| Sql::new(sql).bind(self.a);
+        [
+            own("INSERT INTO portal_groups (organisation_id, id, public_id, name, created_at) \
+                 VALUES (?, ?, 'p', 'thing', 0) ")
+            .bind(PORTAL_GROUP)
+            .and(rest),
+            Sql::new(
+                "INSERT INTO portals (portal_group_id, public_id, address) VALUES (?, 'a', ?) ",
+            )
+            .bind(PORTAL_GROUP)
+            .bind(PORTAL)
+            .and(rest),
+            own("INSERT INTO auth_groups (organisation_id, id, public_id, name, created_at) \
+                 VALUES (?, ?, 'a', 'thing', 0) ")
+            .bind(AUTH_GROUP)
+            .and(rest),
+            Sql::new("INSERT INTO initiators (auth_group_id, public_id, iqn) VALUES (?, 'i', ?) ")
+                .bind(AUTH_GROUP)
+                .bind(INITIATOR)
+                .and(rest),
+            own("INSERT INTO targets (organisation_id, id, public_id, name, iqn, auth_group_id, \
+                 portal_group_id, enabled, created_at) \
+                 VALUES (?, ?, 't', 'thing', 'iqn.thing', ?, ?, 0, 0) ")
+            .bind(TARGET)
+            .bind(AUTH_GROUP)
+            .bind(PORTAL_GROUP)
+            .and(rest),
+            Sql::new("INSERT INTO luns (target_id, number, volume_id) VALUES (?, 0, ?) ")
+                .bind(TARGET)
+                .bind(VOLUME)
+                .and(rest),
+        ]
+    }
+
     async fn put_back(&self) {
         let mut tx = self.appliance.app.catalog().begin().await.unwrap();
         if self.changed.replace(false) {
@@ -416,7 +461,7 @@ impl World {
                 tx.execute(sql.clone()).await.unwrap();
             }
         }
-        // Rows of images follow the pool, which has none such.
+        // Rows of images and volumes follow the pool, which has none such.
         let image = Sql::new(
             "INSERT INTO images (id, pool_id, organisation_id, root, name, kind, host, \
              user_name, paths, tags, complete, started_at, created_at, files, size, new_size, \
@@ -427,6 +472,29 @@ impl World {
         .bind(self.pool)
         .bind(self.a);
         tx.execute(image).await.unwrap();
+        let volume = Sql::new(
+            "INSERT INTO volumes (id, pool_id, organisation_id, uuid, public_id, name, size, \
+             block_size, sector_size, thin, deduplicated, compressed, cached, io_type, priority, \
+             origin, created_at) VALUES (?, ?, ?, '00', 'v', 'thing', 512, 4096, 512, 1, 1, 1, 1, \
+             'sequential', 16, '', 0) ON CONFLICT DO NOTHING",
+        )
+        .bind(VOLUME)
+        .bind(self.pool)
+        .bind(self.a);
+        tx.execute(volume).await.unwrap();
+        let snapshot = Sql::new(
+            "INSERT INTO snapshots (id, volume_id, pool_id, organisation_id, uuid, public_id, name, \
+             size, created_at) VALUES (?, ?, ?, ?, '00', 's', 'thing', 512, 0) \
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(SNAPSHOT)
+        .bind(VOLUME)
+        .bind(self.pool)
+        .bind(self.a);
+        tx.execute(snapshot).await.unwrap();
+        for sql in self.target_rows() {
+            tx.execute(sql).await.unwrap();
+        }
         tx.commit().await.unwrap();
     }
 
@@ -441,6 +509,12 @@ impl World {
             ("role", self.role),
             ("pool", self.pool),
             ("image", IMAGE),
+            ("volume", VOLUME),
+            ("snapshot", SNAPSHOT),
+            ("target", TARGET),
+            ("auth_group", AUTH_GROUP),
+            ("portal_group", PORTAL_GROUP),
+            ("lun", 0),
             ("job", JOB),
             ("approval", APPROVAL),
             // None that is there.
@@ -455,6 +529,8 @@ impl World {
             ("ingest", opened),
             ("reader", opened),
             ("root", &self.image_root),
+            ("initiator", INITIATOR),
+            ("portal", PORTAL),
         ] {
             filled = filled.replace(&format!("{{{name}}}"), text);
         }
@@ -483,10 +559,11 @@ impl World {
             id if id.starts_with("ingests.") || id.starts_with("readers.") => {
                 return Some(Vec::new());
             }
-            // The row of the image that is asked for has none in the pool.
-            id if !takes_body && method != "GET" && !id.starts_with("images.") => {
-                return Some(Vec::new());
+            // The rows of these have nothing in the pool.
+            id if ["images.", "volumes.", "snapshots."].iter().any(|of| id.starts_with(of)) => {
+                return None;
             }
+            id if !takes_body && method != "GET" => return Some(Vec::new()),
             _ => return None,
         };
         Some(body.to_string().into_bytes())

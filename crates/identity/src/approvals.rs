@@ -84,10 +84,13 @@ pub const CLASSES: &[Class] = &[
         name: "protection",
         meaning: "switching protection off: letting go of pools and their secrets, and of all that \
                   the appliance knows; another program, other storage, another network; sending the \
-                  audit trail elsewhere or nowhere, limits of jobs and logins, second factors of others",
+                  audit trail elsewhere or nowhere, limits of jobs and logins, second factors of others; \
+                  letting others in to targets",
         operations: &[
             "audit.sender.remove",
             "audit.sender.set",
+            "auth_groups.change",
+            "auth_groups.remove_initiator",
             "jidoteki.backup.download",
             "jidoteki.backup.restore",
             "jidoteki.backup.start",
@@ -98,6 +101,7 @@ pub const CLASSES: &[Class] = &[
             "pools.change_key",
             "pools.remove",
             "pools.remove_key",
+            "portal_groups.add_portal",
             "settings.change",
             "settings.reset",
             "system.backup.download",
@@ -110,6 +114,7 @@ pub const CLASSES: &[Class] = &[
             "system.storage.set",
             "system.updates.install",
             "system.updates.rollback",
+            "targets.change",
             "users.second_factor.remove",
         ],
     },

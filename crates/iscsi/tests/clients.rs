@@ -3,11 +3,12 @@
 
 mod support;
 
+use std::net::IpAddr;
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use strongroom_block::testing::MemoryDevice;
-use strongroom_iscsi::{AuthGroup, Credential};
+use strongroom_iscsi::{AuthGroup, Credential, Doorkeeper};
 use support::Served;
 
 fn served() -> Served {
@@ -112,4 +113,63 @@ fn qemu_proves_who_it_is() {
     };
     assert!(mutual("anothersecret1"));
     assert!(!mutual("anothersecret2"));
+}
+
+/// Writes down what it hears; lets nobody try more often than this.
+#[derive(Debug, Default)]
+struct Door {
+    heard: Mutex<Vec<String>>,
+    tries: Mutex<u32>,
+}
+
+impl Doorkeeper for Door {
+    fn admits(&self, address: IpAddr, target: Option<&str>) -> bool {
+        assert!(address.is_loopback());
+        assert_eq!(target, Some(support::initiator::TARGET));
+        let mut tries = self.tries.lock().unwrap();
+        *tries += 1;
+        *tries <= 3
+    }
+
+    fn failed(&self, _: IpAddr, _: Option<&str>, initiator: &str) {
+        self.heard.lock().unwrap().push(format!("no {initiator}"));
+    }
+
+    fn succeeded(&self, _: IpAddr, _: Option<&str>) {
+        self.heard.lock().unwrap().push("yes".to_owned());
+    }
+}
+
+#[test]
+fn a_doorkeeper_hears_of_proofs_and_of_nothing_else() {
+    let (served, door) = (served(), Arc::new(Door::default()));
+    served.server.set_doorkeeper(Arc::<Door>::clone(&door));
+    let inquire = |secret: &str| {
+        let place = format!("{}/{}/0", served.address, support::initiator::TARGET);
+        let name = "iqn.2026-11.org.example:a";
+        run("iscsi-inq", &["-i", name, &format!("iscsi://user%{secret}@{place}")]).status.success()
+    };
+    // Nothing is to be proven.
+    assert!(inquire("secretsecret12"));
+    let user = Credential::new("user", b"secretsecret12").unwrap();
+    served.target.set_auth(AuthGroup::open().users(vec![user]).unwrap());
+    assert!(inquire("secretsecret12"));
+    assert!(!inquire("secretsecret13") && !inquire("secretsecret14"));
+    // Who is not admitted isn't even judged.
+    assert!(!inquire("secretsecret12"));
+    let no = "no iqn.2026-11.org.example:a";
+    assert_eq!(*door.heard.lock().unwrap(), ["yes", no, no]);
+}
+
+#[test]
+fn a_target_that_is_suspended_has_initiators_come_later() {
+    let served = served();
+    served.target.suspend(true);
+    let output = run("iscsi-inq", &[&served.url()]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("unavailable"), "{said}");
+    served.target.suspend(false);
+    assert!(run("iscsi-inq", &[&served.url()]).status.success());
+    let session = served.target.sessions();
+    assert!(session.is_empty(), "{session:?}");
 }

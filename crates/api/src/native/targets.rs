@@ -145,6 +145,7 @@ impl From<known::Lun> for Lun {
 
 /// An initiator that is logged in.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TargetSession)]
 struct Session {
     /// The session's number at the target (TSIH).
     handle: u16,

@@ -46,6 +46,17 @@ impl Done {
 impl Initiator {
     /// Logs in by one request that agrees to digests or not.
     pub(crate) fn log_in(address: SocketAddr, name: &str, isid: u8, digests: bool) -> Self {
+        Self::log_in_to(TARGET, address, name, isid, digests)
+    }
+
+    /// As [`Initiator::log_in`], to this target.
+    pub(crate) fn log_in_to(
+        target: &str,
+        address: SocketAddr,
+        name: &str,
+        isid: u8,
+        digests: bool,
+    ) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         let mut one = Self {
             stream,
@@ -60,7 +71,7 @@ impl Initiator {
         let mut data = Vec::new();
         for (key, value) in [
             ("InitiatorName", name),
-            ("TargetName", TARGET),
+            ("TargetName", target),
             ("SessionType", "Normal"),
             ("HeaderDigest", digest),
             ("DataDigest", digest),
@@ -160,6 +171,8 @@ impl Initiator {
                     };
                 }
                 0x31 => self.answer(&header, out),
+                // What it is told of its own accord.
+                0x32 => {}
                 other => panic!("PDU {other:x} came"),
             }
         }

@@ -13,6 +13,7 @@ mod portal_groups;
 mod reservations;
 mod serving;
 mod sessions;
+mod state;
 #[cfg(test)]
 mod tests;
 mod wanted;
@@ -28,7 +29,7 @@ use strongroom_catalog::targets::{AuthGroup, Initiator, Lun, Portal, PortalGroup
 use zeroize::Zeroizing;
 
 pub use self::luns::MAX_LUNS;
-pub(crate) use self::serving::Targets;
+pub(crate) use self::state::Targets;
 use crate::{Error, Result};
 
 /// Who is told what the servers of targets do.

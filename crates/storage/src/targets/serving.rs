@@ -4,24 +4,22 @@
 //! not find its disk would give it up, while one that is told to come later comes. What was served stays
 //! served, whatever else is in the way.
 
-use std::any::Any;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use strongroom_catalog::targets::Lun;
 use strongroom_iscsi as iscsi;
 use strongroom_iscsi::scsi::{Identity, LogicalUnit};
 use strongroom_iscsi::{Limits, Server};
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 
 use super::guard::Guard;
 use super::reservations::Kept;
+use super::state::{Group, Portal, Report, Served, leaving, unmap};
 use super::wanted::{Wanted, WantedTarget};
 use super::{TargetState, TargetWatch};
-use crate::turns::Turns;
 use crate::{Error, Inner, Result, Storage, volumes};
 
 /// How long it waits before it tries again what was in the way: at first, and at most.
@@ -30,125 +28,6 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// How often it looks when nothing is in the way: another node may have changed the catalogue, or a
 /// volume may have been opened anew.
 const LOOK: Duration = Duration::from_secs(30);
-
-/// What is served. It is changed by one at a time, whose turn it is.
-#[derive(Debug, Default)]
-pub(crate) struct Targets {
-    turn: Turns,
-    state: Mutex<State>,
-    guard: Arc<Guard>,
-    wake: Notify,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Who is told what the servers do; none: nothing is served.
-    watch: Option<Arc<dyn TargetWatch>>,
-    keeper: Option<JoinHandle<()>>,
-    /// By portal group.
-    groups: BTreeMap<i64, Group>,
-    targets: BTreeMap<i64, Served>,
-    /// By volume: all targets that a volume is mapped to share what is kept of its initiators.
-    units: HashMap<i64, Arc<LogicalUnit>>,
-    /// By target and volume, what keeps the volume open, under the name that it was opened for.
-    open: HashMap<(i64, i64), (String, volumes::Served)>,
-    reports: HashMap<i64, Report>,
-}
-
-/// The server of a portal group.
-#[derive(Debug)]
-struct Group {
-    server: Arc<Server>,
-    portals: BTreeMap<String, Portal>,
-}
-
-enum Portal {
-    /// Entered among what listens for as long as this lives.
-    Listens(#[expect(dead_code, reason = "it is kept")] Box<dyn Any + Send + Sync>),
-    Trouble(String),
-}
-
-impl std::fmt::Debug for Portal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Listens(_) => f.write_str("Listens"),
-            Self::Trouble(why) => f.debug_tuple("Trouble").field(why).finish(),
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Served {
-    group: i64,
-    target: Arc<iscsi::Target>,
-    /// All that is mapped to it was there once.
-    is_complete: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Report {
-    state: TargetState,
-    trouble: Option<String>,
-}
-
-impl Targets {
-    fn with<R>(&self, look: impl FnOnce(&mut State) -> R) -> R {
-        look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Whether this process listens at a portal of a group, and why not if it should.
-    pub(super) fn portal(&self, group: i64, address: &str) -> (bool, Option<String>) {
-        self.with(|state| match state.groups.get(&group).and_then(|g| g.portals.get(address)) {
-            Some(Portal::Listens(_)) => (true, None),
-            Some(Portal::Trouble(why)) => (false, Some(why.clone())),
-            None => (false, None),
-        })
-    }
-
-    /// How an enabled target fares.
-    pub(super) fn report(&self, target: i64) -> (TargetState, Option<String>) {
-        self.with(|state| match state.reports.get(&target) {
-            Some(report) => (report.state, report.trouble.clone()),
-            None if state.watch.is_some() => (TargetState::Waiting, None),
-            None => (TargetState::Stopped, None),
-        })
-    }
-
-    /// The target of this number, if it is served.
-    pub(super) fn served(&self, target: i64) -> Option<Arc<iscsi::Target>> {
-        self.with(|state| state.targets.get(&target).map(|served| Arc::clone(&served.target)))
-    }
-
-    /// All that are served, by their numbers.
-    pub(super) fn all(&self) -> Vec<(i64, Arc<iscsi::Target>)> {
-        self.with(|state| {
-            state.targets.iter().map(|(id, served)| (*id, Arc::clone(&served.target))).collect()
-        })
-    }
-
-    fn is_running(&self) -> bool {
-        self.with(|state| state.watch.is_some())
-    }
-
-    /// Keeps what came of it, and logs what is new.
-    fn keep_reports(&self, reports: HashMap<i64, Report>, names: &HashMap<i64, String>) {
-        let before = self.with(|state| std::mem::replace(&mut state.reports, reports.clone()));
-        for (id, report) in &reports {
-            let name = names.get(id).map(String::as_str).unwrap_or_default();
-            let old = before.get(id);
-            if old == Some(report) {
-                continue;
-            }
-            match &report.trouble {
-                Some(why) => tracing::warn!(target_name = name, "a target is in trouble: {why}"),
-                None if report.state == TargetState::Served => {
-                    tracing::info!(target_name = name, "a target is served");
-                }
-                None => {}
-            }
-        }
-    }
-}
 
 /// Runs what may wait for connections and their commands.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
@@ -256,12 +135,12 @@ impl Storage {
         let storage = self.clone();
         blocking(move || storage.listen(&portals)).await?;
         let mut reports = HashMap::new();
-        // A pool that can't be opened isn't tried for each of its volumes.
-        let mut closed = HashMap::new();
+        // A pool is asked for once, and not for each of its volumes.
+        let mut pools = HashMap::new();
         let mut used = HashSet::new();
         self.let_go_of_stopped(&wanted).await?;
         for (id, one) in &wanted.targets {
-            let trouble = self.map_all(one, &mut closed, &mut used).await?;
+            let trouble = self.map_all(one, &mut pools, &mut used).await?;
             reports.insert(*id, self.report_of(one, trouble));
         }
         for (id, node) in &wanted.elsewhere {
@@ -347,7 +226,7 @@ impl Storage {
     async fn map_all(
         &self,
         one: &WantedTarget,
-        closed: &mut HashMap<i64, String>,
+        pools: &mut HashMap<i64, Result<(), String>>,
         used: &mut HashSet<(i64, i64)>,
     ) -> Result<Option<String>> {
         let Some(target) = self.inner.targets.served(one.row.id) else { return Ok(None) };
@@ -362,14 +241,13 @@ impl Storage {
         for lun in &one.luns {
             // While it can't be opened anew, the unit that there is goes on.
             used.insert((lun.target_id, lun.volume_id));
-            if !closed.contains_key(&lun.pool_id)
-                && let Err(error) = self.open(lun.pool_id).await
-            {
-                closed.insert(lun.pool_id, error.to_string());
+            if let Entry::Vacant(entry) = pools.entry(lun.pool_id) {
+                let opened = self.open(lun.pool_id).await;
+                entry.insert(opened.map(drop).map_err(|error| error.to_string()));
             }
-            let unit = match closed.get(&lun.pool_id) {
-                Some(why) => Err(why.clone()),
-                None => self.unit(one, lun).await.map_err(|error| error.to_string()),
+            let unit = match pools.get(&lun.pool_id) {
+                Some(Err(why)) => Err(why.clone()),
+                _ => self.unit(one, lun).await.map_err(|error| error.to_string()),
             };
             match unit {
                 Ok(unit) => self.map(&target, lun.number, unit).await?,
@@ -523,71 +401,7 @@ impl Storage {
     }
 }
 
-/// Unmaps what has these numbers; when it returns, nobody uses it by this target.
-fn unmap(target: &iscsi::Target, numbers: Vec<u16>) {
-    for number in numbers {
-        target.unmap(number);
-    }
-}
-
 /// Lets in nobody.
 fn nobody() -> iscsi::AuthGroup {
     iscsi::AuthGroup::open().initiators(std::iter::empty()).expect("of no names none is wrong")
-}
-
-/// What is no longer served: taken out of the state, and to be ended where it may wait.
-#[derive(Debug, Default)]
-struct Leaving {
-    targets: Vec<(Arc<Server>, Arc<iscsi::Target>)>,
-    portals: Vec<(Arc<Server>, SocketAddr, Portal)>,
-    servers: Vec<Arc<Server>>,
-}
-
-fn leaving(state: &mut State, wanted: &Wanted) -> Leaving {
-    let mut leaving = Leaving::default();
-    let stays = |id: &i64, served: &Served| {
-        wanted.targets.get(id).is_some_and(|one| {
-            one.row.portal_group_id == served.group && one.row.iqn == served.target.name()
-        })
-    };
-    let gone: Vec<i64> =
-        state.targets.iter().filter(|(id, served)| !stays(id, served)).map(|(id, _)| *id).collect();
-    for served in gone.iter().filter_map(|id| state.targets.remove(id)) {
-        if let Some(group) = state.groups.get(&served.group) {
-            leaving.targets.push((Arc::clone(&group.server), served.target));
-        }
-    }
-    for (id, group) in &mut state.groups {
-        let none = Vec::new();
-        let addresses = wanted.portals.get(id).unwrap_or(&none);
-        let gone: Vec<String> =
-            group.portals.keys().filter(|one| !addresses.contains(one)).cloned().collect();
-        for address in gone {
-            let portal = group.portals.remove(&address);
-            if let (Ok(address), Some(portal)) = (address.parse(), portal) {
-                leaving.portals.push((Arc::clone(&group.server), address, portal));
-            }
-        }
-    }
-    let gone: Vec<i64> =
-        state.groups.keys().filter(|id| !wanted.portals.contains_key(*id)).copied().collect();
-    for group in gone.iter().filter_map(|id| state.groups.remove(id)) {
-        leaving.servers.push(group.server);
-    }
-    leaving
-}
-
-impl Leaving {
-    /// Ends it: returns when no initiator uses what it was served by.
-    fn end(self) {
-        for (server, address, portal) in self.portals {
-            server.close(address);
-            drop(portal);
-        }
-        for (server, target) in self.targets {
-            server.remove(target.name());
-            unmap(&target, target.luns());
-        }
-        self.servers.iter().for_each(|server| server.stop());
-    }
 }

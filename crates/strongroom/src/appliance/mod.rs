@@ -36,6 +36,7 @@ pub(crate) mod system;
 pub(crate) mod targets;
 pub(crate) mod updates;
 pub(crate) mod users;
+pub(crate) mod volumes;
 mod watch;
 mod work;
 

@@ -11,7 +11,7 @@ use super::resource::Resource;
 use super::{
     acme, approvals, audit, directories, events, images, issuers, jobs, keys, license, login, me,
     network, orgs, own_backup, pools, roles, sessions, settings, stats, storage, system, targets,
-    updates, users,
+    updates, users, volumes,
 };
 use crate::args::Cli;
 use crate::up;
@@ -47,6 +47,11 @@ static OPERATIONS: &[&[&Operation]] = &[
     targets::auth_groups::OPERATIONS,
     targets::portal_groups::OPERATIONS,
     up::OPERATIONS,
+    volumes::OPERATIONS,
+    volumes::change::OPERATIONS,
+    volumes::make::OPERATIONS,
+    volumes::schedule::OPERATIONS,
+    volumes::snapshots::OPERATIONS,
 ];
 
 /// All lists.
@@ -68,6 +73,8 @@ static LISTS: &[&Resource] = &[
     &targets::auth_groups::AUTH_GROUPS,
     &targets::portal_groups::PORTAL_GROUPS,
     &users::USERS,
+    &volumes::VOLUMES,
+    &volumes::snapshots::SNAPSHOTS,
 ];
 
 /// What has no command, and why. A name that ends in `.` stands for all that begin so.

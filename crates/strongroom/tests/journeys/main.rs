@@ -29,6 +29,8 @@ mod service;
 mod storage_options;
 mod streams;
 mod system;
+mod targets;
 mod trees;
 mod up;
 mod updates;
+mod volumes;

@@ -106,14 +106,16 @@ fn luns_are_provisioned_by_a_key_and_the_snippets_of_the_document() {
     let (secret, number) = key(&data, "csi --user admin --dialect ngx --pool nvme1");
     let world = World { served: &served, key: secret.clone() };
 
-    let made = world.change("POST", "/lun/", json!({"pool_name": "nvme1", "name": "vol", "size": 1, "sing": "G"}));
+    let made = world.change(
+        "POST",
+        "/lun/",
+        json!({"pool_name": "nvme1", "name": "vol", "size": 1, "sing": "G"}),
+    );
     let lun = text(&made["luns"][0]["id"]);
     // The lines that are asked for, as they are typed.
-    for (path, wanted) in [
-        ("lun/list", "vol"),
-        ("status/capacity", "nvme1"),
-        ("snapshot/list", "luns"),
-    ] {
+    for (path, wanted) in
+        [("lun/list", "vol"), ("status/capacity", "nvme1"), ("snapshot/list", "luns")]
+    {
         let script = r#"curl -sk -H "Authorization: Bearer $KEY" "$URL/api/v2/$1" | jq ."#;
         let mut sh = tool("sh");
         sh.args(["-c", script, "sh", path]).env("KEY", &secret).env("URL", world.url());
@@ -183,7 +185,8 @@ fn luns_are_provisioned_by_a_key_and_the_snippets_of_the_document() {
     let (code, out, err) = run(&data, &format!("keys reveal {number}"));
     assert_eq!(code, 0, "{err}");
     assert!(out.contains(&secret));
-    let (reads, _) = key(&data, "watch --user admin --dialect ngx --allow lun.read --allow ngx.pool.list");
+    let (reads, _) =
+        key(&data, "watch --user admin --dialect ngx --allow lun.read --allow ngx.pool.list");
     let reads = World { served: &served, key: reads };
     assert_eq!(reads.get("/lun").as_array().unwrap().len(), 2);
     assert_eq!(reads.get("/pool").as_array().unwrap().len(), 2);

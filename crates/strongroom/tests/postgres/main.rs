@@ -31,5 +31,9 @@ mod service;
 mod stopping;
 #[path = "../journeys/system.rs"]
 mod system;
+#[path = "../journeys/targets.rs"]
+mod targets;
 #[path = "../journeys/up.rs"]
 mod up;
+#[path = "../journeys/volumes.rs"]
+mod volumes;

@@ -242,7 +242,9 @@ async fn details(call: Call) -> Answer {
 }
 
 async fn show(call: Call) -> Answer {
-    let Some(group) = find(&call, call.id()).await? else { return found(&AuthGroupShown::everybody()) };
+    let Some(group) = find(&call, call.id()).await? else {
+        return found(&AuthGroupShown::everybody());
+    };
     let (group, told) = shown(&call, &group).await?;
     record(&call, told).await?;
     found(&group)

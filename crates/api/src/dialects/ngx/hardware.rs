@@ -174,7 +174,8 @@ async fn memory(call: Call) -> Answer {
 
 async fn fans(call: Call) -> Answer {
     let all = call.app().look(|hardware| hardware.fans()).await?;
-    let show = |fan: strongroom_appliance::hardware::Fan| FanShown { name: fan.name, speed: fan.speed };
+    let show =
+        |fan: strongroom_appliance::hardware::Fan| FanShown { name: fan.name, speed: fan.speed };
     found(&all.into_iter().map(show).collect::<Vec<_>>())
 }
 

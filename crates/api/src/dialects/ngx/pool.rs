@@ -24,7 +24,7 @@ const SECTION: Section = Section {
     over: Over::Any,
 };
 
-const STATUS: Section = Section { name: "PoolStatus", reads: "ngx.status.read", ..SECTION };
+const STATUS: Section = Section { name: "Status", reads: "ngx.status.read", ..SECTION };
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![

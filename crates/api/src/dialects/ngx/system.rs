@@ -25,9 +25,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     let info: Section = Section { name: "SystemInfo", reads: "ngx.info.read", ..cluster::SECTION };
     vec![
         cluster::SECTION
-            .get::<SystemInfo>("/status/system_info", "ngx.status.system_info", "The system", |call| {
-                show(call).boxed()
-            })
+            .get::<SystemInfo>(
+                "/status/system_info",
+                "ngx.status.system_info",
+                "The system",
+                |call| show(call).boxed(),
+            )
             .state(STATE),
         info.get::<SystemInfo>("/info/system", "ngx.info.system", "The system", |call| {
             show(call).boxed()
