@@ -43,7 +43,7 @@ impl World {
         }
         let admin = appliance.admin().await;
         let me = appliance.call(&admin, "GET", "/v1/me", None).await.json();
-        let user = me["id"].as_i64().or(me["user"]["id"].as_i64()).unwrap();
+        let user = me["user_id"].as_i64().unwrap();
         let mut world =
             Self { appliance, by, user, pools: [pools[0], pools[1]], key: String::new() };
         world.key = world.make("everything", |_| {}).await.1;

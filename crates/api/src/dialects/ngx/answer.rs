@@ -8,6 +8,10 @@ use utoipa::ToSchema;
 
 use crate::problem::{Code, Problem};
 
+/// Seconds after which it may be tried again what can't be done at the moment: as long as clients of the
+/// original wait by themselves.
+const RETRY: u64 = 10;
+
 /// An answer, or what went wrong.
 pub(crate) type Answer<T = Response> = Result<T, Fault>;
 
@@ -67,13 +71,12 @@ numbers! {
 pub(crate) struct Fault {
     number: Number,
     text: String,
-    retry_after: Option<u64>,
 }
 
 impl Fault {
     /// With this text, which must not hold secrets.
     pub(crate) fn new(number: Number, text: impl Into<String>) -> Self {
-        Self { number, text: text.into(), retry_after: None }
+        Self { number, text: text.into() }
     }
 
     /// What was sent can't be taken.
@@ -107,8 +110,8 @@ impl Fault {
             let scheme = HeaderValue::from_static("Bearer realm=\"strongroom\"");
             headers.insert(header::WWW_AUTHENTICATE, scheme);
         }
-        if let Some(seconds) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, seconds.into());
+        if self.number == Number::Busy {
+            headers.insert(header::RETRY_AFTER, RETRY.into());
         }
         response
     }
