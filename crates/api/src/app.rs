@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use strongroom_appliance::{
-    Administration, Health, Licences, MachineUnit, Services, Settings, Support, SupportSetup, Units,
+    Administration, Hardware, Health, Licences, MachineUnit, Services, Settings, Support,
+    SupportSetup, Units,
 };
 use strongroom_catalog::{Catalog, Engine};
 use strongroom_identity::Identity;
@@ -34,6 +35,8 @@ pub struct Machine {
     pub administration: Administration,
     /// Services of the machine beside our own.
     pub units: Units,
+    /// What the machine is made of.
+    pub hardware: Hardware,
 }
 
 impl Machine {
@@ -52,7 +55,8 @@ impl Machine {
         let version = administration.version();
         let support = Support::new(data, version, setup, identity, settings, health.clone());
         let (licences, units) = (Licences::of(data, license_keys), Units::default());
-        Self { health, licences, support, administration, units }
+        let hardware = Hardware::default();
+        Self { health, licences, support, administration, units, hardware }
     }
 
     /// With services of the machine that are told of beside our own.
@@ -149,6 +153,16 @@ impl App {
     /// What helps those who look for a fault.
     pub fn support(&self) -> &Support {
         &self.inner.machine.support
+    }
+
+    /// Looks at what the machine is made of, for which it waits for the kernel.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        at: impl FnOnce(&Hardware) -> T + Send + 'static,
+    ) -> Result<T> {
+        let hardware = self.inner.machine.hardware.clone();
+        let looked = tokio::task::spawn_blocking(move || at(&hardware)).await;
+        looked.map_err(|error| Problem::internal(&error))
     }
 
     /// What is done to the box.

@@ -18,8 +18,11 @@ pub const PAGE: &str = "/api/docs/index.html";
 pub const DOCUMENT: &str = "/openapi.json";
 /// Where that of the dialect Jidoteki Admin is.
 pub(crate) const JIDOTEKI: &str = "/openapi/jidoteki.json";
+/// Where that of the dialect NGX Storage is.
+pub(crate) const NGX: &str = "/openapi/ngx.json";
 /// What the pages call them.
-const NAMES: [(&str, &str); 2] = [("Strongroom", DOCUMENT), ("Jidoteki Admin", JIDOTEKI)];
+const NAMES: [(&str, &str); 3] =
+    [("Strongroom", DOCUMENT), ("Jidoteki Admin", JIDOTEKI), ("NGX Storage", NGX)];
 /// Its pages load nothing from elsewhere; their styles stand in them.
 const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; \
                       img-src 'self' data:; frame-ancestors 'none'";

@@ -38,6 +38,7 @@ pub fn router(app: &App, dialects: &Dialects) -> Router {
     let documents = [
         (docs::DOCUMENT, routes.document().into()),
         (docs::JIDOTEKI, dialects::jidoteki::document().into()),
+        (docs::NGX, dialects::ngx::document().into()),
     ];
     let router = routes.router(app).merge(docs::router(documents));
     let router = router.merge(dialects::router(app, dialects));

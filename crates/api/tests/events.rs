@@ -79,6 +79,7 @@ async fn one_is_told_of_the_jobs_that_one_may_see() {
         pools: None,
         operations: None,
         shown_again: false,
+        dialect: None,
     };
     let (_, key) = identity.create_key(&by, spec).await.unwrap();
 

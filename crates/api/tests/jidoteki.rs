@@ -173,7 +173,10 @@ async fn a_setup_is_open_only_where_that_is_configured_and_there_is_no_token() {
     assert_eq!(get(&appliance, "/version?token=").await.told(), (403, REFUSED.into()));
 
     let options = jidoteki::Options { open_setup: true, endpoints: None };
-    appliance.router = strongroom_api::router(&appliance.app, &Dialects { jidoteki: options });
+    appliance.router = strongroom_api::router(
+        &appliance.app,
+        &Dialects { jidoteki: options, ..Dialects::default() },
+    );
     assert_eq!(appliance.ask(request("POST", "/setup", &fields)).await.told(), (200, DONE.into()));
     assert_eq!(get(&appliance, "/version?token=yourtoken").await.status, 200);
     // That was the only time. There is no first run to be told of.
@@ -518,7 +521,10 @@ async fn logs_are_an_archive_and_debug_wants_a_key() {
 async fn what_is_switched_off_is_not_there() {
     let mut appliance = Appliance::with_token().await;
     let options = jidoteki::Options { open_setup: false, endpoints: Some(Vec::new()) };
-    appliance.router = strongroom_api::router(&appliance.app, &Dialects { jidoteki: options });
+    appliance.router = strongroom_api::router(
+        &appliance.app,
+        &Dialects { jidoteki: options, ..Dialects::default() },
+    );
     for name in jidoteki::OPTIONAL {
         let answer = get(&appliance, &format!("/{name}?token={TOKEN}")).await;
         assert_eq!(answer.told(), (404, r#"{"Status":"404 Not Found"}"#.into()), "{name}");

@@ -55,6 +55,7 @@ async fn stranger(appliance: &Appliance) -> String {
         pools: None,
         operations: None,
         shown_again: false,
+        dialect: None,
     };
     identity.create_key(&by, key).await.unwrap().1.expose().to_owned()
 }

@@ -1,4 +1,4 @@
-//! The box itself: what it is ([`Build`]), how it fares ([`Health`]), what it serves
+//! The box itself: what it is ([`Build`]), of what ([`Hardware`]), how it fares ([`Health`]), what it serves
 //! ([`Services`]) and others do beside ([`Units`]), what can be set ([`Settings`]), its licence
 //! ([`Licences`]), what storage is attached to it ([`StorageOptions`]), what helps those who look for a
 //! fault ([`LogFile`], [`Support`]), how it is reached ([`network`]), where its certificate comes from
@@ -15,6 +15,7 @@ pub mod backup;
 mod command;
 mod error;
 mod files;
+pub mod hardware;
 mod health;
 mod info;
 mod licence;
@@ -35,6 +36,7 @@ pub mod works;
 pub use acme::{Acme, AcmeSettings, AcmeStatus, Challenges};
 pub use administration::{Administration, LastJob, Parts};
 pub use error::{Error, Result};
+pub use hardware::Hardware;
 pub use health::{Cpu, Health, Measured, Usage};
 pub use info::{Build, CHANGELOG};
 pub use licence::{Licence, LicenceSigner, LicenceState, LicenceVerifier, Licences, SignedLicence};

@@ -414,6 +414,7 @@ impl Identity {
                     rights: None,
                     pools: None,
                     operations: None,
+                    dialect: None,
                     expires_at: None,
                 };
                 ApiKey::insert(change.tx(), &new, self.inner.clock.now()).await?

@@ -52,6 +52,10 @@ pub const CLASSES: &[Class] = &[
         operations: &[
             "images.forget",
             "jidoteki.backup.restore",
+            "ngx.lun.delete",
+            "ngx.snapshot.delete",
+            "ngx.snapshot.delete_all",
+            "ngx.snapshot.restore",
             "pools.forget",
             "snapshots.remove",
             "snapshots.restore",
@@ -66,6 +70,8 @@ pub const CLASSES: &[Class] = &[
         operations: &[
             "images.retain",
             "jidoteki.backup.restore",
+            "ngx.snapshot.delete_schedule",
+            "ngx.snapshot.set_schedule",
             "pools.forget",
             "settings.change",
             "settings.reset",

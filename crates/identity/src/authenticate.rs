@@ -58,7 +58,7 @@ impl Identity {
         credential: Credential,
         origin: &Origin,
     ) -> Result<Principal, AuthError> {
-        match credential {
+        let principal = match credential {
             Credential::Password { name, password, code, directory } => {
                 let directory = directory.as_deref();
                 let outcome = self.log_in(&name, password, code, directory, origin).await;
@@ -68,6 +68,27 @@ impl Identity {
             Credential::Bearer(token) => self.bearer(token, origin).await,
             Credential::Signed(request) => self.signed(request, origin).await,
             Credential::Local { uid } => self.local(uid).await,
+        }?;
+        match principal.dialect() {
+            None => Ok(principal),
+            Some(_) => Err(AuthError::OtherInterface),
+        }
+    }
+
+    /// Says who acts in a dialect, by a key that was made for it: nothing else opens one.
+    ///
+    /// # Errors
+    /// [`AuthError`]: why nobody is let in.
+    pub async fn authenticate_in(
+        &self,
+        dialect: &str,
+        key: Secret,
+        origin: &Origin,
+    ) -> Result<Principal, AuthError> {
+        let principal = self.bearer(key, origin).await?;
+        match principal.dialect() {
+            Some(of) if of == dialect => Ok(principal),
+            _ => Err(AuthError::OtherInterface),
         }
     }
 
@@ -303,5 +324,6 @@ pub(crate) fn narrowing(key: &ApiKey) -> Narrowing {
             .as_ref()
             .map(|text| words(text).into_iter().filter_map(|word| word.parse().ok()).collect()),
         operations: key.operations.as_ref().map(words),
+        dialect: key.dialect.clone(),
     }
 }

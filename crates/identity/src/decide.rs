@@ -156,7 +156,7 @@ mod tests {
             proptest::option::of(proptest::sample::subsequence(vec!["a", "b", "c"], 0..3));
         (proptest::option::of(sets()), pools, operations).prop_map(|(rights, pools, operations)| {
             let operations = operations.map(|all| all.into_iter().map(str::to_owned).collect());
-            Narrowing { rights, pools, operations }
+            Narrowing { rights, pools, operations, dialect: None }
         })
     }
 

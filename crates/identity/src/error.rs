@@ -111,6 +111,9 @@ pub enum AuthError {
     /// The user, the one acted for, or the key is switched off.
     #[error("this user or key is switched off: ask an administrator")]
     Disabled,
+    /// A key of a dialect opens that alone, and nothing else opens one.
+    #[error("this key or session is for another interface: make a key for this one")]
+    OtherInterface,
     /// The renewing token was used before.
     #[error("this refresh token was used before, so its session was ended: log in again")]
     Reused,
@@ -149,6 +152,7 @@ impl AuthError {
             Self::Blocked { .. } => "blocked",
             Self::Ended => "ended",
             Self::Disabled => "disabled",
+            Self::OtherInterface => "another interface",
             Self::Reused => "reused token",
             Self::Stale(_) => "stale",
             Self::NoRole => "no role",

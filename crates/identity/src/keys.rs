@@ -36,6 +36,8 @@ pub struct KeySpec {
     pub operations: Option<BTreeSet<String>>,
     /// It must be shown again, or sign requests: it is kept sealed, not only hashed.
     pub shown_again: bool,
+    /// The dialect that it is for, and nothing else; none: the native API.
+    pub dialect: Option<String>,
 }
 
 /// What is to be changed of a key; what is none stays. The inner option is the new value.
@@ -99,6 +101,7 @@ impl Identity {
             rights: spec.rights.map(|rights| rights.to_string()),
             pools: spec.pools.map(numbers).transpose()?,
             operations: spec.operations.map(words).transpose()?,
+            dialect: spec.dialect,
             expires_at: spec.expires_at,
         };
         let id = ApiKey::insert(change.tx(), &new, now).await?;
@@ -179,7 +182,7 @@ impl Identity {
         let bytes = self.inner.key.unseal(&purpose(&key.prefix), &sealed)?;
         let broken = |_| Error::Sealed { purpose: purpose(&key.prefix) };
         let text = Secret::new(std::str::from_utf8(&bytes).map_err(broken)?);
-        let deed = Deed::new("key.show", format!("key {}", key.prefix));
+        let deed = Deed::new("key.reveal", format!("key {}", key.prefix));
         change.commit(deed.within(key.organisation_id)).await?;
         Ok(text)
     }

@@ -64,6 +64,8 @@ pub struct Narrowing {
     pub pools: Option<BTreeSet<i64>>,
     /// These operations only.
     pub operations: Option<BTreeSet<String>>,
+    /// This dialect only; none: the native API.
+    pub dialect: Option<String>,
 }
 
 /// Who acts: a user, perhaps for another, perhaps narrowed by a key. Made by
@@ -134,6 +136,11 @@ impl Principal {
     /// The operations it is narrowed to, if it is.
     pub fn operations(&self) -> Option<&BTreeSet<String>> {
         self.narrowing.operations.as_ref()
+    }
+
+    /// The dialect whose key it came with, if it did.
+    pub fn dialect(&self) -> Option<&str> {
+        self.narrowing.dialect.as_deref()
     }
 
     /// Whether a second administrator must approve of an operation.

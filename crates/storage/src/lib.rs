@@ -57,7 +57,7 @@ pub use retention::{Rules, Selection, Verdict};
 pub use sealer::{PoolSecret, Sealer};
 pub use stats::{Growth, PoolStats};
 pub use targets::{
-    AuthGroupChange, AuthGroupDetails, AuthGroupSecrets, Chap, NewAuthGroup, NewTarget,
+    AuthGroupChange, AuthGroupDetails, AuthGroupSecrets, Chap, MAX_LUNS, NewAuthGroup, NewTarget,
     PortalDetails, PortalGroupDetails, RefusedLogin, TargetChange, TargetDetails, TargetFigures,
     TargetSession, TargetState, TargetWatch,
 };
@@ -107,6 +107,8 @@ struct Inner {
     volume_turns: Turns,
     /// When volumes are settled.
     pace: volumes::Pace,
+    /// Volumes that are nearly full.
+    overloaded: volumes::LastCheck,
 }
 
 impl Storage {
@@ -142,6 +144,7 @@ impl Storage {
             targets: Targets::default(),
             volume_turns: Turns::default(),
             pace: volumes::Pace::default(),
+            overloaded: volumes::LastCheck::default(),
             used,
         };
         Ok(Self { inner: Arc::new(inner) })

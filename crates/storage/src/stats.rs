@@ -64,11 +64,10 @@ impl Storage {
 
     /// What the catalogue knows of the pools in the scope, by name; of these only some when they
     /// are named.
-    pub(crate) async fn known(
-        &self,
-        scope: &Scope,
-        only: Option<&[i64]>,
-    ) -> Result<Vec<pools::Pool>> {
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn known(&self, scope: &Scope, only: Option<&[i64]>) -> Result<Vec<pools::Pool>> {
         let mut sql = Sql::new("FROM pools WHERE 1 = 1");
         if let Scope::Organisations(ids) = scope {
             sql.push(" AND organisation_id IN ").push_set(ids.iter().copied());

@@ -14,6 +14,7 @@ use strongroom_identity::{
 
 pub(crate) use self::credential::{origin, reached};
 pub use self::object::On;
+pub(crate) use self::object::somewhere;
 use crate::app::App;
 use crate::problem::{Code, Problem, Result};
 use crate::route::Route;

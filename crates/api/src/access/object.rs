@@ -148,7 +148,7 @@ impl On {
 }
 
 /// An organisation in which the principal has the right, for a list; its own when there is none.
-fn somewhere(principal: &Principal, right: Right) -> Object {
+pub(crate) fn somewhere(principal: &Principal, right: Right) -> Object {
     use strongroom_catalog::list::Scope;
     match principal.scope(right) {
         Scope::All => Object::of(principal.root()),

@@ -1,5 +1,7 @@
 //! API keys: for programs.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_catalog::identity as known;
@@ -11,9 +13,11 @@ use super::paths::{KeyPath, Keys};
 use super::roles::right_set;
 use crate::access::On;
 use crate::call::Call;
+use crate::dialects::{self, KeyDialect};
 use crate::problem::{Code, Problem, Result};
 use crate::route::{
-    Body, Created, Empty, Group, IfMatch, Items, Listing, Path, Tagged, delete, get, patch, post,
+    Body, Created, Empty, Group, IfMatch, Items, Json, Listing, Path, Tagged, delete, get, patch,
+    post,
 };
 
 pub(super) fn group() -> Group {
@@ -35,6 +39,10 @@ pub(super) fn group() -> Group {
                 .recorded_by_service(),
             delete("/v1/keys/{key}", "keys.remove", "Remove a key", remove)
                 .login()
+                .fails(refused)
+                .recorded_by_service(),
+            post("/v1/keys/{key}/reveal", "keys.reveal", "Show the secret of a key again", reveal)
+                .needs(Right::KeyManage, On::Key("key"))
                 .fails(refused)
                 .recorded_by_service(),
         ],
@@ -64,6 +72,10 @@ struct Key {
     operations: Option<Vec<String>>,
     /// Whether requests can be signed with it (RFC 9421).
     signing: bool,
+    /// Whether its secret can be shown again.
+    revealable: bool,
+    /// The dialect that it is for, and nothing else; null: this API.
+    dialect: Option<String>,
     /// When it was made.
     created_at: Timestamp,
     /// When it ends.
@@ -89,7 +101,9 @@ impl From<known::ApiKey> for Key {
             rights: key.rights.map(words),
             pools: key.pools.map(numbers),
             operations: key.operations.map(words),
-            signing: key.shown_again,
+            signing: key.shown_again && key.dialect.is_none(),
+            revealable: key.shown_again,
+            dialect: key.dialect,
             created_at: key.created_at,
             expires_at: key.expires_at,
             last_used_at: key.last_used_at,
@@ -124,8 +138,11 @@ struct CreateKey {
     rights: Option<Vec<String>>,
     /// Only these pools, by number, and nothing but what is about them, their images and jobs.
     pools: Option<Vec<i64>>,
-    /// Only these operations, by id.
+    /// Only these operations, by id. Of a dialect, those of its page in the documentation.
     operations: Option<Vec<String>>,
+    /// The dialect that it is for, and nothing else: `ngx`. Such a key can be shown again. None:
+    /// this API.
+    dialect: Option<String>,
     /// Whether requests can be signed with it (RFC 9421): it is kept sealed with the appliance's
     /// key, not as a hash alone.
     #[serde(default)]
@@ -137,7 +154,8 @@ struct CreateKey {
 struct CreatedKey {
     /// What is known of it.
     key: Key,
-    /// What to send as `Authorization: Bearer`. It is not shown again.
+    /// What to send as `Authorization: Bearer`. It is not shown again, but for one that signs or is
+    /// for a dialect.
     secret: String,
 }
 
@@ -147,19 +165,34 @@ async fn create(call: Call, Body(body): Body<CreateKey>) -> Result<Created<Creat
         let text = "say whose key it will be: at the control socket there is no user";
         Problem::new(Code::Invalid, text)
     };
+    let dialect = body.dialect.as_deref().map(dialects::of_keys).transpose()?;
+    if dialect.is_some() && body.signing {
+        let text = "requests to a dialect are not signed: leave out `signing` or `dialect`";
+        return Err(Problem::new(Code::Invalid, text));
+    }
+    let operations = body.operations.map(|ids| known_operations(dialect, ids)).transpose()?;
     let spec = KeySpec {
         user_id: body.user_id.or(by.user_id).ok_or_else(none)?,
         name: body.name,
         expires_at: body.expires_at,
         rights: body.rights.map(|names| right_set(&names)).transpose()?,
         pools: body.pools.map(|pools| pools.into_iter().collect()),
-        operations: body.operations.map(|operations| operations.into_iter().collect()),
-        shown_again: body.signing,
+        operations,
+        shown_again: body.signing || dialect.is_some(),
+        dialect: dialect.map(|dialect| dialect.name.to_owned()),
     };
     let (key, secret) = call.app().identity().create_key(by, spec).await?;
     let location = format!("/v1/keys/{}", key.id);
     let item = CreatedKey { key: key.into(), secret: secret.expose().to_owned() };
     Ok(Created { item, location })
+}
+
+/// Operations that a key may have; of a dialect, those that it has.
+fn known_operations(dialect: Option<&KeyDialect>, ids: Vec<String>) -> Result<BTreeSet<String>> {
+    match dialect {
+        Some(dialect) => ids.iter().map(|id| dialect.operation(id)).collect(),
+        None => Ok(ids.into_iter().collect()),
+    }
 }
 
 /// What is to be changed of a key; what is left out stays.
@@ -195,18 +228,44 @@ async fn change(
     Body(body): Body<ChangeKey>,
 ) -> Result<Tagged<Key>> {
     let rights = |names: Option<Vec<String>>| names.map(|names| right_set(&names)).transpose();
+    let operations = match body.operations {
+        Some(Some(ids)) => {
+            let dialect = dialect_of(&call, path.key).await?;
+            Some(Some(known_operations(dialect, ids)?))
+        }
+        operations => operations.map(|_| None),
+    };
     let what = KeyChange {
         name: body.name,
         enabled: body.enabled,
         expires_at: body.expires_at,
         rights: body.rights.map(rights).transpose()?,
         pools: body.pools.map(|pools| pools.map(|pools| pools.into_iter().collect())),
-        operations: body.operations.map(|ids| ids.map(|ids| ids.into_iter().collect())),
+        operations,
     };
     let identity = call.app().identity();
     let key = identity.change_key(call.principal()?, path.key, version, what).await?;
     let version = key.version;
     Ok(Tagged(key.into(), version))
+}
+
+/// The dialect that a key is for.
+async fn dialect_of(call: &Call, key: i64) -> Result<Option<&'static KeyDialect>> {
+    let key = call.app().catalog().find_one::<known::ApiKey>(known::ApiKey::by_id(key)).await?;
+    let dialect = key.and_then(|key| key.dialect);
+    dialect.as_deref().map(dialects::of_keys).transpose()
+}
+
+/// The secret of a key.
+#[derive(Serialize, ToSchema)]
+struct KeySecret {
+    /// What to send as `Authorization: Bearer`.
+    secret: String,
+}
+
+async fn reveal(call: Call, Path(path): Path<KeyPath>) -> Result<Json<KeySecret>> {
+    let secret = call.app().identity().show_key(call.principal()?, path.key).await?;
+    Ok(Json(KeySecret { secret: secret.expose().to_owned() }))
 }
 
 async fn remove(call: Call, Path(path): Path<KeyPath>) -> Result<Empty> {

@@ -159,6 +159,8 @@ settings! {
         "An update that does not answer within so many seconds is rolled back.";
     update_trial: Seconds, 300 in 1..=86_400, "update.trial",
         "An update that fails within so many seconds after its first answer is rolled back.";
+    volumes_overloaded: Things, 90 in 1..=100, "volumes.overloaded",
+        "A volume of which so many percent are written is told to be nearly full.";
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ pub static API_KEYS: Resource = Resource {
         Field::new("name", Kind::Text, "Its name.").searched(),
         Field::new("prefix", Kind::Text, "The part of it that is not secret.").searched(),
         Field::new("enabled", Kind::Bool, "Whether it can be used."),
+        Field::new("dialect", Kind::Text, "The dialect that it is for; null: the native API.")
+            .nullable(),
         Field::new("created_at", Kind::Time, "When it was made."),
         Field::new("expires_at", Kind::Time, "When it ends.").nullable(),
         Field::new("last_used_at", Kind::Time, "When it was last used.").nullable(),
@@ -53,6 +55,8 @@ pub struct ApiKey {
     pub operations: Option<String>,
     /// Whether it can be shown again.
     pub shown_again: bool,
+    /// The dialect that it is for; none: the native API.
+    pub dialect: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it ends.
@@ -65,8 +69,8 @@ pub struct ApiKey {
 
 impl Record for ApiKey {
     const COLUMNS: &'static str = "id, user_id, organisation_id, name, prefix, enabled, rights, \
-        pools, operations, CASE WHEN sealed IS NULL THEN 0 ELSE 1 END, created_at, expires_at, \
-        last_used_at, version";
+        pools, operations, CASE WHEN sealed IS NULL THEN 0 ELSE 1 END, dialect, created_at, \
+        expires_at, last_used_at, version";
 
     fn read(row: &mut Row) -> Result<Self> {
         Ok(Self {
@@ -80,6 +84,7 @@ impl Record for ApiKey {
             pools: row.take()?,
             operations: row.take()?,
             shown_again: row.take()?,
+            dialect: row.take()?,
             created_at: row.take()?,
             expires_at: row.take()?,
             last_used_at: row.take()?,
@@ -111,6 +116,8 @@ pub struct NewKey {
     pub pools: Option<String>,
     /// See [`ApiKey`].
     pub operations: Option<String>,
+    /// See [`ApiKey`].
+    pub dialect: Option<String>,
     /// See [`ApiKey`].
     pub expires_at: Option<Timestamp>,
 }
@@ -144,13 +151,14 @@ impl ApiKey {
     pub async fn insert(tx: &mut Tx, new: &NewKey, at: Timestamp) -> Result<i64> {
         let sql = Sql::new(
             "INSERT INTO api_keys (user_id, organisation_id, name, prefix, hash, sealed, enabled, \
-             rights, pools, operations, created_at, expires_at) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+             rights, pools, operations, dialect, created_at, expires_at) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
         );
         let sql = sql.bind(new.user_id).bind(new.organisation_id).bind(&new.name);
         let sql = sql.bind(&new.prefix).bind(&new.hash[..]).bind(new.sealed.clone());
         let sql = sql.bind(new.enabled).bind(new.rights.clone()).bind(new.pools.clone());
-        tx.insert(sql.bind(new.operations.clone()).bind(at).bind(new.expires_at)).await
+        let sql = sql.bind(new.operations.clone()).bind(new.dialect.clone());
+        tx.insert(sql.bind(at).bind(new.expires_at)).await
     }
 
     /// Writes what can be changed, unless somebody else did since it was read.

@@ -157,9 +157,47 @@ async fn a_key_that_is_shown_again_is_sealed() {
         assert!(!sealed.windows(plain.len()).any(|part| part == plain));
         assert_eq!(hash.len(), 32);
         let lines = world.identity.audit_lines(0, 1000).await.unwrap();
-        assert!(lines.iter().any(|line| line.operation == "key.show"));
+        assert!(lines.iter().any(|line| line.operation == "key.reveal"));
         let part = secret.expose().rsplit_once('_').unwrap().1;
         assert!(!format!("{lines:?}{key:?}{secret:?}").contains(part));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_of_a_dialect_opens_that_alone_and_nothing_else_opens_it() {
+    testing::each(|catalog| async move {
+        let world = World::new(catalog).await;
+        let (identity, me) = (&world.identity, world.admin.user_id.unwrap());
+        let of = KeySpec { dialect: Some("ngx".into()), shown_again: true, ..spec(me) };
+        let (key, secret) = identity.create_key(&world.admin, of).await.unwrap();
+        assert_eq!(key.dialect.as_deref(), Some("ngx"));
+        let (_, native) = identity.create_key(&world.admin, spec(me)).await.unwrap();
+        let other = |outcome| matches!(outcome, Err(AuthError::OtherInterface));
+        let enter = async |dialect, key: &Secret| {
+            identity.authenticate_in(dialect, key.clone(), &origin()).await
+        };
+        // Twice: the second time the answer is remembered.
+        for _ in 0..2 {
+            let principal = enter("ngx", &secret).await.unwrap();
+            assert_eq!((principal.dialect(), principal.key_id), (Some("ngx"), Some(key.id)));
+            assert!(other(world.bearer(&secret).await));
+            assert!(other(enter("another", &secret).await));
+            assert!(other(enter("ngx", &native).await));
+        }
+        let request = SignedRequest {
+            prefix: key.prefix.clone(),
+            text: "GET /v1/keys".into(),
+            time: world.clock.now().as_second(),
+            nonce: "0123456789abcdef".into(),
+            signature: Vec::new(),
+        };
+        let credential = Credential::Signed(signed(request, &secret));
+        assert!(other(identity.authenticate(credential, &origin()).await));
+        // Nor does it make another key.
+        let principal = enter("ngx", &secret).await.unwrap();
+        let made = identity.create_key(&principal, spec(me)).await;
+        assert!(matches!(made, Err(Error::Forbidden { .. })));
     })
     .await;
 }

@@ -10,7 +10,7 @@ use crate::{Error, Result, Storage};
 /// The highest number (RFC 7143 by SAM-5 4.7.7.3: flat addressing has 14 bits).
 const MAX_NUMBER: u32 = 16_383;
 /// Volumes that a target has at most: as many as REPORT LUNS is asked for by usual initiators.
-const MAX_LUNS: usize = 256;
+pub const MAX_LUNS: usize = 256;
 
 impl Storage {
     /// Maps a volume to a target under a number: the lowest free one when none is said. Initiators that are

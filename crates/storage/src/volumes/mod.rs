@@ -17,6 +17,7 @@
 mod clone;
 mod mirror;
 mod operations;
+mod overloaded;
 mod owner;
 mod schedule;
 mod serve;
@@ -32,12 +33,15 @@ use strongroom_catalog::{pools, volumes};
 
 pub use self::clone::NewClone;
 pub use self::operations::{OpenVolume, VolumeChange};
+pub use self::overloaded::{Check, Overloaded};
 pub use self::owner::{Server, Trouble};
 pub use self::schedule::{NewSchedule, Snapped};
 pub use self::serve::Served;
 pub use self::snapshots::Force;
+pub use strongroom_block::volume::top::MAX_SNAPSHOTS;
 pub use strongroom_block::volume::{IoType, Priority, Settings};
 
+pub(crate) use self::overloaded::LastCheck;
 pub(crate) use self::owner::{Owner, Pace};
 
 use crate::{Error, Result};

@@ -22,6 +22,7 @@ operations! {
     SHOW = "keys.show", GET "/v1/keys/{key}", by "keys show";
     CHANGE = "keys.change", PATCH "/v1/keys/{key}", by "keys change";
     REMOVE = "keys.remove", DELETE "/v1/keys/{key}", by "keys delete";
+    REVEAL = "keys.reveal", POST "/v1/keys/{key}/reveal", by "keys reveal";
 }
 
 /// API keys.
@@ -38,6 +39,7 @@ pub(crate) static KEYS: Resource = Resource {
         ("ENABLED", "enabled"),
         ("EXPIRES", "expires_at"),
         ("LAST USED", "last_used_at"),
+        ("DIALECT", "dialect"),
         ("POOLS", "pools"),
         ("OPERATIONS", "operations"),
     ],
@@ -55,6 +57,7 @@ pub(crate) enum Command {
     Enable(EnableArgs),
     Disable(DisableArgs),
     Rotate(RotateArgs),
+    Reveal(RevealArgs),
     Delete(DeleteArgs),
 }
 
@@ -98,7 +101,12 @@ A key can do what its user can, and no more than it was made for: only some righ
 operations of the API (their ids stand in the API's documentation). It is sent as
 `Authorization: Bearer KEY`.
 
+With --dialect it is for scripts that were written for another product, and for nothing else; what it
+may be allowed there stands in that dialect's page of the documentation (docs/dialects). Such a key
+can be shown again: `strongroom keys reveal`.
+
 Examples:
+  strongroom keys create csi --user robot --dialect ngx --pool nvme1 --allow lun.read --allow pool.read
   strongroom keys create monitoring --user robot --operation pools.list --operation jobs.list
   strongroom keys create branch --user robot --pool main --expires 90d
   strongroom keys create watch --user robot --right job.view --expires 2027-01-01 --json")]
@@ -120,8 +128,11 @@ pub(crate) struct CreateArgs {
     #[arg(long)]
     pool: Vec<String>,
     /// Only this operation, by its id; may be given several times
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", visible_alias = "allow")]
     operation: Vec<String>,
+    /// For this dialect, and for nothing else: ngx
+    #[arg(long, conflicts_with = "signing")]
+    dialect: Option<String>,
     /// Let requests be signed with it (RFC 9421): it is kept sealed, not as a hash alone
     #[arg(long)]
     signing: bool,
@@ -167,7 +178,7 @@ pub(crate) struct ChangeArgs {
     #[arg(long, conflicts_with = "pool")]
     any_pool: bool,
     /// Only this operation, by its id; may be given several times
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", visible_alias = "allow")]
     operation: Vec<String>,
     /// All operations
     #[arg(long, conflicts_with = "operation")]
@@ -224,6 +235,19 @@ pub(crate) struct RotateArgs {
     yes: YesArgs,
 }
 
+/// Show the secret of a key again, which is written to the audit trail
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Only keys for a dialect and keys that sign requests are kept so that this can be done. It takes the
+right `key.manage`.
+
+Example:
+  strongroom keys reveal csi")]
+pub(crate) struct RevealArgs {
+    #[command(flatten)]
+    one: OneArgs,
+}
+
 /// Remove a key
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -268,6 +292,12 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
             change(context, one, &json!({ "enabled": false }), &text)?;
         }
         Command::Rotate(args) => rotate(context, args)?,
+        Command::Reveal(args) => {
+            let (client, key) = args.one.find()?;
+            let shown: Value = REVEAL.ask(&client, &[&key])?;
+            let text = shown["secret"].as_str().unwrap_or_default().to_owned();
+            context.out.report(None, shown, |out| writeln!(out, "key  {text}"))?;
+        }
         Command::Delete(args) => {
             let (client, key) = args.one.find()?;
             args.yes.confirm(&format!("Remove the key {}", args.one.key))?;
@@ -321,6 +351,7 @@ fn create(context: &Context, args: &CreateArgs) -> Result<()> {
         "rights": some(&args.right),
         "pools": some(&pools),
         "operations": some(&args.operation),
+        "dialect": args.dialect,
         "signing": args.signing,
     });
     tell(context, &CREATE.make(&client, &[], &body, &args.once)?)
@@ -340,7 +371,10 @@ fn tell(context: &Context, made: &Value) -> Result<()> {
             made["key"]["name"], made["key"]["id"]
         )?;
         writeln!(out, "key  {}", made["secret"].as_str().unwrap_or_default())?;
-        writeln!(out, "It is shown this once.")
+        match made["key"]["revealable"] == true {
+            true => writeln!(out, "`strongroom keys reveal` shows it again."),
+            false => writeln!(out, "It is shown this once."),
+        }
     })?;
     Ok(())
 }
@@ -351,7 +385,8 @@ fn rotate(context: &Context, args: &RotateArgs) -> Result<()> {
     if !args.keep_old {
         args.yes.confirm(&format!("Put a new key in the place of {}", args.one.key))?;
     }
-    let fields = ["name", "user_id", "expires_at", "rights", "pools", "operations", "signing"];
+    let fields =
+        ["name", "user_id", "expires_at", "rights", "pools", "operations", "dialect", "signing"];
     let body: Value = fields.iter().map(|field| (*field, old[*field].clone())).collect();
     let made: Value = CREATE.make(&client, &[], &body, &OnceArgs::default())?;
     // Before the old one goes: who is stopped here has both, and not neither.

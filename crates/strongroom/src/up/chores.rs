@@ -1,5 +1,6 @@
 //! What the appliance does by itself: it forgets what is old, measures its pools, has images forgotten
-//! whose time is over, makes snapshots of volumes that are due and measures volumes, removes files that no job will come for, backs itself up, has its certificate
+//! whose time is over, makes snapshots of volumes that are due, measures volumes and looks for those that
+//! are nearly full, removes files that no job will come for, backs itself up, has its certificate
 //! renewed, tries again to attach storage, and takes changes of the network back that nobody confirms.
 
 use std::time::Duration;
@@ -43,6 +44,7 @@ pub(super) fn chores(
             administration.watch_network(&identity),
             renew(&identity, &administration),
             attach(&administration),
+            watch(&settings, protect.storage()),
         );
     })
 }
@@ -142,6 +144,16 @@ async fn attach(administration: &Administration) {
         if let Err(error) = administration.attach_storage_again().await {
             tracing::warn!("storage is not attached: {error}");
         }
+    }
+}
+
+/// Looks for volumes that are nearly full.
+async fn watch(settings: &Settings, storage: &Storage) {
+    loop {
+        if let Err(error) = storage.check_volumes(settings.current().volumes_overloaded).await {
+            tracing::warn!("it can't be looked for volumes that are nearly full: {error}");
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use strongroom_api::Dialects;
-use strongroom_api::dialects::jidoteki;
+use strongroom_api::dialects::{jidoteki, ngx};
 use strongroom_appliance::network::{CONFIRM, HostSetup};
 use strongroom_appliance::updates::UpdateSetup;
 use strongroom_appliance::{Hidden, StorageKind, Units};
@@ -39,6 +39,7 @@ pub(super) struct Config {
     pub(super) connections: Option<usize>,
     jidoteki_endpoints: Option<Vec<String>>,
     jidoteki_open_setup: bool,
+    ngx_api: Option<String>,
     takeover: Option<u64>,
     pub(super) log: Option<String>,
     license_keys: Vec<PathBuf>,
@@ -75,7 +76,9 @@ impl Config {
             open_setup: self.jidoteki_open_setup,
             endpoints: self.jidoteki_endpoints.clone(),
         };
-        Ok(Dialects { jidoteki })
+        let shapes = self.ngx_api.as_deref().map_or(Ok(ngx::Shapes::default()), str::parse);
+        let shapes = shapes.map_err(|why| anyhow::anyhow!("ngx_api: {why}"))?;
+        Ok(Dialects { jidoteki, ngx: ngx::Options { shapes } })
     }
 
     /// Services of the machine that are told of.
@@ -211,6 +214,7 @@ impl Config {
             ("takeover", self.takeover == other.takeover),
             ("jidoteki_endpoints", self.jidoteki_endpoints == other.jidoteki_endpoints),
             ("jidoteki_open_setup", self.jidoteki_open_setup == other.jidoteki_open_setup),
+            ("ngx_api", self.ngx_api == other.ngx_api),
             ("license_keys", self.license_keys == other.license_keys),
             ("support_key", self.support_key == other.support_key),
             ("host_driver", self.host_driver == other.host_driver),
@@ -242,13 +246,14 @@ mod tests {
         assert_eq!(config.connections, Some(2048));
         assert_eq!(config.takeover().unwrap(), Some(Duration::from_secs(30)));
         assert_eq!(config.dialects().unwrap().jidoteki.endpoints.unwrap(), jidoteki::OPTIONAL);
+        assert_eq!(config.dialects().unwrap().ngx.shapes, ngx::Shapes::V23);
         assert_eq!(config.log.as_deref(), Some("info"));
         assert_eq!(config.storage_options().unwrap(), StorageKind::ALL);
         let host = config.host().unwrap();
         assert_eq!((host.driver.word(), host.confirm), ("none", 60));
         assert_eq!(host.root, Path::new("/"));
         assert_eq!(config.service_units, ["ssh.service", "chrony.service"]);
-        assert_eq!(keys.len(), 21);
+        assert_eq!(keys.len(), 22);
     }
 
     #[test]
@@ -283,6 +288,7 @@ mod tests {
             ("network_confirm = 4", "network_confirm"),
             ("network_confirm = 3601", "network_confirm"),
             ("service_units = [\"ssh\"]", "service_units"),
+            ("ngx_api = \"2.5\"", "ngx_api"),
         ] {
             assert!(Config::check(text, Path::new("/data")).unwrap_err().contains(told), "{text}");
         }

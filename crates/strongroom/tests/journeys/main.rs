@@ -20,6 +20,7 @@ mod looking;
 mod manage;
 mod metrics;
 mod network;
+mod ngx;
 mod own_backup;
 mod pools;
 mod remote;

@@ -1,0 +1,76 @@
+//! The cluster: this node.
+
+use std::collections::BTreeSet;
+
+use futures_util::FutureExt;
+use serde::Serialize;
+use strongroom_identity::Right;
+use utoipa::ToSchema;
+
+use super::answer::{Answer, found};
+use super::declared::{Endpoint, Over, Section};
+use super::dispatch::Call;
+
+/// What is told of the box itself.
+pub(super) const SECTION: Section = Section {
+    name: "Status",
+    reads: "ngx.status.read",
+    view: Right::SystemView,
+    manage: Right::SystemManage,
+    over: Over::Appliance,
+};
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        SECTION
+            .get::<Cluster>("/status/cluster", "ngx.status.cluster", "The cluster", |call| {
+                show(call).boxed()
+            })
+            .state("one node: `Master`, connected; `peers` are its service tag and the names of other nodes that pools are on; `ethernet` is 1 while a network interface has a link, the other interconnects don't exist"),
+    ]
+}
+
+/// How nodes are connected.
+#[derive(Debug, Serialize, ToSchema)]
+struct Interconnects {
+    ethernet: u8,
+    hbactive: u8,
+    hbdrive: u8,
+    serial: u8,
+}
+
+/// A node.
+#[derive(Debug, Serialize, ToSchema)]
+struct Peer {
+    id: String,
+}
+
+/// The cluster.
+#[derive(Debug, Serialize, ToSchema)]
+struct Cluster {
+    connected: u8,
+    interconnects: Interconnects,
+    peers: Vec<Peer>,
+    /// Always `Master`: each node serves its own pools.
+    status: &'static str,
+}
+
+/// What the machine's maker calls it, else what its administrator does.
+pub(super) async fn service_tag(call: &Call) -> Answer<String> {
+    let serial = call.app().look(|hardware| hardware.serial()).await?;
+    Ok(serial.unwrap_or_else(|| call.app().storage().node().to_owned()))
+}
+
+async fn show(call: Call) -> Answer {
+    let own = service_tag(&call).await?;
+    let here = call.app().storage().node().to_owned();
+    let pools = super::pool::visible(&call).await?;
+    let others = pools.into_iter().map(|pool| pool.node);
+    let others = others.filter(|node| !node.is_empty() && *node != here);
+    let others: BTreeSet<String> = others.collect();
+    let peers = std::iter::once(own).chain(others).map(|id| Peer { id }).collect();
+    let ethernet = call.app().look(|hardware| hardware.has_link()).await?.unwrap_or_default();
+    let interconnects =
+        Interconnects { ethernet: ethernet.into(), hbactive: 0, hbdrive: 0, serial: 0 };
+    found(&Cluster { connected: 1, interconnects, peers, status: "Master" })
+}
