@@ -25,6 +25,7 @@ mod sql;
 pub mod testing;
 pub mod transfer;
 mod value;
+pub mod volumes;
 
 pub use db::{Address, Catalog, Engine, Tx, latency};
 pub use error::{Error, Result};

@@ -33,6 +33,39 @@ pub enum Error {
         /// Which.
         pool: String,
     },
+    /// The pool can't be closed, because volumes of it are served.
+    #[error(
+        "volumes of the pool {pool} are served: {volumes}; take them off their targets and exports \
+         first"
+    )]
+    Serving {
+        /// Which pool.
+        pool: String,
+        /// Which volumes.
+        volumes: String,
+    },
+    /// A block device said no.
+    #[error(transparent)]
+    Block(#[from] strongroom_block::Error),
+    /// The volume can't be removed, because targets have it or somebody serves it.
+    #[error("the volume {volume} is served by {by}: take it off there first")]
+    VolumeServed {
+        /// Which volume.
+        volume: String,
+        /// By whom.
+        by: String,
+    },
+    /// The volume would change under those that are connected to it.
+    #[error(
+        "initiators are logged in that use the volume {volume} ({by}), and would not notice that it \
+         becomes another: have them log out, or force it"
+    )]
+    VolumeInUse {
+        /// Which volume.
+        volume: String,
+        /// Through what.
+        by: String,
+    },
     /// The pool's disks are on another machine.
     #[error("the disks of the pool {pool} are on {node}: ask there")]
     OtherNode {

@@ -117,7 +117,7 @@ impl Storage {
         let bar = self.close(known.id, "it is being imported").await?;
         let pool = self.open_disks(known).await?;
         self.mirror_counted(known, &pool, meter).await?;
-        bar.open_as(pool);
+        bar.open_as(known, pool).await;
         Ok(())
     }
 }

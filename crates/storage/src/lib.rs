@@ -29,6 +29,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod turns;
+pub mod volumes;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -94,6 +95,10 @@ struct Inner {
     /// Pools that could not be opened lately.
     quiet: Quiet,
     mounts: pools::Mounts,
+    /// Each volume is changed by one at a time.
+    volume_turns: Turns,
+    /// When volumes are settled.
+    pace: volumes::Pace,
 }
 
 impl Storage {
@@ -126,6 +131,8 @@ impl Storage {
             changing: Turns::default(),
             quiet: Quiet::default(),
             mounts: pools::Mounts::default(),
+            volume_turns: Turns::default(),
+            pace: volumes::Pace::default(),
             used,
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -14,14 +14,22 @@ use strongroom_engine::pool::{OpenMode, OpenOptions, Place, Pool};
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
+use crate::volumes::Owner;
 use crate::{Error, PoolSecret, Result, Storage};
 
 /// How often, and how long each time, it is waited for who uses a pool that is to be closed.
 const PASSING: u32 = 20;
 const MOMENT: Duration = Duration::from_millis(50);
 
+/// An open pool, and the one who has its volumes.
+#[derive(Clone, Debug)]
+struct Open {
+    pool: Arc<Pool>,
+    volumes: Arc<Owner>,
+}
+
 /// A pool that is open, or being opened by the first who asked for it.
-type Cell = Arc<OnceCell<Arc<Pool>>>;
+type Cell = Arc<OnceCell<Open>>;
 
 /// The open pools, by their number.
 #[derive(Debug, Default)]
@@ -52,7 +60,7 @@ impl Openings {
         self.with(|all| {
             if let Entry::Occupied(entry) = all.entry(id)
                 && let Opening::Cell(cell) = entry.get()
-                && cell.get().is_some_and(|pool| Arc::ptr_eq(pool, old))
+                && cell.get().is_some_and(|open| Arc::ptr_eq(&open.pool, old))
             {
                 entry.remove();
             }
@@ -86,20 +94,20 @@ pub struct Bar {
     storage: Storage,
     id: i64,
     /// The pool, once it is open and the bar is to end.
-    opened: Option<Arc<Pool>>,
+    opened: Option<Open>,
 }
 
 impl Bar {
     /// Ends it with the pool open: nobody else can open or bar it in between.
-    pub(crate) fn open_as(mut self, pool: Arc<Pool>) {
-        self.opened = Some(pool);
+    pub(crate) async fn open_as(mut self, known: &pools::Pool, pool: Arc<Pool>) {
+        self.opened = Some(self.storage.with_volumes(known, pool).await);
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        if let Some(pool) = self.opened.take() {
-            return self.storage.keep(self.id, pool);
+        if let Some(open) = self.opened.take() {
+            return self.storage.keep_open(self.id, open);
         }
         self.storage.inner.openings.with(|all| {
             if let Entry::Occupied(entry) = all.entry(self.id)
@@ -118,6 +126,18 @@ impl Storage {
     /// [`Error::Closed`]; [`strongroom_engine::Error::InUse`] when another process has it
     /// ([`Error::is_elsewhere`]); whatever keeps it from being opened.
     pub async fn open(&self, id: i64) -> Result<Arc<Pool>> {
+        Ok(self.open_both(id).await?.pool)
+    }
+
+    /// The volumes of a pool, which is opened if it isn't.
+    ///
+    /// # Errors
+    /// As [`Storage::open`].
+    pub(crate) async fn volumes_of(&self, id: i64) -> Result<Arc<Owner>> {
+        Ok(self.open_both(id).await?.volumes)
+    }
+
+    async fn open_both(&self, id: i64) -> Result<Open> {
         let openings = &self.inner.openings;
         let known = pools::find(&self.inner.catalog, id).await?;
         if !self.is_here(&known) {
@@ -127,12 +147,18 @@ impl Storage {
         for _ in 0..2 {
             let closed = |why| Error::Closed { pool: known.name.clone(), why };
             let cell = openings.cell(id).map_err(closed)?;
-            let pool = cell.get_or_try_init(|| self.open_now(&known)).await?;
+            let open = cell.get_or_try_init(|| self.open_now(&known)).await?;
             // A pool that stopped writing after an error begins anew when it is opened again.
-            match pool.check_writable() {
-                Ok(()) => return Ok(Arc::clone(pool)),
-                Err(_) => openings.drop_if(id, pool),
+            if open.pool.check_writable().is_ok() {
+                return Ok(open.clone());
             }
+            let owner = Arc::clone(&open.volumes);
+            let let_go = self.blocking(move || Ok(owner.let_go())).await?;
+            if let Err(volumes) = let_go {
+                let pool = known.name.clone();
+                return Err(Error::Serving { pool, volumes: volumes.join(", ") });
+            }
+            openings.drop_if(id, &open.pool);
         }
         let why = "it stopped writing after an error, twice".into();
         Err(strongroom_engine::Error::Stopped { why }.into())
@@ -141,8 +167,27 @@ impl Storage {
     /// The pool, if it is open.
     pub(crate) fn if_open(&self, id: i64) -> Option<Arc<Pool>> {
         self.inner.openings.with(|all| match all.get(&id) {
-            Some(Opening::Cell(cell)) => cell.get().cloned(),
+            Some(Opening::Cell(cell)) => cell.get().map(|open| Arc::clone(&open.pool)),
             _ => None,
+        })
+    }
+
+    /// The volumes of a pool, if it is open.
+    pub(crate) fn volumes_if_open(&self, id: i64) -> Option<Arc<Owner>> {
+        self.inner.openings.with(|all| match all.get(&id) {
+            Some(Opening::Cell(cell)) => cell.get().map(|open| Arc::clone(&open.volumes)),
+            _ => None,
+        })
+    }
+
+    /// Those who have the volumes of the pools that are open.
+    pub(crate) fn owners(&self) -> Vec<Arc<Owner>> {
+        self.inner.openings.with(|all| {
+            let cells = all.values().filter_map(|opening| match opening {
+                Opening::Cell(cell) => cell.get(),
+                Opening::Barred(_) => None,
+            });
+            cells.map(|open| Arc::clone(&open.volumes)).collect()
         })
     }
 
@@ -151,10 +196,21 @@ impl Storage {
         known.node.is_empty() || known.node == self.inner.node
     }
 
-    async fn open_now(&self, known: &pools::Pool) -> Result<Arc<Pool>> {
+    async fn open_now(&self, known: &pools::Pool) -> Result<Open> {
         let pool = self.open_disks(known).await?;
         self.mirror(known, &pool).await?;
-        Ok(pool)
+        Ok(self.with_volumes(known, pool).await)
+    }
+
+    /// An open pool with its volumes, whose rows are as the pool has them afterwards. Images can be had
+    /// even when volumes can't: that is logged, and tried again by who wants one.
+    async fn with_volumes(&self, known: &pools::Pool, pool: Arc<Pool>) -> Open {
+        let volumes =
+            Arc::new(Owner::new(Arc::clone(&pool), &known.name, self.inner.pace));
+        if let Err(error) = self.mirror_volumes(known, &volumes).await {
+            tracing::error!("the volumes of the pool {} can't be had: {error}", known.name);
+        }
+        Open { pool, volumes }
     }
 
     /// Opens a pool that isn't open.
@@ -228,19 +284,32 @@ impl Storage {
     }
 
     /// Keeps a pool that was just made, instead of opening it again.
-    pub(crate) fn keep(&self, id: i64, pool: Arc<Pool>) {
-        let cell = Arc::new(OnceCell::new_with(Some(pool)));
+    pub(crate) async fn keep(&self, known: &pools::Pool, pool: Arc<Pool>) {
+        let open = self.with_volumes(known, pool).await;
+        self.keep_open(known.id, open);
+    }
+
+    fn keep_open(&self, id: i64, open: Open) {
+        let cell = Arc::new(OnceCell::new_with(Some(open)));
         self.inner.openings.with(|all| all.insert(id, Opening::Cell(cell)));
     }
 
     /// Closes a pool and keeps it closed, for work that needs it to be. Nobody may be using it.
     ///
     /// # Errors
-    /// [`Error::Used`] when somebody is; [`Error::Closed`] when it is kept closed already.
+    /// [`Error::Used`] when somebody is, [`Error::Serving`] when volumes of it are served;
+    /// [`Error::Closed`] when it is kept closed already.
     pub async fn close(&self, id: i64, why: &'static str) -> Result<Bar> {
         let known = pools::find(&self.inner.catalog, id).await?;
         // Who only measures it is done in a moment.
         for _ in 0..PASSING {
+            if let Some(owner) = self.volumes_if_open(id) {
+                let let_go = self.blocking(move || Ok(owner.let_go())).await?;
+                if let Err(volumes) = let_go {
+                    let pool = known.name.clone();
+                    return Err(Error::Serving { pool, volumes: volumes.join(", ") });
+                }
+            }
             match self.close_now(&known, why) {
                 Err(Error::Used { .. }) => tokio::time::sleep(MOMENT).await,
                 closed => return closed,
@@ -259,9 +328,11 @@ impl Storage {
                 }
                 // Being opened right now.
                 Some(Opening::Cell(cell)) if Arc::strong_count(cell) > 1 => false,
-                Some(Opening::Cell(cell)) => {
-                    cell.get().is_none_or(|pool| Arc::strong_count(pool) == 1)
-                }
+                // Whoever opens a volume has the owner, and each open volume has the pool.
+                Some(Opening::Cell(cell)) => cell.get().is_none_or(|open| {
+                    Arc::strong_count(&open.volumes) == 1
+                        && Arc::strong_count(&open.pool) == 1 + open.volumes.references()
+                }),
                 None => true,
             };
             if !barred {
@@ -278,7 +349,16 @@ impl Storage {
         self.inner.remote.close_all();
         let all = self.inner.openings.with(std::mem::take);
         // Closing may wait for a disk.
-        let _ = tokio::task::spawn_blocking(move || drop(all)).await;
+        let end = move || {
+            for opening in all.into_values() {
+                if let Opening::Cell(cell) = opening
+                    && let Some(open) = cell.get()
+                {
+                    open.volumes.end();
+                }
+            }
+        };
+        let _ = tokio::task::spawn_blocking(end).await;
     }
 }
 

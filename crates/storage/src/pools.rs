@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use strongroom_catalog::events::{self, NewEvent, Severity};
 use strongroom_catalog::list::{Count, List, Page, Scope};
-use strongroom_catalog::pools;
+use strongroom_catalog::{pools, volumes};
 use strongroom_engine::chunker::Params;
 use strongroom_engine::compress::DEFAULT_LEVEL;
 use strongroom_engine::disk::{Disk, FsDisk};
@@ -150,7 +150,7 @@ impl Storage {
                 return Err(error);
             }
         };
-        self.keep(known.id, pool);
+        self.keep(&known, pool).await;
         self.tell(&known, "pool.created", "was made").await?;
         Ok(Created { pool: known, passphrase })
     }
@@ -235,9 +235,14 @@ impl Storage {
     /// Removes a pool from the catalogue. What is in it stays on its disks, and can be imported.
     ///
     /// # Errors
-    /// Those of [`pools::remove`]; [`Error::Used`].
+    /// Those of [`pools::remove`]; [`Error::Used`]; [`Error::Serving`] while targets have volumes of it.
     pub async fn remove_pool(&self, id: i64) -> Result<()> {
         let known = pools::find(&self.inner.catalog, id).await?;
+        let mapped = volumes::mapped_in(&self.inner.catalog, id).await?;
+        if !mapped.is_empty() {
+            let (pool, volumes) = (known.name, mapped.join(", "));
+            return Err(Error::Serving { pool, volumes });
+        }
         let _bar = self.close(id, "it is being removed").await?;
         pools::remove(&self.inner.catalog, id).await?;
         self.inner.quiet.end(id);

@@ -82,7 +82,7 @@ impl Storage {
             return Ok(());
         }
         let bar = self.close(known.id, "its secret is being changed").await?;
-        bar.open_as(self.open_disks(known).await?);
+        bar.open_as(known, self.open_disks(known).await?).await;
         match pools::next_secret(&self.inner.catalog, known.id).await? {
             None => Ok(()),
             Some(_) => Err(Error::Invalid(format!(

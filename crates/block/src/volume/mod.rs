@@ -41,10 +41,12 @@ mod device;
 mod layer;
 mod live;
 mod log;
+mod look;
 pub mod record;
 mod replay;
 mod room;
 mod segment;
+pub mod settings;
 mod settle;
 #[cfg(test)]
 mod testing;
@@ -61,8 +63,10 @@ use strongroom_engine::pool::{NewRoot, Pool, Session};
 use strongroom_engine::state::Root;
 
 pub use self::device::SnapshotDevice;
+pub use self::look::Look;
+pub use self::settings::{IoType, Priority, Settings};
 pub use self::settle::Settling;
-pub use self::top::{Meta, ROOT_KIND};
+pub use self::top::{Meta, Parent, ROOT_KIND};
 
 use self::base::Windows;
 use self::live::{Lives, Snapshot, View};
@@ -153,6 +157,8 @@ pub struct NewVolume {
     pub chunk: u32,
     /// Bytes of a logical block: 512 or 4096.
     pub sector: u32,
+    /// What is set; all of it can be changed later.
+    pub settings: Settings,
 }
 
 /// The volumes of a pool that is open to write.
@@ -307,13 +313,15 @@ impl Volumes {
             size: snapshot.size,
             chunk: volume.chunk,
             sector: volume.sector,
+            settings: head.meta.settings.clone(),
         };
         self.make(&session, new, (*snapshot.view.base).clone())
     }
 
     fn make(&self, session: &Session<'_>, new: NewVolume, map: MapRef) -> Result<VolumeId> {
-        let NewVolume { name, size, chunk, sector } = new;
+        let NewVolume { name, size, chunk, sector, settings } = new;
         check_name(&name)?;
+        settings.check()?;
         if !CHUNKS.contains(&chunk) || !chunk.is_power_of_two() {
             let (low, high) = (CHUNKS.start() >> 10, CHUNKS.end() >> 10);
             let what = format!("a volume's block size is a power of two, {low} KiB to {high} KiB");
@@ -337,7 +345,19 @@ impl Volumes {
         let run = random();
         let (_, epoch) = self.pool.log_sealer(None, &run)?;
         let created = self.pool.now();
-        let meta = Meta { volume, name, created, size, chunk, sector, run, epoch, settled: 0 };
+        let meta = Meta {
+            volume,
+            name,
+            created,
+            size,
+            chunk,
+            sector,
+            run,
+            epoch,
+            settled: 0,
+            settings,
+            parent: None,
+        };
         let top = Top { map, snapshots: Vec::new() };
         put_head(session, None, &meta, &top)?;
         Ok(volume)
@@ -451,10 +471,31 @@ impl Volumes {
         if self.list().iter().any(|meta| meta.name == name && meta.volume != id) {
             return Err(Error::Invalid(format!("there is a volume {name} already")));
         }
+        self.update(&open, id, |meta| name.clone_into(&mut meta.name))
+    }
+
+    /// Sets a volume anew, at once; of what is stored already nothing is stored anew.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Invalid`] for what can't be kept; [`Error::NoSpace`] when all of it
+    /// is to be reserved and there isn't the room; those of the pool.
+    pub fn change(&self, id: VolumeId, settings: Settings) -> Result<()> {
+        let open = locked(&self.open);
+        settings.check()?;
+        self.update(&open, id, |meta| meta.settings = settings)
+    }
+
+    /// Changes what the pool keeps of a volume, whether it is open or not.
+    fn update(
+        &self,
+        open: &HashMap<VolumeId, Weak<Volume>>,
+        id: VolumeId,
+        change: impl FnOnce(&mut Meta),
+    ) -> Result<()> {
         let volume = open.get(&id).and_then(Weak::upgrade);
         let mut head = volume.as_ref().map(|volume| locked(&volume.head));
-        let (root, meta) = self.head(id)?;
-        let meta = Meta { name: name.to_owned(), ..meta };
+        let (root, mut meta) = self.head(id)?;
+        change(&mut meta);
         self.pool.update_root(root.id, Some(meta.encode()), None)?;
         if let Some(head) = &mut head {
             head.meta = meta;
@@ -506,6 +547,11 @@ impl Volume {
     /// When it was made, by the pool's own clock.
     pub fn created(&self) -> PoolTime {
         self.created
+    }
+
+    /// What is set.
+    pub fn settings(&self) -> Settings {
+        locked(&self.head).meta.settings.clone()
     }
 
     /// Bytes that its log has.

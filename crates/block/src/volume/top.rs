@@ -8,7 +8,7 @@
 //! ## Format of `meta`
 //! | field | type | meaning |
 //! |---|---|---|
-//! | version | 1 byte | 1 |
+//! | version | 1 byte | 2; version 1 ends before `settings`, and they are thin, all on, transactional, 16 |
 //! | volume | 16 bytes | its id |
 //! | name | byte string | UTF-8, at most 255 bytes |
 //! | created | zigzag varint | when, by the pool's own clock |
@@ -18,6 +18,13 @@
 //! | run | 32 bytes | salt of the run of its log that counts; files of any other are left-overs |
 //! | epoch | varint | the data key that this run is sealed with; 0 in a pool that isn't encrypted |
 //! | settled | varint | the sequence number up to which the log is in the maps |
+//! | settings | 1 byte | bits from the lowest: thin, deduplication, compression, cache |
+//! | … io type | 1 byte | 0: transactional, 1: sequential |
+//! | … priority | 1 byte | 4, 8, 16, 32, 64 or 128 |
+//! | … origin | byte string | UTF-8, at most 255 bytes: what it was made from, for people |
+//! | parent | 1 byte, then for 1: | 1: it is a clone that wasn't settled yet, and what is below its log is a snapshot of another volume; its root has no node then. Otherwise 0 |
+//! | … volume | 16 bytes | the other volume |
+//! | … snapshot | 16 bytes | |
 //!
 //! ## Format of the top node
 //! | field | type | meaning |
@@ -43,7 +50,7 @@ use strongroom_engine::map::{Extent, INLINE_ITEMS, MapRef};
 use strongroom_engine::node::Node;
 
 use super::record::name;
-use super::{SnapshotId, VolumeId};
+use super::{Settings, SnapshotId, VolumeId};
 
 /// `Root::kind` of a volume.
 pub const ROOT_KIND: u8 = 2;
@@ -56,6 +63,16 @@ pub const CHUNKS: std::ops::RangeInclusive<u32> = 4096..=1 << 20;
 /// The largest volume, in bytes.
 pub const MAX_SIZE: u64 = 1 << 56;
 const VERSION: u8 = 1;
+const META_VERSION: u8 = 2;
+
+/// A snapshot that a clone begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// Whose.
+    pub volume: VolumeId,
+    /// Which.
+    pub snapshot: SnapshotId,
+}
 
 /// What a list shows of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,13 +95,17 @@ pub struct Meta {
     pub epoch: u32,
     /// Up to which sequence number the log is in the maps.
     pub settled: u64,
+    /// What is set.
+    pub settings: Settings,
+    /// What is below its log, while the pool has no map of its own for it.
+    pub parent: Option<Parent>,
 }
 
 impl Meta {
     /// The record.
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.byte(VERSION);
+        w.byte(META_VERSION);
         w.raw(&self.volume.0);
         w.bytes(self.name.as_bytes());
         w.int(self.created.0);
@@ -94,6 +115,12 @@ impl Meta {
         w.raw(&self.run);
         w.uint(self.epoch.into());
         w.uint(self.settled);
+        self.settings.encode(&mut w);
+        w.byte(self.parent.is_some().into());
+        if let Some(Parent { volume, snapshot }) = self.parent {
+            w.raw(&volume.0);
+            w.raw(&snapshot.0);
+        }
         w.finish()
     }
 
@@ -103,10 +130,11 @@ impl Meta {
     /// [`DecodeError`] for anything else.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
-        if r.byte()? != VERSION {
+        let version = r.byte()?;
+        if !(1..=META_VERSION).contains(&version) {
             return Err(DecodeError::Unknown("the version of a volume"));
         }
-        let meta = Self {
+        let mut meta = Self {
             volume: VolumeId(r.array()?),
             name: name(r.bytes()?)?,
             created: PoolTime(r.int()?),
@@ -116,7 +144,20 @@ impl Meta {
             run: r.array()?,
             epoch: r.uint32()?,
             settled: r.uint()?,
+            settings: Settings::default(),
+            parent: None,
         };
+        if version > 1 {
+            meta.settings = Settings::decode(&mut r)?;
+            meta.parent = match r.byte()? {
+                0 => None,
+                1 => {
+                    let volume = VolumeId(r.array()?);
+                    Some(Parent { volume, snapshot: SnapshotId(r.array()?) })
+                }
+                _ => return Err(DecodeError::Unknown("the parent of a volume")),
+            };
+        }
         r.end()?;
         let is_sound = CHUNKS.contains(&meta.chunk)
             && meta.chunk.is_power_of_two()
@@ -261,6 +302,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use proptest::prelude::*;
 
+    use super::super::{IoType, Priority};
     use super::*;
 
     fn top() -> Top {
@@ -292,7 +334,35 @@ mod tests {
             run: [6; 32],
             epoch: 2,
             settled: 77,
+            settings: Settings {
+                thin: false,
+                cache: false,
+                io_type: IoType::Sequential,
+                priority: Priority::new(128).unwrap(),
+                origin: "image 7".into(),
+                ..Settings::default()
+            },
+            parent: Some(Parent { volume: VolumeId([7; 16]), snapshot: SnapshotId([8; 16]) }),
         }
+    }
+
+    /// As bytes on a disk are: none of them changes its meaning.
+    #[test]
+    fn volumes_of_all_versions_are_read() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let (volume, run) = ("05".repeat(16), "06".repeat(32));
+        let common = format!("{volume}04766f6c31128080808080208080048004{run}024d");
+        let parent = ["07", "08"].map(|byte| byte.repeat(16)).concat();
+        let second = format!("02{common}06018007696d616765203701{parent}");
+        assert_eq!(hex(&meta().encode()), second);
+        let bytes = |text: &str| -> Vec<u8> {
+            let digits: Vec<char> = text.chars().collect();
+            let byte = |two: &[char]| u8::from_str_radix(&two.iter().collect::<String>(), 16);
+            digits.chunks(2).map(|two| byte(two).unwrap()).collect()
+        };
+        let first = Meta { settings: Settings::default(), parent: None, ..meta() };
+        assert_eq!(Meta::decode(&bytes(&format!("01{common}"))), Ok(first));
+        assert_eq!(Meta::decode(&bytes(&second)), Ok(meta()));
     }
 
     #[test]
@@ -322,7 +392,7 @@ mod tests {
             let payload = [&[TOP_TAG, VERSION][..], &rest].concat();
             let ids = vec![ChunkId([0; 32]); nodes];
             let _ = Top::decode(&Node { nodes: ids.clone(), data: ids, payload });
-            let _ = Meta::decode(&[&[VERSION][..], &rest].concat());
+            let _ = Meta::decode(&[&[META_VERSION][..], &rest].concat());
         }
     }
 }

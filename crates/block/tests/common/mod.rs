@@ -7,7 +7,7 @@ pub mod model;
 use std::sync::Arc;
 
 use strongroom_block::Result;
-use strongroom_block::volume::{Limits, NewVolume, Volumes};
+use strongroom_block::volume::{Limits, NewVolume, Settings, Volumes};
 use strongroom_engine::chunker::Params;
 use strongroom_engine::clock::{Clock, VirtualClock};
 use strongroom_engine::disk::{Disk, SimWorld};
@@ -116,5 +116,6 @@ impl Bed {
 
 /// A volume of that many bytes, in chunks of 4 KiB.
 pub fn small(name: &str, size: u64) -> NewVolume {
-    NewVolume { name: name.into(), size, chunk: 4096, sector: 512 }
+    let settings = Settings::default();
+    NewVolume { name: name.into(), size, chunk: 4096, sector: 512, settings }
 }

@@ -5,11 +5,15 @@ mod events;
 mod images;
 mod jobs;
 mod pools;
+mod snapshots;
+mod volumes;
 
 pub use self::events::EVENTS;
 pub use self::images::IMAGES;
 pub use self::jobs::JOBS;
 pub use self::pools::POOLS;
+pub use self::snapshots::SNAPSHOTS;
+pub use self::volumes::VOLUMES;
 use crate::identity::{
     API_KEYS, APPROVALS, AUDIT, DIRECTORIES, ISSUERS, ORGANISATIONS, ROLES, SESSIONS, USERS,
 };
@@ -20,6 +24,8 @@ use crate::samples::SAMPLES;
 pub static ALL: &[&Resource] = &[
     &POOLS,
     &IMAGES,
+    &VOLUMES,
+    &SNAPSHOTS,
     &JOBS,
     &EVENTS,
     &SAMPLES,

@@ -1,0 +1,141 @@
+//! The thread that settles the open volumes of a pool.
+//!
+//! It begins with the first that is opened and ends with the last. A volume is settled when its log has
+//! grown long, and when nothing was written to it for a while; one that nobody uses is let go then. The longest log comes first; who writes is not held up by it. What fails is tried again,
+//! later each time, and told once.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use strongroom_block::volume::{Settling, Volume, VolumeId};
+
+use super::owner::{Entry, Owner, Pace, Table, Trouble};
+use crate::{Error, Result};
+
+/// Says that the thread is gone when a fault ended it: then the next who opens a volume begins another.
+struct Alive<'o>(&'o Owner);
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.table().settling = false;
+        }
+    }
+}
+
+impl Owner {
+    /// Begins the thread; its caller has the table, and notes that it lives.
+    pub(super) fn begin_settling(self: &Arc<Self>) -> Result<()> {
+        let owner = Arc::clone(self);
+        let spawned = thread::Builder::new().name("settle".into()).spawn(move || run(&owner));
+        spawned.map(drop).map_err(|source: io::Error| {
+            Error::Invalid(format!("no thread can be begun to settle volumes: {source}"))
+        })
+    }
+}
+
+fn run(owner: &Owner) {
+    let _alive = Alive(owner);
+    loop {
+        let mut table = owner.table();
+        if table.ended || table.open.is_empty() {
+            // Under the same lock, so that who opens one now begins another thread.
+            table.settling = false;
+            return;
+        }
+        let now = Instant::now();
+        if let Some((id, volume)) = due(&mut table, &owner.pace, now) {
+            drop(table);
+            let settled = volume.settle();
+            let name = volume.name();
+            let left = volume.log_bytes();
+            drop(volume);
+            note(owner, id, &name, settled, left);
+            continue;
+        }
+        if let Some(id) = finished(&table, &owner.pace, now) {
+            drop(table);
+            owner.drop_if_idle(id);
+            continue;
+        }
+        drop(owner.wake.wait_timeout(table, owner.pace.look));
+    }
+}
+
+/// The volume that is to be settled now: of several that with the longest log.
+fn due(table: &mut Table, pace: &Pace, now: Instant) -> Option<(VolumeId, Arc<Volume>)> {
+    let mut found: Option<(u64, VolumeId)> = None;
+    for (id, entry) in &mut table.open {
+        let log = entry.volume.log_bytes();
+        if entry.seen.0 != log {
+            entry.seen = (log, now);
+        }
+        let waits = entry.trouble.as_ref().is_some_and(|trouble| now < trouble.next);
+        if waits || log == 0 || entry.settled == Some(log) {
+            continue;
+        }
+        let is_idle = now.duration_since(entry.seen.1) >= pace.idle;
+        if (log >= pace.log || is_idle) && found.is_none_or(|(most, _)| log > most) {
+            found = Some((log, *id));
+        }
+    }
+    let (_, id) = found?;
+    table.open.get(&id).map(|entry| (id, Arc::clone(&entry.volume)))
+}
+
+/// One that nobody uses, with nothing left to do.
+fn finished(table: &Table, pace: &Pace, now: Instant) -> Option<VolumeId> {
+    let is_settled = |entry: &Entry| {
+        let log = entry.volume.log_bytes();
+        let is_idle = now.duration_since(entry.seen.1) >= pace.idle;
+        is_idle && entry.trouble.is_none() && (log == 0 || entry.settled == Some(log))
+    };
+    let found = table.open.iter().find(|(_, entry)| !entry.is_used() && is_settled(entry));
+    found.map(|(id, _)| *id)
+}
+
+fn note(
+    owner: &Owner,
+    id: VolumeId,
+    name: &str,
+    settled: strongroom_block::Result<Settling>,
+    left: u64,
+) {
+    let mut table = owner.table();
+    let Some(entry) = table.open.get_mut(&id) else { return };
+    let failure = match settled {
+        Ok(done) => {
+            entry.settled = Some(left);
+            if entry.trouble.take().is_some() {
+                tracing::info!("the volume {name} of the pool {} is settled again", owner.name);
+            }
+            if done.bytes > 0 {
+                table.changed.insert(id);
+            }
+            return;
+        }
+        Err(error) => error,
+    };
+    let (first, most) = owner.pace.pause;
+    let why = failure.to_string();
+    let pause = entry.trouble.as_ref().map_or(first, |old| (old.pause * 2).min(most));
+    let is_told = entry.trouble.as_ref().is_some_and(|old| old.why == why);
+    if !is_told {
+        tracing::error!(
+            "the volume {name} of the pool {} can't be settled, which is tried again; what was \
+             written is in its log: {why}",
+            owner.name
+        );
+    }
+    let since = entry.trouble.as_ref().map_or_else(Timestamp::now, |old| old.since);
+    entry.trouble = Some(Trouble { why, since, next: Instant::now() + pause, pause });
+    // What can't be written any more is opened anew by the next who wants it.
+    let is_dead = matches!(failure, strongroom_block::Error::Failed(_)) && !entry.is_used();
+    drop(table);
+    if is_dead {
+        owner.drop_if_idle(id);
+    }
+}

@@ -1,0 +1,67 @@
+//! What volumes and their snapshots hold, as maps tell it.
+
+use jiff::{SignedDuration, Timestamp};
+use strongroom_catalog::volumes;
+
+use crate::{Result, Storage};
+
+/// How long it is left alone after it was measured.
+const AGAIN: SignedDuration = SignedDuration::from_mins(5);
+
+impl Storage {
+    /// Measures a volume and its snapshots now, with all that was written so far, and keeps the figures.
+    /// It takes as long as its maps are large.
+    ///
+    /// # Errors
+    /// [`strongroom_catalog::Error::NotFound`]; [`crate::Error::Block`] when it can't be settled, or a map
+    /// can't be read.
+    pub async fn measure_volume(&self, id: i64) -> Result<volumes::Volume> {
+        let known = self.known_volume(id).await?;
+        let held = self.held(&known, None).await?;
+        let usage = self.blocking(move || {
+            held.owner().take_change(held.volume_id());
+            held.settle()?;
+            Ok(held.usage()?)
+        });
+        let usage = usage.await?;
+        let all = usage.snapshots.iter().map(|(id, bytes)| (id.to_string(), *bytes));
+        let all: Vec<(String, u64)> = all.collect();
+        let sum = all.iter().map(|(_, bytes)| *bytes).sum();
+        let now = Timestamp::now();
+        volumes::measured(&self.inner.catalog, id, (usage.volume, sum), &all, now).await?;
+        self.volume(id).await
+    }
+
+    /// Measures the volumes of open pools that were changed since, or never measured; how many. One that
+    /// can't be is passed over.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn measure_volumes(&self) -> Result<usize> {
+        let mut count = 0;
+        for pool in strongroom_catalog::pools::all(&self.inner.catalog).await? {
+            let Some(owner) = self.volumes_if_open(pool.id) else { continue };
+            for row in volumes::of_pool(&self.inner.catalog, pool.id).await? {
+                let now = Timestamp::now();
+                // A clock that was put back doesn't put it off.
+                let is_fresh = row.measured_at.is_some_and(|at| {
+                    let age = now.duration_since(at);
+                    age >= SignedDuration::ZERO && age < AGAIN
+                });
+                let id = strongroom_block::volume::VolumeId::parse(&row.uuid);
+                let is_due = row.measured_at.is_none()
+                    || (!is_fresh && id.is_some_and(|id| owner.take_change(id)));
+                if !is_due {
+                    continue;
+                }
+                match self.measure_volume(row.id).await {
+                    Ok(_) => count += 1,
+                    Err(error) => {
+                        tracing::warn!("the volume {} can't be measured: {error}", row.name);
+                    }
+                }
+            }
+        }
+        Ok(count)
+    }
+}
