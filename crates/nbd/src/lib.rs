@@ -44,4 +44,4 @@ mod transport;
 
 pub use self::exports::{Address, Denied, Export, Exports, Listed, Peer};
 pub use self::server::{Connection, Encryption, Limits, Options, Server};
-pub use self::tls::{TlsError, tls_config};
+pub use self::tls::{Authorities, TlsError, tls_config};

@@ -28,40 +28,49 @@ pub enum TlsError {
     Tls(#[from] rustls::Error),
 }
 
-/// A configuration that shows this certificate; with `clients`, PEM of the certificates of authorities, only
-/// those are let in who show a certificate that one of them signed.
+/// Those who sign certificates of clients.
+#[derive(Clone, Debug)]
+pub struct Authorities(Arc<RootCertStore>);
+
+impl Authorities {
+    /// Reads their certificates (PEM), of which there must be one at least.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn of_pem(pem: &[u8]) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|error| TlsError::Pem(error.to_string()))?;
+            roots.add(certificate).map_err(|error| TlsError::Authority(error.to_string()))?;
+        }
+        match roots.is_empty() {
+            true => Err(TlsError::NoAuthority),
+            false => Ok(Self(Arc::new(roots))),
+        }
+    }
+}
+
+/// A configuration that shows this certificate; with authorities, only those are let in who show a
+/// certificate that one of them signed.
 ///
 /// # Errors
 /// [`TlsError`].
 pub fn tls_config(
     certificate: Arc<dyn ResolvesServerCert>,
-    clients: Option<&[u8]>,
+    clients: Option<Authorities>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&TLS13, &TLS12])?;
     let config = match clients {
         None => config.with_no_client_auth(),
-        Some(pem) => {
-            let roots = Arc::new(authorities(pem)?);
+        Some(Authorities(roots)) => {
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
             let verifier = verifier.map_err(|error| TlsError::Authority(error.to_string()))?;
             config.with_client_cert_verifier(verifier)
         }
     };
     Ok(Arc::new(config.with_cert_resolver(certificate)))
-}
-
-fn authorities(pem: &[u8]) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| TlsError::Pem(error.to_string()))?;
-        roots.add(certificate).map_err(|error| TlsError::Authority(error.to_string()))?;
-    }
-    match roots.is_empty() {
-        true => Err(TlsError::NoAuthority),
-        false => Ok(roots),
-    }
 }
 
 #[cfg(test)]
@@ -73,13 +82,15 @@ mod tests {
     fn authorities_are_certificates_and_at_least_one() {
         let made = rcgen::generate_simple_self_signed(vec!["authority".to_owned()]).unwrap();
         let pem = made.cert.pem();
-        assert_eq!(authorities(format!("{pem}{pem}").as_bytes()).unwrap().len(), 2);
+        let two = Authorities::of_pem(format!("{pem}{pem}").as_bytes()).unwrap();
+        assert_eq!(two.0.len(), 2);
         let key = made.signing_key.serialize_pem();
         for wrong in ["", "nothing", &key] {
-            let error = authorities(wrong.as_bytes()).unwrap_err();
+            let error = Authorities::of_pem(wrong.as_bytes()).unwrap_err();
             assert!(matches!(error, TlsError::NoAuthority), "{error}");
         }
         let cut = &pem[..pem.len() / 2];
-        assert!(matches!(authorities(cut.as_bytes()), Err(TlsError::Pem(_))));
+        let error = Authorities::of_pem(cut.as_bytes()).unwrap_err();
+        assert!(matches!(error, TlsError::Pem(_)), "{error}");
     }
 }

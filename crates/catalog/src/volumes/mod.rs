@@ -180,8 +180,7 @@ pub struct Schedule {
 }
 
 impl Record for Schedule {
-    const COLUMNS: &'static str =
-        "volume_id, enabled, every / 1000000, keep, next_at, version";
+    const COLUMNS: &'static str = "volume_id, enabled, every / 1000000, keep, next_at, version";
 
     fn read(row: &mut Row) -> Result<Self> {
         Ok(Self {
@@ -311,8 +310,7 @@ pub struct Changed {
 /// Those of the database.
 pub async fn mirror(catalog: &Catalog, pool: i64, all: &[Volume]) -> Result<Changed> {
     let mut tx = catalog.begin().await?;
-    let known: Vec<Volume> =
-        tx.find(Sql::new("FROM volumes WHERE pool_id = ?").bind(pool)).await?;
+    let known: Vec<Volume> = tx.find(Sql::new("FROM volumes WHERE pool_id = ?").bind(pool)).await?;
     let mut known: HashMap<String, Volume> =
         known.into_iter().map(|volume| (volume.uuid.clone(), volume)).collect();
     let mut done = Changed::default();

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use strongroom_api::server::Certificate;
 use strongroom_nbd::{
-    Denied, Encryption, Export, Exports, Listed, Options, Peer, Server, tls_config,
+    Authorities, Denied, Encryption, Export, Exports, Listed, Options, Peer, Server, tls_config,
 };
 
 use super::uri::escaped;
@@ -220,23 +220,20 @@ fn encryption(place: &Place, tls: &TlsArgs) -> Result<Encryption> {
         return Err(usage("a Unix socket is for this user alone, and takes no TLS"));
     }
     let certificate = Arc::new(Certificate::open(certificate, key)?);
-    let clients = tls_clients.as_deref().map(pem).transpose()?;
-    let config =
-        tls_config(certificate, clients.as_deref()).with_context(|| match tls_clients {
-            Some(path) => format!("the authorities of clients in {}", path.display()),
-            None => "TLS".to_owned(),
-        })?;
+    let clients = tls_clients.as_deref().map(authorities).transpose()?;
+    let config = tls_config(certificate, clients)?;
     Ok(Encryption::Demanded(config))
 }
 
-/// A file of certificates.
-pub(crate) fn pem(path: &Path) -> Result<Vec<u8>> {
+/// Those whose certificates are in a file.
+pub(crate) fn authorities(path: &Path) -> Result<Authorities> {
     let reading = || format!("reading {}", path.display());
     let length = fs::metadata(path).with_context(reading)?.len();
     if length > MAX_PEM {
         bail!("{} has more than {MAX_PEM} bytes: it holds no certificates", path.display());
     }
-    fs::read(path).with_context(reading)
+    let pem = fs::read(path).with_context(reading)?;
+    Authorities::of_pem(&pem).with_context(|| path.display().to_string())
 }
 
 /// A socket that is for this user alone, from its first moment on.
