@@ -78,7 +78,7 @@ impl Storage {
             drop(bar);
             return self.open(known.id).await;
         };
-        bar.open_as(Arc::clone(&pool));
+        bar.open_as(known, Arc::clone(&pool)).await;
         self.mirror(known, &pool).await?;
         self.tell(known, "pool.disk_replaced", "has a new disk, which is to be rebuilt").await?;
         Ok(pool)

@@ -65,7 +65,7 @@ impl Storage {
             Ok(Mended { pool, superblocks, index_entries })
         });
         let mended = mended.await?;
-        bar.open_as(Arc::clone(&mended.pool));
+        bar.open_as(&known, Arc::clone(&mended.pool)).await;
         self.mirror(&known, &mended.pool).await?;
         self.tell(&known, "pool.mended", "was mended as far as its disks allow").await?;
         Ok(mended)

@@ -542,7 +542,7 @@ async fn who_kept_a_pool_closed_hands_it_on_open() {
         let closed = storage.open(known.id).await;
         assert!(matches!(closed, Err(Error::Closed { .. })), "{closed:?}");
         let pool = storage.open_disks(&known).await.unwrap();
-        bar.open_as(Arc::clone(&pool));
+        bar.open_as(&known, Arc::clone(&pool)).await;
         assert!(Arc::ptr_eq(&storage.open(known.id).await.unwrap(), &pool));
         drop(pool);
         // Or opens it to everybody again.

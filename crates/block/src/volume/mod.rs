@@ -685,6 +685,9 @@ pub struct Usage {
     pub volume: u64,
     /// Of each snapshot what neighbours don't have, in their order.
     pub snapshots: Vec<(SnapshotId, u64)>,
+    /// What snapshots have and the volume doesn't, at that place: each once, but for what came back after
+    /// another snapshot was without it.
+    pub in_snapshots: u64,
     /// In the log.
     pub log: u64,
 }

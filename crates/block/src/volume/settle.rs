@@ -253,11 +253,19 @@ pub(super) fn usage(volume: &Volume) -> Result<Usage> {
         let before = place.checked_sub(1).and_then(|before| maps.get(before));
         let mut before = Neighbour::new(volume, before.copied());
         let mut after = Neighbour::new(volume, maps.get(place + 1).copied());
+        let mut now = Neighbour::new(volume, Some(&current.base));
         let mut alone = 0;
         for item in MapReader::new(&*volume.pool, &snapshot.view.base, 0) {
             let (at, extent) = item?;
-            if !before.has(at, extent)? && !after.has(at, extent)? {
+            // What the one before has as well is counted there.
+            if before.has(at, extent)? {
+                continue;
+            }
+            if !after.has(at, extent)? {
                 alone += data_bytes(extent);
+            }
+            if !now.has(at, extent)? {
+                usage.in_snapshots += data_bytes(extent);
             }
         }
         usage.snapshots.push((snapshot.id, alone));

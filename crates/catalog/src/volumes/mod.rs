@@ -389,7 +389,7 @@ async fn remove_row(tx: &mut Tx, volume: &Volume, kind: &'static str, what: &str
         job_id: None,
         message: format!("the volume {} {what}", volume.name),
     };
-    events::write(tx, event).await
+    events::write(tx, event).await.map(drop)
 }
 
 /// Removes the row of a volume that was removed, with an event.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use strongroom_archive::entry::Body;
 use strongroom_archive::show;
-use strongroom_block::volume::{self, CHUNKS, Settings, VolumeId};
+use strongroom_archive::store::Source as _;
+use strongroom_block::volume::top::CHUNKS;
+use strongroom_block::volume::{self, Settings, VolumeId};
 use strongroom_catalog::{pools, volumes};
 use strongroom_engine::map::MapRef;
 use strongroom_engine::pool::Pool;
@@ -105,7 +107,11 @@ impl Storage {
         let on = Arc::clone(&owner);
         let at = if path.is_empty() { String::new() } else { format!(":{}", show(&path)) };
         let settings = Settings {
-            origin: origin(format!("image {} of {}{at}", &row.root[..8.min(row.root.len())], row.name)),
+            origin: origin(format!(
+                "image {} of {}{at}",
+                &row.root[..8.min(row.root.len())],
+                row.name
+            )),
             ..Settings::default()
         };
         let size = new.size;

@@ -31,10 +31,11 @@ use serde::Serialize;
 use strongroom_catalog::{pools, volumes};
 
 pub use self::clone::NewClone;
-pub use self::operations::VolumeChange;
+pub use self::operations::{OpenVolume, VolumeChange};
 pub use self::owner::{Server, Trouble};
 pub use self::schedule::{NewSchedule, Snapped};
 pub use self::serve::Served;
+pub use self::snapshots::Force;
 pub use strongroom_block::volume::{IoType, Priority, Settings};
 
 pub(crate) use self::owner::{Owner, Pace};

@@ -149,10 +149,6 @@ impl Owner {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn pool(&self) -> &Arc<Pool> {
-        &self.pool
-    }
-
     /// The pool's volumes. It reads disks the first time.
     ///
     /// # Errors
@@ -196,6 +192,8 @@ impl Owner {
             self.begin_settling()?;
             table.settling = true;
         }
+        let number = table.next;
+        table.next += 1;
         let entry = table.open.entry(id).or_insert_with(|| Entry {
             volume: Arc::clone(&volume),
             users: 0,
@@ -210,9 +208,7 @@ impl Owner {
                 None
             }
             Some(by) => {
-                let number = table.next;
                 entry.servers.insert(number, by);
-                table.next += 1;
                 Some(number)
             }
         };

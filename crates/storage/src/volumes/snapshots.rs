@@ -151,10 +151,7 @@ impl Storage {
         let by = self.blocking(move || Ok(owner.used_through(id))).await?;
         match by.is_empty() {
             true => Ok(()),
-            false => Err(Error::VolumeInUse {
-                volume: known.row.name.clone(),
-                by: by.join(", "),
-            }),
+            false => Err(Error::VolumeInUse { volume: known.row.name.clone(), by: by.join(", ") }),
         }
     }
 }

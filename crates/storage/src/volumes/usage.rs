@@ -26,9 +26,8 @@ impl Storage {
         let usage = usage.await?;
         let all = usage.snapshots.iter().map(|(id, bytes)| (id.to_string(), *bytes));
         let all: Vec<(String, u64)> = all.collect();
-        let sum = all.iter().map(|(_, bytes)| *bytes).sum();
-        let now = Timestamp::now();
-        volumes::measured(&self.inner.catalog, id, (usage.volume, sum), &all, now).await?;
+        let (now, held) = (Timestamp::now(), (usage.volume, usage.in_snapshots));
+        volumes::measured(&self.inner.catalog, id, held, &all, now).await?;
         self.volume(id).await
     }
 
