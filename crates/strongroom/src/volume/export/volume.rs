@@ -113,7 +113,7 @@ fn known(all: &[Meta]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use strongroom_block::volume::VolumeId;
+    use strongroom_block::volume::{Settings, VolumeId};
     use strongroom_engine::clock::PoolTime;
 
     use super::*;
@@ -129,6 +129,8 @@ mod tests {
             run: [0; 32],
             epoch: 0,
             settled: 0,
+            settings: Settings::default(),
+            parent: None,
         }
     }
 
