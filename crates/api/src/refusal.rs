@@ -105,6 +105,8 @@ impl From<Storage> for Problem {
             Storage::Closed { .. } | Storage::Used { .. } | Storage::OtherNode { .. } => {
                 Some(Code::Conflict)
             }
+            Storage::Serving { .. } | Storage::VolumeServed { .. } => Some(Code::InUse),
+            Storage::VolumeInUse { .. } | Storage::Block(_) => Some(Code::Conflict),
             Storage::Gone { .. } | Storage::NoReader | Storage::NotShown => Some(Code::NotFound),
             Storage::IngestOver { .. } | Storage::Shortens => Some(Code::Conflict),
             Storage::Crowded => {

@@ -47,18 +47,22 @@ pub struct Class {
 pub const CLASSES: &[Class] = &[
     Class {
         name: "deletion",
-        meaning: "deleting data: forgetting images, by name or by rules",
+        meaning: "deleting data: forgetting images, by name or by rules; removing volumes and \
+                  snapshots, and rolling volumes back",
         operations: &[
             "images.forget",
             "jidoteki.backup.restore",
             "pools.forget",
+            "snapshots.remove",
+            "snapshots.restore",
             "system.backup.restore",
+            "volumes.remove",
         ],
     },
     Class {
         name: "retention",
-        meaning: "shortening retention: of an image, by rules, and how long jobs, events and \
-                  the like are kept",
+        meaning: "shortening retention: of an image, by rules, of a volume's snapshots, and how \
+                  long jobs, events and the like are kept",
         operations: &[
             "images.retain",
             "jidoteki.backup.restore",
@@ -66,6 +70,8 @@ pub const CLASSES: &[Class] = &[
             "settings.change",
             "settings.reset",
             "system.backup.restore",
+            "volumes.schedule.remove",
+            "volumes.schedule.set",
         ],
     },
     Class {

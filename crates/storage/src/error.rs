@@ -44,9 +44,9 @@ pub enum Error {
         /// Which volumes.
         volumes: String,
     },
-    /// A block device said no.
+    /// A volume said no.
     #[error(transparent)]
-    Block(#[from] strongroom_block::Error),
+    Block(strongroom_block::Error),
     /// The volume can't be removed, because targets have it or somebody serves it.
     #[error("the volume {volume} is served by {by}: take it off there first")]
     VolumeServed {
@@ -130,6 +130,16 @@ pub enum Error {
     /// The work was ended because the program ends, or by a fault in it.
     #[error("the work on the pool was ended; the log of the appliance says why")]
     Ended,
+}
+
+impl From<strongroom_block::Error> for Error {
+    fn from(error: strongroom_block::Error) -> Self {
+        match error {
+            strongroom_block::Error::Invalid(text) => Self::Invalid(text),
+            strongroom_block::Error::Pool(error) => Self::Pool(error),
+            error => Self::Block(error),
+        }
+    }
 }
 
 impl Error {

@@ -74,6 +74,13 @@ impl Bed {
         Self { storage, dir: tempfile::tempdir().unwrap() }
     }
 
+    /// With volumes that are settled at another pace; before there is a pool.
+    pub(crate) fn paced(self, pace: volumes::Pace) -> Self {
+        let mut inner = Arc::into_inner(self.storage.inner).unwrap();
+        inner.pace = pace;
+        Self { storage: Storage { inner: Arc::new(inner) }, ..self }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().canonicalize().unwrap().join(name)
     }

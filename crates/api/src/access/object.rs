@@ -20,6 +20,10 @@ pub enum On {
     Pool(&'static str),
     /// The image.
     Image(&'static str),
+    /// The volume.
+    Volume(&'static str),
+    /// The snapshot of a volume.
+    Snapshot(&'static str),
     /// The job.
     Job(&'static str),
     /// The user.
@@ -49,6 +53,8 @@ impl On {
             Self::Organisation(name)
             | Self::Pool(name)
             | Self::Image(name)
+            | Self::Volume(name)
+            | Self::Snapshot(name)
             | Self::Job(name)
             | Self::User(name)
             | Self::Key(name) => Some(name),
@@ -62,6 +68,8 @@ impl On {
             Self::Any | Self::Organisation(_) => "organisation",
             Self::Pool(_) => "pool",
             Self::Image(_) => "image",
+            Self::Volume(_) => "volume",
+            Self::Snapshot(_) => "snapshot",
             Self::Job(_) => "job",
             Self::User(_) => "user",
             Self::Key(_) => "key",
@@ -106,6 +114,8 @@ impl On {
                 "FROM (SELECT id, organisation_id, id AS pool_id FROM pools) AS o WHERE id = ?"
             }
             Self::Image(_) => "FROM images WHERE id = ?",
+            Self::Volume(_) => "FROM volumes WHERE id = ?",
+            Self::Snapshot(_) => "FROM snapshots WHERE id = ?",
             Self::Job(_) => "FROM jobs WHERE id = ?",
             Self::User(_) => {
                 "FROM (SELECT id, organisation_id, CAST(NULL AS BIGINT) AS pool_id FROM users) AS o WHERE id = ?"

@@ -25,6 +25,7 @@ mod roles;
 mod sessions;
 mod settings;
 mod slots;
+mod snapshots;
 mod sources;
 mod start;
 mod stats;
@@ -34,6 +35,7 @@ mod system;
 mod token;
 mod updates;
 mod users;
+mod volumes;
 mod work;
 
 use serde::{Deserialize, Deserializer};
@@ -65,6 +67,8 @@ pub fn routes() -> Routes {
             images::group(),
             ingests::group(),
             readers::group(),
+            volumes::group(),
+            snapshots::group(),
             work::group(),
             jobs::group(),
             events::group(),

@@ -22,6 +22,8 @@ macro_rules! paths {
 paths! {
     PoolPath pool "The pool's number.";
     ImagePath image "The image's number.";
+    VolumePath volume "The volume's number.";
+    SnapshotPath snapshot "The snapshot's number.";
     JobPath job "The job's number.";
     UserPath user "The user's number.";
     RolePath role "The role's number.";
@@ -47,6 +49,8 @@ macro_rules! lists {
 lists! {
     Pools resources::POOLS;
     Images resources::IMAGES;
+    Volumes resources::VOLUMES;
+    Snapshots resources::SNAPSHOTS;
     Jobs resources::JOBS;
     Events resources::EVENTS;
     Samples strongroom_catalog::samples::SAMPLES;
