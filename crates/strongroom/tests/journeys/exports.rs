@@ -44,7 +44,8 @@ fn by_anna(uri: &str) -> String {
 #[test]
 fn a_volume_is_one_disk_to_clients_of_both_protocols_and_keeps_what_they_write() {
     let (lab, disk) = with_volume();
-    let line = "vol --in-place --iscsi 127.0.0.1:0 --chap-file chap --iqn iqn.2026-11.org.example:Vol";
+    let line =
+        "vol --in-place --iscsi 127.0.0.1:0 --chap-file chap --iqn iqn.2026-11.org.example:Vol";
     let served = Exported::of(&lab, line);
     let told = served.told.clone();
     assert!(!told.to_string().contains(SECRET), "{told}");

@@ -22,6 +22,7 @@ mod manage;
 mod metrics;
 mod nbd;
 mod network;
+mod outages;
 mod own_backup;
 mod pools;
 mod remote;

@@ -5,6 +5,7 @@
 pub(crate) mod authority;
 pub(crate) mod database;
 pub(crate) mod exported;
+pub(crate) mod fused;
 pub(crate) mod images;
 pub(crate) mod served;
 pub(crate) mod volumes;
