@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 /// A directory of certificates, with the names that users of GnuTLS (QEMU, libnbd) know them by.
 pub(crate) struct Authority(PathBuf);
@@ -14,6 +14,8 @@ impl Authority {
     pub(crate) fn new(dir: PathBuf) -> Self {
         fs::create_dir(&dir).unwrap();
         let mut params = CertificateParams::new(vec![]).unwrap();
+        // Who trusts two finds the one that signed by its name.
+        params.distinguished_name.push(DnType::CommonName, dir.display().to_string());
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         fs::write(dir.join("ca-cert.pem"), authority.pem()).unwrap();
@@ -38,5 +40,15 @@ impl Authority {
     /// One of its files.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
+    }
+
+    /// Takes the certificate of another one's client in the place of its own, and trusts that one's server,
+    /// too.
+    pub(crate) fn take_client_of(&self, other: &Self) {
+        for file in ["client-cert.pem", "client-key.pem"] {
+            fs::copy(other.file(file), self.file(file)).unwrap();
+        }
+        let [ours, theirs] = [self, other].map(|one| fs::read(one.file("ca-cert.pem")).unwrap());
+        fs::write(self.file("ca-cert.pem"), [ours, theirs].concat()).unwrap();
     }
 }

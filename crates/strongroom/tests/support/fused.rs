@@ -1,7 +1,7 @@
 //! An export of NBD as a file, for programs that know files alone.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{Lab, output, tool};
@@ -44,7 +44,8 @@ impl Fused {
 impl Drop for Fused {
     fn drop(&mut self) {
         // Unmounted already, unless a test failed.
-        let _ = tool("fusermount3").arg("-uz").arg(&self.dir).stderr(Stdio::null()).status();
+        let mut unmount = Command::new("fusermount3");
+        let _ = unmount.arg("-uz").arg(&self.dir).stderr(Stdio::null()).status();
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
