@@ -6,6 +6,7 @@ mod support;
 
 mod acme;
 mod basics;
+mod boots;
 mod bundles;
 mod cut;
 mod damage;
