@@ -106,7 +106,9 @@ impl From<Storage> for Problem {
                 Some(Code::Conflict)
             }
             Storage::Serving { .. } | Storage::VolumeServed { .. } => Some(Code::InUse),
-            Storage::VolumeInUse { .. } | Storage::Block(_) => Some(Code::Conflict),
+            Storage::VolumeInUse { .. } | Storage::Stopped { .. } | Storage::Block(_) => {
+                Some(Code::Conflict)
+            }
             Storage::Gone { .. } | Storage::NoReader | Storage::NotShown => Some(Code::NotFound),
             Storage::IngestOver { .. } | Storage::Shortens => Some(Code::Conflict),
             Storage::Crowded => {

@@ -133,6 +133,7 @@ fn snapshots_clones_and_rolling_back_are_exact_and_freed_with_the_last_of_them()
     assert_eq!(read(&*again, 0, 4096), [7; 4096]);
     assert!(read(&*again, 4096, size - 4096) == one[4096..]);
     assert!(read(&*volume, 0, size / 2) == two[..size / 2]);
+    volume.settle().unwrap();
     let usage = volume.usage().unwrap();
     assert_eq!(usage.volume, size as u64);
     assert_eq!(usage.snapshots, [(first, size as u64 / 2)]);

@@ -34,6 +34,8 @@ pub const DEFAULT_LEVEL: i32 = 1;
 /// How hard to try.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Effort {
+    /// None: bytes are stored as they are.
+    None,
     /// The pool's level.
     #[default]
     Usual,
@@ -45,7 +47,7 @@ pub enum Effort {
 impl Effort {
     fn level(self, level: CompressionLevel) -> CompressionLevel {
         match self {
-            Self::Usual => level,
+            Self::None | Self::Usual => level,
             Self::More => (level + 4).min(*LEVELS.end()),
         }
     }
@@ -127,13 +129,16 @@ impl Compressor {
     /// the bytes are to be stored as they are. Allocates nothing once `out` has grown and the
     /// context has seen a frame of this size.
     pub fn compress(&mut self, raw: &[u8], effort: Effort, out: &mut Vec<u8>) -> Method {
+        out.clear();
+        if effort == Effort::None {
+            return Method::Raw;
+        }
         let level = effort.level(self.level);
         if level != self.current {
             let parameter = CParameter::CompressionLevel(level);
             self.context.set_parameter(parameter).expect("zstd knows the level");
             self.current = level;
         }
-        out.clear();
         out.reserve(zstd_safe::compress_bound(raw.len()));
         let worth_it = raw.len() < SAMPLED_FROM
             || raw

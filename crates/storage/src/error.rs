@@ -44,6 +44,17 @@ pub enum Error {
         /// Which volumes.
         volumes: String,
     },
+    /// The pool stopped writing after an error, and can't begin anew while volumes of it are served.
+    #[error(
+        "the pool {pool} stopped writing after an error; it is opened anew once nobody serves its \
+         volumes any more: {volumes}"
+    )]
+    Stopped {
+        /// Which pool.
+        pool: String,
+        /// Which volumes.
+        volumes: String,
+    },
     /// A volume said no.
     #[error(transparent)]
     Block(strongroom_block::Error),

@@ -156,7 +156,7 @@ impl Storage {
             let let_go = self.blocking(move || Ok(owner.let_go())).await?;
             if let Err(volumes) = let_go {
                 let pool = known.name.clone();
-                return Err(Error::Serving { pool, volumes: volumes.join(", ") });
+                return Err(Error::Stopped { pool, volumes: volumes.join(", ") });
             }
             openings.drop_if(id, &open.pool);
         }
@@ -180,14 +180,14 @@ impl Storage {
         })
     }
 
-    /// Those who have the volumes of the pools that are open.
-    pub(crate) fn owners(&self) -> Vec<Arc<Owner>> {
+    /// Those who have the volumes of the pools that are open, with the pools' numbers.
+    pub(crate) fn owners(&self) -> Vec<(i64, Arc<Owner>)> {
         self.inner.openings.with(|all| {
-            let cells = all.values().filter_map(|opening| match opening {
-                Opening::Cell(cell) => cell.get(),
+            let open = all.iter().filter_map(|(id, opening)| match opening {
+                Opening::Cell(cell) => cell.get().map(|open| (*id, Arc::clone(&open.volumes))),
                 Opening::Barred(_) => None,
             });
-            cells.map(|open| Arc::clone(&open.volumes)).collect()
+            open.collect()
         })
     }
 

@@ -70,7 +70,7 @@ pub(crate) enum Command {
     Cat(browse::CatArgs),
     Dump(dump::Args),
     Mount(mount::Args),
-    /// Serve disks that were backed up
+    /// Make, change, snapshot and clone volumes; serve disks that were backed up
     Volume {
         #[command(subcommand)]
         command: volume::Command,

@@ -17,6 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use strongroom_catalog::list::Scope;
 use strongroom_protect::{PoolFigures, State, Stats, StatsOf};
+use strongroom_storage::volumes::OpenVolume;
 use tokio::sync::Semaphore;
 
 use super::fixed::{Declared, Fixed};
@@ -151,7 +152,9 @@ pub(super) async fn gather(app: &App, last: &Last) -> Vec<Registry> {
     gauges(&mut registry, "build_info", "What runs", [(build, Some(1.0))]);
     if let Some(stats) = last.stats(app).await {
         let here = |pool: &&PoolFigures| app.storage().is_here(&pool.stats.pool);
-        pools(&mut registry, &stats.pools.iter().filter(here).collect::<Vec<_>>());
+        let here: Vec<_> = stats.pools.iter().filter(here).collect();
+        pools(&mut registry, &here);
+        volumes(&mut registry, &here, &app.storage().open_volumes());
         open_jobs(&mut registry, &stats);
     }
     ended_jobs(&mut registry, app);
@@ -242,6 +245,23 @@ fn pools(registry: &mut Registry, pools: &[&PoolFigures]) {
     gauges(registry, "disk_free_bytes", "What is free of that", disks(|disk| disk.free));
     let ok = disks(|disk| Some(u64::from(disk.state == "ok")));
     gauges(registry, "disk_ok", "Whether it is there and whole", ok);
+}
+
+/// Sums of each pool: volumes are as many as their users like.
+fn volumes(registry: &mut Registry, pools: &[&PoolFigures], open: &[OpenVolume]) {
+    let mut of_pools = |name: &str, help: &str, value: fn(&OpenVolume) -> u64| {
+        let sums = pools.iter().map(|pool| {
+            let pool = &pool.stats.pool;
+            let sum: u64 = open.iter().filter(|one| one.pool_id == pool.id).map(value).sum();
+            (OfPool { pool: pool.name.clone() }, Some(sum as f64))
+        });
+        gauges(registry, name, help, sums);
+    };
+    of_pools("pool_volumes_open", "Volumes that are open", |_| 1);
+    let help = "Bytes of their logs that are not settled yet";
+    of_pools("pool_volume_log_bytes", help, |one| one.log_bytes);
+    let help = "Volumes whose logs can't be settled, which is tried again";
+    of_pools("pool_volumes_failing", help, |one| u64::from(one.failing));
 }
 
 fn open_jobs(registry: &mut Registry, stats: &Stats) {

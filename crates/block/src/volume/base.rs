@@ -14,6 +14,8 @@ use crate::{Error, Result};
 
 /// Chunks to a window: what a map's lowest node covers when all chunks are of the volume's size.
 const WINDOW: u64 = 512;
+/// How many bytes a chunk may have behind those of its extent: they make it one of its own.
+pub(crate) const TAIL: usize = 16;
 /// Extents that are kept, of 48 bytes each.
 const EXTENTS: usize = 128 << 10;
 
@@ -62,6 +64,8 @@ pub(crate) struct Base<'b> {
     pub(crate) pool: &'b Pool,
     pub(crate) windows: &'b Windows,
     pub(crate) chunk: u32,
+    /// What is read is kept for a while.
+    pub(crate) keeps: bool,
 }
 
 /// An error of the pool, and which place can't be read because of it.
@@ -129,7 +133,11 @@ impl Base<'_> {
             if start >= stop {
                 continue;
             }
-            let chunk = self.pool.read(ChunkKind::Data, &id).map_err(unreadable(start))?;
+            let chunk = match self.keeps {
+                true => self.pool.read(ChunkKind::Data, &id),
+                false => self.pool.read_once(ChunkKind::Data, &id),
+            };
+            let chunk = chunk.map_err(unreadable(start))?;
             let part = chunk.get((start - from) as usize..(stop - from) as usize);
             let room = buffer.get_mut((start - offset) as usize..(stop - offset) as usize);
             match (part, room) {

@@ -5,10 +5,12 @@ use std::sync::{Arc, PoisonError};
 
 use strongroom_engine::disk::Disk;
 use strongroom_engine::map;
+use strongroom_engine::pool::GcOptions;
 
 use super::base::Base;
 use super::live::Source;
 use super::record::{Change, HEADER, MAX_PAYLOAD};
+use super::share::Turn;
 use super::{SnapshotId, Volume};
 use crate::{BlockDevice, Content, Durability, Error, Extent, Geometry, Result, Zeroing};
 
@@ -19,7 +21,8 @@ const STEP: u64 = 4096;
 
 impl Volume {
     pub(super) fn base(&self) -> Base<'_> {
-        Base { pool: &self.pool, windows: &self.windows, chunk: self.chunk }
+        let keeps = self.set_now().cache;
+        Base { pool: &self.pool, windows: &self.windows, chunk: self.chunk, keeps }
     }
 
     /// Looks a range up in the volume or a snapshot, and works on what was found, again when maps were
@@ -60,6 +63,7 @@ impl Volume {
         most: usize,
     ) -> Result<Vec<Extent>> {
         let mut found: Vec<Extent> = Vec::new();
+        let hole = if self.set_now().thin { Content::Hole } else { Content::Zeroes };
         let (mut at, end) = (offset, offset + length);
         let most = most.max(1);
         // Adds an extent; `false` when there are enough.
@@ -87,21 +91,21 @@ impl Volume {
                 for (range, source) in pieces {
                     let content = match source {
                         Source::Log { .. } => Content::Data,
-                        Source::Zeroes => Content::Hole,
+                        Source::Zeroes => hole,
                         Source::Base => {
                             let mut from = range.start;
                             for (start, extent) in self.base().extents(base, range.clone())? {
                                 let to = (start + extent.len()).min(range.end);
                                 let content = match extent {
                                     map::Extent::Data { .. } => Content::Data,
-                                    map::Extent::Hole { .. } => Content::Hole,
+                                    map::Extent::Hole { .. } => hole,
                                 };
                                 if !add(&mut found, from..to.max(from), content) {
                                     return Ok(true);
                                 }
                                 from = to.max(from);
                             }
-                            if !add(&mut found, from..range.end, Content::Hole) {
+                            if !add(&mut found, from..range.end, hole) {
                                 return Ok(true);
                             }
                             continue;
@@ -128,28 +132,44 @@ impl Volume {
             physical: 4096,
             optimal: self.chunk,
             read_only,
-            thin: true,
+            thin: self.set_now().thin,
         }
     }
 
     /// Refuses what couldn't be settled any more, and settles when the log has grown long.
     pub(super) fn admit(&self, bytes: u64, chunks: u64) -> Result<()> {
         let bytes = bytes + HEADER as u64;
-        if self.log.bytes().saturating_add(bytes) > self.limits.log {
-            self.settle_above(self.limits.log.saturating_sub(bytes))?;
+        let log = || self.log.bytes().saturating_add(bytes);
+        match log() > self.limits.log {
+            true => drop(self.settle_above(self.limits.log.saturating_sub(bytes))?),
+            false => self.pace.keep(self.limits.log, &log),
         }
+        self.has_room(bytes, chunks)
+    }
+
+    /// Refuses what couldn't be settled any more.
+    pub(super) fn has_room(&self, bytes: u64, chunks: u64) -> Result<()> {
         let room = || {
             let disks = self.pool.disks().iter().flatten().map(|disk| -> &dyn Disk { &**disk });
-            self.room.admit(disks, bytes, chunks, self.chunk.into())
+            self.room.admit(disks, bytes, chunks, self.chunk.into(), &self.reserve)
         };
-        match room() {
-            // What is settled needs its room in the log no more.
-            Err(Error::NoSpace) if self.log.bytes() > 0 => {
-                self.settle()?;
-                room()
-            }
-            result => result,
+        let mut result = room();
+        // What is settled needs its room in the log no more.
+        if matches!(result, Err(Error::NoSpace)) && self.log.bytes() > 0 {
+            self.settle()?;
+            result = room();
         }
+        // What this volume has overwritten is garbage, and the room of it is its own.
+        if matches!(result, Err(Error::NoSpace)) && self.reserve.is_on() {
+            self.pool.gc(GcOptions { dry_run: false, max_unused: 0.0 })?;
+            result = room();
+        }
+        result
+    }
+
+    /// Waits for the volume's turn at the pool's disks. Who does must hold nothing that others wait for.
+    fn turn(&self, bytes: u64) -> Turn<'_> {
+        self.shares.enter(self.id, self.set_now().priority.weight(), bytes)
     }
 
     fn chunks_in(&self, range: &Range<u64>) -> u64 {
@@ -157,14 +177,18 @@ impl Volume {
         range.end.div_ceil(chunk) - range.start / chunk
     }
 
+    /// Admits a write of so many bytes.
+    fn admit_write(&self, offset: u64, bytes: u64) -> Result<()> {
+        let headers = bytes.div_ceil(MAX_PAYLOAD as u64) * HEADER as u64;
+        self.admit(bytes + headers, self.chunks_in(&(offset..offset + bytes)))
+    }
+
     fn write_parts(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let mut at = offset;
         for part in bytes.chunks(MAX_PAYLOAD) {
-            let end = at + part.len() as u64;
-            self.admit(part.len() as u64, self.chunks_in(&(at..end)))?;
             let change = Change::Data { offset: at, length: part.len() as u32 };
             self.log.append(change, part, &self.lives)?;
-            at = end;
+            at += part.len() as u64;
         }
         Ok(())
     }
@@ -184,20 +208,22 @@ impl BlockDevice for Volume {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.geometry().check(offset, buffer.len() as u64)?;
+        let _turn = self.turn(buffer.len() as u64);
         self.read_of(None, offset, buffer)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8], durability: Durability) -> Result<()> {
         self.geometry().check(offset, bytes.len() as u64)?;
-        {
+        if !bytes.is_empty() {
+            self.admit_write(offset, bytes.len() as u64)?;
+            let _turn = self.turn(bytes.len() as u64);
             let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
             self.write_parts(offset, bytes)?;
         }
         self.settle_durability(durability)
     }
 
-    /// Nothing keeps its room here: a write takes new room in any case, and is refused before the pool
-    /// is so full that it couldn't be settled.
+    /// Whatever keeps room for a later write is counted for the volume as a whole: zeroes are holes.
     fn write_zeroes(
         &self,
         offset: u64,
@@ -207,15 +233,18 @@ impl BlockDevice for Volume {
     ) -> Result<()> {
         self.geometry().check(offset, length)?;
         if length > 0 {
-            let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
             // Whole chunks become holes; those at both ends may have to be stored anew.
             self.admit(0, 2)?;
+            let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
             self.log.append(Change::Zeroes { offset, length }, &[], &self.lives)?;
         }
         self.settle_durability(durability)
     }
 
     fn discard(&self, offset: u64, length: u64) -> Result<()> {
+        if !self.set_now().thin {
+            return self.geometry().check(offset, length);
+        }
         self.write_zeroes(offset, length, Zeroing::MayUnmap, Durability::Later)
     }
 
@@ -235,6 +264,8 @@ impl BlockDevice for Volume {
         }
         self.geometry().check(offset, bytes.len() as u64)?;
         {
+            self.admit_write(offset, bytes.len() as u64)?;
+            let _turn = self.turn(2 * bytes.len() as u64);
             let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
             let mut there = vec![0; expected.len()];
             self.read_of(None, offset, &mut there)?;
@@ -278,6 +309,7 @@ impl BlockDevice for SnapshotDevice {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.geometry().check(offset, buffer.len() as u64)?;
+        let _turn = self.volume.turn(buffer.len() as u64);
         self.volume.read_of(Some(self.id), offset, buffer)
     }
 

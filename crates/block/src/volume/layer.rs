@@ -99,6 +99,12 @@ impl Layer {
         }
     }
 
+    /// How many bytes the chunks have that settling may have to store.
+    pub(crate) fn bytes(&self) -> u64 {
+        let count: u64 = self.chunks.values().map(|word| u64::from(word.count_ones())).sum();
+        count * self.chunk
+    }
+
     /// Counts the chunks of a range as such that settling may have to store.
     fn charge(&mut self, range: &Range<u64>) {
         let (first, last) = (range.start / self.chunk, (range.end - 1) / self.chunk);

@@ -1,5 +1,6 @@
 //! What an open volume is: a map, layers over it, and the snapshots that were made of them.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -11,6 +12,8 @@ use super::layer::{Layer, What, find};
 use super::record::Change;
 use super::room::Room;
 use super::segment::Place;
+use super::top::Meta;
+use crate::{Error, Result};
 
 /// The content at some moment.
 #[derive(Clone, Debug)]
@@ -49,6 +52,18 @@ impl View {
     }
 }
 
+impl View {
+    /// The same, where what it begins with has become something else.
+    pub(crate) fn moved(&self, old: &Self, new: &Self) -> Self {
+        if !old.begins(self) {
+            return self.clone();
+        }
+        let own = self.layers.iter().skip(old.layers.len());
+        let layers = new.layers.iter().chain(own).cloned().collect();
+        Self { base: Arc::clone(&new.base), layers }
+    }
+}
+
 /// A snapshot of a volume.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
@@ -58,6 +73,13 @@ pub(crate) struct Snapshot {
     /// The volume's size then, in bytes.
     pub(crate) size: u64,
     pub(crate) view: View,
+}
+
+impl Snapshot {
+    /// It was deleted, and is there for clones alone: then it has no name.
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.name.is_empty()
+    }
 }
 
 /// What is at some place.
@@ -87,6 +109,8 @@ pub(crate) struct Live {
     active: Layer,
     /// In the order in which they were made.
     pub(crate) snapshots: Vec<Snapshot>,
+    /// With which of them clones begin, and how many.
+    pins: HashMap<SnapshotId, usize>,
     /// Up to which sequence number.
     pub(crate) applied: u64,
     /// Grows when maps are replaced.
@@ -116,6 +140,10 @@ impl Live {
                 let (size, view) = (self.size, self.current.clone());
                 self.snapshots.push(Snapshot { id, name, created, size, view });
             }
+            Change::Deleted(id) if self.pins.contains_key(&id) => {
+                let all = self.snapshots.iter_mut().filter(|snapshot| snapshot.id == id);
+                all.for_each(|snapshot| snapshot.name.clear());
+            }
             Change::Deleted(id) => self.snapshots.retain(|snapshot| snapshot.id != id),
             Change::Grown(size) => self.size = self.size.max(size),
             Change::RolledBack(id) => {
@@ -125,6 +153,31 @@ impl Live {
                 }
             }
         }
+    }
+
+    /// What it begins with has become something else. What was there before.
+    pub(crate) fn follow(&mut self, old: &View, new: &View) -> Vec<View> {
+        self.generation += 1;
+        let views = self.snapshots.iter_mut().map(|snapshot| &mut snapshot.view);
+        let views = views.chain([&mut self.current]);
+        views.map(|view| std::mem::replace(view, view.moved(old, new))).collect()
+    }
+
+    /// What was settled has become maps. What was there before, of the volume and each snapshot; and what of
+    /// snapshots became what.
+    pub(crate) fn rebase(
+        &mut self,
+        folded: &[(View, Arc<MapRef>)],
+    ) -> (View, Vec<(SnapshotId, View, View)>) {
+        self.generation += 1;
+        let new = self.current.rebased(self.size, folded);
+        let gone = std::mem::replace(&mut self.current, new);
+        let mut moved = Vec::new();
+        for Snapshot { id, size, view, .. } in &mut self.snapshots {
+            let old = std::mem::replace(view, view.rebased(*size, folded));
+            moved.push((*id, old, view.clone()));
+        }
+        (gone, moved)
     }
 
     /// What is in a range, in order.
@@ -167,22 +220,21 @@ pub(crate) struct Lives(RwLock<Live>);
 
 impl Lives {
     pub(crate) fn new(
-        size: u64,
-        chunk: u32,
+        meta: &Meta,
         room: &Arc<Room>,
         current: View,
         snapshots: Vec<Snapshot>,
-        applied: u64,
     ) -> Self {
-        let chunk = u64::from(chunk);
+        let chunk = u64::from(meta.chunk);
         Self(RwLock::new(Live {
-            size,
+            size: meta.size,
             chunk,
             room: Arc::clone(room),
             current,
             active: Layer::new(chunk, room),
             snapshots,
-            applied,
+            pins: HashMap::new(),
+            applied: meta.settled,
             generation: 0,
         }))
     }
@@ -212,7 +264,47 @@ impl Lives {
         let Some(id) = of else {
             return Some((live.find(range), Arc::clone(&live.current.base), live.generation));
         };
-        let view = &live.snapshots.iter().find(|snapshot| snapshot.id == id)?.view;
+        let mut all = live.snapshots.iter();
+        let view = &all.find(|snapshot| snapshot.id == id && !snapshot.is_hidden())?.view;
         Some((view.find(range), Arc::clone(&view.base), live.generation))
+    }
+
+    /// A clone begins with a snapshot.
+    pub(crate) fn pin(&self, id: SnapshotId) {
+        self.change(|live| *live.pins.entry(id).or_default() += 1);
+    }
+
+    /// As [`Lives::pin`], if there is such a snapshot.
+    pub(crate) fn pin_if_there(&self, id: SnapshotId) -> bool {
+        self.change(|live| {
+            let is_one = |snapshot: &Snapshot| snapshot.id == id && !snapshot.is_hidden();
+            let is_there = live.snapshots.iter().any(is_one);
+            if is_there {
+                *live.pins.entry(id).or_default() += 1;
+            }
+            is_there
+        })
+    }
+
+    /// A clone doesn't begin with it any more. If it was deleted it goes with the last one.
+    pub(crate) fn unpin(&self, id: SnapshotId) {
+        self.change(|live| {
+            let Some(count) = live.pins.get_mut(&id) else { return };
+            *count -= 1;
+            if *count == 0 {
+                live.pins.remove(&id);
+                live.snapshots.retain(|snapshot| snapshot.id != id || !snapshot.is_hidden());
+            }
+        });
+    }
+
+    /// A snapshot with which clones begin.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub(crate) fn pinned(&self, id: SnapshotId) -> Result<Snapshot> {
+        let live = self.read();
+        let snapshot = live.snapshots.iter().find(|snapshot| snapshot.id == id).cloned();
+        snapshot.ok_or_else(|| Error::NotFound(format!("snapshot {id}")))
     }
 }

@@ -3,8 +3,9 @@
 use std::sync::Weak;
 
 use super::replay::files;
-use super::top::{Meta, Top};
-use super::{SnapshotInfo, Volumes, locked, meta_of};
+use super::top::{Meta, ROOT_KIND, Top};
+use super::volumes::{Volumes, meta_of};
+use super::{SnapshotInfo, locked};
 use crate::Result;
 
 /// What a pool has of a volume.
@@ -26,11 +27,13 @@ impl Volumes {
         let open = locked(&self.open);
         let logs = files(self.pool.disks())?;
         let mut all = Vec::new();
-        for root in self.pool.roots() {
+        for root in self.pool.roots_of(ROOT_KIND) {
             let Some(meta) = meta_of(&root) else { continue };
             let is_open = open.get(&meta.volume).and_then(Weak::upgrade).is_some();
             let snapshots = match is_open || logs.contains_key(&meta.volume) {
                 true => None,
+                // One that has nothing of its own yet.
+                false if meta.parent.is_some() => Some(Vec::new()),
                 false => root.nodes.first().and_then(|top| {
                     let top = Top::decode(&self.pool.node(top).ok()?).ok()?;
                     let info = |settled: super::top::Settled| SnapshotInfo {
@@ -39,7 +42,9 @@ impl Volumes {
                         created: settled.created,
                         size: settled.size,
                     };
-                    Some(top.snapshots.into_iter().map(info).collect())
+                    // One that was deleted is there for its clones alone.
+                    let named = top.snapshots.into_iter().filter(|one| !one.name.is_empty());
+                    Some(named.map(info).collect())
                 }),
             };
             all.push(Look { meta, snapshots });

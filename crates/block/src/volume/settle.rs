@@ -10,17 +10,21 @@
 //!
 //! Before step 3 nothing has changed; after it the log up to there is a left-over, whatever is left of it.
 
-use std::iter::Peekable;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use strongroom_engine::id::ChunkKind;
+use strongroom_engine::id::{ChunkId, ChunkKind};
 use strongroom_engine::map::{Change, Extent, MapReader, MapRef, Put, rewrite};
-use strongroom_engine::pool::Session;
+use strongroom_engine::pool::{Session, Storing};
 
+use super::base::TAIL;
+use super::layer::Layer;
 use super::live::{Snapshot, Source, View};
+use super::pace::Pace;
 use super::top::{Meta, Settled, Top};
-use super::{Usage, Volume, locked, put_head};
+use super::volumes::put_head;
+use super::{Head, Volume, locked, random};
 use crate::Result;
 
 /// Bytes that are stored together.
@@ -47,60 +51,161 @@ impl Volume {
     /// Settles if the log has more than so many bytes, once it is one's turn.
     pub(super) fn settle_above(&self, bytes: u64) -> Result<Settling> {
         let mut head = locked(&self.head);
-        let mut done = Settling::default();
-        if self.log.bytes() <= bytes {
-            return Ok(done);
+        let is_alone = bytes > 0 || head.meta.parent.is_none();
+        if self.log.bytes() <= bytes && is_alone {
+            return Ok(Settling::default());
         }
+        self.part_in_turn(&mut head)?;
         self.log.roll()?;
         let (size, applied, current, snapshots) = self.lives.change(|live| {
             live.freeze();
             (live.size, live.applied, live.current.clone(), live.snapshots.clone())
         });
         if applied == head.meta.settled {
-            return Ok(done);
+            return Ok(Settling::default());
         }
+        self.pace.begin(self.log.bytes(), to_settle(&current, &snapshots));
+        let _paced = Paced(&self.pace);
         let session = self.pool.session()?;
         session.lean_on(head.root)?;
+        session.may_take_all();
+        let settings = self.set_now();
+        let mut work = Work {
+            volume: self,
+            session: &session,
+            storing: match settings.compression {
+                true => Storing::Compressed,
+                false => Storing::AsItIs,
+            },
+            tail: (!settings.deduplication).then(Tail::default),
+            counts: !settings.thin,
+            held: 0,
+            done: Settling::default(),
+        };
         let mut folded: Vec<(View, Arc<MapRef>)> = Vec::new();
         let mut settled = Vec::with_capacity(snapshots.len());
         for Snapshot { id, name, created, size, view } in snapshots {
-            let map = self.fold(&session, &view, size, &mut folded, &mut done)?;
+            let map = work.fold(&view, size, &mut folded)?;
             settled.push(Settled { id, name, created, size, map: (*map).clone() });
         }
-        let map = self.fold(&session, &current, size, &mut folded, &mut done)?;
-        let meta = Meta { size, settled: applied, ..head.meta.clone() };
+        let before = work.held;
+        let map = work.fold(&current, size, &mut folded)?;
+        let (held, done) = (work.held - before, work.done);
+        let held = match &head.held {
+            _ if settings.thin || !settled.is_empty() => None,
+            Some((base, there)) if Arc::ptr_eq(base, &current.base) => {
+                Some(there.saturating_add_signed(held))
+            }
+            _ => Some(self.count(&map)?),
+        };
+        let meta = Meta {
+            size,
+            settled: applied,
+            reserve: if settings.thin { 0 } else { size.saturating_sub(held.unwrap_or(0)) },
+            ..head.meta.clone()
+        };
         let top = Top { map: (*map).clone(), snapshots: settled };
         let root = put_head(&session, Some(head.root), &meta, &top)?;
-        (head.root, head.meta) = (root.id, meta);
-        self.lives.change(|live| {
-            live.generation += 1;
-            live.current = live.current.rebased(live.size, &folded);
-            for snapshot in &mut live.snapshots {
-                snapshot.view = snapshot.view.rebased(snapshot.size, &folded);
+        self.reserve.set(&meta);
+        *head = Head { root: root.id, meta, held: held.map(|held| (map, held)) };
+        let gone = {
+            let above = locked(&self.above);
+            let (gone, moved) = self.lives.change(|live| live.rebase(&folded));
+            let mut gone = vec![gone];
+            for (id, lives) in &*above {
+                let one = moved.iter().find(|(snapshot, ..)| snapshot == id);
+                if let (Some((_, old, new)), Some(lives)) = (one, lives.upgrade()) {
+                    gone.extend(lives.change(|live| live.follow(old, new)));
+                }
             }
-        });
+            gone.extend(moved.into_iter().map(|(_, old, _)| old));
+            gone
+        };
+        self.reserve_again();
+        // Long layers take a while to go: nobody waits for that.
+        drop((gone, folded, current));
         self.log.forget(applied)?;
         Ok(done)
     }
 
+    /// How many bytes of data a map has.
+    fn count(&self, map: &MapRef) -> Result<u64> {
+        let all = MapReader::new(&*self.pool, map, 0);
+        all.map(|item| Ok(data_bytes(item?.1))).sum()
+    }
+}
+
+/// The pace ends with the settling.
+struct Paced<'p>(&'p Pace);
+
+impl Drop for Paced<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// How many bytes the chunks have that may have to be stored.
+fn to_settle(current: &View, snapshots: &[Snapshot]) -> u64 {
+    let views = snapshots.iter().map(|snapshot| &snapshot.view).chain([current]);
+    let layers = views.flat_map(|view| &view.layers);
+    let each: HashMap<*const Layer, u64> =
+        layers.map(|layer| (Arc::as_ptr(layer), layer.bytes())).collect();
+    each.values().sum()
+}
+
+/// What makes a chunk one of its own, where what is the same isn't stored once: bytes behind it that no other
+/// chunk has.
+#[derive(Debug)]
+struct Tail {
+    start: [u8; TAIL],
+    count: u64,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self { start: random(), count: 0 }
+    }
+}
+
+impl Tail {
+    fn next(&mut self) -> [u8; TAIL] {
+        let mut tail = self.start;
+        self.count += 1;
+        tail.iter_mut().zip(self.count.to_le_bytes()).for_each(|(byte, count)| *byte ^= count);
+        tail
+    }
+}
+
+/// What settles a volume once.
+struct Work<'w, 's> {
+    volume: &'w Volume,
+    session: &'w Session<'s>,
+    storing: Storing,
+    tail: Option<Tail>,
+    /// Whether it is counted how many bytes of data there are more, or fewer.
+    counts: bool,
+    held: i64,
+    done: Settling,
+}
+
+impl Work<'_, '_> {
     /// Makes a map of a view; how it was made is added to `folded`.
     fn fold(
-        &self,
-        session: &Session<'_>,
+        &mut self,
         view: &View,
         size: u64,
         folded: &mut Vec<(View, Arc<MapRef>)>,
-        done: &mut Settling,
     ) -> Result<Arc<MapRef>> {
         let rest = view.rebased(size, folded);
         if rest.layers.is_empty() && rest.base.len() == size {
             return Ok(rest.base);
         }
         let parts = parts(&rest, size);
-        let change = Change { chunk: self.chunk, len: size, parts: &parts };
+        let Self { volume, session, .. } = *self;
+        let change = Change { chunk: volume.chunk, len: size, parts: &parts };
         let mut failed = None;
-        let map = rewrite(&*self.pool, session, &rest.base, change, &mut |range, put| {
-            self.store(session, &rest, range, put, done).map_err(|e| match e {
+        let map = rewrite(&*volume.pool, session, &rest.base, change, &mut |range, put| {
+            self.replace(&rest, range, put).map_err(|e| match e {
                 crate::Error::Pool(e) => e,
                 e => {
                     // Told as it is once it has come through.
@@ -115,16 +220,28 @@ impl Volume {
         Ok(map)
     }
 
+    /// Stores what a view has in a range, in the place of what its map has there.
+    fn replace(&mut self, view: &View, range: Range<u64>, put: Put<'_>) -> Result<()> {
+        if !self.counts {
+            return self.store(view, range, put);
+        }
+        for (at, extent) in self.volume.base().extents(&view.base, range.clone())? {
+            if range.contains(&at) {
+                self.held -= data_bytes(extent) as i64;
+            }
+        }
+        let mut new = 0;
+        self.store(view, range, &mut |extent| {
+            new += data_bytes(extent) as i64;
+            put(extent)
+        })?;
+        self.held += new;
+        Ok(())
+    }
+
     /// Stores what a view has in a range, but for chunks of which it is known that they are zeroes.
-    fn store(
-        &self,
-        session: &Session<'_>,
-        view: &View,
-        range: Range<u64>,
-        put: Put<'_>,
-        done: &mut Settling,
-    ) -> Result<()> {
-        let chunk = u64::from(self.chunk);
+    fn store(&mut self, view: &View, range: Range<u64>, put: Put<'_>) -> Result<()> {
+        let chunk = u64::from(self.volume.chunk);
         let mut at = range.start;
         for (piece, source) in view.find(range.clone()) {
             if !matches!(source, Source::Zeroes) {
@@ -137,31 +254,24 @@ impl Volume {
             };
             let to = if piece.end == range.end { piece.end } else { piece.end / chunk * chunk };
             if from < to {
-                self.store_all(session, view, at..from, put, done)?;
+                self.store_all(view, at..from, put)?;
                 put(Extent::Hole { len: to - from })?;
                 at = to;
             }
         }
-        self.store_all(session, view, at..range.end, put, done)
+        self.store_all(view, at..range.end, put)
     }
 
     /// Stores what a view has in a range, cut at multiples of the chunk size.
-    fn store_all(
-        &self,
-        session: &Session<'_>,
-        view: &View,
-        range: Range<u64>,
-        put: Put<'_>,
-        done: &mut Settling,
-    ) -> Result<()> {
-        let chunk = u64::from(self.chunk);
+    fn store_all(&mut self, view: &View, range: Range<u64>, put: Put<'_>) -> Result<()> {
+        let chunk = u64::from(self.volume.chunk);
         let mut at = range.start;
         let mut buffer = Vec::new();
         while at < range.end {
             let end = range.end.min((at / BATCH + 1) * BATCH);
             buffer.clear();
             buffer.resize((end - at) as usize, 0);
-            self.base().read_pieces(&view.base, &view.find(at..end), at, &mut buffer)?;
+            self.volume.base().read_pieces(&view.base, &view.find(at..end), at, &mut buffer)?;
             let mut pieces = Vec::new();
             let mut rest = &buffer[..];
             let mut from = at;
@@ -173,11 +283,7 @@ impl Volume {
             }
             let full = pieces.iter().filter(|(_, is_zero)| !is_zero).map(|(piece, _)| *piece);
             let full: Vec<&[u8]> = full.collect();
-            let mut ids = Vec::with_capacity(full.len());
-            let stored = session.store(ChunkKind::Data, &full, &mut ids)?;
-            done.bytes += full.iter().map(|piece| piece.len() as u64).sum::<u64>();
-            done.new_bytes += stored.new_bytes;
-            let mut ids = ids.into_iter();
+            let mut ids = self.put(&full)?.into_iter();
             for (piece, is_zero) in pieces {
                 let id = if is_zero { None } else { ids.next() };
                 put(match id {
@@ -185,9 +291,28 @@ impl Volume {
                     None => Extent::Hole { len: piece.len() as u64 },
                 })?;
             }
+            self.volume.pace.step(end - at);
             at = end;
         }
         Ok(())
+    }
+
+    /// Stores chunks, as the volume is set.
+    fn put(&mut self, pieces: &[&[u8]]) -> Result<Vec<ChunkId>> {
+        let mut ids = Vec::with_capacity(pieces.len());
+        let (session, storing) = (self.session, self.storing);
+        let stored = match &mut self.tail {
+            None => session.store_with(ChunkKind::Data, pieces, &mut ids, storing)?,
+            Some(tail) => {
+                let alone: Vec<Vec<u8>> =
+                    pieces.iter().map(|piece| [piece, &tail.next()[..]].concat()).collect();
+                let alone: Vec<&[u8]> = alone.iter().map(Vec::as_slice).collect();
+                session.store_with(ChunkKind::Data, &alone, &mut ids, storing)?
+            }
+        };
+        self.done.bytes += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        self.done.new_bytes += stored.new_bytes;
+        Ok(ids)
     }
 }
 
@@ -207,74 +332,8 @@ fn parts(view: &View, size: u64) -> Vec<Range<u64>> {
     parts
 }
 
-/// Whether a map has an extent, asked for extents in order.
-struct Neighbour<'m> {
-    rest: Option<Peekable<MapReader<'m>>>,
-}
-
-impl<'m> Neighbour<'m> {
-    fn new(volume: &'m Volume, map: Option<&MapRef>) -> Self {
-        Self { rest: map.map(|map| MapReader::new(&*volume.pool, map, 0).peekable()) }
-    }
-
-    fn has(&mut self, at: u64, extent: Extent) -> Result<bool> {
-        let Some(rest) = &mut self.rest else { return Ok(false) };
-        while let Some(Ok((from, _))) = rest.peek()
-            && *from < at
-        {
-            rest.next();
-        }
-        match rest.peek() {
-            Some(Ok(there)) => Ok(*there == (at, extent)),
-            Some(Err(_)) => {
-                rest.next().transpose()?;
-                Ok(false)
-            }
-            None => Ok(false),
-        }
-    }
-}
-
-/// See [`Volume::usage`].
-pub(super) fn usage(volume: &Volume) -> Result<Usage> {
-    // So that maps stay what they are.
-    let _upkeep = locked(&volume.head);
-    let (snapshots, current) = {
-        let live = volume.lives.read();
-        (live.snapshots.clone(), live.current.clone())
-    };
-    let mut usage = Usage { log: volume.log.bytes(), ..Usage::default() };
-    for item in MapReader::new(&*volume.pool, &current.base, 0) {
-        usage.volume += data_bytes(item?.1);
-    }
-    let maps: Vec<&MapRef> =
-        snapshots.iter().map(|one| &*one.view.base).chain([&*current.base]).collect();
-    for (place, snapshot) in snapshots.iter().enumerate() {
-        let before = place.checked_sub(1).and_then(|before| maps.get(before));
-        let mut before = Neighbour::new(volume, before.copied());
-        let mut after = Neighbour::new(volume, maps.get(place + 1).copied());
-        let mut now = Neighbour::new(volume, Some(&current.base));
-        let mut alone = 0;
-        for item in MapReader::new(&*volume.pool, &snapshot.view.base, 0) {
-            let (at, extent) = item?;
-            // What the one before has as well is counted there.
-            if before.has(at, extent)? {
-                continue;
-            }
-            if !after.has(at, extent)? {
-                alone += data_bytes(extent);
-            }
-            if !now.has(at, extent)? {
-                usage.in_snapshots += data_bytes(extent);
-            }
-        }
-        usage.snapshots.push((snapshot.id, alone));
-    }
-    Ok(usage)
-}
-
 /// How many bytes of data an extent has.
-fn data_bytes(extent: Extent) -> u64 {
+pub(super) fn data_bytes(extent: Extent) -> u64 {
     match extent {
         Extent::Data { len, .. } => len.into(),
         Extent::Hole { .. } => 0,

@@ -22,6 +22,7 @@
 //! | … io type | 1 byte | 0: transactional, 1: sequential |
 //! | … priority | 1 byte | 4, 8, 16, 32, 64 or 128 |
 //! | … origin | byte string | UTF-8, at most 255 bytes: what it was made from, for people |
+//! | reserve | varint | bytes for which room is set aside, as settled; 0 for a thin volume |
 //! | parent | 1 byte, then for 1: | 1: it is a clone that wasn't settled yet, and what is below its log is a snapshot of another volume; its root has no node then. Otherwise 0 |
 //! | … volume | 16 bytes | the other volume |
 //! | … snapshot | 16 bytes | |
@@ -41,7 +42,8 @@
 //!
 //! A map is a byte 1 and its length as a varint, and its top node is the next id of `nodes`; or a byte 0, the
 //! number of its extents, at most 64, and each one's length and whether it is a hole as in a map node, and
-//! the chunks are the next ids of `data`.
+//! the chunks are the next ids of `data`. A chunk may have 16 bytes more than its extent says: they are no part of the
+//! content, and make it a chunk of its own where what is the same is not to be stored once.
 
 use strongroom_engine::clock::PoolTime;
 use strongroom_engine::codec::{DecodeError, Reader, Writer};
@@ -97,6 +99,8 @@ pub struct Meta {
     pub settled: u64,
     /// What is set.
     pub settings: Settings,
+    /// Bytes for which room is set aside, as settled; 0 for a thin volume.
+    pub reserve: u64,
     /// What is below its log, while the pool has no map of its own for it.
     pub parent: Option<Parent>,
 }
@@ -116,6 +120,7 @@ impl Meta {
         w.uint(self.epoch.into());
         w.uint(self.settled);
         self.settings.encode(&mut w);
+        w.uint(self.reserve);
         w.byte(self.parent.is_some().into());
         if let Some(Parent { volume, snapshot }) = self.parent {
             w.raw(&volume.0);
@@ -145,10 +150,12 @@ impl Meta {
             epoch: r.uint32()?,
             settled: r.uint()?,
             settings: Settings::default(),
+            reserve: 0,
             parent: None,
         };
         if version > 1 {
             meta.settings = Settings::decode(&mut r)?;
+            meta.reserve = r.uint()?;
             meta.parent = match r.byte()? {
                 0 => None,
                 1 => {
@@ -164,6 +171,7 @@ impl Meta {
             && [512, 4096].contains(&meta.sector)
             && meta.size <= MAX_SIZE
             && meta.size.is_multiple_of(meta.sector.into())
+            && meta.reserve <= meta.size
             && meta.settled < u64::MAX >> 1;
         if is_sound { Ok(meta) } else { Err(DecodeError::Unknown("a measure of a volume")) }
     }
@@ -342,6 +350,7 @@ mod tests {
                 origin: "image 7".into(),
                 ..Settings::default()
             },
+            reserve: 4096,
             parent: Some(Parent { volume: VolumeId([7; 16]), snapshot: SnapshotId([8; 16]) }),
         }
     }
@@ -353,14 +362,14 @@ mod tests {
         let (volume, run) = ("05".repeat(16), "06".repeat(32));
         let common = format!("{volume}04766f6c31128080808080208080048004{run}024d");
         let parent = ["07", "08"].map(|byte| byte.repeat(16)).concat();
-        let second = format!("02{common}06018007696d616765203701{parent}");
+        let second = format!("02{common}06018007696d6167652037802001{parent}");
         assert_eq!(hex(&meta().encode()), second);
         let bytes = |text: &str| -> Vec<u8> {
             let digits: Vec<char> = text.chars().collect();
             let byte = |two: &[char]| u8::from_str_radix(&two.iter().collect::<String>(), 16);
             digits.chunks(2).map(|two| byte(two).unwrap()).collect()
         };
-        let first = Meta { settings: Settings::default(), parent: None, ..meta() };
+        let first = Meta { settings: Settings::default(), reserve: 0, parent: None, ..meta() };
         assert_eq!(Meta::decode(&bytes(&format!("01{common}"))), Ok(first));
         assert_eq!(Meta::decode(&bytes(&second)), Ok(meta()));
     }

@@ -37,6 +37,11 @@ impl FrameCodec {
         out.extend_from_slice(&(raw.len() as u32).to_le_bytes()[..3]);
     }
 
+    /// Whether an opened frame has its chunks as they were, not compressed.
+    pub fn is_as_it_was(frame: &[u8]) -> bool {
+        split(frame).is_ok_and(|(method, ..)| method == Method::Raw)
+    }
+
     /// How many bytes an opened frame says that its chunks have.
     pub fn raw_len(frame: &[u8]) -> Option<usize> {
         let [_, len @ ..] = frame.last_chunk::<FRAME_TAIL>()?;

@@ -13,6 +13,7 @@ use crate::index::{self, CopyDamage, Index, Written};
 use crate::journal::{Journal, Lost};
 use crate::keys::{Keyring, Master};
 use crate::pack::Sealed;
+use crate::pool::aside::Aside;
 use crate::pool::mend::Found;
 use crate::pool::pins::Pins;
 use crate::seal::ChunkHasher;
@@ -26,7 +27,7 @@ use crate::superblock::Superblock;
 const NUMBERS: u64 = 1 << 16;
 
 /// What every disk keeps free for collecting garbage, in bytes, or a fiftieth of a small one.
-const RESERVE: u64 = 64 << 20;
+pub(super) const RESERVE: u64 = 64 << 20;
 
 /// Locks, and goes on after a panic elsewhere: what is guarded here is whole between statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -120,6 +121,8 @@ pub(crate) struct Core {
     pub(crate) canceled: AtomicBool,
     /// Whether a collection is at work: it may use the last of the room.
     pub(crate) collecting: AtomicBool,
+    /// What sessions leave alone unless they may take it.
+    pub(crate) aside: Aside,
 }
 
 /// What [`Core::new`] is made of.
@@ -174,6 +177,7 @@ impl Core {
             found: Mutex::default(),
             canceled: AtomicBool::new(false),
             collecting: AtomicBool::new(false),
+            aside: Aside::default(),
         })
     }
 

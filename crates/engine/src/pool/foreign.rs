@@ -62,6 +62,7 @@ impl Session<'_> {
         chunks: &[(ChunkId, u32)],
         look: &mut dyn FnMut(&ChunkId, &[u8]) -> Result<()>,
     ) -> Result<Stored> {
+        self.admit(frame.len())?;
         let mut bench = self.pool.bench();
         let stored = self.checked(kind, frame, chunks, look, &mut bench).and_then(|()| {
             let stored = self.take(kind, frame, chunks, &mut bench);

@@ -20,9 +20,10 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
+use crate::compress::Effort;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
-use crate::pack::{Directory, FrameEntry, NewFrame};
+use crate::pack::{Directory, FrameCodec, FrameEntry, NewFrame};
 use crate::pool::core::lock;
 use crate::pool::pins::ChunkSet;
 use crate::pool::read::{Lens, OpenPack};
@@ -370,9 +371,12 @@ impl Pool {
         if new.chunks.is_empty() {
             return Ok(());
         }
-        // A frame that lives as a whole is copied as it was compressed.
+        // A frame that lives as a whole is copied as it was compressed, or wasn't.
         if !whole {
-            let effort = self.effort(kind, raw.len(), new.chunks.len());
+            let effort = match FrameCodec::is_as_it_was(&new.bytes) {
+                true => Effort::None,
+                false => self.effort(kind, raw.len(), new.chunks.len()),
+            };
             lens.codec.encode(&raw, effort, &mut new.bytes);
         }
         self.writer()?.push(kind, new)

@@ -36,6 +36,7 @@
 //! Every durable step, in order, is listed in `docs/format.md`.
 
 mod admin;
+mod aside;
 mod core;
 mod foreign;
 mod gc;
@@ -65,7 +66,7 @@ pub use self::meter::Meter;
 pub use self::open::{CreateOptions, OpenMode, OpenOptions, Use};
 pub use self::place::Place;
 pub use self::read::ChunkBytes;
-pub use self::session::{NewRoot, Session, Stored, effort, frame_limit};
+pub use self::session::{NewRoot, Session, Stored, Storing, effort, frame_limit};
 pub use self::verify::{CheckReport, ScrubOptions, ScrubOutcome};
 
 use self::core::{Core, lock};
@@ -185,6 +186,11 @@ impl Pool {
         roots
     }
 
+    /// All roots of a kind, in no order.
+    pub fn roots_of(&self, kind: u8) -> Vec<Root> {
+        self.core.state().roots.values().filter(|root| root.kind == kind).cloned().collect()
+    }
+
     /// One root.
     pub fn root(&self, id: RootId) -> Option<Root> {
         self.core.state().roots.get(&id).cloned()
@@ -221,6 +227,30 @@ impl Pool {
     /// [`Error::NoSuchRoot`].
     pub fn shared_lease(self: &Arc<Self>, id: RootId) -> Result<Lease<Arc<Self>>> {
         Lease::new(Arc::clone(self), id)
+    }
+
+    /// Sets room aside on every disk, in bytes: sessions store nothing more once they would take of it, but
+    /// for those that may ([`Session::may_take_all`]).
+    pub fn set_aside(&self, bytes: u64) {
+        self.core.aside.set(bytes);
+    }
+
+    /// Makes a root that holds on to nothing but what it says itself. That is one record of the journal,
+    /// and waits for nothing that sessions store meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it names nodes, or there is such a root already; those of the journal.
+    pub fn put_bare_root(&self, root: NewRoot) -> Result<Root> {
+        if !root.nodes.is_empty() {
+            return Err(Error::Invalid("only a session makes roots that have nodes".into()));
+        }
+        let mut made = None;
+        self.core.record(|state| {
+            let root = session::made(state, root, self.core.now().time)?;
+            made = Some(root.clone());
+            Ok(vec![Op::PutRoot(root)])
+        })?;
+        Ok(made.expect("the record succeeded, so it called for the root"))
     }
 
     /// Removes roots, all or none. What only they reached goes with the next [`Pool::gc`].

@@ -290,12 +290,24 @@ impl Pool {
     /// # Errors
     /// [`Error::ChunkMissing`], [`Error::ChunkUnreadable`].
     pub fn read(&self, kind: ChunkKind, id: &ChunkId) -> Result<ChunkBytes> {
+        self.read_keeping(kind, id, true)
+    }
+
+    /// As [`Pool::read`], for what is not worth a place in the cache; what is there is used.
+    ///
+    /// # Errors
+    /// As [`Pool::read`].
+    pub fn read_once(&self, kind: ChunkKind, id: &ChunkId) -> Result<ChunkBytes> {
+        self.read_keeping(kind, id, false)
+    }
+
+    fn read_keeping(&self, kind: ChunkKind, id: &ChunkId, keep: bool) -> Result<ChunkBytes> {
         let mut last: Option<(Location, Error)> = None;
         // A collection may move the chunk between the look-up and the read, perhaps several times.
         for _ in 0..16 {
             let Some(at) = self.locate(id)? else { break };
             expect_kind(kind, at.kind, id)?;
-            match self.read_at(id, &at) {
+            match self.read_at(id, &at, keep) {
                 Ok(bytes) => return Ok(bytes),
                 Err(e) => {
                     let again = last.as_ref().is_some_and(|(before, _)| before.pack == at.pack);
@@ -346,7 +358,7 @@ impl Pool {
         self.core.index.lookup(id, &|_, at| self.core.state().packs.contains_key(&at.pack))
     }
 
-    fn read_at(&self, id: &ChunkId, at: &Location) -> Result<ChunkBytes> {
+    fn read_at(&self, id: &ChunkId, at: &Location, keep: bool) -> Result<ChunkBytes> {
         let key = (at.pack, at.frame_offset);
         let range = at.offset as usize..at.offset as usize + at.len as usize;
         if let Some(frame) = self.reading.frame(key)
@@ -357,7 +369,9 @@ impl Pool {
         let mut lens = self.reading.lens();
         let result = self.open_checked(id, at, &mut lens).map(|()| {
             let frame = Arc::new(lens.raw.clone());
-            self.reading.keep_frame(key, &frame);
+            if keep {
+                self.reading.keep_frame(key, &frame);
+            }
             ChunkBytes { frame, range }
         });
         self.reading.put_lens(lens);

@@ -87,11 +87,23 @@ pub struct NewRoot {
     pub meta: Vec<u8>,
 }
 
+/// How pieces are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Storing {
+    /// Compressed, where that makes them smaller.
+    #[default]
+    Compressed,
+    /// As they are.
+    AsItIs,
+}
+
 /// Chunks that were claimed and wait to become a frame.
 #[derive(Debug, Default)]
 pub(crate) struct Gathering {
     raw: Vec<u8>,
     chunks: Vec<(ChunkId, u32)>,
+    /// It isn't compressed.
+    as_it_is: bool,
 }
 
 impl Gathering {
@@ -130,6 +142,8 @@ pub struct Session<'p> {
     /// Chunks that another thread was about to store when this session wanted them too.
     pub(crate) awaited: Mutex<Vec<ChunkId>>,
     pub(crate) failed: AtomicBool,
+    /// It may take what is set aside.
+    takes_all: AtomicBool,
 }
 
 impl<'p> Session<'p> {
@@ -143,6 +157,7 @@ impl<'p> Session<'p> {
             parents: Mutex::default(),
             awaited: Mutex::default(),
             failed: AtomicBool::new(false),
+            takes_all: AtomicBool::new(false),
         })
     }
 
@@ -164,7 +179,23 @@ impl<'p> Session<'p> {
         pieces: &[&[u8]],
         ids: &mut Vec<ChunkId>,
     ) -> Result<Stored> {
+        self.store_with(kind, pieces, ids, Storing::default())
+    }
+
+    /// As [`Session::store`], in another way.
+    ///
+    /// # Errors
+    /// As [`Session::store`].
+    pub fn store_with(
+        &self,
+        kind: ChunkKind,
+        pieces: &[&[u8]],
+        ids: &mut Vec<ChunkId>,
+        storing: Storing,
+    ) -> Result<Stored> {
+        self.admit(pieces.iter().map(|piece| piece.len()).sum())?;
         let mut bench = self.pool.bench();
+        bench.gathering.as_it_is = storing == Storing::AsItIs && kind == ChunkKind::Data;
         let mut stored = Stored::default();
         let result = self.store_all(kind, pieces, ids, &mut bench, &mut stored);
         if result.is_err() {
@@ -175,6 +206,7 @@ impl<'p> Session<'p> {
                 self.pool.core.stop(&e);
             }
         }
+        bench.gathering.as_it_is = false;
         self.pool.put_bench(bench);
         result?;
         self.pool.relieve()?;
@@ -218,6 +250,19 @@ impl<'p> Session<'p> {
             }
         }
         self.pool.push(kind, &mut bench.gathering, &mut bench.codec, stored)
+    }
+
+    /// It stores also where that takes of what is set aside ([`Pool::set_aside`]).
+    pub fn may_take_all(&self) {
+        self.takes_all.store(true, Ordering::Relaxed);
+    }
+
+    /// Refuses so many bytes when they are set aside for others.
+    pub(crate) fn admit(&self, bytes: usize) -> Result<()> {
+        match self.takes_all.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => self.pool.core.admit(bytes),
+        }
     }
 
     /// Claims a chunk, so that this session is to store it. `false`: the pool has it, or another
@@ -320,19 +365,7 @@ impl<'p> Session<'p> {
         let mut committed = None;
         self.pool.flush(|state| {
             let now = self.pool.core.time();
-            let until = root.immutable_for.map(|ns| now.plus(ns));
-            if state.roots.contains_key(&root.id) {
-                return Err(Error::Invalid(format!("there is an image {} already", root.id)));
-            }
-            let root = Root {
-                id: root.id,
-                kind: root.kind,
-                name: root.name,
-                created: now,
-                immutable_until: until,
-                nodes: root.nodes,
-                meta: root.meta,
-            };
+            let root = made(state, root, now)?;
             committed = Some(root.clone());
             let mut ops = vec![Op::PutRoot(root)];
             if let Some(id) = old {
@@ -343,6 +376,16 @@ impl<'p> Session<'p> {
         self.pool.tidy_index()?;
         Ok(committed.expect("the flush succeeded, so it called for the root"))
     }
+}
+
+/// A root as it is made now, if there is none of that identifier.
+pub(crate) fn made(state: &State, root: NewRoot, now: PoolTime) -> Result<Root> {
+    if state.roots.contains_key(&root.id) {
+        return Err(Error::Invalid(format!("there is an image {} already", root.id)));
+    }
+    let NewRoot { id, kind, name, immutable_for, nodes, meta } = root;
+    let immutable_until = immutable_for.map(|ns| now.plus(ns));
+    Ok(Root { id, kind, name, created: now, immutable_until, nodes, meta })
 }
 
 /// What ends a root, if it may go.
@@ -390,7 +433,10 @@ impl Pool {
             return Ok(());
         }
         let mut frame: NewFrame = self.writer()?.frame();
-        let effort = self.effort(kind, gathering.raw.len(), gathering.chunks.len());
+        let effort = match gathering.as_it_is {
+            true => Effort::None,
+            false => self.effort(kind, gathering.raw.len(), gathering.chunks.len()),
+        };
         codec.encode(&gathering.raw, effort, &mut frame.bytes);
         frame.chunks.append(&mut gathering.chunks);
         gathering.raw.clear();

@@ -12,7 +12,6 @@ use strongroom_catalog::{pools, volumes};
 use strongroom_engine::map::MapRef;
 use strongroom_engine::pool::Pool;
 
-use super::owner::Held;
 use super::snapshots::uuid;
 use super::{BLOCK_SIZE, Owner, SECTOR_SIZE, checked_name};
 use crate::images::Opened;
@@ -56,9 +55,9 @@ impl Storage {
         let snapshot = uuid(&row)?;
         let from = origin(format!("snapshot {}@{}", known.row.name, row.name));
         let made = self.blocking(move || {
-            let made = held.owner().volumes()?.clone_snapshot(held.volume(), snapshot, &name)?;
-            mark(&held, made, from)?;
-            Ok(made)
+            let settings = Settings { origin: from, ..held.settings() };
+            let volumes = held.owner().volumes()?;
+            Ok(volumes.clone_with(held.volume(), snapshot, &name, settings)?)
         });
         self.made(&known.pool, &owner, made.await?, new.size).await
     }
@@ -79,11 +78,11 @@ impl Storage {
         let made = self.blocking(move || {
             // No user can give that name, for it has an `@`.
             let snapshot = held.snapshot(&format!("@{}", VolumeId::random()))?;
-            let made = held.owner().volumes()?.clone_snapshot(held.volume(), snapshot, &name);
+            let settings = Settings { origin: from, ..held.settings() };
+            let volumes = held.owner().volumes()?;
+            let made = volumes.clone_with(held.volume(), snapshot, &name, settings);
             held.delete_snapshot(snapshot)?;
-            let made = made?;
-            mark(&held, made, from)?;
-            Ok(made)
+            Ok(made?)
         });
         self.made(&known.pool, &owner, made.await?, new.size).await
     }
@@ -144,17 +143,13 @@ impl Storage {
     ) -> Result<volumes::Volume> {
         owner.note_change(id);
         let row = self.record_volume(known, owner, id).await?;
+        let message = format!("the volume {} was made of the {}", row.name, row.origin);
+        self.tell_of(&row, "volume.created", &message).await?;
         match size.filter(|size| *size > row.size) {
             Some(size) => self.grow_volume(row.id, size, None).await,
             None => Ok(row),
         }
     }
-}
-
-/// Notes in the pool what a clone was made from.
-fn mark(held: &Held, made: VolumeId, origin: String) -> Result<()> {
-    let settings = Settings { origin, ..held.settings() };
-    Ok(held.owner().volumes()?.change(made, settings)?)
 }
 
 fn enough(size: Option<u64>, least: u64) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use strongroom_block::volume::{self, IoType, Priority, Settings, VolumeId};
+use strongroom_catalog::events::{self, NewEvent, Severity};
 use strongroom_catalog::list::{Count, List, Page, Scope};
 use strongroom_catalog::{pools, volumes};
 
@@ -149,10 +150,29 @@ impl Storage {
         };
         let id = self.blocking(move || Ok(on.volumes()?.create(new)?)).await?;
         let row = self.record_volume(&pool, &owner, id).await?;
+        self.tell_of(&row, "volume.created", &format!("the volume {} was made", row.name)).await?;
         // It is empty.
         let now = jiff::Timestamp::now();
         volumes::measured(&self.inner.catalog, row.id, (0, 0), &[], now).await?;
         self.volume(row.id).await
+    }
+
+    pub(super) async fn tell_of(
+        &self,
+        row: &volumes::Volume,
+        kind: &'static str,
+        message: &str,
+    ) -> Result<()> {
+        let event = NewEvent {
+            severity: Severity::Info,
+            kind,
+            organisation_id: row.organisation_id,
+            object: row.name.clone(),
+            job_id: None,
+            message: message.to_owned(),
+        };
+        events::tell(&self.inner.catalog, event).await?;
+        Ok(())
     }
 
     pub(super) async fn volume_name_is_free(&self, pool: i64, name: &str) -> Result<()> {
@@ -261,13 +281,12 @@ impl Storage {
         Ok(volumes::remove(&self.inner.catalog, &known.row).await?)
     }
 
-    /// The volumes that are open here: their pool, what it calls each, the bytes of its log, and whether it
-    /// can't be settled.
+    /// The volumes that are open here.
     pub fn open_volumes(&self) -> Vec<OpenVolume> {
         let mut all = Vec::new();
-        for owner in self.owners() {
+        for (pool_id, owner) in self.owners() {
             let of = |(id, log_bytes, failing): (VolumeId, u64, bool)| OpenVolume {
-                pool: owner.name.clone(),
+                pool_id,
                 uuid: id.to_string(),
                 log_bytes,
                 failing,
@@ -281,8 +300,8 @@ impl Storage {
 /// A volume that is open here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenVolume {
-    /// Its pool's name.
-    pub pool: String,
+    /// Its pool.
+    pub pool_id: i64,
     /// What the pool calls it.
     pub uuid: String,
     /// Bytes in its log.

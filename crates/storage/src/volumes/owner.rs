@@ -16,6 +16,9 @@ use strongroom_engine::pool::Pool;
 
 use crate::{Error, Result};
 
+/// How long the end waits for what is being settled; what isn't then is by the next who opens the pool.
+const LAST: Duration = Duration::from_secs(10);
+
 /// When volumes are settled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
@@ -97,6 +100,8 @@ pub(super) struct Table {
     removing: HashSet<VolumeId>,
     /// Those that were changed since they were measured.
     pub(super) changed: HashSet<VolumeId>,
+    /// When they were last measured, and how long that took.
+    measured: HashMap<VolumeId, (Instant, Duration)>,
 }
 
 /// See the module's text.
@@ -273,6 +278,16 @@ impl Owner {
         names
     }
 
+    /// Notes that a volume was measured, which took so long.
+    pub(super) fn note_measured(&self, id: VolumeId, took: Duration) {
+        self.table().measured.insert(id, (Instant::now(), took));
+    }
+
+    /// How long ago a volume was measured here, and how long that took.
+    pub(super) fn last_measured(&self, id: VolumeId) -> Option<(Duration, Duration)> {
+        self.table().measured.get(&id).map(|(at, took)| (at.elapsed(), *took))
+    }
+
     /// Settles what nobody uses and lets go of it, so that the pool can be closed. What can't be settled
     /// stays in the log, where the next who opens the pool finds it.
     ///
@@ -335,8 +350,12 @@ impl Owner {
             let mut table = self.table();
             table.removing.remove(&id);
             match removed {
-                Ok(()) => (table.open.remove(&id), table.changed.remove(&id)),
-                Err(_) => (None, false),
+                Ok(()) => {
+                    table.changed.remove(&id);
+                    table.measured.remove(&id);
+                    table.open.remove(&id)
+                }
+                Err(_) => None,
             }
         };
         drop(gone);
@@ -362,6 +381,13 @@ impl Owner {
                 let name = entry.volume.name();
                 tracing::error!("the volume {name} can't be made durable at the end: {error}");
             }
+        }
+        // Whoever opens the pool next, in this process too, finds it closed.
+        let until = Instant::now() + LAST;
+        let mut table = self.table();
+        while table.settling && Instant::now() < until {
+            let waited = self.wake.wait_timeout(table, Duration::from_millis(100));
+            table = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

@@ -44,6 +44,8 @@ fn run(owner: &Owner) {
         if table.ended || table.open.is_empty() {
             // Under the same lock, so that who opens one now begins another thread.
             table.settling = false;
+            drop(table);
+            owner.wake.notify_all();
             return;
         }
         let now = Instant::now();

@@ -99,7 +99,9 @@ impl Storage {
         let row = self.snapshot(id).await?;
         let _turn = self.inner.volume_turns.of(row.volume_id).await;
         let known = self.known_volume(row.volume_id).await?;
-        self.unsnap(&known, std::slice::from_ref(&row)).await
+        self.unsnap(&known, std::slice::from_ref(&row)).await?;
+        let message = format!("the snapshot {}@{} was removed", known.row.name, row.name);
+        self.tell_of(&known.row, "snapshot.removed", &message).await
     }
 
     /// Removes snapshots of one volume, in its turn.
@@ -140,6 +142,8 @@ impl Storage {
             Ok(held)
         });
         let _held = rolled.await?;
+        let message = format!("the volume {} is what it was at {}", known.row.name, row.name);
+        self.tell_of(&known.row, "volume.rolled_back", &message).await?;
         Ok(known.row)
     }
 

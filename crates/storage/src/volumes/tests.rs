@@ -277,10 +277,12 @@ async fn what_is_written_is_settled_and_what_nobody_uses_is_let_go() {
         })
         .await;
         assert_eq!(storage.open_volumes().len(), 1);
-        assert_eq!(storage.measure_volumes().await.unwrap(), 0, "it was measured just now");
-        catalog.execute(Sql::new("UPDATE volumes SET measured_at = 0")).await.unwrap();
         assert_eq!(storage.measure_volumes().await.unwrap(), 1, "it was changed since");
         assert_eq!(storage.volume(id).await.unwrap().used, Some(64 * 65536));
+        write(storage, id, 32 * MIB, vec![1; 65536]).await;
+        assert_eq!(storage.measure_volumes().await.unwrap(), 0, "it was measured just now");
+        let measured = storage.measure_volume(id).await.unwrap();
+        assert_eq!(measured.used, Some(65 * 65536), "who asks need not wait");
         drop(served);
         until("it is let go of", || storage.open_volumes().is_empty()).await;
         assert_eq!(read(storage, id, 63 * 65536, 4096).await, vec![64; 4096]);

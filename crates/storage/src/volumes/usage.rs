@@ -1,12 +1,16 @@
 //! What volumes and their snapshots hold, as maps tell it.
 
-use jiff::{SignedDuration, Timestamp};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use strongroom_block::volume::VolumeId;
 use strongroom_catalog::volumes;
 
 use crate::{Result, Storage};
 
-/// How long it is left alone after it was measured.
-const AGAIN: SignedDuration = SignedDuration::from_mins(5);
+/// How long a volume is left alone after it was measured: this, and so many times as long as it took.
+const AGAIN: Duration = Duration::from_secs(300);
+const TIMES: u32 = 20;
 
 impl Storage {
     /// Measures a volume and its snapshots now, with all that was written so far, and keeps the figures.
@@ -19,9 +23,12 @@ impl Storage {
         let known = self.known_volume(id).await?;
         let held = self.held(&known, None).await?;
         let usage = self.blocking(move || {
+            let begun = Instant::now();
             held.owner().take_change(held.volume_id());
             held.settle()?;
-            Ok(held.usage()?)
+            let usage = held.usage()?;
+            held.owner().note_measured(held.volume_id(), begun.elapsed());
+            Ok(usage)
         });
         let usage = usage.await?;
         let all = usage.snapshots.iter().map(|(id, bytes)| (id.to_string(), *bytes));
@@ -41,15 +48,10 @@ impl Storage {
         for pool in strongroom_catalog::pools::all(&self.inner.catalog).await? {
             let Some(owner) = self.volumes_if_open(pool.id) else { continue };
             for row in volumes::of_pool(&self.inner.catalog, pool.id).await? {
-                let now = Timestamp::now();
-                // A clock that was put back doesn't put it off.
-                let is_fresh = row.measured_at.is_some_and(|at| {
-                    let age = now.duration_since(at);
-                    age >= SignedDuration::ZERO && age < AGAIN
-                });
-                let id = strongroom_block::volume::VolumeId::parse(&row.uuid);
-                let is_due = row.measured_at.is_none()
-                    || (!is_fresh && id.is_some_and(|id| owner.take_change(id)));
+                let Some(id) = VolumeId::parse(&row.uuid) else { continue };
+                let last = owner.last_measured(id);
+                let is_fresh = last.is_some_and(|(ago, took)| ago < AGAIN.max(took * TIMES));
+                let is_due = row.measured_at.is_none() || (!is_fresh && owner.take_change(id));
                 if !is_due {
                     continue;
                 }

@@ -35,6 +35,7 @@ pub(crate) mod storage;
 pub(crate) mod system;
 pub(crate) mod updates;
 pub(crate) mod users;
+pub(crate) mod volumes;
 mod watch;
 mod work;
 

@@ -11,7 +11,7 @@ use super::resource::Resource;
 use super::{
     acme, approvals, audit, directories, events, images, issuers, jobs, keys, license, login, me,
     network, orgs, own_backup, pools, roles, sessions, settings, stats, storage, system, updates,
-    users,
+    users, volumes,
 };
 use crate::args::Cli;
 use crate::up;
@@ -44,6 +44,11 @@ static OPERATIONS: &[&[&Operation]] = &[
     storage::OPERATIONS,
     system::OPERATIONS,
     up::OPERATIONS,
+    volumes::OPERATIONS,
+    volumes::change::OPERATIONS,
+    volumes::make::OPERATIONS,
+    volumes::schedule::OPERATIONS,
+    volumes::snapshots::OPERATIONS,
 ];
 
 /// All lists.
@@ -62,6 +67,8 @@ static LISTS: &[&Resource] = &[
     &sessions::SESSIONS,
     &stats::SAMPLES,
     &users::USERS,
+    &volumes::VOLUMES,
+    &volumes::snapshots::SNAPSHOTS,
 ];
 
 /// What has no command, and why. A name that ends in `.` stands for all that begin so.

@@ -1,5 +1,5 @@
 //! What the appliance does by itself: it forgets what is old, measures its pools, has images forgotten
-//! whose time is over, removes files that no job will come for, backs itself up, has its certificate
+//! whose time is over, makes snapshots of volumes that are due and measures volumes, removes files that no job will come for, backs itself up, has its certificate
 //! renewed, tries again to attach storage, and takes changes of the network back that nobody confirms.
 
 use std::time::Duration;
@@ -18,6 +18,8 @@ const LOOK: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(300);
 /// How often it looks for images whose time is over.
 const EXPIRED: Duration = Duration::from_secs(20);
+/// How often it looks for snapshots of volumes that are due.
+const SNAPSHOTS: Duration = Duration::from_secs(10);
 /// How often it tries to attach storage that could not be attached.
 const ATTACH: Duration = Duration::from_secs(300);
 
@@ -34,6 +36,8 @@ pub(super) fn chores(
             upkeep.run(),
             measure(protect.storage()),
             forget(&protect),
+            snapshot(protect.storage()),
+            measure_volumes(protect.storage()),
             sweep(&administration),
             back_up(&settings, &identity, &administration),
             administration.watch_network(&identity),
@@ -59,6 +63,26 @@ async fn forget(protect: &Protect) {
         tokio::time::sleep(EXPIRED).await;
         if let Err(error) = protect.forget_expired().await {
             tracing::warn!("images whose time is over are not forgotten: {error}");
+        }
+    }
+}
+
+/// Has snapshots of volumes made that are due, and those removed that are too many.
+async fn snapshot(storage: &Storage) {
+    loop {
+        tokio::time::sleep(SNAPSHOTS).await;
+        if let Err(error) = storage.run_snapshot_schedules().await {
+            tracing::warn!("snapshots of volumes that are due are not made: {error}");
+        }
+    }
+}
+
+/// Measures the volumes that were changed.
+async fn measure_volumes(storage: &Storage) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if let Err(error) = storage.measure_volumes().await {
+            tracing::warn!("what volumes hold is not measured: {error}");
         }
     }
 }

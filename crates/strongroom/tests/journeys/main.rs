@@ -35,3 +35,4 @@ mod system;
 mod trees;
 mod up;
 mod updates;
+mod volumes;

@@ -33,3 +33,5 @@ mod stopping;
 mod system;
 #[path = "../journeys/up.rs"]
 mod up;
+#[path = "../journeys/volumes.rs"]
+mod volumes;
