@@ -31,7 +31,8 @@ pub(crate) fn ensure() -> Result<PathBuf> {
     run::run(download.args(["download", "-q", newest]).current_dir(&dir))?;
     let package = only(&dir, ".deb")?;
     let all = dir.join("all");
-    run::run(Command::new("dpkg-deb").arg("-x").arg(package).arg(&all))?;
+    run::run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&all))?;
+    fs::remove_file(package)?;
     // Last, so that what is half there is fetched again.
     fs::rename(only(&all.join("boot"), "")?, &kernel)?;
     fs::remove_dir_all(&all)?;

@@ -80,11 +80,18 @@ fn volumes_and_snapshots_are_served_at_the_socket() {
     let (code, told) = ask(&data, "DELETE", &path, None);
     assert_eq!(code, 409, "{told}");
     fused.end();
+    // Who comes after it was made larger finds it so.
+    asked(&data, "POST", &format!("{path}/grow"), Some(json!({"size": 2 * SIZE})));
+    let size = output(tool("nbdinfo").arg("--size").arg(&vol));
+    assert_eq!(String::from_utf8_lossy(&size).trim(), (2 * SIZE).to_string());
+    let larger = lab.path("larger.img");
+    fs::copy(&disk, &larger).unwrap();
+    fs::File::options().write(true).open(&larger).unwrap().set_len(2 * SIZE).unwrap();
     // What is served over it is there after a kill.
     output(tool("nbdcopy").arg("--flush").arg(&disk).arg(&vol));
     served.kill();
     let served = Served::start(&data);
-    same(&disk, &vol);
+    same(&larger, &vol);
     same(&disk, &monday);
     served.stop();
     assert!(!tool("nbdinfo").arg(&vol).output().unwrap().status.success());
