@@ -39,7 +39,9 @@ pub mod request;
 mod server;
 mod service;
 mod session;
+mod tls;
 mod transport;
 
 pub use self::exports::{Address, Denied, Export, Exports, Listed, Peer};
 pub use self::server::{Connection, Encryption, Limits, Options, Server};
+pub use self::tls::{Authorities, TlsError, tls_config};

@@ -109,9 +109,30 @@ pub struct Server {
 }
 
 #[derive(Debug)]
-enum Listener {
+struct Listener {
+    place: Listens,
+    closed: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Listens {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+impl Listener {
+    /// Ends its thread, which this is.
+    fn close(&self, thread: JoinHandle<()>) {
+        self.closed.store(true, Ordering::SeqCst);
+        // It makes accepting fail, in Linux.
+        let _ = match &self.place {
+            Listens::Tcp(tcp) => rustix::net::shutdown(tcp, rustix::net::Shutdown::Both),
+            Listens::Unix(unix) => rustix::net::shutdown(unix, rustix::net::Shutdown::Both),
+        };
+        if thread.join().is_err() {
+            tracing::error!("the thread of a listener panicked");
+        }
+    }
 }
 
 struct Shared {
@@ -196,7 +217,7 @@ impl Server {
     /// When the system refuses.
     pub fn listen_tcp(&self, listener: TcpListener) -> io::Result<SocketAddr> {
         let address = listener.local_addr()?;
-        self.listen(Listener::Tcp(listener))?;
+        self.listen(Listens::Tcp(listener))?;
         Ok(address)
     }
 
@@ -205,20 +226,33 @@ impl Server {
     /// # Errors
     /// When the system refuses.
     pub fn listen_unix(&self, listener: UnixListener) -> io::Result<()> {
-        self.listen(Listener::Unix(listener))
+        self.listen(Listens::Unix(listener))
     }
 
-    fn listen(&self, listener: Listener) -> io::Result<()> {
+    fn listen(&self, place: Listens) -> io::Result<()> {
         let mut listeners = locked(&self.listeners);
         if self.shared.stopping.load(Ordering::SeqCst) {
             return Err(io::Error::other("the server was stopped"));
         }
-        let listener = Arc::new(listener);
+        let listener = Arc::new(Listener { place, closed: AtomicBool::new(false) });
         let (shared, of_thread) = (Arc::clone(&self.shared), Arc::clone(&listener));
         let body = move || shared.accept(&of_thread);
         let thread = thread::Builder::new().name("nbd-listen".to_owned()).spawn(body)?;
         listeners.push((listener, thread));
         Ok(())
+    }
+
+    /// Listens at that address no more; clients that came in by it stay. Whether it did.
+    pub fn close(&self, address: SocketAddr) -> bool {
+        let is_there = |listener: &Listener| match &listener.place {
+            Listens::Tcp(tcp) => tcp.local_addr().is_ok_and(|bound| bound == address),
+            Listens::Unix(_) => false,
+        };
+        let mut listeners = locked(&self.listeners);
+        let found = listeners.iter().position(|(listener, _)| is_there(listener));
+        let closed = found.map(|found| listeners.swap_remove(found));
+        drop(listeners);
+        closed.map(|(listener, thread)| listener.close(thread)).is_some()
     }
 
     /// Those who are served now.
@@ -252,16 +286,8 @@ impl Server {
         let until = Instant::now() + grace;
         let shared = &self.shared;
         shared.stopping.store(true, Ordering::SeqCst);
-        for (listener, thread) in locked(&self.listeners).drain(..) {
-            // It makes accepting fail, in Linux.
-            let _ = match &*listener {
-                Listener::Tcp(tcp) => rustix::net::shutdown(tcp, rustix::net::Shutdown::Both),
-                Listener::Unix(unix) => rustix::net::shutdown(unix, rustix::net::Shutdown::Both),
-            };
-            if thread.join().is_err() {
-                tracing::error!("the thread of a listener panicked");
-            }
-        }
+        let listeners = std::mem::take(&mut *locked(&self.listeners));
+        listeners.into_iter().for_each(|(listener, thread)| listener.close(thread));
         let mut registry = locked(&shared.registry);
         for entry in registry.entries.values() {
             match entry.used.as_ref().and_then(|used| used.session.as_ref()) {
@@ -293,14 +319,14 @@ impl Drop for Server {
 
 impl Shared {
     fn accept(self: &Arc<Self>, listener: &Listener) {
-        while !self.stopping.load(Ordering::SeqCst) {
-            let accepted = match listener {
-                Listener::Tcp(tcp) => tcp.accept().map(|(socket, _)| Socket::Tcp(socket)),
-                Listener::Unix(unix) => unix.accept().map(|(socket, _)| Socket::Unix(socket)),
+        while !listener.closed.load(Ordering::SeqCst) {
+            let accepted = match &listener.place {
+                Listens::Tcp(tcp) => tcp.accept().map(|(socket, _)| Socket::Tcp(socket)),
+                Listens::Unix(unix) => unix.accept().map(|(socket, _)| Socket::Unix(socket)),
             };
             match accepted {
                 Ok(socket) => self.begin(socket),
-                Err(_) if self.stopping.load(Ordering::SeqCst) => {}
+                Err(_) if listener.closed.load(Ordering::SeqCst) => {}
                 Err(error) => {
                     tracing::warn!(%error, "can't accept a connection");
                     thread::park_timeout(PAUSE);

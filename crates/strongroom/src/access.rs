@@ -82,8 +82,19 @@ impl PoolArgs {
         }
     }
 
-    /// Opens the pool.
+    /// Opens the pool. What it does is given up when this process is told to stop.
     pub(crate) fn open(&self, context: &Context, mode: OpenMode) -> Result<Arc<Pool>> {
+        let pool = self.opening(context, mode)?;
+        context.interrupt.stops(&pool);
+        Ok(pool)
+    }
+
+    /// Opens the pool to write, for what is brought to its end when this process is told to stop.
+    pub(crate) fn open_kept(&self, context: &Context) -> Result<Arc<Pool>> {
+        self.opening(context, OpenMode::Write)
+    }
+
+    fn opening(&self, context: &Context, mode: OpenMode) -> Result<Arc<Pool>> {
         let disks = disks(&Place::find(self.dir()?)?);
         let used = used(context)?;
         let pool = self.opened(|secret| {
@@ -91,9 +102,7 @@ impl PoolArgs {
             let options = OpenOptions { disks: disks.clone(), mode, secret, without_index };
             Pool::open(options, used.clone())
         })?;
-        let pool = Arc::new(pool);
-        context.interrupt.stops(&pool);
-        Ok(pool)
+        Ok(Arc::new(pool))
     }
 
     /// Opens the pool to write, and asks nobody for a password.

@@ -10,6 +10,7 @@ mod crash;
 mod deb;
 mod docs;
 mod fuzz;
+mod kernel;
 mod layers;
 mod licences;
 mod packages;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::postgres::{self, Postgres};
-use crate::{packages, run, schemathesis, workspace};
+use crate::{kernel, packages, run, schemathesis, workspace};
 
 /// How to test.
 #[derive(Clone, Debug, Default, Args)]
@@ -21,6 +21,7 @@ pub(crate) struct Options {
 pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     packages::ensure(packages::FOR_TESTS)?;
     let schemathesis = schemathesis::ensure()?;
+    let kernel = kernel::ensure()?;
     let nextest = !options.no_nextest && run::is_installed("cargo-nextest");
     let mut sum = Sum::default();
 
@@ -33,6 +34,7 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
         run::heading("tests");
         let mut cargo = workspace::cargo();
         cargo.env(postgres::SERVER, postgres.url()).env(schemathesis::PROGRAM, &schemathesis);
+        cargo.env(kernel::KERNEL, &kernel);
         if nextest {
             cargo.args(["nextest", "run", "--workspace", "--no-fail-fast", "--no-tests=pass"]);
         } else {

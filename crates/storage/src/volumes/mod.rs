@@ -15,6 +15,7 @@
 //! cloned from it.
 
 mod clone;
+mod exports;
 mod mirror;
 mod operations;
 mod overloaded;
@@ -32,6 +33,7 @@ use serde::Serialize;
 use strongroom_catalog::{pools, volumes};
 
 pub use self::clone::NewClone;
+pub use self::exports::Exported;
 pub use self::operations::{OpenVolume, VolumeChange};
 pub use self::overloaded::{Check, Overloaded};
 pub use self::owner::{Server, Trouble};

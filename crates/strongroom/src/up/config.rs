@@ -52,6 +52,8 @@ pub(super) struct Config {
     update_scripts: bool,
     service_units: Vec<String>,
     storage_options: Option<Vec<StorageKind>>,
+    pub(super) nbd: Vec<SocketAddr>,
+    pub(super) nbd_clients: Option<PathBuf>,
 }
 
 impl Config {
@@ -133,6 +135,21 @@ impl Config {
         self.storage_options.clone()
     }
 
+    /// The certificates of those who sign those of clients of NBD.
+    pub(super) fn nbd_clients(&self, data: &Path) -> Option<PathBuf> {
+        self.nbd_clients.as_ref().map(|path| data.join(path))
+    }
+
+    /// NBD knows no passwords: who may come is said, or nobody can.
+    fn check_nbd(&self) -> Result<()> {
+        anyhow::ensure!(
+            self.nbd.is_empty() || self.nbd_clients.is_some(),
+            "nbd: name the certificates of those who sign the clients' ones, too (`nbd_clients`): \
+             NBD knows no passwords, and only who shows such a certificate is let in"
+        );
+        Ok(())
+    }
+
     /// What it says, but for what is secret in it, which others must not see.
     pub(super) fn shown(&self) -> (Value, Hidden) {
         let (mut shown, mut hidden) = (self.clone(), Hidden::default());
@@ -177,6 +194,7 @@ impl Config {
             format!("line {line}: {}", error.message())
         })?;
         config.filter().map_err(|error| error.to_string())?;
+        config.check_nbd().map_err(|error| error.to_string())?;
         Ok(config)
     }
 
@@ -253,7 +271,9 @@ mod tests {
         assert_eq!((host.driver.word(), host.confirm), ("none", 60));
         assert_eq!(host.root, Path::new("/"));
         assert_eq!(config.service_units, ["ssh.service", "chrony.service"]);
-        assert_eq!(keys.len(), 22);
+        assert_eq!(keys.len(), 24);
+        assert_eq!(config.nbd, ["127.0.0.1:10809".parse().unwrap()]);
+        assert_eq!(config.nbd_clients(dir.path()).unwrap(), dir.path().join("nbd-clients.pem"));
     }
 
     #[test]
@@ -294,6 +314,15 @@ mod tests {
         }
         let config: Config = toml::from_str("host_driver = \"ip\"").unwrap();
         assert_eq!(config.host().unwrap().driver.word(), "ip");
+    }
+
+    #[test]
+    fn nbd_on_the_network_says_who_may_come() {
+        let text = "nbd = [\"0.0.0.0:10809\"]\n";
+        let error = Config::check(text, Path::new("/data")).unwrap_err();
+        assert!(error.contains("nbd_clients"), "{error}");
+        let text = format!("{text}nbd_clients = \"ca.pem\"");
+        Config::check(&text, Path::new("/data")).unwrap();
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod follow;
 mod launch;
 mod listeners;
 mod lock;
+mod nbd;
 mod notify;
 mod once;
 mod running;

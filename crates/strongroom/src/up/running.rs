@@ -1,6 +1,7 @@
 //! An appliance that serves: what it says of itself, what may change meanwhile, and its end.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +17,13 @@ use tokio::task::JoinHandle;
 use super::config::{Config, NAME};
 use super::listeners::{Listeners, Wanted};
 use super::lock::Lock;
+use super::nbd::{Nbd, Wanted as WantedNbd};
 use super::once::Once;
 use super::{Args, Log};
 use crate::exit::Context;
+
+/// How long clients of NBD have for their requests when they have to come again.
+const NBD_GRACE: Duration = Duration::from_secs(5);
 
 /// An appliance that serves.
 pub(super) struct Running {
@@ -29,6 +34,7 @@ pub(super) struct Running {
     /// The certificate's files, which an administrator may replace.
     pub(super) tls: TlsFiles,
     pub(super) listeners: Listeners,
+    pub(super) nbd: Nbd,
     pub(super) log: Log,
     pub(super) once: Once,
     /// The configuration that is in force.
@@ -83,6 +89,7 @@ impl Running {
                 "data": self.data,
                 "urls": urls,
                 "docs": PAGE,
+                "nbd": self.nbd.addresses(),
                 "certificate_sha256": self.certificate.fingerprint(),
             });
             self.once.add_to(&mut told);
@@ -93,6 +100,9 @@ impl Running {
         for url in &urls {
             writeln!(out, "  API           {url}/v1")?;
             writeln!(out, "  docs          {url}{PAGE}")?;
+        }
+        for address in self.nbd.addresses() {
+            writeln!(out, "  NBD           nbds://{address}")?;
         }
         writeln!(out, "  certificate   SHA-256 {}", self.certificate.fingerprint())?;
         writeln!(out, "  configuration {}", self.data.join(NAME).display())?;
@@ -159,7 +169,29 @@ impl Running {
             }
             Err(error) => tracing::error!("it listens where it did: {error:#}"),
         }
+        self.configure_nbd(config.nbd, config.nbd_clients).await;
         tracing::info!("the configuration was read again");
+    }
+
+    /// Also when the configuration is the same: what the file of authorities says may be new.
+    async fn configure_nbd(&mut self, nbd: Vec<SocketAddr>, clients: Option<PathBuf>) {
+        let mut wanted = self.config.clone();
+        (wanted.nbd, wanted.nbd_clients) = (nbd, clients);
+        let changed = match WantedNbd::of(&wanted, &self.data) {
+            Ok(now) => self.nbd.change(now, NBD_GRACE).await,
+            Err(error) => Err(error),
+        };
+        match changed {
+            Ok(changed) => {
+                if changed {
+                    let places = self.nbd.addresses();
+                    let places: Vec<_> = places.iter().map(ToString::to_string).collect();
+                    tracing::info!("clients of NBD are served at [{}]", places.join(", "));
+                }
+                self.config = wanted;
+            }
+            Err(error) => tracing::error!("clients of NBD are served as they were: {error:#}"),
+        }
     }
 
     /// Tells when it is to start anew.
@@ -198,11 +230,10 @@ impl Running {
 
     /// Ends: no new work, jobs go back to the queue, requests are answered.
     pub(super) async fn stop(self, drain: Duration, grace: Duration) {
-        let Self { app, server, tasks, .. } = self;
+        let Self { app, server, nbd, tasks, .. } = self;
         tasks.iter().for_each(JoinHandle::abort);
         app.protect().engine().drain(drain).await;
-        server.stop(grace).await;
-        app.storage().stop_targets().await;
+        tokio::join!(server.stop(grace), nbd.stop(grace), app.storage().stop_targets());
         app.storage().close_all().await;
         app.catalog().close().await;
     }

@@ -28,6 +28,7 @@ use super::config::{Config, NAME};
 use super::follow::{follow, limits};
 use super::listeners::{Bound, Wanted};
 use super::lock::Lock;
+use super::nbd::{self, Nbd};
 use super::once::Once;
 use super::running::Running;
 use super::secrets::SecretsFile;
@@ -149,6 +150,7 @@ async fn open_on(
 
     // What can be in the way is met before anything is made that is shown only once.
     let bound = Bound::new(Wanted::of(args, &config)).await?;
+    let bound_nbd = nbd::Bound::new(nbd::Wanted::of(&config, &data)?)?;
     let mut secrets = args.secrets_file.as_deref().map(SecretsFile::open).transpose()?;
     let mut once = Once::begin(&data, &identity, secrets.as_mut()).await?;
 
@@ -228,6 +230,7 @@ async fn open_on(
     server.control(bind_control(&socket)?, &socket);
     // Nothing can keep it from starting any more.
     app.storage().serve_targets(Arc::new(Watch::new(app.services().clone(), watched)));
+    let nbd = Nbd::start(bound_nbd, &data, app.storage(), &certificate, app.services())?;
     Ok(Running {
         data,
         app,
@@ -235,6 +238,7 @@ async fn open_on(
         certificate,
         tls,
         listeners,
+        nbd,
         log,
         once,
         config,

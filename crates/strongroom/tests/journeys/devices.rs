@@ -1,71 +1,21 @@
 //! Disks that were backed up, served over NBD and judged by its clients.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::Value;
 
 use crate::remote::Behind;
+use crate::support::exported::Exported;
 use crate::support::images::spoil;
 use crate::support::{Lab, noise, output, tool};
 
 /// Bytes of the disks of these tests.
-const SIZE: u64 = 96 << 20;
-
-/// An export that is served.
-struct Served {
-    child: Child,
-    told: Value,
-    _stdout: BufReader<std::process::ChildStdout>,
-    stderr: ChildStderr,
-}
-
-impl Served {
-    fn begin(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut stderr = child.stderr.take().unwrap();
-        let mut first = String::new();
-        stdout.read_line(&mut first).unwrap();
-        let Ok(told) = serde_json::from_str(&first) else {
-            let mut why = String::new();
-            stderr.read_to_string(&mut why).unwrap();
-            panic!("{first}{why}");
-        };
-        Self { child, told, _stdout: stdout, stderr }
-    }
-
-    /// Serves what this says at a socket in the lab.
-    fn of(lab: &Lab, what: &str) -> Self {
-        let line = format!("volume export {what} --nbd unix:socket --json");
-        Self::begin(lab.command(line.split_whitespace()))
-    }
-
-    fn uri(&self) -> &str {
-        self.told["uri"].as_str().unwrap()
-    }
-
-    /// Ends it; its exit code, and what it said.
-    fn end(mut self) -> (Option<i32>, String) {
-        output(tool("kill").args(["-INT", &self.child.id().to_string()]));
-        let mut said = String::new();
-        self.stderr.read_to_string(&mut said).unwrap();
-        (self.child.wait().unwrap().code(), said)
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // Gone already, unless a test failed.
-        let _ = self.child.kill();
-    }
-}
+pub(crate) const SIZE: u64 = 96 << 20;
 
 /// A disk with a filesystem of some files, mostly empty.
-fn disk(lab: &Lab) -> PathBuf {
+pub(crate) fn disk(lab: &Lab) -> PathBuf {
     let tree = lab.path("tree");
     fs::create_dir_all(tree.join("etc")).unwrap();
     for (i, len) in [(1, 3_000_000), (2, 40_000), (3, 700_000)] {
@@ -78,7 +28,7 @@ fn disk(lab: &Lab) -> PathBuf {
 }
 
 /// A pool in which `vm` is the image of a disk; that disk.
-fn backed_up() -> (Lab, PathBuf) {
+pub(crate) fn backed_up() -> (Lab, PathBuf) {
     let lab = Lab::new();
     lab.make_pool();
     let disk = disk(&lab);
@@ -86,14 +36,14 @@ fn backed_up() -> (Lab, PathBuf) {
     (lab, disk)
 }
 
-fn same(disk: &Path, uri: &str) {
+pub(crate) fn same(disk: &Path, uri: &str) {
     output(tool("qemu-img").args(["compare", "-f", "raw", "-F", "raw"]).arg(disk).arg(uri));
 }
 
 #[test]
 fn a_disk_of_a_backup_is_what_was_backed_up() {
     let (lab, disk) = backed_up();
-    let served = Served::of(&lab, "vm");
+    let served = Exported::of(&lab, "vm");
     assert_eq!(served.told["export"], "vm");
     assert_eq!(served.told["size"], SIZE);
     assert_eq!(served.told["writable"], false);
@@ -119,7 +69,7 @@ fn a_disk_of_a_backup_is_what_was_backed_up() {
 #[test]
 fn its_holes_are_told_and_are_zeroes() {
     let (lab, disk) = backed_up();
-    let served = Served::of(&lab, "vm");
+    let served = Exported::of(&lab, "vm");
     let map = output(tool("nbdinfo").args(["--map", "--json"]).arg(served.uri()));
     let map: Value = serde_json::from_slice(&map).unwrap();
     let file = fs::File::open(&disk).unwrap();
@@ -145,7 +95,7 @@ fn its_holes_are_told_and_are_zeroes() {
 fn any_range_is_what_cat_prints() {
     let (lab, _) = backed_up();
     let command = lab.command("volume export vm --nbd 127.0.0.1:0 --json".split_whitespace());
-    let served = Served::begin(command);
+    let served = Exported::begin(command);
     assert!(served.uri().starts_with("nbd://127.0.0.1:"), "{}", served.uri());
     let numbers = noise(77, 8 * 16);
     for number in numbers.chunks_exact(16) {
@@ -172,7 +122,7 @@ fn a_disk_is_served_from_a_mirror_that_lost_one_of_its_own() {
     let disk = disk(&lab);
     lab.run("backup --image disk.img --name vm").code(0);
     fs::rename(lab.path("d0"), lab.path("away")).unwrap();
-    let served = Served::of(&lab, "vm");
+    let served = Exported::of(&lab, "vm");
     assert!(served.told["notes"].to_string().contains("missing"), "{}", served.told);
     same(&disk, served.uri());
     let (code, said) = served.end();
@@ -187,7 +137,7 @@ fn what_is_damaged_is_an_error_at_its_place_and_nowhere_else() {
     fs::write(lab.path("disk.img"), &bytes).unwrap();
     lab.run("backup --image disk.img --name vm").code(0);
     assert!(spoil(&lab.path("pool")) > 0);
-    let served = Served::of(&lab, "vm");
+    let served = Exported::of(&lab, "vm");
     let (mut read, mut lost) = (0, 0);
     for (i, step) in bytes.chunks(1 << 20).enumerate() {
         let part = lab.path("part");
@@ -222,7 +172,7 @@ fn a_writable_export_takes_writes_and_leaves_the_backup_alone() {
     let (lab, disk) = backed_up();
     let scratch = lab.path("scratch");
     fs::create_dir(&scratch).unwrap();
-    let served = Served::of(&lab, "vm --writable --scratch scratch");
+    let served = Exported::of(&lab, "vm --writable --scratch scratch");
     assert_eq!(served.told["writable"], true);
     let changed = lab.path("changed.img");
     fs::copy(&disk, &changed).unwrap();
@@ -243,7 +193,7 @@ fn a_writable_export_takes_writes_and_leaves_the_backup_alone() {
     same(&changed, served.uri());
     assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0, "what is written lies under no name");
     assert_eq!(served.end().0, Some(0));
-    let served = Served::of(&lab, "vm");
+    let served = Exported::of(&lab, "vm");
     same(&disk, served.uri());
     assert_eq!(served.end().0, Some(0));
 }
@@ -251,7 +201,7 @@ fn a_writable_export_takes_writes_and_leaves_the_backup_alone() {
 #[test]
 fn another_filesystem_can_be_copied_onto_a_writable_export() {
     let (lab, disk) = backed_up();
-    let served = Served::of(&lab, "vm --writable");
+    let served = Exported::of(&lab, "vm --writable");
     let copy = lab.path("copy.img");
     output(tool("cp").arg("--sparse=always").arg(&disk).arg(&copy));
     output(tool("debugfs").args(["-w", "-R", "rm /etc/file1"]).arg(&copy));
@@ -272,7 +222,7 @@ fn a_file_in_an_image_is_served_and_a_directory_is_not() {
     fs::write(lab.path("vms/web.img"), &bytes).unwrap();
     lab.run("backup vms --name vms").code(0);
     let path = lab.path("vms/web.img");
-    let served = Served::of(&lab, &format!("vms:{}", path.display()));
+    let served = Exported::of(&lab, &format!("vms:{}", path.display()));
     assert_eq!(served.told["export"], "web.img");
     assert_eq!((&served.told["size"], &served.told["padding"]), (&1_000_448.into(), &447.into()));
     let copy = lab.path("copy");
@@ -295,7 +245,7 @@ fn a_file_in_an_image_is_served_and_a_directory_is_not() {
 fn a_disk_in_a_pool_of_an_appliance_is_served_here() {
     let (lab, disk) = backed_up();
     let behind = Behind::new(lab);
-    let export = || Served::begin(behind.command("volume export vm --nbd unix:s --json"));
+    let export = || Exported::begin(behind.command("volume export vm --nbd unix:s --json"));
     let exported = export();
     same(&disk, exported.uri());
     assert_eq!(exported.end().0, Some(0));

@@ -2,9 +2,13 @@
 //! tree with every kind of file.
 #![allow(clippy::unwrap_used, dead_code, reason = "tests; not each journey needs all")]
 
+pub(crate) mod authority;
 pub(crate) mod database;
+pub(crate) mod exported;
+pub(crate) mod fused;
 pub(crate) mod images;
 pub(crate) mod served;
+pub(crate) mod volumes;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
