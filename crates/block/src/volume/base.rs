@@ -5,13 +5,14 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use strongroom_engine::content::{Reader, Wanted};
+use strongroom_engine::content::{Bytes, Chunks, Failed, Reader, Sink, Wanted, cut};
 use strongroom_engine::id::{ChunkId, ChunkKind};
 use strongroom_engine::lru::Lru;
-use strongroom_engine::map::{Extent, MapReader, MapRef};
+use strongroom_engine::map::{Extent, MapReader, MapRef, Nodes};
+use strongroom_engine::node::Node;
 use strongroom_engine::pool::Pool;
 
-use super::live::Source;
+use super::live::Source as Piece;
 use super::locked;
 use super::segment::Place;
 use crate::{Error, Result};
@@ -92,6 +93,39 @@ impl Windows {
     }
 }
 
+/// The chunks of volumes: those of a pool, some of which have a tail.
+#[derive(Debug)]
+pub(crate) struct Source(pub(crate) Arc<Pool>);
+
+impl Nodes for Source {
+    fn node(&self, id: &ChunkId) -> strongroom_engine::Result<Node> {
+        Nodes::node(&*self.0, id)
+    }
+}
+
+impl Chunks for Source {
+    fn threads(&self) -> usize {
+        Chunks::threads(&*self.0)
+    }
+
+    fn tail(&self) -> u32 {
+        TAIL as u32
+    }
+
+    fn chunk(&self, id: &ChunkId, out: &mut Vec<u8>) -> strongroom_engine::Result<()> {
+        Chunks::chunk(&*self.0, id, out)
+    }
+
+    fn fetch(
+        &self,
+        wanted: &[ChunkId],
+        sink: Sink<'_>,
+        failed: Failed<'_>,
+    ) -> strongroom_engine::Result<()> {
+        Chunks::fetch(&*self.0, wanted, sink, failed)
+    }
+}
+
 /// Reads what a map has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Base<'b> {
@@ -158,11 +192,23 @@ impl Base<'_> {
         Ok(found)
     }
 
+    fn chunks(&self, wanted: &[Wanted]) -> Result<Vec<Bytes>, (usize, strongroom_engine::Error)> {
+        if self.keeps {
+            return self.reader.chunks(wanted);
+        }
+        let once = |(place, (id, len)): (usize, &Wanted)| {
+            let chunk = self.pool.read_once(ChunkKind::Data, id).map_err(|e| (place, e))?;
+            let own = cut(&chunk, *len, TAIL as u32).ok_or_else(|| {
+                let why = format!("it has {} bytes instead of {len}", chunk.len());
+                (place, strongroom_engine::Error::damaged(format!("chunk {id}"), why))
+            })?;
+            Ok(Arc::new(own.to_vec()))
+        };
+        wanted.iter().enumerate().map(once).collect()
+    }
+
     /// Fills the buffer with what the map has from `offset` on; zeroes where it has nothing.
     pub(crate) fn read(&self, map: &MapRef, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        if !self.keeps {
-            return self.read_once(map, offset, buffer);
-        }
         let end = offset + buffer.len() as u64;
         let extents = self.extents(map, offset..end)?;
         let mut places: Vec<u64> = Vec::with_capacity(extents.len());
@@ -173,7 +219,7 @@ impl Base<'_> {
                 wanted.push((*id, *len));
             }
         }
-        let chunks = self.reader.chunks(&wanted).map_err(|(failed, why)| {
+        let chunks = self.chunks(&wanted).map_err(|(failed, why)| {
             let from = places.get(failed).copied().unwrap_or(offset);
             unreadable(from.max(offset))(why)
         })?;
@@ -195,35 +241,11 @@ impl Base<'_> {
         Ok(())
     }
 
-    /// The same, and nothing of it is kept.
-    fn read_once(&self, map: &MapRef, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        buffer.fill(0);
-        let end = offset + buffer.len() as u64;
-        for (from, extent) in self.extents(map, offset..end)? {
-            let Extent::Data { id, len } = extent else { continue };
-            let (start, stop) = (from.max(offset), (from + u64::from(len)).min(end));
-            if start >= stop {
-                continue;
-            }
-            let chunk = self.pool.read_once(ChunkKind::Data, &id).map_err(unreadable(start))?;
-            let part = chunk.get((start - from) as usize..(stop - from) as usize);
-            let room = buffer.get_mut((start - offset) as usize..(stop - offset) as usize);
-            match (part, room) {
-                (Some(part), Some(room)) => room.copy_from_slice(part),
-                _ => {
-                    let why = format!("chunk {id} is shorter than its map says");
-                    return Err(Error::Unreadable { offset: start, why });
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Fills the buffer, from `offset` on, with pieces that were found.
     pub(crate) fn read_pieces(
         &self,
         map: &MapRef,
-        pieces: &[(Range<u64>, Source)],
+        pieces: &[(Range<u64>, Piece)],
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<()> {
@@ -231,9 +253,9 @@ impl Base<'_> {
             let within = (range.start - offset) as usize..(range.end - offset) as usize;
             let Some(room) = buffer.get_mut(within) else { continue };
             match source {
-                Source::Zeroes => room.fill(0),
-                Source::Base => self.read(map, range.start, room)?,
-                Source::Log { place, skip } => {
+                Piece::Zeroes => room.fill(0),
+                Piece::Base => self.read(map, range.start, room)?,
+                Piece::Log { place, skip } => {
                     let unreadable = |why: String| Error::Unreadable { offset: range.start, why };
                     let payload = self.windows.record(place, room.len());
                     let payload = payload.map_err(|e| unreadable(e.to_string()))?;

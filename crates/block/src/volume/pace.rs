@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::locked;
 
 /// The longest that one write waits here. Behind that the log is full, and it waits for its end.
-const LONGEST: Duration = Duration::from_millis(40);
+const LONGEST: Duration = Duration::from_millis(25);
 /// Bytes that may always come.
 const SLACK: u64 = 256 << 10;
 

@@ -64,7 +64,7 @@ impl Volume {
         if applied == head.meta.settled {
             return Ok(Settling::default());
         }
-        self.pace.begin(self.log.bytes(), to_settle(&current, &snapshots));
+        self.pace.begin(self.fill(), to_settle(&current, &snapshots));
         let _paced = Paced(&self.pace);
         let session = self.pool.session()?;
         session.lean_on(head.root)?;
@@ -78,9 +78,8 @@ impl Volume {
                 false => Storing::AsItIs,
             },
             tail: (!settings.deduplication).then(Tail::default),
+            keeps: settings.cache,
             counts: !settings.thin,
-            // One with a tail is longer than what is here.
-            keeps: settings.cache && settings.deduplication,
             held: 0,
             done: Settling::default(),
         };
@@ -184,7 +183,7 @@ struct Work<'w, 's> {
     session: &'w Session<'s>,
     storing: Storing,
     tail: Option<Tail>,
-    /// Chunks are kept for readers.
+    /// What is stored is kept for readers.
     keeps: bool,
     /// Whether it is counted how many bytes of data there are more, or fewer.
     counts: bool,
@@ -290,7 +289,9 @@ impl Work<'_, '_> {
             let mut ids = self.put(&full)?.into_iter();
             for (piece, is_zero) in pieces {
                 let id = if is_zero { None } else { ids.next() };
-                if let Some(id) = id.filter(|_| self.keeps) {
+                if let Some(id) = id
+                    && self.keeps
+                {
                     self.volume.reader.keep(id, piece);
                 }
                 put(match id {

@@ -9,7 +9,7 @@ use strongroom_engine::map::{MapRef, NodeStore};
 use strongroom_engine::pool::{NewRoot, Pool, Session};
 use strongroom_engine::state::Root;
 
-use super::base::Windows;
+use super::base::{Source, Windows};
 use super::clones::{Below, pinned};
 use super::live::{Lives, Snapshot, View};
 use super::log::{Log, Run};
@@ -81,9 +81,10 @@ impl Volumes {
         let limits = Limits { log: limits.log.min((least / 8).max(LEAST_LOG)), ..limits };
         let room = Arc::new(Room::new(&pool, limits.log));
         roots.iter().filter_map(meta_of).for_each(|meta| room.reserve(&meta));
-        let (shares, open) = (Arc::default(), Mutex::default());
         // Volumes are mostly read at random: nothing is read ahead.
-        let reader = Arc::new(Reader::new(cache, Arc::clone(&pool) as Shared, 0));
+        let source = Arc::new(Source(Arc::clone(&pool)));
+        let reader = Arc::new(Reader::new(cache, source as Shared, 0));
+        let (shares, open) = (Arc::default(), Mutex::default());
         Ok(Self { pool, limits, room, shares, reader, open })
     }
 

@@ -13,8 +13,6 @@ use crate::node::Node;
 
 /// What an entry weighs beside its bytes.
 const ENTRY: usize = 128;
-/// Bytes that may stand behind those of a chunk that count.
-const TAIL: usize = 16;
 /// So many bytes of one read are worth the threads of a fetch.
 const FETCH: u64 = 512 << 10;
 
@@ -22,14 +20,16 @@ const FETCH: u64 = 512 << 10;
 pub type Wanted = (ChunkId, u32);
 /// The bytes of a chunk.
 pub type Bytes = Arc<Vec<u8>>;
+
+/// The content of a chunk that must have `len` bytes, and may have a tail; `None` when it has others.
+pub fn cut(bytes: &[u8], len: u32, tail: u32) -> Option<&[u8]> {
+    let len = len as usize;
+    let fits = bytes.len() == len || bytes.len() == len + tail as usize;
+    bytes.get(..len).filter(|_| fits)
+}
+
 /// Which source, and which of its chunks: one id may be other bytes behind another key.
 type Key = (u32, ChunkId);
-
-/// Whether a chunk of so many bytes is one of that length: volumes that don't deduplicate have chunks with
-/// a few bytes behind those that count.
-fn fits(bytes: usize, len: u32) -> bool {
-    (len as usize..=len as usize + TAIL).contains(&bytes)
-}
 
 /// A bounded number of bytes of nodes and chunks, for any number of readers.
 pub struct Cache {
@@ -201,7 +201,7 @@ impl Cached<'_> {
         let mut state = lock(&self.cache.chunks);
         for (i, (id, len)) in wanted.iter().enumerate() {
             let key = (self.number, *id);
-            match state.kept.get(&key).filter(|bytes| fits(bytes.len(), *len)) {
+            match state.kept.get(&key).filter(|bytes| bytes.len() == *len as usize) {
                 Some(bytes) => kept(i, bytes),
                 None if state.reading.insert(key) => mine.push((*id, *len)),
                 None => {}
@@ -215,7 +215,7 @@ impl Cached<'_> {
         let arrived = |i: usize, bytes: &[u8]| {
             // Another length is an error of whoever asks next.
             if let Some((id, len)) = claim.wanted.get(i)
-                && fits(bytes.len(), *len)
+                && let Some(bytes) = cut(bytes, *len, self.source.tail())
             {
                 let bytes = Arc::new(bytes.to_vec());
                 got(*id, Arc::clone(&bytes));
@@ -249,16 +249,17 @@ impl Cached<'_> {
         while state.reading.contains(&key) {
             state = self.cache.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        if let Some(bytes) = state.kept.get(&key).filter(|bytes| fits(bytes.len(), *len)) {
+        if let Some(bytes) = state.kept.get(&key).filter(|bytes| bytes.len() == *len as usize) {
             return Ok(bytes);
         }
         drop(state);
         let mut bytes = Vec::with_capacity(*len as usize);
         self.source.chunk(id, &mut bytes)?;
-        if !fits(bytes.len(), *len) {
+        if cut(&bytes, *len, self.source.tail()).is_none() {
             let why = format!("it has {} bytes instead of {len}", bytes.len());
             return Err(Error::damaged(format!("chunk {id}"), why));
         }
+        bytes.truncate(*len as usize);
         Ok(Arc::new(bytes))
     }
 }
