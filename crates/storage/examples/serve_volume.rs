@@ -1,8 +1,9 @@
 //! Serves a volume of a pool of its own by iSCSI and NBD, until its standard input ends:
 //!
-//!     cargo run --release -p strongroom-storage --example serve_volume -- DIR SIZE
+//!     cargo run --release -p strongroom-storage --example serve_volume -- DIR SIZE CACHE
 //!
-//! `DIR` has to be empty or not there; `SIZE` is in bytes. The pool is encrypted and on one disk, and the volume
+//! `DIR` has to be empty or not there; `SIZE` is in bytes, and so is `CACHE`, what is
+//! kept of chunks for who reads. The pool is encrypted and on one disk, and the volume
 //! has everything else as it is by default.
 //!
 //! It is what `cargo xtask bench block` measures. A line of JSON says where the volume is served; then each line
@@ -37,8 +38,6 @@ type Failed = Box<dyn Error + Send + Sync>;
 const TARGET: &str = "iqn.2026-11.org.example:volume";
 /// Bytes of a chunk: the default of volumes.
 const CHUNK: u32 = 64 << 10;
-/// Bytes of chunks and nodes that are kept for readers.
-const CACHE: usize = 3 << 30;
 /// How often the log is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// How often what comes next is done ahead.
@@ -80,8 +79,8 @@ struct Settled {
 
 fn main() -> Result<(), Failed> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [dir, size] = &arguments[..] else {
-        return Err("usage: serve_volume DIR SIZE".into());
+    let [dir, size, cache] = &arguments[..] else {
+        return Err("usage: serve_volume DIR SIZE CACHE".into());
     };
     let dir = Path::new(dir);
     let place = dir.join("disk");
@@ -99,7 +98,7 @@ fn main() -> Result<(), Failed> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let used = Use { clock: Arc::new(SystemClock::new()?), threads, holder: "bench".into() };
     let pool = Arc::new(Pool::create(options, used)?);
-    let volumes = Volumes::with_cache(pool, Limits::default(), &Cache::new(CACHE))?;
+    let volumes = Volumes::with_cache(pool, Limits::default(), &Cache::new(cache.parse()?))?;
     let new = NewVolume {
         name: "bench".into(),
         size: size.parse()?,
@@ -125,8 +124,8 @@ fn main() -> Result<(), Failed> {
     let is_done = Arc::new(AtomicBool::new(false));
     let settler = std::thread::spawn({
         let (volume, settled) = (Arc::clone(&volume), Arc::clone(&settled));
-        let (is_done, long) = (Arc::clone(&is_done), volumes.limits().log / 4);
-        move || settle(&volume, long, &settled, &is_done)
+        let is_done = Arc::clone(&is_done);
+        move || settle(&volume, &settled, &is_done)
     });
     let tender = std::thread::spawn({
         let (volume, is_done) = (Arc::clone(&volume), Arc::clone(&is_done));
@@ -162,15 +161,15 @@ fn locked(settled: &Mutex<Settled>) -> std::sync::MutexGuard<'_, Settled> {
     settled.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Settles as whoever owns a volume does: when its log has so many bytes.
-fn settle(volume: &Volume, long: u64, settled: &Mutex<Settled>, is_done: &AtomicBool) {
+/// Settles as whoever owns a volume does.
+fn settle(volume: &Volume, settled: &Mutex<Settled>, is_done: &AtomicBool) {
     while !is_done.load(Ordering::Acquire) {
         let log = volume.log_bytes();
         {
             let mut settled = locked(settled);
             settled.most_log = settled.most_log.max(log);
         }
-        if log < long {
+        if !volume.is_due() {
             std::thread::sleep(LOOK);
             continue;
         }

@@ -279,6 +279,12 @@ impl Volume {
         self.log.bytes()
     }
 
+    /// Whether its log is so long, or owes so much of the pool's room, that it is to be settled now and not when
+    /// nobody writes: what is settled later is settled less often, and what comes meanwhile needs its room.
+    pub fn is_due(&self) -> bool {
+        self.log.bytes() > 0 && self.fill() >= self.limits.log / 4
+    }
+
     /// Does ahead what those who write would else have to wait for: to be called several times a second while
     /// it is written to, by a thread that doesn't settle meanwhile.
     ///

@@ -37,6 +37,8 @@ pub(crate) struct Room {
     /// How long a log gets, in bytes.
     log: u64,
     owed: AtomicU64,
+    /// What was free when disks were last asked, with what is owed; nothing before.
+    last_free: AtomicU64,
     /// What may be written before disks are asked again.
     allowed: AtomicI64,
     /// On each disk, in bytes.
@@ -72,6 +74,17 @@ impl Room {
         least
     }
 
+    /// How much of `whole` is used up when what is owed is seen as a part of what is free: logs that are short
+    /// may owe much.
+    pub(crate) fn used(&self, whole: u64) -> u64 {
+        let free = self.last_free.load(Ordering::Relaxed);
+        if free == 0 {
+            return 0;
+        }
+        let used = u128::from(whole) * u128::from(self.owed()) / u128::from(free);
+        u64::try_from(used).unwrap_or(u64::MAX).min(whole)
+    }
+
     fn free_of_pool(&self, but: VolumeId) -> u64 {
         let disks = self.pool.iter().flat_map(|pool| pool.disks().iter().flatten());
         self.free(disks.map(|disk| -> &dyn Disk { &**disk }), but)
@@ -97,6 +110,7 @@ impl Room {
             return Ok(());
         }
         let least = self.free(disks, reserve.id);
+        self.last_free.store(least.saturating_add(self.owed()), Ordering::Relaxed);
         if least < takes.unsigned_abs() {
             allowed.store(0, Ordering::Relaxed);
             return Err(Error::NoSpace);

@@ -64,7 +64,7 @@ impl Volume {
         if applied == head.meta.settled {
             return Ok(Settling::default());
         }
-        self.pace.begin(self.log.bytes(), to_settle(&current, &snapshots));
+        self.pace.begin(self.fill(), to_settle(&current, &snapshots));
         let _paced = Paced(&self.pace);
         let session = self.pool.session()?;
         session.lean_on(head.root)?;

@@ -83,6 +83,7 @@ pub enum Act {
     Settle,
     Gc,
     Reopen,
+    Tend,
     Read,
     Set(u64),
     Remove,
@@ -113,6 +114,7 @@ pub fn random_act(rng: &mut Rng) -> (u64, Act) {
         33..36 => Act::Settle,
         36 => Act::Gc,
         37 => Act::Reopen,
+        38..40 => Act::Tend,
         40 => Act::Clone(rng.next()),
         41 => Act::Remove,
         42 => Act::Set(rng.next()),
@@ -289,6 +291,8 @@ impl<'b> Run<'b> {
                     volume.compare_and_write(offset, &expected, &bytes, Durability::Later)?;
                 assert_eq!(differs, None);
             }
+            // What it makes durable beside is more than was promised.
+            Act::Tend => volume.tend()?,
             Act::Flush => {
                 volume.flush()?;
                 history.settle_if(bed);

@@ -12,6 +12,8 @@ use super::servers::{At, Ours, Told};
 
 /// Bytes of the volume.
 const SIZE: u64 = 1 << 40;
+/// Bytes of the cache: small, so that what is resident beside it can be told.
+const CACHE: u64 = 64 << 20;
 /// Snapshots, and clones.
 const TIMES: usize = 20;
 /// What runs meanwhile.
@@ -42,7 +44,7 @@ pub(crate) struct Alone {
 
 /// Measures with so many GiB written.
 pub(crate) fn alone(program: &Path, dir: &Path, filled: u64, overwritten: f64) -> Result<Alone> {
-    let mut ours = Ours::start(program, &dir.join("large"), SIZE)?;
+    let mut ours = Ours::start(program, &dir.join("large"), SIZE, CACHE)?;
     let before = ours.resident()?;
     println!("writing {filled} GiB of a volume of 1 TiB");
     let bytes = filled << 30;

@@ -104,7 +104,9 @@ impl Session {
         let mut header = [0; HEADER];
         // A login that goes from negotiation to the full feature phase.
         (header[0], header[1]) = (0x43, 0x87);
-        header[8..14].copy_from_slice(&[0x80, 0, 0, 7, 0, 1]);
+        // A second session of one name and number would end the first.
+        let [high, low] = stream.local_addr()?.port().to_be_bytes();
+        header[8..14].copy_from_slice(&[0x80, 0, 0, 7, high, low]);
         put(&mut header, 24, 1);
         let mut out = Vec::new();
         add(&mut out, header, &text);
@@ -159,7 +161,7 @@ impl Session {
             add(&mut self.out, header, &[]);
             self.send()?;
             let mut answer = [0; HEADER];
-            self.stream.read_exact(&mut answer)?;
+            self.stream.read_exact(&mut answer).context("the target ends the session")?;
             let length = (word(&answer, 4) & 0xff_ffff) as usize;
             let mut sense = vec![0; length.next_multiple_of(4)];
             self.stream.read_exact(&mut sense)?;

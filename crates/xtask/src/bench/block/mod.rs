@@ -22,6 +22,9 @@ use super::corpora;
 use super::random::Random;
 use crate::{packages, run, workspace};
 
+/// Bytes of the cache of ours: others have the system's, which is as large as there is memory.
+const CACHE: u64 = 3 << 30;
+
 /// How much to measure.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
@@ -127,7 +130,7 @@ pub(crate) fn block(options: &Options) -> Result<()> {
 fn compare(options: &Options, parts: &[Part], program: &Path, dir: &Path) -> Result<Vec<Row>> {
     let size = options.size << 20;
     let time = Duration::from_secs_f64(options.seconds);
-    let mut ours = Ours::start(program, &dir.join("pool"), size)?;
+    let mut ours = Ours::start(program, &dir.join("pool"), size, CACHE)?;
     ours.tell(&format!("fill {size}"))?;
     let mut rows = Vec::new();
     for part in parts {

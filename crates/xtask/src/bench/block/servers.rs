@@ -87,10 +87,12 @@ pub(crate) fn build() -> Result<PathBuf> {
 }
 
 impl Ours {
-    /// Serves a volume of so many bytes, of a pool in a directory that isn't there yet.
-    pub(crate) fn start(program: &Path, dir: &Path, size: u64) -> Result<Self> {
+    /// Serves a volume of so many bytes, of a pool in a directory that isn't there yet, with a cache of so many
+    /// bytes.
+    pub(crate) fn start(program: &Path, dir: &Path, size: u64, cache: u64) -> Result<Self> {
         let mut command = Command::new(program);
-        command.arg(dir).arg(size.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg(dir).arg(size.to_string()).arg(cache.to_string());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut running = Running(command.spawn().context("can't start serve_volume")?);
         let stdin = running.0.stdin.take();
         let stdout = running.0.stdout.take().context("its output is a pipe")?;
