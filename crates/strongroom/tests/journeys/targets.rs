@@ -377,3 +377,20 @@ fn what_was_flushed_is_there_after_a_kill_and_a_file_system_is_whole() {
     assert!(fs::read(&back).unwrap() == fs::read(&image).unwrap());
     output(tool("fsck.ext4").args(["-f", "-n"]).arg(&back));
 }
+
+/// Two paths to one volume. What skips is told in `docs/targets.md`.
+#[test]
+fn the_tests_of_libiscsi_find_nothing_wrong() {
+    let one = Appliance::new();
+    let iqn = one.target("t1", &format!("--chap user:{SECRET}"), 256);
+    let url = one.url(&iqn);
+    let arguments = ["--dataloss", "--Verbose-scsi", "--test", "ALL", &url, &url];
+    let said = String::from_utf8_lossy(&run("iscsi-test-cu", &arguments).stdout).into_owned();
+    let line = said.lines().find(|line| line.trim_start().starts_with("tests "));
+    let numbers = line.unwrap_or_default().split_whitespace().skip(1);
+    let numbers: Vec<usize> = numbers.filter_map(|number| number.parse().ok()).collect();
+    let [tests, ran, passed, failed, ..] = numbers[..] else { panic!("no sum: {said}") };
+    let wrong: Vec<_> = said.lines().filter(|line| line.contains("CU_FAIL")).collect();
+    assert_eq!((tests, ran, passed, failed), (230, 230, 230, 0), "{wrong:#?}");
+    assert_eq!(one.shown("t1")["state"], "served");
+}
