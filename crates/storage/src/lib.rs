@@ -59,7 +59,7 @@ pub use stats::{Growth, PoolStats};
 pub use targets::{
     AuthGroupChange, AuthGroupDetails, AuthGroupSecrets, Chap, MAX_LUNS, NewAuthGroup, NewTarget,
     PortalDetails, PortalGroupDetails, RefusedLogin, TARGET_PREFIX, TargetChange, TargetDetails,
-    TargetSession, TargetState, TargetWatch,
+    TargetFigures, TargetSession, TargetState, TargetWatch,
 };
 
 use images::Forgetting;

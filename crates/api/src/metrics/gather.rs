@@ -17,6 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use strongroom_catalog::list::Scope;
 use strongroom_protect::{PoolFigures, State, Stats, StatsOf};
+use strongroom_storage::TargetFigures;
 use strongroom_storage::volumes::OpenVolume;
 use tokio::sync::Semaphore;
 
@@ -93,6 +94,11 @@ struct OfJobs {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfTargets {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfLogins {
     result: &'static str,
 }
@@ -157,6 +163,7 @@ pub(super) async fn gather(app: &App, last: &Last) -> Vec<Registry> {
         volumes(&mut registry, &here, &app.storage().open_volumes());
         open_jobs(&mut registry, &stats);
     }
+    targets(&mut registry, app.storage().target_figures());
     ended_jobs(&mut registry, app);
     logins(&mut registry, app).await;
     let latencies = app.catalog().latencies();
@@ -262,6 +269,21 @@ fn volumes(registry: &mut Registry, pools: &[&PoolFigures], open: &[OpenVolume])
     of_pools("pool_volume_log_bytes", help, |one| one.log_bytes);
     let help = "Volumes whose logs can't be settled, which is tried again";
     of_pools("pool_volumes_failing", help, |one| u64::from(one.failing));
+}
+
+/// Of this machine's targets.
+fn targets(registry: &mut Registry, figures: TargetFigures) {
+    let TargetFigures { served, waiting, sessions } = figures;
+    let of = |state, count: usize| (OfTargets { state }, Some(count as f64));
+    let help = "Targets that are enabled: served, or waiting for what is in the way";
+    gauges(registry, "targets", help, [of("served", served), of("waiting", waiting)]);
+    let help = "Initiators that are logged in to targets";
+    gauges(
+        registry,
+        "target_sessions",
+        help,
+        [(Vec::<(String, String)>::new(), Some(sessions as f64))],
+    );
 }
 
 fn open_jobs(registry: &mut Registry, stats: &Stats) {

@@ -82,14 +82,14 @@ pub(super) fn group() -> Group {
 /// A name and a secret of CHAP.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Credential {
+pub(super) struct ChapCredential {
     /// The name.
     user: String,
     /// The secret, of 12 to 255 bytes.
     secret: Hidden,
 }
 
-impl Credential {
+impl ChapCredential {
     pub(super) fn into_chap(self) -> Chap {
         let secret = Zeroizing::new(self.secret.0.expose().to_owned());
         Chap { user: self.user, secret }
@@ -199,9 +199,9 @@ struct CreateAuthGroup {
     /// Whose it is; that of the caller when it isn't said.
     organisation_id: Option<i64>,
     /// What initiators have to prove.
-    chap: Option<Credential>,
+    chap: Option<ChapCredential>,
     /// What targets prove to initiators that ask for it.
-    mutual: Option<Credential>,
+    mutual: Option<ChapCredential>,
     /// Names of the initiators that may log in; none: all that prove what they have to.
     #[serde(default)]
     initiators: Vec<String>,
@@ -213,8 +213,8 @@ async fn create(call: Call, Body(body): Body<CreateAuthGroup>) -> Result<Created
     let new = NewAuthGroup {
         name: body.name,
         organisation_id,
-        chap: body.chap.map(Credential::into_chap),
-        mutual: body.mutual.map(Credential::into_chap),
+        chap: body.chap.map(ChapCredential::into_chap),
+        mutual: body.mutual.map(ChapCredential::into_chap),
         initiators: initiators(body.initiators),
     };
     let made = call.app().storage().create_auth_group(new).await?;
@@ -230,12 +230,12 @@ struct ChangeAuthGroup {
     name: Option<String>,
     /// What initiators have to prove; null: nothing.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<Credential>)]
-    chap: Option<Option<Credential>>,
+    #[schema(value_type = Option<ChapCredential>)]
+    chap: Option<Option<ChapCredential>>,
     /// What targets prove to initiators that ask for it; null: nothing.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<Credential>)]
-    mutual: Option<Option<Credential>>,
+    #[schema(value_type = Option<ChapCredential>)]
+    mutual: Option<Option<ChapCredential>>,
     /// That targets may be reached from other machines by whoever proves nothing.
     #[serde(default)]
     open: bool,
@@ -249,8 +249,8 @@ async fn change(
 ) -> Result<Tagged<AuthGroupShown>> {
     let change = AuthGroupChange {
         name: body.name,
-        chap: body.chap.map(|chap| chap.map(Credential::into_chap)),
-        mutual: body.mutual.map(|mutual| mutual.map(Credential::into_chap)),
+        chap: body.chap.map(|chap| chap.map(ChapCredential::into_chap)),
+        mutual: body.mutual.map(|mutual| mutual.map(ChapCredential::into_chap)),
         open: body.open,
     };
     Ok(tagged(call.app().storage().change_auth_group(path.auth_group, change, version).await?))
@@ -263,14 +263,14 @@ async fn remove(call: Call, Path(path): Path<AuthGroupPath>) -> Result<Empty> {
 
 /// A name of CHAP and its secret, as it is.
 #[derive(Serialize, ToSchema)]
-struct ShownCredential {
+struct ShownChapCredential {
     /// The name.
     user: String,
     /// The secret.
     secret: String,
 }
 
-impl From<Chap> for ShownCredential {
+impl From<Chap> for ShownChapCredential {
     fn from(chap: Chap) -> Self {
         Self { user: chap.user, secret: chap.secret.to_string() }
     }
@@ -278,18 +278,21 @@ impl From<Chap> for ShownCredential {
 
 /// The secrets of an auth group.
 #[derive(Serialize, ToSchema)]
-struct Secrets {
+struct AuthGroupSecretsShown {
     /// What initiators have to prove.
-    chap: Option<ShownCredential>,
+    chap: Option<ShownChapCredential>,
     /// What targets prove.
-    mutual: Option<ShownCredential>,
+    mutual: Option<ShownChapCredential>,
 }
 
-async fn secrets(call: Call, Path(path): Path<AuthGroupPath>) -> Result<Json<Secrets>> {
+async fn secrets(
+    call: Call,
+    Path(path): Path<AuthGroupPath>,
+) -> Result<Json<AuthGroupSecretsShown>> {
     let storage = call.app().storage();
     let AuthGroupSecrets { chap, mutual } = storage.auth_group_secrets(path.auth_group).await?;
     call.record(&format!("auth group {}", path.auth_group)).await?;
-    Ok(Json(Secrets { chap: chap.map(Into::into), mutual: mutual.map(Into::into) }))
+    Ok(Json(AuthGroupSecretsShown { chap: chap.map(Into::into), mutual: mutual.map(Into::into) }))
 }
 
 /// An initiator to be named.

@@ -7,7 +7,7 @@ use strongroom_identity::{Object, Right};
 use strongroom_storage::{NewAuthGroup, NewTarget, TargetChange, TargetDetails, TargetSession};
 use utoipa::{IntoParams, ToSchema};
 
-use super::auth_groups::{Credential, initiators};
+use super::auth_groups::{ChapCredential, initiators};
 use super::given;
 use super::paths::{LunPath, TargetPath, Targets};
 use crate::access::On;
@@ -145,8 +145,7 @@ impl From<known::Lun> for Lun {
 
 /// An initiator that is logged in.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = TargetSession)]
-struct Session {
+struct InitiatorSession {
     /// The session's number at the target (TSIH).
     handle: u16,
     /// The initiator's name.
@@ -157,7 +156,7 @@ struct Session {
     logged_in_at: Timestamp,
 }
 
-impl From<TargetSession> for Session {
+impl From<TargetSession> for InitiatorSession {
     fn from(session: TargetSession) -> Self {
         let TargetSession { handle, initiator, address, since, .. } = session;
         let address = address.map(|address| address.to_string());
@@ -177,7 +176,7 @@ struct TargetShown {
     /// Volumes that are mapped to it.
     mapped: Vec<Lun>,
     /// Initiators that are logged in to it.
-    sessions: Vec<Session>,
+    sessions: Vec<InitiatorSession>,
 }
 
 impl From<TargetDetails> for TargetShown {
@@ -188,7 +187,7 @@ impl From<TargetDetails> for TargetShown {
             trouble,
             portals,
             mapped: mapped.into_iter().map(Lun::from).collect(),
-            sessions: sessions.into_iter().map(Session::from).collect(),
+            sessions: sessions.into_iter().map(InitiatorSession::from).collect(),
         }
     }
 }
@@ -225,9 +224,9 @@ struct CreateTarget {
     /// one of the target's name. With none of them everybody may log in.
     auth_group_id: Option<i64>,
     /// What initiators have to prove.
-    chap: Option<Credential>,
+    chap: Option<ChapCredential>,
     /// What the target proves to initiators that ask for it.
-    mutual: Option<Credential>,
+    mutual: Option<ChapCredential>,
     /// Names of the initiators that may log in; none: all that prove what they have to.
     #[serde(default)]
     initiators: Vec<String>,
@@ -250,8 +249,8 @@ async fn create(call: Call, Body(body): Body<CreateTarget>) -> Result<Created<Ta
     let organisation_id = body.organisation_id.unwrap_or(call.principal()?.organisation_id);
     call.allow(Right::TargetManage, &Object::of(organisation_id), "organisation")?;
     let group = NewAuthGroup {
-        chap: body.chap.map(Credential::into_chap),
-        mutual: body.mutual.map(Credential::into_chap),
+        chap: body.chap.map(ChapCredential::into_chap),
+        mutual: body.mutual.map(ChapCredential::into_chap),
         initiators: initiators(body.initiators),
         ..NewAuthGroup::default()
     };
@@ -375,12 +374,14 @@ async fn unmap(
 
 /// Initiators that are logged in to a target.
 #[derive(Debug, Serialize, ToSchema)]
-struct Sessions {
+struct InitiatorSessions {
     /// They.
-    sessions: Vec<Session>,
+    sessions: Vec<InitiatorSession>,
 }
 
-async fn sessions(call: Call, Path(path): Path<TargetPath>) -> Result<Json<Sessions>> {
+async fn sessions(call: Call, Path(path): Path<TargetPath>) -> Result<Json<InitiatorSessions>> {
     let sessions = call.app().storage().target_sessions(path.target);
-    Ok(Json(Sessions { sessions: sessions.into_iter().map(Session::from).collect() }))
+    Ok(Json(InitiatorSessions {
+        sessions: sessions.into_iter().map(InitiatorSession::from).collect(),
+    }))
 }

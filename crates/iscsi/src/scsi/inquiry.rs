@@ -16,6 +16,9 @@ pub struct Identity {
     /// Initiators may take the medium out and put it in again (START STOP UNIT): what is served as a
     /// disc is.
     pub removable: bool,
+    /// Bytes of a physical block that READ CAPACITY tells of: those that are written whole or not at all.
+    /// None: what the device's geometry has. What suits it best is in the Block Limits page in any case.
+    pub physical: Option<u32>,
 }
 
 impl Default for Identity {
@@ -25,6 +28,7 @@ impl Default for Identity {
             product: "Volume".into(),
             revision: "1".into(),
             removable: false,
+            physical: None,
         }
     }
 }

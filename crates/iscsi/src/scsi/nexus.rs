@@ -306,7 +306,8 @@ impl Nexus {
                 let last = blocks.saturating_sub(1);
                 let mut bytes = last.to_be_bytes().to_vec();
                 bytes.extend_from_slice(&geometry.block.to_be_bytes());
-                let per_physical = (geometry.physical / geometry.block.max(1)).max(1);
+                let physical = self.unit().identity().physical.unwrap_or(geometry.physical);
+                let per_physical = (physical / geometry.block.max(1)).max(1);
                 // LBPME, LBPRZ.
                 let thin = if geometry.thin { 0xc0 } else { 0 };
                 bytes.extend_from_slice(&[

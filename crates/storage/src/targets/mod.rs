@@ -240,6 +240,17 @@ pub struct TargetSession {
     pub since: Timestamp,
 }
 
+/// How the targets of this machine fare, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TargetFigures {
+    /// Those that initiators may log in to.
+    pub served: usize,
+    /// Those with something in the way.
+    pub waiting: usize,
+    /// Initiators that are logged in.
+    pub sessions: usize,
+}
+
 /// Refuses what would open one of these targets, without a proof, to whoever reaches it from another
 /// machine.
 async fn are_guarded(tx: &mut Tx, affected: &[i64], open: bool) -> Result<()> {

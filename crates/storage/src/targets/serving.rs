@@ -314,8 +314,10 @@ impl Storage {
             return Ok(unit);
         }
         let store = Arc::new(Kept::of(&self.inner.catalog, volume));
-        let unit =
-            blocking(move || LogicalUnit::new(device, Identity::default(), Some(store))).await?;
+        // A logical block is a record of the volume's log by itself: it is there or not.
+        let physical = Some(device.geometry().block);
+        let identity = Identity { physical, ..Identity::default() };
+        let unit = blocking(move || LogicalUnit::new(device, identity, Some(store))).await?;
         let unit = Arc::new(unit.map_err(|error| Error::Invalid(error.to_string()))?);
         self.inner.targets.with(|state| state.units.insert(volume, Arc::clone(&unit)));
         Ok(unit)

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use strongroom_iscsi as iscsi;
 
-use super::TargetSession;
+use super::{TargetFigures, TargetSession};
 use crate::{Error, Result, Storage};
 
 fn told(target: i64, session: iscsi::SessionInfo) -> TargetSession {
@@ -32,6 +32,11 @@ impl Storage {
             target.sessions().into_iter().map(move |session| told(id, session))
         })
         .collect()
+    }
+
+    /// How the targets of this machine fare, in numbers.
+    pub fn target_figures(&self) -> TargetFigures {
+        self.inner.targets.figures()
     }
 
     /// Initiators that are logged in to targets that this volume is mapped to.

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::guard::Guard;
 use super::wanted::Wanted;
-use super::{TargetState, TargetWatch};
+use super::{TargetFigures, TargetState, TargetWatch};
 use crate::turns::Turns;
 use crate::volumes;
 
@@ -114,6 +114,16 @@ impl Targets {
 
     pub(super) fn is_running(&self) -> bool {
         self.with(|state| state.watch.is_some())
+    }
+
+    /// How many fare how.
+    pub(super) fn figures(&self) -> TargetFigures {
+        let sessions = self.all().iter().map(|(_, target)| target.sessions().len()).sum();
+        self.with(|state| {
+            let of = |word| state.reports.values().filter(|report| report.state == word).count();
+            let (served, waiting) = (of(TargetState::Served), of(TargetState::Waiting));
+            TargetFigures { served, waiting, sessions }
+        })
     }
 
     /// Keeps what came of it, and logs what is new.

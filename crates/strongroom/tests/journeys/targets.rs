@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 #[path = "../../../iscsi/tests/support/initiator.rs"]
@@ -160,6 +161,9 @@ fn a_volume_is_a_disk_for_who_proves_itself() {
     assert!(TcpStream::connect(one.address).is_err());
     one.start();
     one.is_served("t1");
+    one.cli("system restart").code(0);
+    one.served.as_mut().unwrap().started_anew();
+    one.is_served("t1");
     fetch(&url, &back);
     assert!(fs::read(&back).unwrap() == bytes, "what came back is something else");
 
@@ -218,7 +222,7 @@ fn initiators_are_those_that_are_named_and_see_only_their_targets() {
     said("iscsi-inq", &["-i", B, &one.url(&first)]);
     // Other machines don't reach what is not guarded.
     one.cli("target auth-group change t1 --no-chap").code(0);
-    let run = one.cli("target portal-group add-portal own 0.0.0.0:1").code(1);
+    let run = one.cli("target portal-group add-portal own 0.0.0.0:1").code(2);
     assert!(run.err.contains("--open"), "{}", run.err);
 }
 
@@ -250,14 +254,23 @@ fn volumes_come_go_and_grow_while_initiators_are_logged_in() {
     // LUN 0 grows.
     one.cli("volume grow of-t1 --size 16M").code(0);
     let (told, sense) = there.receive();
-    assert_eq!((told.opcode(), sense[2] & 0xf, &sense[14..16]), (0x32, 6, &[0x2a, 0x09][..]));
+    assert_eq!((told.opcode(), sense[4] & 0xf, &sense[14..16]), (0x32, 6, &[0x2a, 0x09][..]));
     let mut capacity = [0; 16];
     (capacity[0], capacity[1], capacity[13]) = (0x9e, 0x10, 32);
     assert_eq!(there.perform(&capacity, &[], 32).sense, Some((6, 0x2a, 0x09)));
     let answer = there.perform(&capacity, &[], 32);
     assert_eq!(answer.data[..8], ((16_u64 << 20) / 512 - 1).to_be_bytes(), "{answer:?}");
 
-    // What is in use is not taken away, unless that is meant.
+    // Reading the configuration again is nothing to them.
+    let served = one.served.as_ref().unwrap();
+    served.signal(Signal::HUP);
+    served.logs("the configuration was read again");
+    assert_eq!(there.perform(&capacity, &[], 32).status, 0);
+
+    // What is in use is not made another or taken away, unless that is meant.
+    one.cli("volume snapshot create of-t1 s1").code(0);
+    let run = one.cli("volume snapshot restore of-t1@s1 --yes").code(1);
+    assert!(run.err.contains("target t1"), "{}", run.err);
     for line in ["target unmap t1 of-t1", "target delete t1 --yes", "target change t1 --disable"] {
         let run = one.cli(line).code(1);
         assert!(run.err.contains("--force"), "{line}: {}", run.err);
@@ -363,4 +376,21 @@ fn what_was_flushed_is_there_after_a_kill_and_a_file_system_is_whole() {
     fetch(&url, &back);
     assert!(fs::read(&back).unwrap() == fs::read(&image).unwrap());
     output(tool("fsck.ext4").args(["-f", "-n"]).arg(&back));
+}
+
+/// Two paths to one volume. What skips is told in `docs/targets.md`.
+#[test]
+fn the_tests_of_libiscsi_find_nothing_wrong() {
+    let one = Appliance::new();
+    let iqn = one.target("t1", &format!("--chap user:{SECRET}"), 256);
+    let url = one.url(&iqn);
+    let arguments = ["--dataloss", "--Verbose-scsi", "--test", "ALL", &url, &url];
+    let said = String::from_utf8_lossy(&run("iscsi-test-cu", &arguments).stdout).into_owned();
+    let line = said.lines().find(|line| line.trim_start().starts_with("tests "));
+    let numbers = line.unwrap_or_default().split_whitespace().skip(1);
+    let numbers: Vec<usize> = numbers.filter_map(|number| number.parse().ok()).collect();
+    let [tests, ran, passed, failed, ..] = numbers[..] else { panic!("no sum: {said}") };
+    let wrong: Vec<_> = said.lines().filter(|line| line.contains("CU_FAIL")).collect();
+    assert_eq!((tests, ran, passed, failed), (230, 230, 230, 0), "{wrong:#?}");
+    assert_eq!(one.shown("t1")["state"], "served");
 }
