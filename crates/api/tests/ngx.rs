@@ -187,7 +187,8 @@ async fn every_answer_has_the_names_and_types_of_the_document() {
             _ => (example, &answer),
         };
         assert_eq!(differs(example, shown, path), None, "{answer}");
-        if !path.starts_with("/status/s") {
+        // What is measured changes.
+        if !path.starts_with("/status/") {
             assert_eq!(answer, slash, "{path}");
         }
         for name in ["code", "error"] {

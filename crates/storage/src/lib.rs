@@ -58,8 +58,8 @@ pub use sealer::{PoolSecret, Sealer};
 pub use stats::{Growth, PoolStats};
 pub use targets::{
     AuthGroupChange, AuthGroupDetails, AuthGroupSecrets, Chap, MAX_LUNS, NewAuthGroup, NewTarget,
-    PortalDetails, PortalGroupDetails, RefusedLogin, TargetChange, TargetDetails, TargetFigures,
-    TargetSession, TargetState, TargetWatch,
+    PortalDetails, PortalGroupDetails, RefusedLogin, TARGET_PREFIX, TargetChange, TargetDetails,
+    TargetFigures, TargetSession, TargetState, TargetWatch,
 };
 
 use images::Forgetting;

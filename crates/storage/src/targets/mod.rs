@@ -29,6 +29,7 @@ use strongroom_catalog::targets::{AuthGroup, Initiator, Lun, Portal, PortalGroup
 use zeroize::Zeroizing;
 
 pub use self::luns::MAX_LUNS;
+pub use self::names::TARGET_PREFIX;
 pub(crate) use self::state::Targets;
 use crate::{Error, Result};
 

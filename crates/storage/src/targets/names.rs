@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// The longest name, in bytes.
 const MAX_NAME: usize = 64;
 /// What names of targets in iSCSI begin with, when nobody says another.
-const PREFIX: &str = "iqn.2026-11.io.strongroom";
+pub const TARGET_PREFIX: &str = "iqn.2026-11.io.strongroom";
 
 /// The name, if it can be one.
 pub(super) fn checked(what: &str, name: &str) -> Result<String> {
@@ -32,7 +32,7 @@ pub(super) fn iqn(node: &str, name: &str) -> Result<String> {
         false => '-',
     };
     let part = |text: &str| text.chars().map(letter).collect::<String>();
-    checked_iqn(&format!("{PREFIX}:{}.{}", part(node), part(name)))
+    checked_iqn(&format!("{TARGET_PREFIX}:{}.{}", part(node), part(name)))
 }
 
 /// A name of iSCSI in its normal form, if it is one.

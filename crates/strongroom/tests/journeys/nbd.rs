@@ -160,7 +160,7 @@ fn configure(data: &Path, authority: &Authority, lines: &str) {
     fs::write(data.join("strongroom.toml"), text).unwrap();
 }
 
-fn clients(path: &PathBuf) -> String {
+fn clients(path: &Path) -> String {
     format!("nbd_clients = \"{}\"\n", path.display())
 }
 

@@ -9,7 +9,7 @@ use strongroom_catalog::resources::EVENTS;
 use strongroom_identity::Right;
 use utoipa::ToSchema;
 
-use super::answer::{Answer, found};
+use super::answer::{Answer, Fault, Number, found};
 use super::declared::{Endpoint, Over, Section};
 use super::dispatch::Call;
 
@@ -22,7 +22,7 @@ const SECTION: Section = Section {
 };
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    const OURS: &str = "of later software, the members are ours: the newest 1000, newest first";
+    const OURS: &str = "of later software, the members are ours: the newest 1000, newest first; not for keys that are for some pools";
     vec![
         SECTION
             .get::<Vec<EventShown>>(
@@ -76,6 +76,10 @@ struct AuditShown {
 }
 
 async fn of_events(call: &Call, pairs: &[(&str, &str)]) -> Answer {
+    if call.only().is_some() {
+        let text = "this key is for some pools: events are of the whole appliance";
+        return Err(Fault::new(Number::Forbidden, text));
+    }
     let list = List::parse(&EVENTS, pairs.iter().copied());
     let list = list.map_err(crate::problem::Problem::from)?;
     let page = list.page::<Event>(call.app().catalog(), &call.scope()).await?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use strongroom_catalog::targets::{AuthGroup, Initiator, PortalGroup, Target};
 use strongroom_catalog::volumes;
 use strongroom_identity::{Object, Right};
-use strongroom_storage::{NewTarget, TargetChange};
+use strongroom_storage::{NewTarget, TARGET_PREFIX, TargetChange};
 use utoipa::ToSchema;
 
 use super::answer::{Answer, Fault, Number, done, found};
@@ -60,7 +60,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 may("portal_group_id", "Where it is reached; at the portal group `default` when it isn't said."),
                 may("owner", "It has no effect."),
             ] })
-            .state("of later software; refused where everybody on the network could log in: make a group with CHAP first"),
+            .state("of later software; refused where everybody on the network could log in: make a group with CHAP first; `target_iqn` is `iqn_name` and the name, where that is small letters, digits, `-` and `.`"),
         SECTION
             .change(Method::PATCH, "/target/iscsi/{id}", "ngx.target.change", "Change a target", |call| {
                 change(call).boxed()
@@ -313,16 +313,27 @@ async fn groups(call: &Call) -> Answer<(Option<Option<i64>>, Option<i64>)> {
     Ok((auth, portal))
 }
 
+/// The name in iSCSI of a target: what stands before its last colon is the appliance's. None: names like
+/// this one can't stand in it as they are.
+fn iqn(node: &str, name: &str) -> Option<String> {
+    let stands = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+    let letter = |c: char| if stands(c) { c } else { '-' };
+    let node: String = node.to_lowercase().chars().map(letter).collect();
+    name.chars().all(stands).then(|| format!("{TARGET_PREFIX}.{node}:{name}"))
+}
+
 async fn create(call: Call) -> Answer {
     let name = call.fields().needed(&["name", "scsi_target_name"])?;
     let organisation_id = call.principal().organisation_id;
     call.may(&Object::of(organisation_id), "organisation")?;
     let (auth, portal_group_id) = groups(&call).await?;
+    let iqn = iqn(call.app().storage().node(), &name);
     let new = NewTarget {
         name,
         organisation_id,
         auth_group_id: auth.flatten(),
         portal_group_id,
+        iqn,
         enabled: true,
         ..NewTarget::default()
     };
@@ -422,4 +433,16 @@ async fn unmap(call: Call) -> Answer {
         storage.unmap_volume(target.id, lun.number, true).await?;
     }
     done()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_iscsi_end_with_the_targets() {
+        let told = iqn("Box_1.lan", "t1").unwrap_or_default();
+        assert_eq!(told, "iqn.2026-11.io.strongroom.box-1.lan:t1");
+        assert_eq!(iqn("box", "T 1"), None);
+    }
 }
