@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, bail};
 use serde_json::json;
-use strongroom_block::volume::{Limits, Meta, ROOT_KIND, Volumes};
+use strongroom_block::volume::{Limits, Meta, ROOT_KIND, VolumeId, Volumes};
 use strongroom_block::{BlockDevice, ReadOnlyDevice};
 use strongroom_engine::pool::Pool;
 
@@ -17,24 +17,32 @@ use super::{Args, Subject, serve};
 use crate::exit::{Context, Done, usage};
 use crate::output::say_notes;
 
+/// What a user knows a volume by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    id: VolumeId,
+    name: String,
+}
+
 /// The volumes of a pool, also of one that is open to read only.
-pub(super) fn volumes(pool: &Pool) -> Vec<Meta> {
+pub(super) fn volumes(pool: &Pool) -> Vec<Known> {
     let roots = pool.roots();
     let volumes = roots.iter().filter(|root| root.kind == ROOT_KIND);
-    volumes.filter_map(|root| Meta::decode(&root.meta).ok()).collect()
+    let metas = volumes.filter_map(|root| Meta::decode(&root.meta).ok());
+    metas.map(|meta| Known { id: meta.volume, name: meta.name }).collect()
 }
 
 /// The volume that a user means by its name or its id, and the snapshot's name behind an `@`. Names may
 /// have an `@` themselves: the longest counts.
 pub(super) fn named<'v, 't>(
-    volumes: &'v [Meta],
+    volumes: &'v [Known],
     what: &'t str,
-) -> Option<(&'v Meta, Option<&'t str>)> {
+) -> Option<(&'v Known, Option<&'t str>)> {
     let of = |name: &str| {
-        volumes.iter().find(|meta| meta.name == name || meta.volume.to_string() == name)
+        volumes.iter().find(|known| known.name == name || known.id.to_string() == name)
     };
-    if let Some(meta) = of(what) {
-        return Some((meta, None));
+    if let Some(known) = of(what) {
+        return Some((known, None));
     }
     let mut splits = what.rmatch_indices('@');
     splits.find_map(|(at, _)| Some((of(&what[..at])?, Some(&what[at + 1..]))))
@@ -51,20 +59,20 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Done> {
     }
     // Nothing that was written may be refused its way into the pool when it is told to stop.
     let pool = args.pool.open_kept(context)?;
-    let volumes = Volumes::new(Arc::clone(&pool), Limits::default())?;
-    let all = volumes.list();
-    let Some((meta, snapshot)) = named(&all, &args.what) else {
-        bail!("there is no volume {} in the pool{}", args.what, known(&all));
+    let all = volumes(&pool);
+    let Some((known, snapshot)) = named(&all, &args.what) else {
+        bail!("there is no volume {} in the pool{}", args.what, others(&all));
     };
     if args.in_place && snapshot.is_some() {
         return Err(usage(
             "a snapshot is never changed: say --writable for a copy that is thrown away",
         ));
     }
-    let volume = volumes.open(meta.volume)?;
-    let mut told = json!({ "volume": meta.volume.to_string(), "padding": 0 });
-    let mut name = meta.name.clone();
-    let mut description = format!("volume {}", meta.volume);
+    let volumes = Volumes::new(Arc::clone(&pool), Limits::default())?;
+    let volume = volumes.open(known.id)?;
+    let mut told = json!({ "volume": known.id.to_string(), "padding": 0 });
+    let mut name = known.name.clone();
+    let mut description = format!("volume {}", known.id);
     let device: Arc<dyn BlockDevice> = match snapshot {
         None => volume.clone(),
         Some(wanted) => {
@@ -79,7 +87,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Done> {
             };
             told["snapshot"] = found.id.to_string().into();
             name = format!("{name}@{wanted}");
-            description = format!("snapshot {} of volume {}", found.id, meta.volume);
+            description = format!("snapshot {} of volume {}", found.id, known.id);
             Arc::new(volume.snapshot_device(found.id)?)
         }
     };
@@ -100,9 +108,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Done> {
 }
 
 /// What volumes there are, for who named none of them.
-fn known(all: &[Meta]) -> String {
+fn others(all: &[Known]) -> String {
     const MOST: usize = 10;
-    let names: Vec<_> = all.iter().take(MOST).map(|meta| &*meta.name).collect();
+    let names: Vec<_> = all.iter().take(MOST).map(|known| &*known.name).collect();
     match names.is_empty() {
         true => ", which has none".to_owned(),
         false => {
@@ -113,41 +121,26 @@ fn known(all: &[Meta]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use strongroom_block::volume::{Settings, VolumeId};
-    use strongroom_engine::clock::PoolTime;
-
     use super::*;
 
-    fn meta(name: &str) -> Meta {
-        Meta {
-            volume: VolumeId::random(),
-            name: name.into(),
-            created: PoolTime(0),
-            size: 1 << 20,
-            chunk: 65_536,
-            sector: 512,
-            run: [0; 32],
-            epoch: 0,
-            settled: 0,
-            settings: Settings::default(),
-            parent: None,
-        }
+    fn known(name: &str) -> Known {
+        Known { id: VolumeId::random(), name: name.into() }
     }
 
     #[test]
     fn volumes_are_known_by_name_by_id_and_before_a_snapshot() {
-        let all = [meta("vm"), meta("vm@home"), meta("db")];
+        let all = [known("vm"), known("vm@home"), known("db")];
         let found = |what: &str| {
-            named(&all, what).map(|(meta, at)| (meta.name.clone(), at.map(str::to_owned)))
+            named(&all, what).map(|(known, at)| (known.name.clone(), at.map(str::to_owned)))
         };
         let some = |name: &str, at: Option<&str>| Some((name.into(), at.map(Into::into)));
         assert_eq!(found("vm"), some("vm", None));
         assert_eq!(found("vm@home"), some("vm@home", None));
         assert_eq!(found("vm@home@a@b"), some("vm@home", Some("a@b")));
         assert_eq!(found("vm@monday"), some("vm", Some("monday")));
-        assert_eq!(found(&all[2].volume.to_string()), some("db", None));
+        assert_eq!(found(&all[2].id.to_string()), some("db", None));
         assert_eq!(found("d"), None);
-        assert_eq!(known(&all), ": it has vm, vm@home, db");
-        assert_eq!(known(&[]), ", which has none");
+        assert_eq!(others(&all), ": it has vm, vm@home, db");
+        assert_eq!(others(&[]), ", which has none");
     }
 }
