@@ -97,7 +97,7 @@ fn random<const N: usize>() -> [u8; N] {
 }
 
 /// Layers that may lie over a volume's map before a snapshot has it settled first.
-const MOST_LAYERS: usize = 32;
+const MOST_LAYERS: usize = 128;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -199,6 +199,8 @@ pub struct Volume {
     gate: RwLock<()>,
     /// Names of snapshots are given in turns.
     names: Mutex<()>,
+    /// What it is called, for who doesn't wait for its upkeep.
+    name: RwLock<String>,
     settings: RwLock<Arc<Settings>>,
     reserve: Reserve,
     pace: Pace,
@@ -241,7 +243,7 @@ impl Volume {
 
     /// Its name.
     pub fn name(&self) -> String {
-        locked(&self.head).meta.name.clone()
+        self.name.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// When it was made, by the pool's own clock.
@@ -258,8 +260,9 @@ impl Volume {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Another setting holds from here on.
+    /// Another name or setting holds from here on.
     fn set(&self, meta: &Meta) {
+        meta.name.clone_into(&mut self.name.write().unwrap_or_else(PoisonError::into_inner));
         let settings = Arc::new(meta.settings.clone());
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
         self.reserve.set(meta);

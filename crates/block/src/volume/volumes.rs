@@ -280,6 +280,7 @@ impl Volumes {
             windows: Windows::default(),
             gate: RwLock::default(),
             names: Mutex::default(),
+            name: RwLock::new(meta.name.clone()),
             settings: RwLock::new(Arc::new(meta.settings.clone())),
             reserve,
             pace: Pace::default(),

@@ -428,3 +428,84 @@ fn a_root_takes_the_place_of_another_in_one_step() {
     assert!(report.dead_chunks > 0);
     assert!(pool.check(true, &Meter::new()).unwrap().lost.is_empty());
 }
+
+fn bare(name: &str) -> NewRoot {
+    NewRoot {
+        id: RootId::random(),
+        kind: 9,
+        name: name.into(),
+        immutable_for: None,
+        nodes: Vec::new(),
+        meta: b"says it itself".to_vec(),
+    }
+}
+
+#[test]
+fn roots_without_nodes_are_one_record_and_durable() {
+    let bed = Bed::new(2, true);
+    let pool = bed.create(1);
+    let session = pool.session().unwrap();
+    session.store(ChunkKind::Data, &[&noise(1, 5000)], &mut Vec::new()).unwrap();
+    let before = pool.state().packs.len();
+    let root = pool.put_bare_root(bare("one")).unwrap();
+    assert_eq!(pool.state().packs.len(), before, "a session's packs were closed");
+    let again = NewRoot { id: root.id, ..bare("two") };
+    assert!(matches!(pool.put_bare_root(again), Err(Error::Invalid(_))));
+    let with = NewRoot { nodes: vec![ChunkId([1; 32])], ..bare("three") };
+    assert!(matches!(pool.put_bare_root(with), Err(Error::Invalid(_))));
+    drop(session);
+    drop(pool);
+    bed.world.power_cut(1);
+    let pool = bed.open();
+    assert_eq!(pool.roots_of(9), [root]);
+    assert!(pool.roots_of(8).is_empty());
+}
+
+#[test]
+fn what_is_set_aside_is_taken_by_who_may_alone() {
+    let bed = Bed::new(1, false);
+    let pool = bed.create(0);
+    bed.disks[0].set_capacity(64 << 20);
+    pool.set_aside(32 << 20);
+    let (others, own) = (pool.session().unwrap(), pool.session().unwrap());
+    own.may_take_all();
+    let store = |session: &Session<'_>, seed| {
+        session.store(ChunkKind::Data, &[&noise(seed, 1 << 20)], &mut Vec::new())
+    };
+    let refused = (0..64).find_map(|seed| store(&others, seed).err()).unwrap();
+    assert!(refused.to_string().contains("set aside"), "{refused}");
+    for seed in 100..116 {
+        store(&own, seed).unwrap();
+    }
+    pool.set_aside(0);
+    store(&others, 1000).unwrap();
+    others.commit(bare("a refusal ends nothing")).unwrap();
+}
+
+#[test]
+fn what_is_stored_as_it_is_stays_so_when_it_is_collected() {
+    let bed = Bed::new(1, false);
+    let pool = bed.create(0);
+    let pieces: Vec<Vec<u8>> = (0..64u8).map(|number| vec![number; 16 << 10]).collect();
+    let slices: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+    let session = pool.session().unwrap();
+    let mut ids = Vec::new();
+    let storing = Storing::AsItIs;
+    let stored = session.store_with(ChunkKind::Data, &slices, &mut ids, storing).unwrap();
+    assert!(stored.stored_bytes >= 1 << 20, "{stored:?}");
+    // Half of each frame lives.
+    let half = ids.iter().step_by(2).copied().collect();
+    let node = Node { nodes: Vec::new(), data: half, payload: Vec::new() }.encode();
+    let mut nodes = Vec::new();
+    session.store(ChunkKind::Node, &[&node], &mut nodes).unwrap();
+    let root = session.commit(NewRoot { nodes, ..bare("half") }).unwrap();
+    pool.gc(GcOptions { dry_run: false, max_unused: 0.0 }).unwrap();
+    let packs: u64 = pool.state().packs.values().map(|pack| pack.len).sum();
+    assert!((512 << 10..700 << 10).contains(&packs), "{packs}");
+    let living: Vec<Vec<u8>> = pieces.into_iter().step_by(2).collect();
+    assert_eq!(restore(&pool, &root).unwrap(), living);
+    // Without that it is small.
+    back_up(&pool, &[vec![7; 1 << 20]], None);
+    let after: u64 = pool.state().packs.values().map(|pack| pack.len).sum();
+    assert!(after - packs < 64 << 10, "{packs} {after}");
+}
