@@ -197,8 +197,10 @@ impl Hardware {
 /// The controller of a disk, by the disk's place among all devices: the last one before it that has
 /// an address on a bus of PCI, else what it hangs on.
 fn controller(disk: &Path) -> Option<PathBuf> {
+    // `0000:00:04.0`; those of SCSI have no point.
     let is_pci = |name: &str| {
-        let parts: Vec<_> = name.split([':', '.']).collect();
+        let Some((rest, function)) = name.split_once('.') else { return false };
+        let parts: Vec<_> = rest.split(':').chain([function]).collect();
         parts.len() == 4 && parts.iter().all(|part| u32::from_str_radix(part, 16).is_ok())
     };
     let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
@@ -248,6 +250,7 @@ mod tests {
             (format!("{pci}/0000:00:04.0/nvme/nvme0/nvme0n1"), "nvme0n1"),
             (format!("{pci}/0000:00:05.0/host1/target1:0:0/1:0:0:0/block/sda"), "sda"),
             (format!("{pci}/0000:00:05.0/host1/target1:0:1/1:0:1:0/block/sdb"), "sdb"),
+            (format!("{pci}/0000:00:05.0/host1/target1:0:3/1:0:3:0/block/sdc"), "sdc"),
             (format!("{pci}/0000:00:06.0/virtio3/block/vda"), "vda"),
             ("sys/devices/virtual/block/loop0".into(), "loop0"),
             ("sys/devices/virtual/block/dm-0".into(), "dm-0"),
@@ -287,7 +290,8 @@ mod tests {
         let expected = [
             (1, "D2U24", "50015b214087fbbf"),
             (2, "nvme", "0000:00:04.0"),
-            (3, "0000:00:06.0", "0000:00:06.0"),
+            (3, "0000:00:05.0", "0000:00:05.0"),
+            (4, "0000:00:06.0", "0000:00:06.0"),
         ];
         assert_eq!(told, expected);
         assert!(enclosures[1].is_controller && !enclosures[0].is_controller);
@@ -297,7 +301,9 @@ mod tests {
             .collect();
         // The second slot of the enclosure doesn't say its number: it is that of its place.
         assert_eq!(slots[1..3], [("sda", Some((1, 4))), ("sdb", Some((1, 2)))]);
-        assert_eq!((slots[0], slots[3]), (("nvme0n1", Some((2, 1))), ("vda", Some((3, 1)))));
+        // The third disk of that controller is in no enclosure that tells of itself.
+        assert_eq!(slots[3], ("sdc", Some((3, 1))));
+        assert_eq!((slots[0], slots[4]), (("nvme0n1", Some((2, 1))), ("vda", Some((4, 1)))));
         let nvme = &disks[0];
         assert_eq!(nvme.wwid.as_deref(), Some("eui.0025385b71b0ad9e"));
         assert_eq!(nvme.model.as_deref(), Some("Samsung SSD 980"));
