@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 
 use rustix::process::Signal;
@@ -160,7 +160,7 @@ fn configure(data: &Path, authority: &Authority, lines: &str) {
     fs::write(data.join("strongroom.toml"), text).unwrap();
 }
 
-fn clients(path: &PathBuf) -> String {
+fn clients(path: &Path) -> String {
     format!("nbd_clients = \"{}\"\n", path.display())
 }
 
