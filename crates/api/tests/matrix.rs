@@ -511,7 +511,7 @@ impl World {
             id if ["images.", "volumes.", "snapshots."].iter().any(|of| id.starts_with(of)) => {
                 return None;
             }
-            id if !takes_body && method != "GET" => return Some(Vec::new()),
+            _ if !takes_body && method != "GET" => return Some(Vec::new()),
             _ => return None,
         };
         Some(body.to_string().into_bytes())

@@ -327,10 +327,9 @@ impl Storage {
                 }
                 // Being opened right now.
                 Some(Opening::Cell(cell)) if Arc::strong_count(cell) > 1 => false,
-                // Whoever opens a volume has the owner, and each open volume has the pool.
+                // Whoever opens a volume has the owner, which has the pool, and so has each open volume.
                 Some(Opening::Cell(cell)) => cell.get().is_none_or(|open| {
-                    Arc::strong_count(&open.volumes) == 1
-                        && Arc::strong_count(&open.pool) == 1 + open.volumes.references()
+                    Arc::strong_count(&open.volumes) == 1 && Arc::strong_count(&open.pool) == 2
                 }),
                 None => true,
             };

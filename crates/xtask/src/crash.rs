@@ -25,7 +25,8 @@ pub(crate) struct Options {
     sampled: u64,
     /// How many random histories with a clock that jumps, power cuts, kills and disks that go away
     /// to hold against a model, how many workloads to run on disks that err now and then, and how
-    /// many rounds collections race with backups and forgets; 0 leaves all three out.
+    /// many rounds collections race with backups and forgets, and how many walks to make through
+    /// volumes; 0 leaves all four out.
     #[arg(long, default_value_t = 1000)]
     histories: u64,
     /// Also change every byte of small pools, cut their files at every length, and let every
@@ -39,7 +40,7 @@ pub(crate) struct Options {
     /// out.
     #[arg(long, default_value_t = 1_000_000)]
     entries: u64,
-    /// How many times to kill the real binary; 0 leaves this out.
+    /// How many times to kill the real binary, and a process that writes to volumes; 0 leaves both out.
     #[arg(long, default_value_t = 1000)]
     kills: u64,
     /// How many times to kill the appliance while it does 200 jobs (backups, restores, forgets,
@@ -90,6 +91,9 @@ pub(crate) fn crash(options: &Options) -> Result<ExitCode> {
         let mut races = test("strongroom-engine", "races");
         races.env("STRONGROOM_RACE_ROUNDS", &count);
         proofs.push(("collections racing backups and forgets", format!("{count} rounds"), races));
+        let mut walks = test("strongroom-block", "walk");
+        walks.env("STRONGROOM_WALKS", &count);
+        proofs.push(("walks through volumes, against a model", format!("{count} walks"), walks));
     }
     if options.all_damage && options.seed.is_none() {
         let mut damage = test("strongroom-engine", "damage");
@@ -109,6 +113,10 @@ pub(crate) fn crash(options: &Options) -> Result<ExitCode> {
         let mut kill = test("strongroom", "kill");
         kill.env("STRONGROOM_KILLS", options.kills.to_string());
         proofs.push(("SIGKILL of the real binary", format!("{} kills", options.kills), kill));
+        let mut volumes = test("strongroom-block", "kill");
+        volumes.env("STRONGROOM_KILLS", options.kills.to_string());
+        let amount = format!("{} kills", options.kills);
+        proofs.push(("SIGKILL of a process that writes to volumes", amount, volumes));
     }
     if options.appliance_kills > 0 && options.seed.is_none() {
         let kills = options.appliance_kills;

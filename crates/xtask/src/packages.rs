@@ -70,6 +70,14 @@ pub(crate) const FOR_FUZZING: &[Package] = &[package("g++", "c++")];
 /// measuring.
 pub(crate) const FOR_PEERS: &[Package] = &[package("time", "time"), package("restic", "restic")];
 
+/// What volumes are measured with and against.
+pub(crate) const FOR_BLOCK: &[Package] = &[
+    package("fio", "fio"),
+    package("nbdkit", "nbdkit"),
+    package("qemu-utils", "qemu-nbd"),
+    package("tgt", "/usr/sbin/tgtd"),
+];
+
 /// What building Borg needs.
 pub(crate) const FOR_BORG: &[Package] = &[
     package("gcc", "cc"),

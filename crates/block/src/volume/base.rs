@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use strongroom_engine::content::{Bytes, Chunks, Failed, Reader, Sink, Wanted, cut};
 use strongroom_engine::id::{ChunkId, ChunkKind};
-use strongroom_engine::map::{Extent, MapReader, MapRef};
+use strongroom_engine::map::{Extent, MapReader, MapRef, Nodes};
+use strongroom_engine::node::Node;
 use strongroom_engine::pool::Pool;
 
-use super::live::Source;
+use super::live::Source as Piece;
 use super::locked;
 use crate::{Error, Result};
 
@@ -58,10 +60,44 @@ impl Windows {
     }
 }
 
+/// The chunks of volumes: those of a pool, some of which have a tail.
+#[derive(Debug)]
+pub(crate) struct Source(pub(crate) Arc<Pool>);
+
+impl Nodes for Source {
+    fn node(&self, id: &ChunkId) -> strongroom_engine::Result<Node> {
+        Nodes::node(&*self.0, id)
+    }
+}
+
+impl Chunks for Source {
+    fn threads(&self) -> usize {
+        Chunks::threads(&*self.0)
+    }
+
+    fn tail(&self) -> u32 {
+        TAIL as u32
+    }
+
+    fn chunk(&self, id: &ChunkId, out: &mut Vec<u8>) -> strongroom_engine::Result<()> {
+        Chunks::chunk(&*self.0, id, out)
+    }
+
+    fn fetch(
+        &self,
+        wanted: &[ChunkId],
+        sink: Sink<'_>,
+        failed: Failed<'_>,
+    ) -> strongroom_engine::Result<()> {
+        Chunks::fetch(&*self.0, wanted, sink, failed)
+    }
+}
+
 /// Reads what a map has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Base<'b> {
     pub(crate) pool: &'b Pool,
+    pub(crate) reader: &'b Reader,
     pub(crate) windows: &'b Windows,
     pub(crate) chunk: u32,
     /// What is read is kept for a while.
@@ -79,7 +115,7 @@ impl Base<'_> {
         let node = match map {
             MapRef::Inline(_) => {
                 let mut found = Vec::new();
-                for item in MapReader::new(self.pool, map, range.start) {
+                for item in MapReader::new(self.reader, map, range.start) {
                     let (at, extent) = item.map_err(unreadable(range.start))?;
                     if at >= range.end {
                         break;
@@ -101,7 +137,7 @@ impl Base<'_> {
                 Some(window) => window,
                 None => {
                     let mut extents = Vec::new();
-                    for item in MapReader::new(self.pool, map, number * span) {
+                    for item in MapReader::new(self.reader, map, number * span) {
                         let (from, extent) = item.map_err(unreadable(at))?;
                         if from >= (number + 1) * span {
                             break;
@@ -123,31 +159,52 @@ impl Base<'_> {
         Ok(found)
     }
 
+    fn chunks(&self, wanted: &[Wanted]) -> Result<Vec<Bytes>, (usize, strongroom_engine::Error)> {
+        if self.keeps {
+            return self.reader.chunks(wanted);
+        }
+        let once = |(place, (id, len)): (usize, &Wanted)| {
+            let chunk = self.pool.read_once(ChunkKind::Data, id).map_err(|e| (place, e))?;
+            let own = cut(&chunk, *len, TAIL as u32).ok_or_else(|| {
+                let why = format!("it has {} bytes instead of {len}", chunk.len());
+                (place, strongroom_engine::Error::damaged(format!("chunk {id}"), why))
+            })?;
+            Ok(Arc::new(own.to_vec()))
+        };
+        wanted.iter().enumerate().map(once).collect()
+    }
+
     /// Fills the buffer with what the map has from `offset` on; zeroes where it has nothing.
     pub(crate) fn read(&self, map: &MapRef, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        buffer.fill(0);
         let end = offset + buffer.len() as u64;
-        for (from, extent) in self.extents(map, offset..end)? {
-            let Extent::Data { id, len } = extent else { continue };
-            let (start, stop) = (from.max(offset), (from + u64::from(len)).min(end));
+        let extents = self.extents(map, offset..end)?;
+        let mut places: Vec<u64> = Vec::with_capacity(extents.len());
+        let mut wanted: Vec<Wanted> = Vec::with_capacity(extents.len());
+        for (from, extent) in &extents {
+            if let Extent::Data { id, len } = extent {
+                places.push(*from);
+                wanted.push((*id, *len));
+            }
+        }
+        let chunks = self.chunks(&wanted).map_err(|(failed, why)| {
+            let from = places.get(failed).copied().unwrap_or(offset);
+            unreadable(from.max(offset))(why)
+        })?;
+        // What was filled.
+        let mut at = offset;
+        for (from, chunk) in places.into_iter().zip(chunks) {
+            let (start, stop) = (from.max(at), (from + chunk.len() as u64).min(end));
             if start >= stop {
                 continue;
             }
-            let chunk = match self.keeps {
-                true => self.pool.read(ChunkKind::Data, &id),
-                false => self.pool.read_once(ChunkKind::Data, &id),
-            };
-            let chunk = chunk.map_err(unreadable(start))?;
+            let zeroes = buffer.get_mut((at - offset) as usize..(start - offset) as usize);
+            zeroes.unwrap_or_default().fill(0);
             let part = chunk.get((start - from) as usize..(stop - from) as usize);
             let room = buffer.get_mut((start - offset) as usize..(stop - offset) as usize);
-            match (part, room) {
-                (Some(part), Some(room)) => room.copy_from_slice(part),
-                _ => {
-                    let why = format!("chunk {id} is shorter than its map says");
-                    return Err(Error::Unreadable { offset: start, why });
-                }
-            }
+            room.unwrap_or_default().copy_from_slice(part.unwrap_or_default());
+            at = stop;
         }
+        buffer.get_mut((at - offset) as usize..).unwrap_or_default().fill(0);
         Ok(())
     }
 
@@ -155,7 +212,7 @@ impl Base<'_> {
     pub(crate) fn read_pieces(
         &self,
         map: &MapRef,
-        pieces: &[(Range<u64>, Source)],
+        pieces: &[(Range<u64>, Piece)],
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<()> {
@@ -163,9 +220,9 @@ impl Base<'_> {
             let within = (range.start - offset) as usize..(range.end - offset) as usize;
             let Some(room) = buffer.get_mut(within) else { continue };
             match source {
-                Source::Zeroes => room.fill(0),
-                Source::Base => self.read(map, range.start, room)?,
-                Source::Log { place, skip } => {
+                Piece::Zeroes => room.fill(0),
+                Piece::Base => self.read(map, range.start, room)?,
+                Piece::Log { place, skip } => {
                     let unreadable = |why: String| Error::Unreadable { offset: range.start, why };
                     let payload = place.read().map_err(|e| unreadable(e.to_string()))?;
                     let part = payload.get(*skip..*skip + room.len());

@@ -63,6 +63,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use strongroom_engine::clock::PoolTime;
+use strongroom_engine::content::Reader;
 use strongroom_engine::id::RootId;
 use strongroom_engine::map::MapRef;
 use strongroom_engine::pool::Pool;
@@ -189,6 +190,7 @@ pub struct Volume {
     pool: Arc<Pool>,
     room: Arc<Room>,
     shares: Arc<Shares>,
+    reader: Arc<Reader>,
     log: Log,
     lives: Arc<Lives>,
     windows: Windows,

@@ -78,6 +78,7 @@ impl Volume {
                 false => Storing::AsItIs,
             },
             tail: (!settings.deduplication).then(Tail::default),
+            keeps: settings.cache,
             counts: !settings.thin,
             held: 0,
             done: Settling::default(),
@@ -182,6 +183,8 @@ struct Work<'w, 's> {
     session: &'w Session<'s>,
     storing: Storing,
     tail: Option<Tail>,
+    /// What is stored is kept for readers.
+    keeps: bool,
     /// Whether it is counted how many bytes of data there are more, or fewer.
     counts: bool,
     held: i64,
@@ -286,6 +289,11 @@ impl Work<'_, '_> {
             let mut ids = self.put(&full)?.into_iter();
             for (piece, is_zero) in pieces {
                 let id = if is_zero { None } else { ids.next() };
+                if let Some(id) = id
+                    && self.keeps
+                {
+                    self.volume.reader.keep(id, piece);
+                }
                 put(match id {
                     Some(id) => Extent::Data { id, len: piece.len() as u32 },
                     None => Extent::Hole { len: piece.len() as u64 },

@@ -257,7 +257,7 @@ mod tests {
     fn volumes_that_compete_share_by_weight() {
         let of = |weight, bytes| Client { weight, bytes, depth: 32 };
         for bytes in [4096, 65536, 1 << 18] {
-            let got = run(&[of(128, bytes), of(16, bytes)], 2_000_000);
+            let got = run(&[of(128, bytes), of(16, bytes)], bytes * 200);
             let ratio = got[0].0 as f64 / got[1].0 as f64;
             assert!((7.5..8.5).contains(&ratio), "{bytes}: {got:?}");
         }

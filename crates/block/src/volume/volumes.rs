@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
+use strongroom_engine::content::{Cache, Reader, Shared};
 use strongroom_engine::id::RootId;
 use strongroom_engine::map::{MapRef, NodeStore};
 use strongroom_engine::pool::{NewRoot, Pool, Session};
 use strongroom_engine::state::Root;
 
-use super::base::Windows;
+use super::base::{Source, Windows};
 use super::clones::{Below, pinned};
 use super::live::{Lives, Snapshot, View};
 use super::log::{Log, Run};
@@ -24,6 +25,9 @@ use super::{
 };
 use crate::{Error, Result};
 
+/// Bytes of chunks and nodes that are kept for readers, unless somebody gives them more.
+const KEPT: usize = 64 << 20;
+
 /// Those that are open.
 pub(super) type Open = HashMap<VolumeId, Weak<Volume>>;
 
@@ -34,6 +38,8 @@ pub struct Volumes {
     limits: Limits,
     room: Arc<Room>,
     shares: Arc<Shares>,
+    /// What is settled is read through it.
+    reader: Arc<Reader>,
     /// Who makes, opens or removes one holds this: they come in turns.
     pub(super) open: Mutex<Open>,
 }
@@ -45,11 +51,19 @@ pub(super) fn meta_of(root: &Root) -> Option<Meta> {
 
 impl Volumes {
     /// The volumes of a pool, of which there must be one only in the process. Files of volumes that are no
-    /// more are removed.
+    /// more are removed. They have a small cache of their own.
     ///
     /// # Errors
     /// When the pool can't be written, or a disk that is there can't be listed.
     pub fn new(pool: Arc<Pool>, limits: Limits) -> Result<Self> {
+        Self::with_cache(pool, limits, &Cache::new(KEPT))
+    }
+
+    /// The same, with a cache that others may use too: of other pools, or of images as devices.
+    ///
+    /// # Errors
+    /// As [`Volumes::new`].
+    pub fn with_cache(pool: Arc<Pool>, limits: Limits, cache: &Arc<Cache>) -> Result<Self> {
         pool.check_writable()?;
         let found = files(pool.disks())?;
         let roots = pool.roots_of(ROOT_KIND);
@@ -61,8 +75,11 @@ impl Volumes {
         }
         let room = Arc::new(Room::new(&pool, limits.log));
         roots.iter().filter_map(meta_of).for_each(|meta| room.reserve(&meta));
+        // Volumes are mostly read at random: nothing is read ahead.
+        let source = Arc::new(Source(Arc::clone(&pool)));
+        let reader = Arc::new(Reader::new(cache, source as Shared, 0));
         let (shares, open) = (Arc::default(), Mutex::default());
-        Ok(Self { pool, limits, room, shares, open })
+        Ok(Self { pool, limits, room, shares, reader, open })
     }
 
     /// The pool.
@@ -246,6 +263,7 @@ impl Volumes {
             pool: Arc::clone(&self.pool),
             room: Arc::clone(room),
             shares: Arc::clone(&self.shares),
+            reader: Arc::clone(&self.reader),
             log,
             lives,
             windows: Windows::default(),
@@ -330,10 +348,10 @@ impl Volumes {
             if meta.settings.thin {
                 meta.reserve = 0;
             } else if is_to_be_reserved {
-                // Of one that is open it is known how large it is; what it holds is counted as it is settled.
-                let size = volume.map(|volume| volume.lives.read().size);
-                meta.reserve = size.unwrap_or(0).max(meta.size);
-                self.room.admit_reserve(meta)?;
+                // What it holds is counted when it is next settled.
+                meta.reserve = meta.size;
+                let size = volume.map_or(meta.size, |volume| volume.lives.read().size);
+                self.room.admit_reserve(&Meta { size, reserve: size, ..meta.clone() })?;
             }
             Ok(())
         })

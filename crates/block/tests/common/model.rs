@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use strongroom_block::volume::{Volume, VolumeId, Volumes};
+use strongroom_block::volume::{IoType, Meta, Priority, Settings, Volume, VolumeId, Volumes};
 use strongroom_block::{BlockDevice, Content, Durability, Error, Zeroing};
 use strongroom_engine::pool::GcOptions;
 
@@ -23,11 +23,16 @@ pub struct State {
 
 /// What a volume may be after a crash: the first of these at least was durable.
 #[derive(Clone, Debug)]
-pub struct History(VecDeque<State>);
+pub struct History(VecDeque<State>, Vec<Settings>);
 
 impl History {
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(VecDeque::from([State { bytes, snapshots: Vec::new() }]))
+        Self(VecDeque::from([State { bytes, snapshots: Vec::new() }]), vec![Settings::default()])
+    }
+
+    /// How it is set, or was to be set.
+    fn set(&self) -> &Settings {
+        self.1.last().unwrap()
     }
 
     pub fn last(&self) -> &State {
@@ -58,6 +63,8 @@ pub struct Model {
     pub volumes: BTreeMap<String, History>,
     /// A clone that was being made.
     pub maybe: Option<(String, History)>,
+    /// A volume that was being removed.
+    pub going: Option<String>,
 }
 
 /// What is to be done.
@@ -77,6 +84,8 @@ pub enum Act {
     Gc,
     Reopen,
     Read,
+    Set(u64),
+    Remove,
 }
 
 /// Some act on the volume with that number.
@@ -90,7 +99,7 @@ pub fn random_act(rng: &mut Rng) -> (u64, Act) {
     };
     let offset = if rng.chance(2) { offset / 4096 * 4096 } else { offset };
     let durability = if rng.chance(8) { Durability::Now } else { Durability::Later };
-    let act = match rng.below(40) {
+    let act = match rng.below(44) {
         0..17 => Act::Write(offset, length, rng.next(), durability),
         17..19 => Act::Zero(offset, length, durability),
         19..21 => Act::Discard(offset, length),
@@ -104,6 +113,9 @@ pub fn random_act(rng: &mut Rng) -> (u64, Act) {
         33..36 => Act::Settle,
         36 => Act::Gc,
         37 => Act::Reopen,
+        40 => Act::Clone(rng.next()),
+        41 => Act::Remove,
+        42 => Act::Set(rng.next()),
         _ => Act::Read,
     };
     (which, act)
@@ -145,6 +157,7 @@ pub fn create(bed: &Bed) -> Model {
     Model {
         volumes: [("vol".to_owned(), History::new(vec![0; SIZE as usize]))].into(),
         maybe: None,
+        going: None,
     }
 }
 
@@ -180,7 +193,14 @@ impl<'b> Run<'b> {
     }
 
     pub fn all(&mut self, acts: &[(u64, Act)]) -> Outcome {
-        acts.iter().try_for_each(|(which, act)| self.act(*which, act))
+        for (which, act) in acts {
+            self.act(*which, act)?;
+            // Nothing is done by a process that is no more.
+            if self.bed.world.is_off() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     pub fn act(&mut self, which: u64, act: &Act) -> Outcome {
@@ -196,6 +216,18 @@ impl<'b> Run<'b> {
                 let volumes = self.volumes()?;
                 let options = GcOptions { dry_run: false, max_unused: 0.0 };
                 return volumes.pool().gc(options).map(drop).map_err(Error::from);
+            }
+            Act::Remove if names.len() > 1 => {
+                self.open.remove(&name);
+                self.model.going = Some(name.clone());
+                let volumes = self.volumes()?;
+                let id = id_of(volumes, &name).unwrap();
+                volumes.remove(id)?;
+                if !bed.world.is_off() {
+                    self.model.going = None;
+                    self.model.volumes.remove(&name);
+                }
+                return Ok(());
             }
             _ => {}
         }
@@ -236,7 +268,9 @@ impl<'b> Run<'b> {
             }
             Act::Discard(offset, length) => {
                 let (offset, length) = clip(*offset, *length);
-                history.push(|state| state.bytes[range(offset, length)].fill(0));
+                if history.set().thin {
+                    history.push(|state| state.bytes[range(offset, length)].fill(0));
+                }
                 volume.discard(offset, length)?;
             }
             Act::Compare(offset, length, same) => {
@@ -291,11 +325,12 @@ impl<'b> Run<'b> {
             }
             Act::Clone(seed) => {
                 let Some((snapshot, bytes)) = pick(history, *seed) else { return Ok(()) };
-                if names.len() > 3 {
+                let clone = format!("clone{:x}", seed & 0xff_ffff);
+                if names.len() > 5 || names.contains(&clone) {
                     return Ok(());
                 }
-                let clone = format!("clone{}", names.len());
-                let made = History::new((*bytes).clone());
+                let mut made = History::new((*bytes).clone());
+                made.1 = vec![history.set().clone()];
                 self.model.maybe = Some((clone.clone(), made.clone()));
                 let id = id(&snapshot);
                 self.volumes()?.clone_snapshot(&volume, id, &clone)?;
@@ -320,7 +355,25 @@ impl<'b> Run<'b> {
                 let found = state_of(&volume)?;
                 assert!(found == *history.last(), "{name} is not what was written");
             }
-            Act::Gc | Act::Reopen => {}
+            Act::Set(seed) => {
+                let settings = Settings {
+                    thin: seed & 7 != 0,
+                    deduplication: seed & 8 == 0,
+                    compression: seed & 16 == 0,
+                    cache: seed & 32 == 0,
+                    io_type: if seed & 64 == 0 { IoType::Sequential } else { IoType::default() },
+                    priority: Priority::ALL[(seed >> 8) as usize % Priority::ALL.len()],
+                    origin: format!("{seed}"),
+                };
+                history.1.push(settings.clone());
+                let id = volume.volume_id();
+                self.volumes()?.change(id, settings.clone())?;
+                assert_eq!(volume.settings(), settings);
+                if !bed.world.is_off() {
+                    self.model.volumes.get_mut(&name).unwrap().1 = vec![settings];
+                }
+            }
+            Act::Gc | Act::Reopen | Act::Remove => {}
         }
         Ok(())
     }
@@ -360,8 +413,15 @@ pub fn verify(bed: &Bed, model: &mut Model, away: &[usize]) -> Result<(), String
     {
         model.volumes.insert(name, history);
     }
-    if volumes.list().len() != model.volumes.len() {
-        return Err(format!("there are {} volumes", volumes.list().len()));
+    if let Some(name) = model.going.take()
+        && id_of(&volumes, &name).is_none()
+    {
+        model.volumes.remove(&name);
+    }
+    let metas: Vec<Meta> = volumes.list();
+    if metas.len() != model.volumes.len() {
+        let names: Vec<&String> = metas.iter().map(|meta| &meta.name).collect();
+        return Err(format!("there are {names:?} instead of {:?}", model.volumes.keys()));
     }
     for (name, history) in &mut model.volumes {
         let id = id_of(&volumes, name).ok_or_else(|| format!("{name} is gone"))?;
@@ -384,6 +444,12 @@ pub fn verify(bed: &Bed, model: &mut Model, away: &[usize]) -> Result<(), String
                 names(last),
             ));
         };
+        let set = metas.iter().find(|meta| meta.volume == id).map(|meta| meta.settings.clone());
+        let set = set.filter(|set| history.1.contains(set));
+        history.1 = vec![set.ok_or_else(|| format!("{name} isn't set as it was: {history:?}"))?];
+        if history.1[0] != volume.settings() {
+            return Err(format!("{name} says that it is set otherwise"));
+        }
         history.0 = VecDeque::from([found]);
     }
     Ok(())

@@ -20,6 +20,14 @@ const FETCH: u64 = 512 << 10;
 pub type Wanted = (ChunkId, u32);
 /// The bytes of a chunk.
 pub type Bytes = Arc<Vec<u8>>;
+
+/// The content of a chunk that must have `len` bytes, and may have a tail; `None` when it has others.
+pub fn cut(bytes: &[u8], len: u32, tail: u32) -> Option<&[u8]> {
+    let len = len as usize;
+    let fits = bytes.len() == len || bytes.len() == len + tail as usize;
+    bytes.get(..len).filter(|_| fits)
+}
+
 /// Which source, and which of its chunks: one id may be other bytes behind another key.
 type Key = (u32, ChunkId);
 
@@ -177,6 +185,16 @@ impl Cached<'_> {
         .collect()
     }
 
+    /// Keeps the bytes of a chunk, unless they are.
+    pub(super) fn keep(&self, id: ChunkId, bytes: &[u8]) {
+        let key = (self.number, id);
+        if lock(&self.cache.chunks).kept.get(&key).is_some() {
+            return;
+        }
+        let (bytes, weight) = (Arc::new(bytes.to_vec()), bytes.len() + ENTRY);
+        lock(&self.cache.chunks).kept.insert(key, bytes, weight);
+    }
+
     /// Hands out what is kept, and claims what nobody reads yet.
     fn claim(&self, wanted: &[Wanted], mut kept: impl FnMut(usize, Bytes)) -> Claim<'_> {
         let mut mine = Vec::new();
@@ -197,7 +215,7 @@ impl Cached<'_> {
         let arrived = |i: usize, bytes: &[u8]| {
             // Another length is an error of whoever asks next.
             if let Some((id, len)) = claim.wanted.get(i)
-                && bytes.len() == *len as usize
+                && let Some(bytes) = cut(bytes, *len, self.source.tail())
             {
                 let bytes = Arc::new(bytes.to_vec());
                 got(*id, Arc::clone(&bytes));
@@ -237,10 +255,11 @@ impl Cached<'_> {
         drop(state);
         let mut bytes = Vec::with_capacity(*len as usize);
         self.source.chunk(id, &mut bytes)?;
-        if bytes.len() != *len as usize {
+        if cut(&bytes, *len, self.source.tail()).is_none() {
             let why = format!("it has {} bytes instead of {len}", bytes.len());
             return Err(Error::damaged(format!("chunk {id}"), why));
         }
+        bytes.truncate(*len as usize);
         Ok(Arc::new(bytes))
     }
 }

@@ -16,7 +16,7 @@ use crate::id::{ChunkId, ChunkKind};
 use crate::map::Nodes;
 use crate::pool::Pool;
 
-pub use cache::{Bytes, Cache, Wanted};
+pub use cache::{Bytes, Cache, Wanted, cut};
 pub use reads::{Content, Misread, Reader, Shared};
 
 /// Takes the bytes of the chunk with this place in the list of wanted ones.
@@ -28,6 +28,12 @@ pub type Failed<'a> = &'a (dyn Fn(usize, Error) + Sync);
 pub trait Chunks: Nodes {
     /// How many threads to use, at least 1.
     fn threads(&self) -> usize;
+
+    /// How many bytes a chunk may have behind those that maps know of: where it has so many more than it
+    /// must, they are no part of the content.
+    fn tail(&self) -> u32 {
+        0
+    }
 
     /// Appends the bytes of one data chunk to `out`.
     ///

@@ -307,6 +307,19 @@ impl Reader {
         Ok((!data).then_some(content.len))
     }
 
+    /// The bytes of chunks, in the order wanted; where there are many, several threads read them.
+    ///
+    /// # Errors
+    /// Those of the pool for the first that can't be read, with its place in the list.
+    pub fn chunks(&self, wanted: &[Wanted]) -> Result<Vec<Bytes>, (usize, Error)> {
+        self.core.cached().get(wanted)
+    }
+
+    /// Has the bytes of a chunk at hand that was stored just now: whoever stored them may want them next.
+    pub fn keep(&self, id: ChunkId, bytes: &[u8]) {
+        self.core.cached().keep(id, bytes);
+    }
+
     /// The bytes of one chunk.
     ///
     /// # Errors

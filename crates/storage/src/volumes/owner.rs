@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -111,9 +111,8 @@ pub(crate) struct Owner {
     /// The pool's name, for the log.
     pub(super) name: String,
     pub(super) pace: Pace,
-    volumes: OnceLock<Volumes>,
-    /// Held by who makes those.
-    making: Mutex<()>,
+    /// None until somebody wants one, and once the pool is to be closed. Held by who makes them.
+    volumes: Mutex<Option<Arc<Volumes>>>,
     table: Mutex<Table>,
     pub(super) wake: Condvar,
 }
@@ -143,8 +142,7 @@ impl Owner {
             pool,
             name: name.to_owned(),
             pace,
-            volumes: OnceLock::new(),
-            making: Mutex::default(),
+            volumes: Mutex::default(),
             table: Mutex::default(),
             wake: Condvar::new(),
         }
@@ -158,21 +156,23 @@ impl Owner {
     ///
     /// # Errors
     /// When the pool can't be written, or a disk can't be listed.
-    pub(crate) fn volumes(&self) -> Result<&Volumes> {
-        if let Some(volumes) = self.volumes.get() {
-            return Ok(volumes);
+    pub(crate) fn volumes(&self) -> Result<Arc<Volumes>> {
+        let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(volumes) = &*volumes {
+            return Ok(Arc::clone(volumes));
         }
-        let _turn = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.volumes.get().is_none() {
-            let made = Volumes::new(Arc::clone(&self.pool), Limits::default())?;
-            let _ = self.volumes.set(made);
-        }
-        Ok(self.volumes.get().expect("they were just made"))
+        let made = Arc::new(Volumes::new(Arc::clone(&self.pool), Limits::default())?);
+        *volumes = Some(Arc::clone(&made));
+        Ok(made)
     }
 
-    /// How many references to the pool there are here while no volume is open.
-    pub(crate) fn references(&self) -> usize {
-        1 + usize::from(self.volumes.get().is_some())
+    /// Lets go of the pool's volumes if nobody has them, with all that they have of the pool.
+    fn let_go_of_all(&self) {
+        let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_idle = volumes.as_ref().is_some_and(|all| Arc::strong_count(all) == 1);
+        if is_idle && self.table().open.is_empty() {
+            *volumes = None;
+        }
     }
 
     /// A volume, open for as long as this is kept.
@@ -185,7 +185,8 @@ impl Owner {
 
     /// As [`Owner::hold`], for who serves it.
     pub(crate) fn hold_for(self: &Arc<Self>, id: VolumeId, by: Option<Server>) -> Result<Held> {
-        let volume = self.volumes()?.open(id)?;
+        let volumes = self.volumes()?;
+        let volume = volumes.open(id)?;
         let mut table = self.table();
         if table.ended {
             return Err(Error::Ended);
@@ -314,6 +315,7 @@ impl Owner {
             drop(volume);
             self.drop_if_idle(id);
         }
+        self.let_go_of_all();
         self.wake.notify_all();
         Ok(())
     }

@@ -15,6 +15,8 @@ use crate::{Error, Result, Storage};
 
 /// The bounds of the time between two, in seconds: a minute to a year.
 const EVERY: std::ops::RangeInclusive<u64> = 60..=366 * 86_400;
+/// How soon one that failed is tried again, in seconds, if none is due before.
+const RETRY: u64 = 300;
 /// The bounds of how many stay.
 const KEEP: std::ops::RangeInclusive<u32> = 1..=1000;
 
@@ -101,7 +103,7 @@ impl Storage {
     }
 
     /// Makes the snapshots that are due, and removes those that are too many. What fails is told, and tried
-    /// again when the next is due. Pools that another process has are its own affair.
+    /// again after some minutes. Pools that another process has are its own affair.
     ///
     /// # Errors
     /// Those of the database.
@@ -135,6 +137,9 @@ impl Storage {
                 }
                 Err(error) => {
                     done.failed += 1;
+                    let moved = Schedule { next_at: furthest, ..schedule.clone() };
+                    let soon = after(now, schedule.every.min(RETRY));
+                    volumes::move_schedule(&self.inner.catalog, &moved, soon).await?;
                     let (name, pool) = (&known.row.name, &known.pool.name);
                     tracing::error!(
                         "the snapshot that was due of the volume {name} of {pool} can't be made: {error}"

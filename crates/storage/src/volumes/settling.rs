@@ -109,14 +109,12 @@ fn note(
     let mut table = owner.table();
     let Some(entry) = table.open.get_mut(&id) else { return };
     let failure = match settled {
-        Ok(done) => {
+        Ok(_) => {
             entry.settled = Some(left);
             if entry.trouble.take().is_some() {
                 tracing::info!("the volume {name} of the pool {} is settled again", owner.name);
             }
-            if done.bytes > 0 {
-                table.changed.insert(id);
-            }
+            table.changed.insert(id);
             return;
         }
         Err(error) => error,

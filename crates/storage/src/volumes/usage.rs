@@ -51,13 +51,15 @@ impl Storage {
                 let Some(id) = VolumeId::parse(&row.uuid) else { continue };
                 let last = owner.last_measured(id);
                 let is_fresh = last.is_some_and(|(ago, took)| ago < AGAIN.max(took * TIMES));
-                let is_due = row.measured_at.is_none() || (!is_fresh && owner.take_change(id));
+                let is_due = !is_fresh && (owner.take_change(id) || row.measured_at.is_none());
                 if !is_due {
                     continue;
                 }
                 match self.measure_volume(row.id).await {
                     Ok(_) => count += 1,
                     Err(error) => {
+                        // Not again at once.
+                        owner.note_measured(id, Duration::ZERO);
                         tracing::warn!("the volume {} can't be measured: {error}", row.name);
                     }
                 }

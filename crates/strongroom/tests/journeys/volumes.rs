@@ -159,7 +159,7 @@ fn a_backed_up_disk_is_cloned_written_snapshot_and_rolled_back_and_outlives_a_cr
     let mut it = Home::new();
     let disk = noise(7, 3 * MIB);
     std::fs::write(it.path("disk.img"), &disk).unwrap();
-    it.text("backup --block disk.img --name disk --pool vols");
+    it.text("backup --image disk.img --name disk --pool vols");
     let made = it.json("volume clone --image disk copy --size 8M");
     assert_eq!((&made["size"], &made["name"]), (&json!(8 * MIB), &json!("copy")));
     assert!(made["origin"].as_str().unwrap().contains("disk"));

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`.
 
 mod api;
+mod block;
 mod catalog;
 mod corpora;
 mod ingest;
@@ -26,6 +27,11 @@ pub(crate) enum Bench {
     /// left out, and the table says so. Every program encrypts and has its default settings
     /// otherwise. The tables are also written to target/bench/peers.md and peers.json.
     Peers(peers::Options),
+    /// A volume by iSCSI and NBD beside tgt, qemu-nbd and nbdkit with plain files, in turn; and snapshots, clones,
+    /// stalls, log and memory of a volume of 1 TiB.
+    ///
+    /// The others come from Debian. The tables are also written to target/bench/block.md.
+    Block(block::Options),
     /// Chunkers: speed, and how well they find again what was moved.
     Chunkers(Arguments),
     /// Chunk sizes and frames over data of your own; see docs/benchmarks.md for what to give.
@@ -60,6 +66,7 @@ pub(crate) struct Arguments {
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Peers(options) => peers::peers(options),
+        Bench::Block(options) => block::block(options),
         Bench::Api(options) => api::api(options),
         Bench::Catalog(options) => catalog::catalog(options),
         Bench::Ingest(options) => ingest::ingest(options),
