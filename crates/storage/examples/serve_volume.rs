@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use strongroom_block::volume::{Limits, NewVolume, Volume, Volumes};
+use strongroom_block::volume::{Limits, NewVolume, Settings, Volume, Volumes};
 use strongroom_block::{BlockDevice, Durability};
 use strongroom_engine::chunker::Params;
 use strongroom_engine::clock::SystemClock;
@@ -98,7 +98,13 @@ fn main() -> Result<(), Failed> {
     let used = Use { clock: Arc::new(SystemClock::new()?), threads, holder: "bench".into() };
     let pool = Arc::new(Pool::create(options, used)?);
     let volumes = Volumes::with_cache(pool, Limits::default(), &Cache::new(CACHE))?;
-    let new = NewVolume { name: "bench".into(), size: size.parse()?, chunk: CHUNK, sector: 512 };
+    let new = NewVolume {
+        name: "bench".into(),
+        size: size.parse()?,
+        chunk: CHUNK,
+        sector: 512,
+        settings: Settings::default(),
+    };
     let volume = volumes.open(volumes.create(new)?)?;
 
     let device: Arc<dyn BlockDevice> = volume.clone();

@@ -25,7 +25,7 @@ impl Home {
         let home = tempfile::tempdir().unwrap();
         let served = Some(Served::start(&home.path().join("data")));
         let it = Self { served, home };
-        it.text("pool create vols --name vols --unencrypted");
+        it.text("pool create store --name vols --unencrypted");
         it
     }
 
@@ -79,7 +79,7 @@ impl Home {
     /// Does something with a volume while nobody else has the pool.
     fn with_volume<R>(&self, volume: &Value, work: impl FnOnce(&dyn BlockDevice) -> R) -> R {
         assert!(self.served.is_none(), "the appliance has the pool");
-        let pool = pool(&self.path("vols"));
+        let pool = pool(&self.path("store"));
         let volumes = Volumes::new(pool, Limits::default()).unwrap();
         let id = VolumeId::parse(volume["uuid"].as_str().unwrap()).unwrap();
         let opened = volumes.open(id).unwrap();
@@ -132,8 +132,8 @@ fn a_volume_is_made_changed_grown_renamed_and_removed_by_commands() {
     let changed = it.json("volume change vol1 --compress off --priority 64 --io-type sequential");
     assert_eq!((&changed["compressed"], &changed["priority"]), (&json!(false), &json!(64)));
     assert!(it.refused(2, "volume change vol1").contains("nothing to change"));
-    assert!(it.refused(1, "volume change vol1 --priority 5").contains("128"));
-    assert!(it.refused(1, "volume grow vol1 --size 5G").contains("smaller"));
+    assert!(it.refused(2, "volume change vol1 --priority 5").contains("128"));
+    assert!(it.refused(2, "volume grow vol1 --size 5G").contains("smaller"));
     assert_eq!(it.json("volume grow vol1 --size 20G")["size"], 20u64 << 30);
     it.text("volume rename vol1 database");
     assert!(it.refused(2, "volume show vol1").contains("volume list"));
@@ -226,7 +226,7 @@ fn a_pool_takes_its_volumes_to_another_appliance() {
     });
 
     let mut other = Home::new();
-    let line = format!("pool import {} --name brought", it.path("vols").display());
+    let line = format!("pool import {} --name brought", it.path("store").display());
     other.text(&line);
     let after = other.lines("volume list --pool brought");
     let told = |volumes: &[Value], field: &str| -> Vec<Value> {
@@ -246,8 +246,8 @@ fn a_pool_takes_its_volumes_to_another_appliance() {
 fn schedules_are_set_and_make_snapshots() {
     let mut it = Home::new();
     it.text("volume create v --size 64M --pool vols");
-    assert!(it.refused(1, "volume schedule show v").contains("schedule"));
-    assert!(it.refused(1, "volume schedule set v --every 1s --keep 3").contains("60"));
+    assert!(it.refused(2, "volume schedule show v").contains("schedule"));
+    assert!(it.refused(2, "volume schedule set v --every 1s --keep 3").contains("60"));
     let set = it.json("volume schedule set v --every 1h --keep 3");
     assert_eq!((&set["every_seconds"], &set["keep"]), (&json!(3600), &json!(3)));
     assert_eq!(it.json("volume show v")["schedule"]["enabled"], true);
