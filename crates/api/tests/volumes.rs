@@ -25,7 +25,7 @@ async fn a_volume_is_made_once_changed_as_it_was_read_and_kept_from_other_keys()
     let (one, two) = (pool(&appliance, &token, "one").await, pool(&appliance, &token, "two").await);
     let body = json!({"name": "v", "size": 1 << 20});
     let place = format!("/v1/pools/{one}/volumes");
-    let key = [("idempotency-key", "made once")];
+    let key = [("idempotency-key", "made-once")];
     let call = async |method: &str, path: &str, body: Option<Value>| {
         appliance.call(&token, method, path, body).await
     };
