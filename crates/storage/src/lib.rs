@@ -37,6 +37,7 @@ use std::sync::Arc;
 
 use strongroom_catalog::Catalog;
 use strongroom_engine::clock::SystemClock;
+use strongroom_engine::content::Cache;
 use strongroom_engine::pool::Use;
 use tokio::sync::Semaphore;
 
@@ -107,6 +108,8 @@ struct Inner {
     volume_turns: Turns,
     /// When volumes are settled.
     pace: volumes::Pace,
+    /// What is read of volumes.
+    volume_cache: Arc<Cache>,
     /// Volumes that are nearly full.
     overloaded: volumes::LastCheck,
 }
@@ -144,6 +147,7 @@ impl Storage {
             targets: Targets::default(),
             volume_turns: Turns::default(),
             pace: volumes::Pace::default(),
+            volume_cache: Cache::new(volumes::cache_bytes()),
             overloaded: volumes::LastCheck::default(),
             used,
         };

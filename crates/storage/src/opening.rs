@@ -205,7 +205,12 @@ impl Storage {
     /// An open pool with its volumes, whose rows are as the pool has them afterwards. Images can be had
     /// even when volumes can't: that is logged, and tried again by who wants one.
     async fn with_volumes(&self, known: &pools::Pool, pool: Arc<Pool>) -> Open {
-        let volumes = Arc::new(Owner::new(Arc::clone(&pool), &known.name, self.inner.pace));
+        let volumes = Arc::new(Owner::new(
+            Arc::clone(&pool),
+            &known.name,
+            self.inner.pace,
+            &self.inner.volume_cache,
+        ));
         if let Err(error) = self.mirror_volumes(known, &volumes).await {
             tracing::error!("the volumes of the pool {} can't be had: {error}", known.name);
         }

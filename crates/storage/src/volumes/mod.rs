@@ -24,6 +24,7 @@ mod schedule;
 mod serve;
 mod settling;
 mod snapshots;
+mod tending;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -54,6 +55,13 @@ const MAX_NAME: usize = 128;
 pub const BLOCK_SIZE: u32 = 64 << 10;
 /// Bytes of a volume's logical blocks when nobody says.
 pub const SECTOR_SIZE: u32 = 512;
+
+/// Bytes that are kept of what is read of volumes: an eighth of the memory, 64 MiB to 1 GiB.
+pub(crate) fn cache_bytes() -> usize {
+    let info = rustix::system::sysinfo();
+    let memory = info.totalram.saturating_mul(info.mem_unit.into());
+    usize::try_from(memory / 8).unwrap_or(usize::MAX).clamp(64 << 20, 1 << 30)
+}
 
 /// A volume to be made.
 #[derive(Clone, Debug)]

@@ -1,7 +1,8 @@
 //! The volumes of one open pool: which are open, and for whom.
 //!
 //! There is one owner for each open pool, and it alone opens volumes. One that nobody uses any more is
-//! settled and let go of by the owner's thread ([`settling`](super::settling)).
+//! settled and let go of by one of the owner's threads ([`settling`](super::settling)); the other does
+//! ahead what those who write would wait for ([`tending`](super::tending)).
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use strongroom_block::BlockDevice;
 use strongroom_block::volume::{Limits, Volume, VolumeId, Volumes};
+use strongroom_engine::content::Cache;
 use strongroom_engine::pool::Pool;
 
 use crate::{Error, Result};
@@ -35,7 +37,7 @@ pub(crate) struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            log: 64 << 20,
+            log: 256 << 20,
             idle: Duration::from_secs(5),
             look: Duration::from_secs(1),
             pause: (Duration::from_secs(5), Duration::from_secs(600)),
@@ -92,8 +94,9 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) open: HashMap<VolumeId, Entry>,
-    /// Whether the thread lives.
+    /// Whether the threads live.
     pub(super) settling: bool,
+    pub(super) tending: bool,
     pub(super) ended: bool,
     next: u64,
     /// Those that are being removed.
@@ -111,6 +114,8 @@ pub(crate) struct Owner {
     /// The pool's name, for the log.
     pub(super) name: String,
     pub(super) pace: Pace,
+    /// What is read of volumes, of all pools.
+    cache: Arc<Cache>,
     /// None until somebody wants one, and once the pool is to be closed. Held by who makes them.
     volumes: Mutex<Option<Arc<Volumes>>>,
     table: Mutex<Table>,
@@ -137,11 +142,12 @@ pub(crate) struct Standing {
 }
 
 impl Owner {
-    pub(crate) fn new(pool: Arc<Pool>, name: &str, pace: Pace) -> Self {
+    pub(crate) fn new(pool: Arc<Pool>, name: &str, pace: Pace, cache: &Arc<Cache>) -> Self {
         Self {
             pool,
             name: name.to_owned(),
             pace,
+            cache: Arc::clone(cache),
             volumes: Mutex::default(),
             table: Mutex::default(),
             wake: Condvar::new(),
@@ -161,7 +167,8 @@ impl Owner {
         if let Some(volumes) = &*volumes {
             return Ok(Arc::clone(volumes));
         }
-        let made = Arc::new(Volumes::new(Arc::clone(&self.pool), Limits::default())?);
+        let made = Volumes::with_cache(Arc::clone(&self.pool), Limits::default(), &self.cache)?;
+        let made = Arc::new(made);
         *volumes = Some(Arc::clone(&made));
         Ok(made)
     }
@@ -197,6 +204,10 @@ impl Owner {
         if !table.settling {
             self.begin_settling()?;
             table.settling = true;
+        }
+        if !table.tending {
+            self.begin_tending()?;
+            table.tending = true;
         }
         let number = table.next;
         table.next += 1;

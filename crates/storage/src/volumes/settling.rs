@@ -1,8 +1,9 @@
 //! The thread that settles the open volumes of a pool.
 //!
 //! It begins with the first that is opened and ends with the last. A volume is settled when its log has
-//! grown long, and when nothing was written to it for a while; one that nobody uses is let go then. The longest log comes first; who writes is not held up by it. What fails is tried again,
-//! later each time, and told once.
+//! grown long, and when nothing was written to it for a while; one that nobody uses is let go then. The
+//! longest log comes first; who writes is not held up by it. What fails is tried again, later each
+//! time, and told once.
 
 use std::io;
 use std::sync::Arc;
@@ -80,7 +81,8 @@ fn due(table: &mut Table, pace: &Pace, now: Instant) -> Option<(VolumeId, Arc<Vo
             continue;
         }
         let is_idle = now.duration_since(entry.seen.1) >= pace.idle;
-        if (log >= pace.log || is_idle) && found.is_none_or(|(most, _)| log > most) {
+        let is_long = log >= pace.log || entry.volume.is_due();
+        if (is_long || is_idle) && found.is_none_or(|(most, _)| log > most) {
             found = Some((log, *id));
         }
     }
