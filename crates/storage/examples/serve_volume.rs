@@ -98,7 +98,13 @@ fn main() -> Result<(), Failed> {
     let used = Use { clock: Arc::new(SystemClock::new()?), threads, holder: "bench".into() };
     let pool = Arc::new(Pool::create(options, used)?);
     let volumes = Volumes::with_cache(pool, Limits::default(), &Cache::new(CACHE))?;
-    let new = NewVolume { name: "bench".into(), size: size.parse()?, chunk: CHUNK, sector: 512 };
+    let new = NewVolume {
+        name: "bench".into(),
+        size: size.parse()?,
+        chunk: CHUNK,
+        sector: 512,
+        settings: strongroom_block::volume::Settings::default(),
+    };
     let volume = volumes.open(volumes.create(new)?)?;
 
     let device: Arc<dyn BlockDevice> = volume.clone();
