@@ -101,7 +101,7 @@ fn names(dir: &Path) -> Option<Vec<String>> {
     let entries = fs::read_dir(dir).ok()?.take(MOST);
     let mut names: Vec<_> =
         entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
-    names.sort_by_key(|name| natural(name));
+    names.sort_by_cached_key(|name| natural(name));
     Some(names)
 }
 
