@@ -313,10 +313,15 @@ pub(crate) fn narrowing(key: &ApiKey) -> Narrowing {
         text.split_ascii_whitespace().map(str::to_owned).collect()
     };
     let rights = key.rights.as_deref().map(RightSet::stored);
+    // Keys of a dialect are given what they may do with targets endpoint by endpoint.
+    let of_pools = match key.dialect {
+        Some(_) => RightSet::OF_POOLS.or(RightSet::OF_TARGETS),
+        None => RightSet::OF_POOLS,
+    };
     Narrowing {
         rights: match key.pools {
             // What is for some pools has nothing to do with users, settings and the like.
-            Some(_) => Some(rights.unwrap_or(RightSet::ALL).and(RightSet::OF_POOLS)),
+            Some(_) => Some(rights.unwrap_or(RightSet::ALL).and(of_pools)),
             None => rights,
         },
         pools: key

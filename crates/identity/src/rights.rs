@@ -106,14 +106,14 @@ impl RightSet {
         Right::ImageRetain,
         Right::VolumeView,
         Right::VolumeManage,
-        Right::TargetView,
-        Right::TargetManage,
         Right::JobView,
         Right::JobManage,
         Right::EventView,
         Right::StatsView,
         Right::SystemView,
     ]);
+    /// What is about targets, which may have volumes of any pool.
+    pub const OF_TARGETS: Self = Self::of(&[Right::TargetView, Right::TargetManage]);
     /// No right.
     pub const NONE: Self = Self(0);
     /// Every right.
