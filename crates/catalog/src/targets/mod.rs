@@ -47,9 +47,12 @@ pub struct Target {
 }
 
 impl Record for Target {
+    // What is selected below has a name of its own: PostgreSQL would find two to order by.
     const COLUMNS: &'static str = "id, public_id, organisation_id, name, iqn, auth_group_id, \
-        (SELECT g.name FROM auth_groups g WHERE g.id = targets.auth_group_id), portal_group_id, \
-        (SELECT g.name FROM portal_groups g WHERE g.id = targets.portal_group_id), enabled, \
+        (SELECT g.name FROM auth_groups g WHERE g.id = targets.auth_group_id) AS auth_group, \
+        portal_group_id, \
+        (SELECT g.name FROM portal_groups g WHERE g.id = targets.portal_group_id) AS portal_group, \
+        enabled, \
         (SELECT COUNT(*) FROM luns WHERE luns.target_id = targets.id), created_at, version";
 
     fn read(row: &mut Row) -> Result<Self> {
