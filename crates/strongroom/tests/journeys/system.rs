@@ -92,12 +92,13 @@ fn it_tells_what_it_is_and_where_it_listens_to_those_who_may_look() {
     let services: Vec<Value> =
         told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let names: Vec<_> = services.iter().map(|one| one["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["https", "http-redirect", "control"]);
+    assert_eq!(names, ["https", "http-redirect", "control", "nbd"]);
     assert!(services.iter().all(|one| one["state"] == "listening"), "{told}");
     let address = |place: usize| services[place]["address"].as_str().unwrap();
     assert_eq!(served.told["urls"], json!([format!("https://{}", address(0))]));
     TcpStream::connect(address(1)).unwrap();
     UnixStream::connect(address(2)).unwrap();
+    UnixStream::connect(address(3)).unwrap();
     assert!(text(&data, "system services").contains(address(1)));
 
     fs::write(dir.path().join("pw"), "correct horse battery\n").unwrap();
@@ -125,7 +126,8 @@ fn services_of_the_machine_are_told_where_systemd_runs() {
     let told = text(&data, "system services --json");
     let all: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of_kind = |kind: &str| all.iter().filter(|one| one["kind"] == kind).collect::<Vec<_>>();
-    assert_eq!(of_kind("server").len(), 2);
+    let names: Vec<_> = of_kind("server").iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["https", "control", "nbd"]);
     // What systemd itself says, where it is the init of the machine.
     match Path::new("/run/systemd/system").is_dir() {
         true => {
