@@ -398,7 +398,7 @@ impl Owner {
         // Whoever opens the pool next, in this process too, finds it closed.
         let until = Instant::now() + LAST;
         let mut table = self.table();
-        while table.settling && Instant::now() < until {
+        while (table.settling || table.tending) && Instant::now() < until {
             let waited = self.wake.wait_timeout(table, Duration::from_millis(100));
             table = waited.unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -47,6 +47,8 @@ fn run(owner: &Owner) {
             let mut table = owner.table();
             if table.ended || table.open.is_empty() {
                 table.tending = false;
+                drop(table);
+                owner.wake.notify_all();
                 return;
             }
             table.open.iter().map(|(id, entry)| (*id, Arc::clone(&entry.volume))).collect()
@@ -61,6 +63,10 @@ fn run(owner: &Owner) {
                 let _ = volume.tend();
             }
         }
-        thread::sleep(if is_busy { BUSY } else { QUIET });
+        let table = owner.table();
+        if !table.ended && !table.open.is_empty() {
+            let pause = if is_busy { BUSY } else { QUIET };
+            drop(owner.wake.wait_timeout(table, pause));
+        }
     }
 }
