@@ -31,6 +31,7 @@ pub(super) fn group() -> Group {
             post("/v1/auth-groups", "auth_groups.create", "Make an auth group", create)
                 .needs(Right::TargetManage, On::Any)
                 .fails(refused)
+                .fails([Code::NotFound])
                 .idempotent(),
             get("/v1/auth-groups/{auth_group}", "auth_groups.show", "An auth group", show)
                 .needs(Right::TargetView, group),

@@ -28,6 +28,7 @@ pub(super) fn group() -> Group {
             post("/v1/portal-groups", "portal_groups.create", "Make a portal group", create)
                 .needs(Right::TargetManage, On::Appliance)
                 .fails(refused)
+                .fails([Code::NotFound])
                 .idempotent(),
             get("/v1/portal-groups/{portal_group}", "portal_groups.show", "A portal group", show)
                 .needs(Right::TargetView, On::Appliance),

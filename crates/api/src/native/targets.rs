@@ -29,6 +29,7 @@ pub(super) fn group() -> Group {
             post("/v1/targets", "targets.create", "Make a target", create)
                 .needs(Right::TargetManage, On::Any)
                 .fails(refused)
+                .fails([Code::NotFound])
                 .idempotent(),
             get("/v1/targets/{target}", "targets.show", "A target, and how it fares", show)
                 .needs(Right::TargetView, target),
