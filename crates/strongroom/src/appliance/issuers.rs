@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Subcommand;
 use serde_json::{Value, json};
-use strongroom_client::Client;
 
+use super::ApplianceArgs;
 use super::list::{LANGUAGE, SearchArgs};
+use super::one::{self, one_args};
 use super::operation::{OnceArgs, operations};
 use super::resource::Resource;
 use super::sources::{self, FileArgs};
-use super::{ApplianceArgs, named};
 use crate::ask::{self, YesArgs};
 use crate::exit::{Context, Done};
 
@@ -57,23 +57,7 @@ pub(crate) struct ListArgs {
     search: SearchArgs,
 }
 
-/// Which one.
-#[derive(clap::Args, Debug)]
-struct OneArgs {
-    /// Its name or number
-    issuer: String,
-    #[command(flatten)]
-    appliance: ApplianceArgs,
-}
-
-impl OneArgs {
-    /// A client, and its number.
-    fn find(&self) -> Result<(Client, String)> {
-        let client = self.appliance.client()?;
-        let number = named::number(&client, &ISSUERS, &self.issuer)?;
-        Ok((client, number))
-    }
-}
+one_args!("Its name or number", issuer of ISSUERS);
 
 /// Show how an issuer is set up
 #[derive(clap::Args, Debug)]
@@ -149,11 +133,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         Command::List(args) => {
             return args.search.run(context, &args.appliance.client()?, &ISSUERS);
         }
-        Command::Show(args) => {
-            let (client, number) = args.one.find()?;
-            let found: Value = SHOW.ask(&client, &[&number])?;
-            context.out.report(None, found.clone(), |out| ISSUERS.describe(out, &found))?;
-        }
+        Command::Show(args) => one::show(context, &ISSUERS, &SHOW, args.one.find()?)?,
         Command::Create(args) => {
             let body = args.file.read()?;
             let made: Value = CREATE.make(&args.appliance.client()?, &[], &body, &args.once)?;
@@ -166,11 +146,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
             sources::change(context, &client, (&SHOW, &CHANGE), &number, &body)?;
         }
         Command::Delete(args) => {
-            let (client, number) = args.one.find()?;
-            args.yes.confirm(&format!("Remove the issuer {}", args.one.issuer))?;
-            REMOVE.ask::<()>(&client, &[&number])?;
-            let document = json!({ "removed": number.parse::<i64>()? });
-            context.out.done(document, &format!("removed the issuer {}", args.one.issuer))?;
+            one::remove(context, &ISSUERS, &REMOVE, args.one.find()?, &args.one.issuer, &args.yes)?;
         }
         Command::Test(args) => return test(context, args),
     }

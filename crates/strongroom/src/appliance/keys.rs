@@ -4,11 +4,11 @@ use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use strongroom_client::Client;
 
 use super::ApplianceArgs;
 use super::list::{LANGUAGE, SearchArgs};
 use super::named;
+use super::one::{self, one_args};
 use super::operation::{OnceArgs, operations};
 use super::pools::POOLS;
 use super::resource::Resource;
@@ -75,14 +75,7 @@ pub(crate) struct ListArgs {
     search: SearchArgs,
 }
 
-/// Which key.
-#[derive(clap::Args, Debug)]
-struct OneArgs {
-    /// The key's name or number
-    key: String,
-    #[command(flatten)]
-    appliance: ApplianceArgs,
-}
+one_args!("The key's name or number", key of KEYS);
 
 /// Show what is known of a key
 #[derive(clap::Args, Debug)]
@@ -260,23 +253,10 @@ pub(crate) struct DeleteArgs {
     yes: YesArgs,
 }
 
-impl OneArgs {
-    /// A client, and the key's number.
-    fn find(&self) -> Result<(Client, String)> {
-        let client = self.appliance.client()?;
-        let key = named::number(&client, &KEYS, &self.key)?;
-        Ok((client, key))
-    }
-}
-
 pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
     match command {
         Command::List(args) => return args.search.run(context, &args.appliance.client()?, &KEYS),
-        Command::Show(args) => {
-            let (client, key) = args.one.find()?;
-            let key: Value = SHOW.ask(&client, &[&key])?;
-            context.out.report(None, key.clone(), |out| KEYS.describe(out, &key))?;
-        }
+        Command::Show(args) => one::show(context, &KEYS, &SHOW, args.one.find()?)?,
         Command::Create(args) => create(context, args)?,
         Command::Change(args) => change_all(context, args)?,
         Command::Rename(args) => {
@@ -299,11 +279,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
             context.out.report(None, shown, |out| writeln!(out, "key  {text}"))?;
         }
         Command::Delete(args) => {
-            let (client, key) = args.one.find()?;
-            args.yes.confirm(&format!("Remove the key {}", args.one.key))?;
-            REMOVE.ask::<()>(&client, &[&key])?;
-            let document = json!({ "removed": key.parse::<i64>()? });
-            context.out.done(document, &format!("removed the key {}", args.one.key))?;
+            one::remove(context, &KEYS, &REMOVE, args.one.find()?, &args.one.key, &args.yes)?;
         }
     }
     Ok(Done::Well)

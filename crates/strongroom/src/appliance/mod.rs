@@ -18,6 +18,7 @@ pub(crate) mod login;
 pub(crate) mod me;
 mod named;
 pub(crate) mod network;
+mod one;
 pub(crate) mod operation;
 #[cfg(test)]
 mod operations;

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
-use strongroom_client::Client;
 
 use super::ApplianceArgs;
 use super::list::{LANGUAGE, SearchArgs};
 use super::named;
+use super::one::{self, one_args};
 use super::operation::{OnceArgs, operations};
 use super::resource::Resource;
 use crate::ask::YesArgs;
@@ -60,14 +60,7 @@ pub(crate) struct ListArgs {
     search: SearchArgs,
 }
 
-/// Which organisation.
-#[derive(clap::Args, Debug)]
-struct OneArgs {
-    /// The organisation's name or number
-    org: String,
-    #[command(flatten)]
-    appliance: ApplianceArgs,
-}
+one_args!("The organisation's name or number", org of ORGANISATIONS);
 
 /// Show an organisation
 #[derive(clap::Args, Debug)]
@@ -132,25 +125,12 @@ pub(crate) struct DeleteArgs {
     yes: YesArgs,
 }
 
-impl OneArgs {
-    /// A client, and the organisation's number.
-    fn find(&self) -> Result<(Client, String)> {
-        let client = self.appliance.client()?;
-        let organisation = named::number(&client, &ORGANISATIONS, &self.org)?;
-        Ok((client, organisation))
-    }
-}
-
 pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
     match command {
         Command::List(args) => {
             return args.search.run(context, &args.appliance.client()?, &ORGANISATIONS);
         }
-        Command::Show(args) => {
-            let (client, number) = args.one.find()?;
-            let found: Value = SHOW.ask(&client, &[&number])?;
-            context.out.report(None, found.clone(), |out| ORGANISATIONS.describe(out, &found))?;
-        }
+        Command::Show(args) => one::show(context, &ORGANISATIONS, &SHOW, args.one.find()?)?,
         Command::Create(args) => {
             let client = args.appliance.client()?;
             let parent = args.parent.as_ref().map(|org| named::id(&client, &ORGANISATIONS, org));
@@ -166,11 +146,14 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         }
         Command::Change(args) => change(context, args)?,
         Command::Delete(args) => {
-            let (client, number) = args.one.find()?;
-            args.yes.confirm(&format!("Remove the organisation {}", args.one.org))?;
-            REMOVE.ask::<()>(&client, &[&number])?;
-            let document = json!({ "removed": number.parse::<i64>()? });
-            context.out.done(document, &format!("removed the organisation {}", args.one.org))?;
+            one::remove(
+                context,
+                &ORGANISATIONS,
+                &REMOVE,
+                args.one.find()?,
+                &args.one.org,
+                &args.yes,
+            )?;
         }
     }
     Ok(Done::Well)

@@ -8,7 +8,7 @@ use strongroom_client::types::Role;
 
 use super::ApplianceArgs;
 use super::list::{LANGUAGE, SearchArgs};
-use super::named;
+use super::one::{self, one_args};
 use super::operation::{OnceArgs, operations};
 use super::resource::Resource;
 use crate::ask::YesArgs;
@@ -64,14 +64,7 @@ pub(crate) struct ListArgs {
     search: SearchArgs,
 }
 
-/// Which role.
-#[derive(clap::Args, Debug)]
-struct OneArgs {
-    /// The role's name or number
-    role: String,
-    #[command(flatten)]
-    appliance: ApplianceArgs,
-}
+one_args!("The role's name or number", role of ROLES);
 
 /// Show a role and the rights it gives
 #[derive(clap::Args, Debug)]
@@ -151,23 +144,10 @@ pub(crate) struct DeleteArgs {
     yes: YesArgs,
 }
 
-impl OneArgs {
-    /// A client, and the role's number.
-    fn find(&self) -> Result<(Client, String)> {
-        let client = self.appliance.client()?;
-        let role = named::number(&client, &ROLES, &self.role)?;
-        Ok((client, role))
-    }
-}
-
 pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
     match command {
         Command::List(args) => return args.search.run(context, &args.appliance.client()?, &ROLES),
-        Command::Show(args) => {
-            let (client, role) = args.one.find()?;
-            let role: Value = SHOW.ask(&client, &[&role])?;
-            context.out.report(None, role.clone(), |out| ROLES.describe(out, &role))?;
-        }
+        Command::Show(args) => one::show(context, &ROLES, &SHOW, args.one.find()?)?,
         Command::Rights(args) => rights(context, &args.appliance.client()?)?,
         Command::Create(args) => {
             let body = json!({
@@ -179,11 +159,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         }
         Command::Change(args) => change(context, args)?,
         Command::Delete(args) => {
-            let (client, role) = args.one.find()?;
-            args.yes.confirm(&format!("Remove the role {}", args.one.role))?;
-            REMOVE.ask::<()>(&client, &[&role])?;
-            let document = json!({ "removed": role.parse::<i64>()? });
-            context.out.done(document, &format!("removed the role {}", args.one.role))?;
+            one::remove(context, &ROLES, &REMOVE, args.one.find()?, &args.one.role, &args.yes)?;
         }
     }
     Ok(Done::Well)

@@ -10,6 +10,7 @@ use strongroom_client::types::{Grants, Items, Named};
 
 use super::ApplianceArgs;
 use super::list::{LANGUAGE, Only, SearchArgs};
+use super::one::{self, one_args};
 use super::operation::{OnceArgs, operations};
 use super::orgs::ORGANISATIONS;
 use super::resource::{self, Resource};
@@ -83,14 +84,7 @@ pub(crate) struct ListArgs {
     search: SearchArgs,
 }
 
-/// Which user.
-#[derive(clap::Args, Debug)]
-struct OneArgs {
-    /// The user's name or number
-    user: String,
-    #[command(flatten)]
-    appliance: ApplianceArgs,
-}
+one_args!("The user's name or number", user of USERS);
 
 /// Show all that is known of a user
 #[derive(clap::Args, Debug)]
@@ -326,24 +320,11 @@ pub(crate) struct DeleteArgs {
     yes: YesArgs,
 }
 
-impl OneArgs {
-    /// A client, and the user's number.
-    fn find(&self) -> Result<(Client, String)> {
-        let client = self.appliance.client()?;
-        let user = named::number(&client, &USERS, &self.user)?;
-        Ok((client, user))
-    }
-}
-
 pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
     match command {
         Command::List(args) => return args.search.run(context, &args.appliance.client()?, &USERS),
         Command::Delegates(args) => return delegates(context, args),
-        Command::Show(args) => {
-            let (client, user) = args.one.find()?;
-            let user: Value = SHOW.ask(&client, &[&user])?;
-            context.out.report(None, user.clone(), |out| USERS.describe(out, &user))?;
-        }
+        Command::Show(args) => one::show(context, &USERS, &SHOW, args.one.find()?)?,
         Command::Create(args) => create(context, args)?,
         Command::Change(args) => change(context, args)?,
         Command::Enable(args) => enable(context, &args.one, true)?,

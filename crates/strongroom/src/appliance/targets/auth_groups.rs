@@ -3,10 +3,10 @@
 use anyhow::Result;
 use clap::Subcommand;
 use serde_json::{Value, json};
-use strongroom_client::Client;
 
 use super::chap::ChapArgs;
 use crate::appliance::list::{LANGUAGE, SearchArgs};
+use crate::appliance::one::{self, one_args};
 use crate::appliance::operation::{OnceArgs, operations};
 use crate::appliance::orgs::ORGANISATIONS;
 use crate::appliance::resource::{self, Resource};
@@ -73,23 +73,7 @@ pub(crate) struct ListArgs {
     search: SearchArgs,
 }
 
-/// Which auth group.
-#[derive(clap::Args, Debug)]
-struct OneArgs {
-    /// The auth group's name or number
-    group: String,
-    #[command(flatten)]
-    appliance: ApplianceArgs,
-}
-
-impl OneArgs {
-    /// A client, and the group's number.
-    fn find(&self) -> Result<(Client, String)> {
-        let client = self.appliance.client()?;
-        let group = named::number(&client, &AUTH_GROUPS, &self.group)?;
-        Ok((client, group))
-    }
-}
+one_args!("The auth group's name or number", group of AUTH_GROUPS);
 
 /// Show an auth group and whom it names, without its secrets
 #[derive(clap::Args, Debug)]
@@ -210,11 +194,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         Command::List(args) => {
             return args.search.run(context, &args.appliance.client()?, &AUTH_GROUPS);
         }
-        Command::Show(args) => {
-            let (client, group) = args.one.find()?;
-            let group: Value = SHOW.ask(&client, &[&group])?;
-            context.out.report(None, group.clone(), |out| AUTH_GROUPS.describe(out, &group))?;
-        }
+        Command::Show(args) => one::show(context, &AUTH_GROUPS, &SHOW, args.one.find()?)?,
         Command::Create(args) => {
             let client = args.appliance.client()?;
             let mut body = json!({ "name": args.name, "initiators": args.initiator });
@@ -227,11 +207,14 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         }
         Command::Change(args) => change(context, args)?,
         Command::Delete(args) => {
-            let (client, group) = args.one.find()?;
-            args.yes.confirm(&format!("Remove the auth group {}", args.one.group))?;
-            REMOVE.ask::<()>(&client, &[&group])?;
-            let document = json!({ "removed": group.parse::<i64>()? });
-            context.out.done(document, &format!("removed the auth group {}", args.one.group))?;
+            one::remove(
+                context,
+                &AUTH_GROUPS,
+                &REMOVE,
+                args.one.find()?,
+                &args.one.group,
+                &args.yes,
+            )?;
         }
         Command::Secrets(args) => {
             let (client, group) = args.one.find()?;

@@ -8,7 +8,6 @@ pub(crate) mod portal_groups;
 use anyhow::Result;
 use clap::Subcommand;
 use serde_json::{Value, json};
-use strongroom_client::Client;
 
 use self::auth_groups::AUTH_GROUPS;
 use self::chap::ChapArgs;
@@ -16,6 +15,7 @@ use self::portal_groups::PORTAL_GROUPS;
 use super::ApplianceArgs;
 use super::list::{LANGUAGE, SearchArgs};
 use super::named;
+use super::one::{self, one_args};
 use super::operation::{OnceArgs, operations};
 use super::orgs::ORGANISATIONS;
 use super::resource::Resource;
@@ -90,23 +90,7 @@ pub(crate) struct ListArgs {
     search: SearchArgs,
 }
 
-/// Which target.
-#[derive(clap::Args, Debug)]
-struct OneArgs {
-    /// The target's name or number
-    target: String,
-    #[command(flatten)]
-    appliance: ApplianceArgs,
-}
-
-impl OneArgs {
-    /// A client, and the target's number.
-    fn find(&self) -> Result<(Client, String)> {
-        let client = self.appliance.client()?;
-        let target = named::number(&client, &TARGETS, &self.target)?;
-        Ok((client, target))
-    }
-}
+one_args!("The target's name or number", target of TARGETS);
 
 /// Show a target, how it fares, its volumes, and who is logged in
 #[derive(clap::Args, Debug)]
@@ -228,11 +212,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         Command::List(args) => {
             return args.search.run(context, &args.appliance.client()?, &TARGETS);
         }
-        Command::Show(args) => {
-            let (client, target) = args.one.find()?;
-            let target: Value = SHOW.ask(&client, &[&target])?;
-            context.out.report(None, target.clone(), |out| TARGETS.describe(out, &target))?;
-        }
+        Command::Show(args) => one::show(context, &TARGETS, &SHOW, args.one.find()?)?,
         Command::Create(args) => create(context, args)?,
         Command::Change(args) => change(context, args)?,
         Command::Rename(args) => {

@@ -3,12 +3,12 @@
 use anyhow::Result;
 use clap::Subcommand;
 use serde_json::{Value, json};
-use strongroom_client::Client;
 
+use crate::appliance::ApplianceArgs;
 use crate::appliance::list::{LANGUAGE, SearchArgs};
+use crate::appliance::one::{self, one_args};
 use crate::appliance::operation::{OnceArgs, operations};
 use crate::appliance::resource::Resource;
-use crate::appliance::{ApplianceArgs, named};
 use crate::ask::YesArgs;
 use crate::exit::{Context, Done};
 
@@ -62,23 +62,7 @@ pub(crate) struct ListArgs {
     search: SearchArgs,
 }
 
-/// Which portal group.
-#[derive(clap::Args, Debug)]
-struct OneArgs {
-    /// The portal group's name or number
-    group: String,
-    #[command(flatten)]
-    appliance: ApplianceArgs,
-}
-
-impl OneArgs {
-    /// A client, and the group's number.
-    fn find(&self) -> Result<(Client, String)> {
-        let client = self.appliance.client()?;
-        let group = named::number(&client, &PORTAL_GROUPS, &self.group)?;
-        Ok((client, group))
-    }
-}
+one_args!("The portal group's name or number", group of PORTAL_GROUPS);
 
 /// Show a portal group, its addresses, and whether the appliance listens there
 #[derive(clap::Args, Debug)]
@@ -170,11 +154,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         Command::List(args) => {
             return args.search.run(context, &args.appliance.client()?, &PORTAL_GROUPS);
         }
-        Command::Show(args) => {
-            let (client, group) = args.one.find()?;
-            let group: Value = SHOW.ask(&client, &[&group])?;
-            context.out.report(None, group.clone(), |out| PORTAL_GROUPS.describe(out, &group))?;
-        }
+        Command::Show(args) => one::show(context, &PORTAL_GROUPS, &SHOW, args.one.find()?)?,
         Command::Create(args) => {
             let body = json!({ "name": args.name, "portals": args.portal });
             let group: Value = CREATE.make(&args.appliance.client()?, &[], &body, &args.once)?;
@@ -187,11 +167,14 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
             context.out.done(group, &text)?;
         }
         Command::Delete(args) => {
-            let (client, group) = args.one.find()?;
-            args.yes.confirm(&format!("Remove the portal group {}", args.one.group))?;
-            REMOVE.ask::<()>(&client, &[&group])?;
-            let document = json!({ "removed": group.parse::<i64>()? });
-            context.out.done(document, &format!("removed the portal group {}", args.one.group))?;
+            one::remove(
+                context,
+                &PORTAL_GROUPS,
+                &REMOVE,
+                args.one.find()?,
+                &args.one.group,
+                &args.yes,
+            )?;
         }
         Command::AddPortal(args) => {
             let (client, group) = args.one.find()?;
