@@ -5,7 +5,12 @@ pub mod jidoteki;
 mod keys;
 pub mod ngx;
 
+use std::sync::Arc;
+
 use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
+use axum::routing::any;
 
 use crate::app::App;
 
@@ -22,4 +27,16 @@ pub struct Dialects {
 
 pub(crate) fn router(app: &App, dialects: &Dialects) -> Router {
     jidoteki::router(app, &dialects.jidoteki).merge(ngx::router(app, &dialects.ngx))
+}
+
+/// Has a dialect serve all that is below its prefix, whatever the method.
+fn below<D, F>(prefix: &str, dialect: D, serve: fn(Arc<D>, Request) -> F) -> Router
+where
+    D: Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let dialect = Arc::new(dialect);
+    let serve = move |request: Request| serve(Arc::clone(&dialect), request);
+    let paths = [prefix.to_owned(), format!("{prefix}/"), format!("{prefix}/{{*path}}")];
+    paths.iter().fold(Router::new(), |router, path| router.route(path, any(serve.clone())))
 }

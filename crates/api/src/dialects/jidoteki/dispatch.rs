@@ -9,7 +9,6 @@ use strongroom_appliance::network::Reached;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
-use axum::routing::any;
 use http::{Method, StatusCode};
 use strongroom_appliance::backup::Spool;
 use strongroom_identity::{
@@ -25,6 +24,7 @@ use tracing::Instrument;
 
 use crate::access;
 use crate::app::App;
+use crate::dialects::below;
 use crate::problem::Problem;
 use crate::route::LetThrough;
 
@@ -98,13 +98,8 @@ pub(super) fn router(app: &App, options: &Options) -> Router {
         _ => true,
     };
     let endpoints = super::endpoints().into_iter().filter(is_there).collect();
-    let dialect = Arc::new(Dialect { app: app.clone(), options: options.clone(), endpoints });
-    let serve = move |request: Request| {
-        let dialect = Arc::clone(&dialect);
-        async move { dialect.serve(request).await }
-    };
-    let paths = [PREFIX.to_owned(), format!("{PREFIX}/"), format!("{PREFIX}/{{*path}}")];
-    paths.iter().fold(Router::new(), |router, path| router.route(path, any(serve.clone())))
+    let dialect = Dialect { app: app.clone(), options: options.clone(), endpoints };
+    below(PREFIX, dialect, Dialect::serve)
 }
 
 impl Dialect {

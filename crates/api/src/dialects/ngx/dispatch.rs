@@ -8,7 +8,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use axum::routing::any;
 use http::request::Parts;
 use http::{Method, header};
 use strongroom_catalog::list::Scope;
@@ -22,6 +21,7 @@ use super::path::{matched, words};
 use super::{NAME, Options, PREFIX, Shapes};
 use crate::access;
 use crate::app::App;
+use crate::dialects::below;
 use crate::problem::Problem;
 use crate::route::LetThrough;
 
@@ -119,13 +119,8 @@ impl Call {
 
 pub(super) fn router(app: &App, options: &Options) -> Router {
     let endpoints = super::endpoints();
-    let dialect = Arc::new(Dialect { app: app.clone(), options: options.clone(), endpoints });
-    let serve = move |request: Request| {
-        let dialect = Arc::clone(&dialect);
-        async move { dialect.serve(request).await }
-    };
-    let paths = [PREFIX.to_owned(), format!("{PREFIX}/"), format!("{PREFIX}/{{*path}}")];
-    paths.iter().fold(Router::new(), |router, path| router.route(path, any(serve.clone())))
+    let dialect = Dialect { app: app.clone(), options: options.clone(), endpoints };
+    below(PREFIX, dialect, Dialect::serve)
 }
 
 /// Where a request leads.
