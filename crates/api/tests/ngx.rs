@@ -146,16 +146,10 @@ async fn every_answer_has_the_names_and_types_of_the_document() {
     let chap = json!({"username": "metroclient", "password": "secretsecret"});
     world.change("PATCH", &format!("/auth_group/chap/{group}"), chap).await;
     world.change("POST", "/auth_group", json!({"name": "x"})).await;
-    let portal = json!({"name": "asgasdg", "listen_ips": ["127.0.0.1:0"]});
-    let portal = world.ask(&world.key, "POST", "/portal_group", Some(portal)).await;
-    let portal = match portal.status {
-        200 => portal.json(),
-        // A port must be said.
-        _ => {
-            let portal = json!({"name": "asgasdg", "listen_ips": ["127.0.0.1:33260"]});
-            world.change("POST", "/portal_group", portal).await
-        }
-    };
+    let none = json!({"name": "asgasdg", "listen_ips": ["127.0.0.1:0"]});
+    assert_eq!(world.refused("POST", "/portal_group", none).await, (400, 9400));
+    let portal = json!({"name": "asgasdg", "listen_ips": ["127.0.0.1:33260"]});
+    let portal = world.change("POST", "/portal_group", portal).await;
     let target = json!({"name": "t1", "auth_group_id": group, "portal_group_id": portal["id"]});
     let target = text(&world.change("POST", "/target/iscsi", target).await["id"]);
     let map = format!("/target/iscsi/lun/{target}");
@@ -442,6 +436,11 @@ async fn targets_have_groups_and_luns() {
     assert_eq!(shown["luns"].as_array().unwrap().len(), 1);
     let renamed = world.ask(&one, "PATCH", &at, Some(json!({"name": "z"}))).await;
     assert_eq!(refusal(&renamed), (403, 9403));
+    // Nor whom lets in to others, and how.
+    let other = json!({"username": "u", "password": "othersecrets"});
+    assert_eq!(refusal(&world.ask(&one, "PATCH", &chap, Some(other)).await), (403, 9403));
+    let groups = world.ask(&one, "GET", "/auth_group/list", None).await.json();
+    assert_eq!(groups[1]["chap"], json!([{"chap_user": "u", "chap_password": null}]));
     let foreign = world.ask(&one, "PUT", &map, Some(json!({"lun_ids": [y]}))).await;
     assert_eq!(refusal(&foreign).0, 403);
     let foreign = world.ask(&one, "PATCH", &map, Some(json!({"lun_ids": [y]}))).await;

@@ -249,6 +249,7 @@ async fn change(
     Body(body): Body<ChangeAuthGroup>,
 ) -> Result<Tagged<AuthGroupShown>> {
     let change = AuthGroupChange {
+        initiators: None,
         name: body.name,
         chap: body.chap.map(|chap| chap.map(ChapCredential::into_chap)),
         mutual: body.mutual.map(|mutual| mutual.map(ChapCredential::into_chap)),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_catalog::identity as known;
-use strongroom_identity::{KeyChange, KeySpec, Right};
+use strongroom_identity::{KeyChange, KeySpec, Object, Right};
 use utoipa::ToSchema;
 
 use super::given;
@@ -252,8 +252,12 @@ async fn change(
 /// The dialect that a key is for.
 async fn dialect_of(call: &Call, key: i64) -> Result<Option<&'static KeyDialect>> {
     let key = call.app().catalog().find_one::<known::ApiKey>(known::ApiKey::by_id(key)).await?;
-    let dialect = key.and_then(|key| key.dialect);
-    dialect.as_deref().map(dialects::of_keys).transpose()
+    let Some(key) = key else { return Ok(None) };
+    // What is said of a key is said to who may change it.
+    if call.principal()?.user_id != Some(key.user_id) {
+        call.allow(Right::KeyManage, &Object::of(key.organisation_id), "key")?;
+    }
+    key.dialect.as_deref().map(dialects::of_keys).transpose()
 }
 
 /// The secret of a key.

@@ -152,6 +152,44 @@ pub(super) async fn insert(tx: &mut Tx, sealer: &dyn Sealer, new: &NewAuthGroup)
     Ok(id)
 }
 
+/// Refuses that a group which asks for no proof names nobody any more, and so lets everybody in.
+async fn names_somebody(tx: &mut Tx, group: &AuthGroup, open: bool) -> Result<()> {
+    let is_guarded = group.chap_user.is_some() || group.targets == 0 || open;
+    if is_guarded || !tx.find::<Initiator>(Initiator::of(group.id)).await?.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!(
+        "without the last initiator that the auth group {} names everybody may log in to its \
+         targets; name another first, or say that they may be open (--open)",
+        group.name
+    )))
+}
+
+/// Has a group name these initiators, and no others.
+async fn name_all(
+    tx: &mut Tx,
+    group: &AuthGroup,
+    initiators: &[(String, String)],
+    open: bool,
+) -> Result<()> {
+    if initiators.len() > MAX_INITIATORS {
+        return Err(too_many());
+    }
+    let wanted = initiators.iter().map(|(iqn, alias)| initiator(iqn, alias));
+    let wanted = wanted.collect::<Result<Vec<_>>>()?;
+    let named: Vec<Initiator> = tx.find(Initiator::of(group.id)).await?;
+    for one in named.iter().filter(|one| !wanted.iter().any(|(iqn, _)| *iqn == one.iqn)) {
+        Initiator::remove(tx, group.id, &one.iqn).await?;
+    }
+    for (iqn, alias) in &wanted {
+        if !named.iter().any(|one| one.iqn == *iqn) {
+            let inserted = Initiator::insert(tx, group.id, &names::public_id()?, iqn, alias).await;
+            names::unique("initiator in the auth group", inserted)?;
+        }
+    }
+    names_somebody(tx, group, open).await
+}
+
 fn too_many() -> Error {
     Error::Invalid(format!("an auth group names {MAX_INITIATORS} initiators at most"))
 }
@@ -217,6 +255,9 @@ impl Storage {
         row.mutual_user = secrets.mutual.as_ref().map(|chap| chap.user.clone());
         let sealed = sealed(sealer, &row, &secrets)?;
         names::unique("auth group", row.update(&mut tx, sealed).await)?;
+        if let Some(initiators) = &change.initiators {
+            name_all(&mut tx, &row, initiators, change.open).await?;
+        }
         let affected: Vec<Target> = tx.find(Target::of_auth_group(id)).await?;
         let affected: Vec<i64> = affected.iter().map(|target| target.id).collect();
         if row.chap_user.is_none() {
@@ -267,14 +308,7 @@ impl Storage {
         let mut tx = self.inner.catalog.begin().await?;
         let group = find(&mut tx, auth_group).await?;
         Initiator::remove(&mut tx, auth_group, &iqn).await?;
-        let is_last = tx.find::<Initiator>(Initiator::of(auth_group)).await?.is_empty();
-        if is_last && group.chap_user.is_none() && group.targets > 0 && !open {
-            return Err(Error::Invalid(format!(
-                "{iqn} is the last initiator that the auth group {} names: without it everybody \
-                 may log in to its targets; name another first, or say that they may be open (--open)",
-                group.name
-            )));
-        }
+        names_somebody(&mut tx, &group, open).await?;
         tx.commit().await?;
         self.follow_targets().await;
         self.auth_group(auth_group).await

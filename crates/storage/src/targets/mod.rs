@@ -95,6 +95,9 @@ pub struct AuthGroupChange {
     pub chap: Option<Option<Chap>>,
     /// What targets prove to initiators.
     pub mutual: Option<Option<Chap>>,
+    /// All initiators that it names, with what users call them; one that it names already keeps what it
+    /// is called.
+    pub initiators: Option<Vec<(String, String)>>,
     /// Targets may be open to whoever reaches them from another machine.
     pub open: bool,
 }

@@ -47,7 +47,6 @@ macro_rules! numbers {
 }
 
 numbers! {
-    NoInitiator = 521 NOT_FOUND "The auth group doesn't have that initiator.";
     InitiatorExists = 522 CONFLICT "The auth group has that initiator already.";
     Attached = 534 CONFLICT "It is in use: mapped to a target, used by one, or a clone depends on it.";
     NoTarget = 611 NOT_FOUND "There is no such target, or no longer.";
@@ -87,6 +86,11 @@ impl Fault {
     /// There is no such thing, or not for the caller: nobody can tell which.
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(Number::NotFound, format!("there is no such {what}"))
+    }
+
+    /// Whether this is its number.
+    pub(crate) fn is(&self, number: Number) -> bool {
+        self.number == number
     }
 
     /// It may be that this number says it better.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::FutureExt;
 use http::Method;
 use serde::Serialize;
-use strongroom_catalog::targets::{AuthGroup, Initiator};
+use strongroom_catalog::targets::{AuthGroup, Initiator, Lun, Target};
 use strongroom_identity::{Decision, Deed, Object, Right, decide};
 use strongroom_storage::{AuthGroupChange, AuthGroupDetails, Chap, NewAuthGroup};
 use utoipa::ToSchema;
@@ -179,18 +179,40 @@ pub(super) async fn find(call: &Call, id: &str) -> Answer<Option<AuthGroup>> {
     Ok(Some(group))
 }
 
+/// Whether the caller's key is for the pools of all LUNs that the group lets in to.
+async fn is_for_all(call: &Call, group: &AuthGroup) -> Answer<bool> {
+    let Some(pools) = call.principal().pools() else { return Ok(true) };
+    let catalog = call.app().catalog();
+    let targets: Vec<Target> = catalog.find(Target::of_auth_group(group.id)).await?;
+    for target in targets {
+        let luns: Vec<Lun> = catalog.find(Lun::of_target(target.id)).await?;
+        if luns.iter().any(|lun| !pools.contains(&lun.pool_id)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// One that can be changed.
 async fn changeable(call: &Call) -> Answer<AuthGroup> {
     let text = "DefaultAuthGroup lets everybody in, and stays as it is: make a group";
     let group = find(call, call.id()).await?;
-    group.ok_or_else(|| Fault::new(Number::Conflict, text))
+    let group = group.ok_or_else(|| Fault::new(Number::Conflict, text))?;
+    if !is_for_all(call, &group).await? {
+        let text = "this group lets in to LUNs of pools that this key isn't for";
+        return Err(Fault::new(Number::Forbidden, text));
+    }
+    Ok(group)
 }
 
 async fn shown(call: &Call, group: &AuthGroup) -> Answer<(AuthGroupShown, bool)> {
     let storage = call.app().storage();
     let details = storage.auth_group(group.id).await?;
     let object = Object::of(group.organisation_id);
-    let allowed = decide(call.principal(), Right::TargetManage, &object, SECRETS);
+    let allowed = match is_for_all(call, group).await? {
+        true => decide(call.principal(), Right::TargetManage, &object, SECRETS),
+        false => Decision::Hidden,
+    };
     let secret = match (allowed, &group.chap_user) {
         (Decision::Allow, Some(_)) => {
             let secrets = storage.auth_group_secrets(group.id).await?;
@@ -284,22 +306,9 @@ async fn change(call: Call) -> Answer {
     if name.is_none() && wanted.is_none() {
         return Err(Fault::invalid("nothing to change; there are: name, initiator"));
     }
-    let storage = call.app().storage();
-    if name.is_some() {
-        let change = AuthGroupChange { name, ..AuthGroupChange::default() };
-        storage.change_auth_group(group.id, change, None).await?;
-    }
-    let Some(wanted) = wanted else { return done() };
-    let named = storage.auth_group(group.id).await?.named;
-    // Who is new comes first: a group that names nobody lets everybody in. What one is called stays.
-    for (iqn, alias) in &wanted {
-        if !named.iter().any(|one| one.iqn == *iqn) {
-            storage.add_initiator(group.id, iqn, alias).await?;
-        }
-    }
-    for one in named.iter().filter(|one| !wanted.contains_key(&one.iqn)) {
-        storage.remove_initiator(group.id, &one.iqn, false).await?;
-    }
+    let initiators = wanted.map(|all| all.into_iter().collect());
+    let change = AuthGroupChange { name, initiators, ..AuthGroupChange::default() };
+    call.app().storage().change_auth_group(group.id, change, None).await?;
     done()
 }
 

@@ -8,7 +8,7 @@ use strongroom_catalog::targets::{Initiator, Target};
 use strongroom_storage::TargetSession;
 use utoipa::ToSchema;
 
-use super::answer::{Answer, found};
+use super::answer::{Answer, Number, found};
 use super::declared::{Endpoint, Section};
 use super::dispatch::Call;
 use super::{rows, target};
@@ -87,8 +87,13 @@ async fn list(call: Call) -> Answer {
     for target in rows::targets(&call).await? {
         let sessions = call.app().storage().target_sessions(target.id);
         // Of targets that are not this key's nothing is told.
-        if !sessions.is_empty() && target::find(&call, &target.public_id).await.is_ok() {
-            all.extend(told(&call, &target, sessions).await?);
+        if sessions.is_empty() {
+            continue;
+        }
+        match target::find(&call, &target.public_id).await {
+            Ok(target) => all.extend(told(&call, &target, sessions).await?),
+            Err(fault) if fault.is(Number::NotFound) => {}
+            Err(fault) => return Err(fault),
         }
     }
     found(&all)

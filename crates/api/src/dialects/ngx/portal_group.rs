@@ -9,12 +9,17 @@ use strongroom_storage::{PortalDetails, PortalGroupDetails};
 use utoipa::ToSchema;
 
 use super::answer::{Answer, Fault, done, found};
-use super::declared::{Endpoint, Section, may, needed};
+use super::declared::{Endpoint, Over, Section, may, needed};
 use super::dispatch::Call;
 use super::{OWNER, auth_group, rows};
 
-const SECTION: Section =
-    Section { name: "Portal Group", reads: "ngx.portal_group.read", ..auth_group::SECTION };
+/// Addresses of the appliance: they are its own.
+const SECTION: Section = Section {
+    name: "Portal Group",
+    reads: "ngx.portal_group.read",
+    over: Over::Appliance,
+    ..auth_group::SECTION
+};
 
 /// Where a target is reached when nobody says.
 const PORT: &str = "3260";

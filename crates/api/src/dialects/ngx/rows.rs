@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use strongroom_catalog::identity::{USERS, User};
 use strongroom_catalog::list::{List, MAX_LIMIT, Resource};
 use strongroom_catalog::resources::{AUTH_GROUPS, PORTAL_GROUPS, SNAPSHOTS, TARGETS, VOLUMES};
 use strongroom_catalog::targets::{AuthGroup, PortalGroup, Target};
@@ -34,6 +35,11 @@ async fn all<R: Record>(
             return Ok(rows);
         }
     }
+}
+
+/// The users.
+pub(super) async fn users(call: &Call) -> Answer<Vec<User>> {
+    all(call, &USERS, &[], Right::UserView).await
 }
 
 /// Whether a key that is for some pools is for this one.

@@ -359,7 +359,8 @@ async fn change(call: Call) -> Answer {
 async fn remove(call: Call) -> Answer {
     let gone = |fault: Fault| fault.told_as(Number::NotFound, Number::NoTarget);
     let target = changeable(&call).await.map_err(gone)?;
-    call.app().storage().remove_target(target.id, false).await?;
+    let removed = call.app().storage().remove_target(target.id, false).await;
+    removed.map_err(|error| gone(error.into()))?;
     done()
 }
 

@@ -2,14 +2,14 @@
 
 use futures_util::FutureExt;
 use serde::Serialize;
-use strongroom_catalog::identity::{USERS, User};
-use strongroom_catalog::list::List;
+use strongroom_catalog::identity::User;
 use strongroom_identity::{Object, Right};
 use utoipa::ToSchema;
 
 use super::answer::{Answer, Fault, found};
 use super::declared::{Endpoint, Over, Section};
 use super::dispatch::Call;
+use super::rows;
 
 const SECTION: Section = Section {
     name: "User",
@@ -60,8 +60,8 @@ impl From<User> for UserShown {
 }
 
 async fn list(call: Call) -> Answer {
-    let page = List::all(&USERS).page::<User>(call.app().catalog(), &call.scope()).await?;
-    found(&page.items.into_iter().map(UserShown::from).collect::<Vec<_>>())
+    let all = rows::users(&call).await?;
+    found(&all.into_iter().map(UserShown::from).collect::<Vec<_>>())
 }
 
 async fn show(call: Call) -> Answer {
