@@ -179,6 +179,50 @@ fn clones_of_clones_outlive_what_they_stand_on() {
 }
 
 #[test]
+fn a_clone_of_a_clone_follows_what_becomes_of_the_lowest() {
+    let bed = Bed::new(LAYOUTS[0], 1);
+    let volumes = bed.create();
+    let volume = volumes.open(volumes.create(small("v", SIZE as u64)).unwrap()).unwrap();
+    let mut model = noise(1, SIZE);
+    volume.write_at(0, &model, LATER).unwrap();
+    volume.settle().unwrap();
+    // Parts of chunks: what is around them is read from below.
+    for at in (0..SIZE).step_by(8192) {
+        volume.write_at(at as u64, &[7; 512], LATER).unwrap();
+        model[at..at + 512].fill(7);
+    }
+    let snapshot = volume.snapshot("s").unwrap();
+    let first = volumes.open(volumes.clone_snapshot(&volume, snapshot, "c1").unwrap()).unwrap();
+    let snapshot = first.snapshot("s").unwrap();
+    let mut settings = first.settings();
+    // So that no cache has what is gone.
+    settings.cache = false;
+    let second = volumes.clone_with(&first, snapshot, "c2", settings).unwrap();
+    let second = volumes.open(second).unwrap();
+    volume.write_at(0, &noise(2, SIZE), LATER).unwrap();
+    volume.settle().unwrap();
+    collect(&volumes);
+    assert!(read(&*second) == model);
+    second.settle().unwrap();
+    first.settle().unwrap();
+    collect(&volumes);
+    assert!(read(&*second) == model && read(&*first) == model);
+}
+
+#[test]
+fn nothing_is_cloned_of_what_was_removed() {
+    let bed = Bed::new(LAYOUTS[0], 1);
+    let volumes = bed.create();
+    let id = volumes.create(small("v", SIZE as u64)).unwrap();
+    let volume = volumes.open(id).unwrap();
+    let snapshot = volume.snapshot("s").unwrap();
+    volumes.remove(id).unwrap();
+    let refused = volumes.clone_snapshot(&volume, snapshot, "c");
+    assert!(matches!(refused, Err(Error::NotFound(_))), "{refused:?}");
+    assert!(volumes.list().is_empty());
+}
+
+#[test]
 fn clones_are_made_read_and_written_while_what_is_below_is_settled() {
     let bed = Bed::new(LAYOUTS[2], 1);
     let volumes = bed.create();

@@ -312,3 +312,16 @@ fn what_is_reserved_follows_what_is_written_and_survives_the_process() {
     volume.settle().unwrap();
     assert_eq!(reserve(&volumes), (65 << 20) - (5 << 19) - 65536);
 }
+
+#[test]
+fn a_thin_volume_that_is_open_can_be_reserved() {
+    let bed = Bed::new(RESERVED, 1);
+    let volumes = bed.create();
+    let size = 8 << 20;
+    let id = volumes.create(NewVolume { chunk: 65536, ..small("vol", size) }).unwrap();
+    let volume = volumes.open(id).unwrap();
+    volumes.change(id, Settings { thin: false, ..Settings::default() }).unwrap();
+    volume.write_at(0, &noise(1, 1 << 20), LATER).unwrap();
+    volume.settle().unwrap();
+    assert_eq!(volumes.list()[0].reserve, size - (1 << 20));
+}

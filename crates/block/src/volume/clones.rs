@@ -51,7 +51,7 @@ impl Below {
 
     /// Makes what a clone is of the snapshot, in which from then on follows what becomes of it.
     pub(super) fn lend(&self, make: impl FnOnce(View) -> Lives) -> Result<Arc<Lives>> {
-        let mut above = locked(&self.volume.above);
+        let mut above = locked(&self.volume.lives.above);
         let view = self.volume.lives.pinned(self.snapshot)?.view;
         let lives = Arc::new(make(view));
         above.retain(|(_, lives)| lives.strong_count() > 0);
@@ -82,6 +82,8 @@ impl Volumes {
         settings: Settings,
     ) -> Result<VolumeId> {
         let _turn = locked(&self.open);
+        // Not of one that was removed while somebody held it.
+        self.head(volume.id)?;
         if self.below(volume.id) >= MOST_BELOW {
             volume.settle()?;
         }
@@ -179,7 +181,8 @@ impl Volume {
         let root = put_head(&session, Some(head.root), &meta, &top)?;
         (head.root, head.meta) = (root.id, meta);
         if let Some(lives) = lives {
-            locked(&self.above).retain(|(_, one)| !std::ptr::eq(one.as_ptr(), Arc::as_ptr(lives)));
+            locked(&self.lives.above)
+                .retain(|(_, one)| !std::ptr::eq(one.as_ptr(), Arc::as_ptr(lives)));
         }
         self.lives.unpin(parent.snapshot);
         Ok(())

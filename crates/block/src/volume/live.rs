@@ -2,17 +2,17 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use strongroom_engine::clock::PoolTime;
 use strongroom_engine::map::MapRef;
 
-use super::SnapshotId;
 use super::layer::{Layer, What, find};
 use super::record::Change;
 use super::room::Room;
 use super::segment::Place;
 use super::top::Meta;
+use super::{SnapshotId, locked};
 use crate::{Error, Result};
 
 /// The content at some moment.
@@ -216,7 +216,11 @@ pub(crate) type Looked = (Vec<(Range<u64>, Source)>, Arc<MapRef>, u64);
 
 /// The state of an open volume, shared.
 #[derive(Debug)]
-pub(crate) struct Lives(RwLock<Live>);
+pub(crate) struct Lives {
+    live: RwLock<Live>,
+    /// Clones that stand on its snapshots, and are open.
+    pub(crate) above: Mutex<Vec<(SnapshotId, Weak<Lives>)>>,
+}
 
 impl Lives {
     pub(crate) fn new(
@@ -226,7 +230,7 @@ impl Lives {
         snapshots: Vec<Snapshot>,
     ) -> Self {
         let chunk = u64::from(meta.chunk);
-        Self(RwLock::new(Live {
+        let live = Live {
             size: meta.size,
             chunk,
             room: Arc::clone(room),
@@ -236,16 +240,27 @@ impl Lives {
             pins: HashMap::new(),
             applied: meta.settled,
             generation: 0,
-        }))
+        };
+        Self { live: RwLock::new(live), above: Mutex::default() }
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Live> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.live.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes it; nobody does so while it reads or writes a disk.
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut Live) -> R) -> R {
-        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.live.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What it begins with has become something else, and so it has for all that begin with its snapshots.
+    /// What was there before is added to `gone`.
+    pub(crate) fn follow(&self, old: &View, new: &View, gone: &mut Vec<View>) {
+        let above = locked(&self.above);
+        gone.extend(self.change(|live| live.follow(old, new)));
+        for lives in above.iter().filter_map(|(_, lives)| lives.upgrade()) {
+            lives.follow(old, new, gone);
+        }
     }
 
     /// Enters records of the log, in their order.

@@ -354,15 +354,18 @@ impl Log {
         if let Some((number, lost)) = next
             && let Ok((files, lost)) = self.make(number, &lost)
         {
-            self.with_pen(|_, pen| {
-                let is_late =
-                    pen.segments.last().is_some_and(|one| one.segment.header.number > number);
+            let mut files = Some(files);
+            let kept = self.with_pen(|_, pen| {
                 self.lose_disks(pen, lost);
-                match is_late || pen.next.is_some() {
-                    true => files.remove(self.pool.disks()),
-                    false => pen.next = Some(files),
+                // Numbers ascend: once a later one was taken this one is of no use.
+                if pen.number == number + 1 && pen.next.is_none() {
+                    pen.next = files.take();
                 }
-            })?;
+            });
+            if let Some(files) = files {
+                files.remove(self.pool.disks());
+            }
+            kept?;
         }
         if unsynced >= UNSYNCED { self.sync() } else { Ok(()) }
     }
@@ -485,7 +488,15 @@ impl Log {
 
     /// Nothing more is written.
     pub(crate) fn end(&self) {
-        locked(&self.queue).failed.get_or_insert_with(|| "it was closed".into());
+        let ahead = {
+            let mut queue = locked(&self.queue);
+            queue.failed.get_or_insert_with(|| "it was closed".into());
+            queue.pen.as_mut().and_then(|pen| pen.next.take())
+        };
         self.changed.notify_all();
+        // What was made ahead would look like a log.
+        if let Some(files) = ahead {
+            files.remove(self.pool.disks());
+        }
     }
 }

@@ -60,7 +60,7 @@ mod usage;
 mod volumes;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use strongroom_engine::clock::PoolTime;
 use strongroom_engine::content::Reader;
@@ -208,8 +208,6 @@ pub struct Volume {
     head: Mutex<Head>,
     /// What a clone stands on that has no map of its own yet.
     below: Mutex<Option<Below>>,
-    /// Clones that stand on this volume's snapshots, and are open.
-    above: Mutex<Vec<(SnapshotId, Weak<Lives>)>>,
 }
 
 /// A snapshot, as lists show it.

@@ -128,17 +128,15 @@ impl Room {
     }
 
     fn set(&self, id: VolumeId, bytes: Option<u64>) {
-        let sum = {
-            let mut aside = locked(&self.aside);
-            match bytes {
-                Some(bytes) => aside.insert(id, bytes),
-                None => aside.remove(&id),
-            };
-            aside.values().fold(0u64, |sum, bytes| sum.saturating_add(*bytes))
+        let mut aside = locked(&self.aside);
+        match bytes {
+            Some(bytes) => aside.insert(id, bytes),
+            None => aside.remove(&id),
         };
         self.allowed.store(0, Ordering::Relaxed);
+        // In turns, so that the last sum is the one that counts.
         if let Some(pool) = &self.pool {
-            pool.set_aside(sum);
+            pool.set_aside(aside.values().fold(0u64, |sum, bytes| sum.saturating_add(*bytes)));
         }
     }
 

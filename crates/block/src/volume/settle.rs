@@ -110,13 +110,13 @@ impl Volume {
         self.reserve.set(&meta);
         *head = Head { root: root.id, meta, held: held.map(|held| (map, held)) };
         let gone = {
-            let above = locked(&self.above);
+            let above = locked(&self.lives.above);
             let (gone, moved) = self.lives.change(|live| live.rebase(&folded));
             let mut gone = vec![gone];
             for (id, lives) in &*above {
                 let one = moved.iter().find(|(snapshot, ..)| snapshot == id);
                 if let (Some((_, old, new)), Some(lives)) = (one, lives.upgrade()) {
-                    gone.extend(lives.change(|live| live.follow(old, new)));
+                    lives.follow(old, new, &mut gone);
                 }
             }
             gone.extend(moved.into_iter().map(|(_, old, _)| old));

@@ -262,7 +262,8 @@ impl Volumes {
         let held = {
             let live = lives.read();
             // All of it is set aside also where nobody has counted what it holds.
-            let is_known = live.snapshots.is_empty() && meta.reserve < meta.size;
+            let is_known =
+                !meta.settings.thin && live.snapshots.is_empty() && meta.reserve < meta.size;
             is_known.then(|| (Arc::clone(&live.current.base), meta.size - meta.reserve))
         };
         let volume = Volume {
@@ -286,7 +287,6 @@ impl Volumes {
             pace: Pace::default(),
             head: Mutex::new(Head { root: root.id, meta, held }),
             below: Mutex::new(below),
-            above: Mutex::default(),
         };
         volume.reserve_again();
         Ok(volume)
