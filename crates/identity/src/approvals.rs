@@ -89,6 +89,7 @@ pub const CLASSES: &[Class] = &[
         operations: &[
             "audit.sender.remove",
             "audit.sender.set",
+            "auth_groups.add_initiator",
             "auth_groups.change",
             "auth_groups.remove_initiator",
             "jidoteki.backup.download",

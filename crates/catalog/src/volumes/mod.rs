@@ -392,6 +392,16 @@ async fn remove_row(tx: &mut Tx, volume: &Volume, kind: &'static str, what: &str
     events::write(tx, event).await.map(drop)
 }
 
+/// Removes the row of a volume that its pool no longer has, with an event.
+///
+/// # Errors
+/// Those of the database.
+pub async fn gone(catalog: &Catalog, volume: &Volume) -> Result<()> {
+    let mut tx = catalog.begin().await?;
+    remove_row(&mut tx, volume, "volume.gone", "is no longer in its pool").await?;
+    tx.commit().await
+}
+
 /// Removes the row of a volume that was removed, with an event.
 ///
 /// # Errors

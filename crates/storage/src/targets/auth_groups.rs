@@ -243,7 +243,13 @@ impl Storage {
         let mut tx = self.inner.catalog.begin().await?;
         let mut row = find(&mut tx, id).await?;
         is_version(&row, version)?;
-        let kept = tx.find_one(ChapSecrets::of(id)).await?.ok_or_else(not_found)?;
+        let kept: ChapSecrets = tx.find_one(ChapSecrets::of(id)).await?.ok_or_else(not_found)?;
+        // What is replaced needs not be readable.
+        let kept = ChapSecrets {
+            chap: kept.chap.filter(|_| change.chap.is_none()),
+            mutual: kept.mutual.filter(|_| change.mutual.is_none()),
+            ..kept
+        };
         let mut secrets = unsealed(sealer, &row, kept)?;
         if let Some(name) = &change.name {
             row.name = names::checked("an auth group", name)?;

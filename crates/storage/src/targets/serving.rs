@@ -333,13 +333,16 @@ impl Storage {
         volumes::Server { name: format!("target {name}"), in_use: Arc::new(in_use) }
     }
 
-    /// A pool that stopped writing after an error is opened anew once nobody has its volumes: initiators
+    /// A pool or a volume that stopped writing after an error is opened anew once nobody has it: initiators
     /// are logged out, and come back to what was durable.
     async fn let_go_of_stopped(&self, wanted: &Wanted) -> Result<()> {
         let is_stopped =
             |pool| self.if_open(pool).is_some_and(|pool| pool.check_writable().is_err());
         for one in wanted.targets.values() {
-            if !one.luns.iter().any(|lun| is_stopped(lun.pool_id)) {
+            let has_dead = self.inner.targets.with(|state| {
+                state.open.iter().any(|((of, _), (_, open))| *of == one.row.id && open.is_dead())
+            });
+            if !has_dead && !one.luns.iter().any(|lun| is_stopped(lun.pool_id)) {
                 continue;
             }
             let closed = self.inner.targets.with(|state| {

@@ -167,12 +167,35 @@ async fn auth_groups_are_changed_as_a_whole() {
         let sql = "UPDATE auth_groups SET chap_secret = mutual_secret WHERE id = ?";
         catalog.execute(Sql::new(sql).bind(id)).await.unwrap();
         says(storage.auth_group_secrets(id).await, "can't be unsealed");
+        // But another can be put in its place.
+        let other = change(Some(chap("user", "anothersecret5")), None);
+        storage.change_auth_group(id, other, None).await.unwrap();
+        assert_eq!(
+            storage.auth_group_secrets(id).await.unwrap().chap,
+            chap("user", "anothersecret5")
+        );
 
         let iqn = "iqn.2026-11.org.example:A";
         let named = storage.add_initiator(id, iqn, "a").await.unwrap();
         assert_eq!(named.named[0].iqn, "iqn.2026-11.org.example:a");
         says(storage.add_initiator(id, iqn, "").await, "already");
         assert!(storage.remove_initiator(id, iqn, false).await.unwrap().named.is_empty());
+
+        // All of them at once, or none: a wrong one changes nothing, not even the name.
+        let all = |name: &str, iqns: &[&str]| AuthGroupChange {
+            name: Some(name.into()),
+            initiators: Some(iqns.iter().map(|iqn| (iqn.to_string(), String::new())).collect()),
+            ..AuthGroupChange::default()
+        };
+        let b = "iqn.2026-11.org.example:b";
+        let changed = storage.change_auth_group(id, all("one", &[iqn, b]), None).await.unwrap();
+        assert_eq!(changed.named.len(), 2);
+        let wrong = storage.change_auth_group(id, all("two", &[b, "no name"]), None).await;
+        assert!(wrong.is_err());
+        let same = storage.auth_group(id).await.unwrap();
+        assert_eq!((&same.group.name[..], same.named.len()), ("one", 2));
+        let changed = storage.change_auth_group(id, all("two", &[b]), None).await.unwrap();
+        assert_eq!((changed.named.len(), &changed.named[0].iqn[..]), (1, b));
     })
     .await;
 }

@@ -82,6 +82,10 @@ async fn auth(
         let named = initiators.remove(&row.id).unwrap_or_default();
         // One that came between the two statements is met with the next change.
         let Some(sealed) = secrets.remove(&row.id) else { continue };
+        // Nor is one open because those that it names came in between.
+        if named.is_empty() && row.initiators > 0 {
+            continue;
+        }
         let group = auth_groups::unsealed(sealer, &row, sealed)
             .and_then(|secrets| {
                 // What is kept and can't be read must not become what isn't asked for.

@@ -81,7 +81,9 @@ impl Storage {
             let settings = Settings { origin: from, ..held.settings() };
             let volumes = held.owner().volumes()?;
             let made = volumes.clone_with(held.volume(), snapshot, &name, settings);
-            held.delete_snapshot(snapshot)?;
+            if let Err(error) = held.delete_snapshot(snapshot) {
+                tracing::warn!("the snapshot for a clone of {} stays: {error}", held.name());
+            }
             Ok(made?)
         });
         self.made(&known.pool, &owner, made.await?, new.size).await

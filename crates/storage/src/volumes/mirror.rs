@@ -74,17 +74,24 @@ fn snapshot_row(
     }
 }
 
-/// All volumes of a pool. Those with something in their logs are opened.
+/// All volumes of a pool that was just opened. Those with something in their logs are opened.
 fn find_all(owner: &Arc<Owner>) -> Result<Vec<Found>> {
+    // Of a clone of a volume that was cut off: nobody else gives such names.
+    let is_left = |one: &SnapshotInfo| one.name.starts_with('@');
     let mut all = Vec::new();
     for look in owner.volumes()?.look()? {
         let meta = look.meta;
-        if let Some(snapshots) = look.snapshots {
+        if let Some(snapshots) = look.snapshots.filter(|all| !all.iter().any(is_left)) {
             all.push(Found { size: meta.size, meta, snapshots: Some(snapshots) });
             continue;
         }
         match owner.hold(meta.volume) {
             Ok(held) => {
+                for left in held.snapshots().iter().filter(|one| is_left(one)) {
+                    if let Err(error) = held.delete_snapshot(left.id) {
+                        tracing::warn!("a snapshot that was left can't be removed: {error}");
+                    }
+                }
                 let (size, snapshots) = (held.geometry().size, Some(held.snapshots()));
                 all.push(Found { meta, size, snapshots });
             }

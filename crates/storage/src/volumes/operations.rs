@@ -97,7 +97,7 @@ impl Storage {
         match self.blocking(move || on.hold_for(id, by)).await {
             // The catalogue does not know yet that it is gone.
             Err(Error::Block(strongroom_block::Error::NotFound(_))) => {
-                self.mirror_volumes(&known.pool, &owner).await?;
+                volumes::gone(&self.inner.catalog, &known.row).await?;
                 Err(no_volume())
             }
             held => held,

@@ -83,6 +83,8 @@ pub(super) struct Entry {
     /// Bytes of its log when it was last settled.
     pub(super) settled: Option<u64>,
     pub(super) trouble: Option<Trouble>,
+    /// Nothing can be written to it any more: it is let go of once nobody uses it, and opened anew.
+    pub(super) is_dead: bool,
 }
 
 impl Entry {
@@ -177,7 +179,9 @@ impl Owner {
     fn let_go_of_all(&self) {
         let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
         let is_idle = volumes.as_ref().is_some_and(|all| Arc::strong_count(all) == 1);
-        if is_idle && self.table().open.is_empty() {
+        // The threads may still have one that is no longer in the table.
+        let table = self.table();
+        if is_idle && table.open.is_empty() && !table.settling && !table.tending {
             *volumes = None;
         }
     }
@@ -218,6 +222,7 @@ impl Owner {
             seen: (0, Instant::now()),
             settled: None,
             trouble: None,
+            is_dead: false,
         });
         let server = match by {
             None => {
@@ -423,6 +428,11 @@ impl Held {
     pub(crate) fn owner(&self) -> &Arc<Owner> {
         &self.owner
     }
+
+    /// Whether nothing can be written to it any more.
+    pub(super) fn is_dead(&self) -> bool {
+        self.owner.table().open.get(&self.id).is_some_and(|entry| entry.is_dead)
+    }
 }
 
 impl Deref for Held {
@@ -445,7 +455,10 @@ impl Drop for Held {
             }
             entry.seen.1 = Instant::now();
         }
+        let is_over = table.open.get(&self.id).is_some_and(|one| one.is_dead && !one.is_used());
+        let gone = if is_over { table.open.remove(&self.id) } else { None };
         drop(table);
+        drop(gone);
         self.owner.wake.notify_all();
     }
 }

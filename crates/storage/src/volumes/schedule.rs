@@ -126,20 +126,20 @@ impl Storage {
             if schedule.next_at > now {
                 continue;
             }
-            // Whoever moves it on makes it: there is one for each time, and none twice.
-            if !volumes::move_schedule(&self.inner.catalog, &schedule, furthest).await? {
+            // Whoever moves it on makes it; who is cut off has it tried again soon.
+            let soon = after(now, schedule.every.min(RETRY));
+            if !volumes::move_schedule(&self.inner.catalog, &schedule, soon).await? {
                 continue;
             }
+            let claimed = Schedule { next_at: soon, ..schedule.clone() };
             match self.run_schedule(&known, &schedule, now).await {
                 Ok(removed) => {
+                    volumes::move_schedule(&self.inner.catalog, &claimed, furthest).await?;
                     done.made += 1;
                     done.removed += removed;
                 }
                 Err(error) => {
                     done.failed += 1;
-                    let moved = Schedule { next_at: furthest, ..schedule.clone() };
-                    let soon = after(now, schedule.every.min(RETRY));
-                    volumes::move_schedule(&self.inner.catalog, &moved, soon).await?;
                     let (name, pool) = (&known.row.name, &known.pool.name);
                     tracing::error!(
                         "the snapshot that was due of the volume {name} of {pool} can't be made: {error}"

@@ -16,7 +16,7 @@ pub struct Served {
     device: Arc<dyn BlockDevice>,
     volume: volumes::Volume,
     pool: String,
-    _held: Held,
+    held: Held,
 }
 
 impl Served {
@@ -28,6 +28,11 @@ impl Served {
     /// The volume, as the catalogue knew it when this was made.
     pub fn volume(&self) -> &volumes::Volume {
         &self.volume
+    }
+
+    /// Whether nothing can be written to it any more.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.held.is_dead()
     }
 
     /// The pool's name, as it was then.
@@ -47,7 +52,7 @@ impl Storage {
         let known = self.known_volume(id).await?;
         let held = self.held(&known, Some(by)).await?;
         let device: Arc<dyn BlockDevice> = Arc::clone(held.volume()) as _;
-        Ok(Served { device, volume: known.row, pool: known.pool.name, _held: held })
+        Ok(Served { device, volume: known.row, pool: known.pool.name, held })
     }
 
     /// As [`Storage::serve_volume`], a snapshot, which can only be read.
@@ -61,7 +66,7 @@ impl Storage {
         let uuid = SnapshotId::parse(&snapshot.uuid)
             .ok_or(strongroom_catalog::Error::NotFound { what: "snapshot" })?;
         let device = Arc::new(held.volume().snapshot_device(uuid)?);
-        Ok(Served { device, volume: known.row, pool: known.pool.name, _held: held })
+        Ok(Served { device, volume: known.row, pool: known.pool.name, held })
     }
 }
 

@@ -52,11 +52,13 @@ fn run(owner: &Owner) {
         let now = Instant::now();
         if let Some((id, volume)) = due(&mut table, &owner.pace, now) {
             drop(table);
+            let before = volume.log_bytes();
             let settled = volume.settle();
             let name = volume.name();
             let left = volume.log_bytes();
             drop(volume);
-            note(owner, id, &name, settled, left);
+            // What else is left may have come meanwhile: then it is settled again.
+            note(owner, id, &name, settled, (left == before).then_some(left));
             continue;
         }
         if let Some(id) = finished(&table, &owner.pace, now) {
@@ -106,17 +108,19 @@ fn note(
     id: VolumeId,
     name: &str,
     settled: strongroom_block::Result<Settling>,
-    left: u64,
+    left: Option<u64>,
 ) {
     let mut table = owner.table();
     let Some(entry) = table.open.get_mut(&id) else { return };
     let failure = match settled {
         Ok(_) => {
-            entry.settled = Some(left);
+            entry.settled = left;
             if entry.trouble.take().is_some() {
                 tracing::info!("the volume {name} of the pool {} is settled again", owner.name);
             }
-            table.changed.insert(id);
+            if left.is_none() {
+                table.changed.insert(id);
+            }
             return;
         }
         Err(error) => error,
@@ -135,7 +139,8 @@ fn note(
     let since = entry.trouble.as_ref().map_or_else(Timestamp::now, |old| old.since);
     entry.trouble = Some(Trouble { why, since, next: Instant::now() + pause, pause });
     // What can't be written any more is opened anew by the next who wants it.
-    let is_dead = matches!(failure, strongroom_block::Error::Failed(_)) && !entry.is_used();
+    entry.is_dead = matches!(failure, strongroom_block::Error::Failed(_));
+    let is_dead = entry.is_dead && !entry.is_used();
     drop(table);
     if is_dead {
         owner.drop_if_idle(id);

@@ -411,3 +411,25 @@ async fn schedules_make_snapshots_and_remove_only_their_own() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_snapshot_for_a_clone_that_was_cut_off_goes_when_the_pool_is_opened() {
+    testing::each(|catalog| async move {
+        let bed = Bed::new(&catalog).await;
+        let (storage, pool) = (&bed.storage, bed.pool().await);
+        let id = storage.create_volume(NewVolume::new(pool.id, "v", MIB)).await.unwrap().id;
+        storage.create_snapshot(id, "s").await.unwrap();
+        let known = storage.known_volume(id).await.unwrap();
+        let held = storage.held(&known, None).await.unwrap();
+        held.snapshot("@left").unwrap();
+        drop(held);
+        drop(storage.close(pool.id, "a test").await.unwrap());
+        storage.open(pool.id).await.unwrap();
+        let left = volumes::snapshots_of(&catalog, id).await.unwrap();
+        let names: Vec<_> = left.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["s"]);
+        let held = storage.held(&known, None).await.unwrap();
+        assert_eq!(held.snapshots().len(), 1);
+    })
+    .await;
+}

@@ -51,7 +51,9 @@ impl Storage {
                 let Some(id) = VolumeId::parse(&row.uuid) else { continue };
                 let last = owner.last_measured(id);
                 let is_fresh = last.is_some_and(|(ago, took)| ago < AGAIN.max(took * TIMES));
-                let is_due = !is_fresh && (owner.take_change(id) || row.measured_at.is_none());
+                // What was changed before this process had the pool is not known.
+                let is_unknown = last.is_none() || row.measured_at.is_none();
+                let is_due = !is_fresh && (owner.take_change(id) || is_unknown);
                 if !is_due {
                     continue;
                 }

@@ -277,7 +277,8 @@ impl Nbd {
     /// connected, but if they have to prove themselves to other authorities. When it can't, all is as it
     /// was.
     pub(super) async fn change(&mut self, wanted: Wanted, grace: Duration) -> Result<bool> {
-        if self.wanted == wanted {
+        let open = self.network.iter().map(|network| network.open.len()).sum::<usize>();
+        if self.wanted == wanted && open == wanted.addresses.len() {
             return Ok(false);
         }
         let before = self.wanted.clone();
