@@ -170,6 +170,4 @@ fn a_target_that_is_suspended_has_initiators_come_later() {
     assert!(!output.status.success() && said.contains("unavailable"), "{said}");
     served.target.suspend(false);
     assert!(run("iscsi-inq", &[&served.url()]).status.success());
-    let session = served.target.sessions();
-    assert!(session.is_empty(), "{session:?}");
 }

@@ -129,8 +129,15 @@ fn main() -> Result<(), Failed> {
     });
     let tender = std::thread::spawn({
         let (volume, is_done) = (Arc::clone(&volume), Arc::clone(&is_done));
+        let settled = Arc::clone(&settled);
         move || {
             while !is_done.load(Ordering::Acquire) {
+                // Also while it is settled.
+                let log = volume.log_bytes();
+                {
+                    let mut settled = locked(&settled);
+                    settled.most_log = settled.most_log.max(log);
+                }
                 if let Err(e) = volume.tend() {
                     eprintln!("tending failed: {e}");
                 }
@@ -164,11 +171,6 @@ fn locked(settled: &Mutex<Settled>) -> std::sync::MutexGuard<'_, Settled> {
 /// Settles as whoever owns a volume does.
 fn settle(volume: &Volume, settled: &Mutex<Settled>, is_done: &AtomicBool) {
     while !is_done.load(Ordering::Acquire) {
-        let log = volume.log_bytes();
-        {
-            let mut settled = locked(settled);
-            settled.most_log = settled.most_log.max(log);
-        }
         if !volume.is_due() {
             std::thread::sleep(LOOK);
             continue;

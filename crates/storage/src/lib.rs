@@ -58,9 +58,9 @@ pub use retention::{Rules, Selection, Verdict};
 pub use sealer::{PoolSecret, Sealer};
 pub use stats::{Growth, PoolStats};
 pub use targets::{
-    AuthGroupChange, AuthGroupDetails, AuthGroupSecrets, Chap, MAX_LUNS, NewAuthGroup, NewTarget,
-    PortalDetails, PortalGroupDetails, RefusedLogin, TARGET_PREFIX, TargetChange, TargetDetails,
-    TargetFigures, TargetSession, TargetState, TargetWatch,
+    AuthGroupChange, AuthGroupDetails, AuthGroupSecrets, Chap, Guard, MAX_LUNS, NewAuthGroup,
+    NewTarget, PortalDetails, PortalGroupDetails, RefusedLogin, TARGET_PREFIX, TargetChange,
+    TargetDetails, TargetFigures, TargetSession, TargetState, TargetWatch,
 };
 
 use images::Forgetting;

@@ -33,7 +33,7 @@ struct Tries {
 
 /// Counts wrong proofs, by address and target.
 #[derive(Debug, Default)]
-pub(super) struct Guard {
+pub struct Guard {
     tries: Mutex<HashMap<Who, Tries>>,
     watch: OnceLock<Arc<dyn TargetWatch>>,
 }

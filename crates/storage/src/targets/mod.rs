@@ -28,6 +28,7 @@ use strongroom_catalog::Tx;
 use strongroom_catalog::targets::{AuthGroup, Initiator, Lun, Portal, PortalGroup, Target};
 use zeroize::Zeroizing;
 
+pub use self::guard::Guard;
 pub use self::luns::MAX_LUNS;
 pub use self::names::TARGET_PREFIX;
 pub(crate) use self::state::Targets;

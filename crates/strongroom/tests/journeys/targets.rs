@@ -303,13 +303,13 @@ fn reserve(action: u8, kind: u8, own: u64, new: u64, kept: bool) -> ([u8; 10], [
 fn reservations_of_two_initiators_outlast_a_restart() {
     let mut one = Appliance::new();
     let iqn = one.target("t1", "", 8);
+    let address = one.address;
     let log_in = |name: &str| {
-        let mut one = Initiator::log_in_to(&iqn, one.address, name, 1, false);
+        let mut one = Initiator::log_in_to(&iqn, address, name, 1, false);
         // What it has to hear first.
-        while one.perform(&[0; 6], &[], 0).status == 2 {}
+        until("it is ready", || one.perform(&[0; 6], &[], 0).status != 2);
         one
     };
-    let address = one.address;
     let (mut a, mut b) = (log_in(A), log_in(B));
     let ask = |one: &mut Initiator, (command, parameters): ([u8; 10], [u8; 24])| {
         one.perform(&command, &parameters, 0)
@@ -327,11 +327,6 @@ fn reservations_of_two_initiators_outlast_a_restart() {
     one.stop();
     one.start();
     one.is_served("t1");
-    let log_in = |name: &str| {
-        let mut one = Initiator::log_in_to(&iqn, address, name, 1, false);
-        while one.perform(&[0; 6], &[], 0).status == 2 {}
-        one
-    };
     let (mut a, mut b) = (log_in(A), log_in(B));
     assert_eq!(b.perform(&write, &[8; 512], 0), Done::conflict());
     assert_eq!(a.perform(&write, &[9; 512], 0), Done::good(&[]));
@@ -340,7 +335,7 @@ fn reservations_of_two_initiators_outlast_a_restart() {
     parameters[8..16].copy_from_slice(&0xa_u64.to_be_bytes());
     assert_eq!(b.perform(&command, &parameters, 0), Done::good(&[]));
     assert_eq!(b.perform(&write, &[8; 512], 0), Done::good(&[]));
-    while a.perform(&[0; 6], &[], 0).status == 2 {}
+    until("it heard of it", || a.perform(&[0; 6], &[], 0).status != 2);
     assert_eq!(a.perform(&write, &[9; 512], 0), Done::conflict());
 }
 

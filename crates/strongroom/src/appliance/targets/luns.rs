@@ -2,14 +2,11 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use strongroom_client::Client;
-use strongroom_client::types::{Items, Named};
 
 use super::{LUNS, MAP, OneArgs, SESSIONS, UNMAP};
-use crate::appliance::named;
 use crate::appliance::operation::OnceArgs;
-use crate::appliance::pools::POOLS;
 use crate::appliance::resource::{owned, print, row};
+use crate::appliance::volumes;
 use crate::exit::{Context, usage};
 
 /// Map a volume to a target: initiators find it as a LUN
@@ -23,7 +20,7 @@ Examples:
 pub(crate) struct MapArgs {
     #[command(flatten)]
     one: OneArgs,
-    /// The volume's name or number
+    /// The volume: NAME, POOL/NAME or its number
     volume: String,
     /// The volume's pool, where several pools have one of that name
     #[arg(long)]
@@ -75,31 +72,13 @@ pub(crate) struct SessionsArgs {
     one: OneArgs,
 }
 
-/// The number of a volume.
-fn volume(client: &Client, name: &str, pool: Option<&str>) -> Result<i64> {
-    let by_name = format!("name:=={name}");
-    let mut query = vec![("filter", by_name.as_str()), ("limit", "10")];
-    let by_pool = match pool {
-        Some(pool) => format!("pool_id:=={}", named::number(client, &POOLS, pool)?),
-        None => String::new(),
-    };
-    if pool.is_some() {
-        query.push(("filter", &by_pool));
-    }
-    let found: Items<Named> = client.get("/v1/volumes", &query)?;
-    match (&found.items[..], name.parse::<i64>()) {
-        ([one], _) => Ok(one.id),
-        ([], Ok(number)) => Ok(number),
-        ([], Err(_)) => {
-            Err(usage(format!("there is no volume `{name}`: see `strongroom volume list`")))
-        }
-        _ => Err(usage(format!("several pools have a volume `{name}`: give --pool"))),
-    }
-}
-
 pub(super) fn map(context: &Context, args: &MapArgs) -> Result<()> {
     let (client, target) = args.one.find()?;
-    let id = volume(&client, &args.volume, args.pool.as_deref())?;
+    let called = match &args.pool {
+        Some(pool) => format!("{pool}/{}", args.volume),
+        None => args.volume.clone(),
+    };
+    let id = volumes::find(&client, &called)?["id"].clone();
     let mut body = json!({ "volume_id": id });
     if let Some(number) = args.lun {
         body["number"] = json!(number);
@@ -113,6 +92,13 @@ pub(super) fn map(context: &Context, args: &MapArgs) -> Result<()> {
     Ok(())
 }
 
+/// Whether the volume of a LUN is called so: by its name, or `POOL/NAME`.
+fn is_called(lun: &Value, name: &str) -> bool {
+    let (pool, volume) = (lun["pool"].as_str(), lun["volume"].as_str());
+    let full = pool.zip(volume).map(|(pool, volume)| format!("{pool}/{volume}"));
+    volume == Some(name) || full.as_deref() == Some(name)
+}
+
 pub(super) fn unmap(context: &Context, args: &UnmapArgs) -> Result<()> {
     let (client, target) = args.one.find()?;
     let number = match (args.lun, &args.volume) {
@@ -123,7 +109,7 @@ pub(super) fn unmap(context: &Context, args: &UnmapArgs) -> Result<()> {
             let all = luns["luns"].as_array().cloned().unwrap_or_default();
             let numbers: Vec<_> = all
                 .iter()
-                .filter(|lun| lun["volume"] == name)
+                .filter(|lun| is_called(lun, name))
                 .map(|lun| lun["number"].to_string())
                 .collect();
             match &numbers[..] {

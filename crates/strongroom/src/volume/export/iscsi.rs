@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use strongroom_iscsi::scsi::{Identity, LogicalUnit};
 use strongroom_iscsi::{AuthGroup, Credential, Limits, Server, Target};
+use strongroom_storage::{Guard, TARGET_PREFIX};
 use zeroize::Zeroizing;
 
 use super::Subject;
@@ -16,8 +17,6 @@ use super::nbd::{addresses, is_reached};
 use crate::ask;
 use crate::exit::usage;
 
-/// What names of targets begin with, unless one is given.
-const PREFIX: &str = "iqn.2026-11.io.strongroom:";
 /// The number of its unit.
 const LUN: u16 = 0;
 
@@ -86,6 +85,7 @@ impl Iscsi {
         let device = Arc::clone(&subject.device);
         target.map(LUN, Arc::new(LogicalUnit::new(device, Identity::default(), None)?))?;
         let server = Server::new(Limits::default());
+        server.set_doorkeeper(Arc::new(Guard::default()));
         server.set_discovery(auth);
         let iqn = target.name().to_owned();
         server.add(target)?;
@@ -130,7 +130,8 @@ fn listen(server: &Server, addresses: &[SocketAddr]) -> Result<SocketAddr> {
 fn usual_name(name: &str) -> String {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
     let letters = name.chars().map(|c| if fits(c) { c.to_ascii_lowercase() } else { '-' });
-    PREFIX.chars().chain(letters).take(strongroom_iscsi::name::LONGEST).collect()
+    let prefix = TARGET_PREFIX.chars().chain([':']);
+    prefix.chain(letters).take(strongroom_iscsi::name::LONGEST).collect()
 }
 
 /// Who may log in. What the file says is not told when it is wrong.
@@ -148,7 +149,7 @@ mod tests {
 
     #[test]
     fn names_of_targets_are_made_of_any_name() {
-        assert_eq!(usual_name("vm 1@Monday"), format!("{PREFIX}vm-1-monday"));
+        assert_eq!(usual_name("vm 1@Monday"), format!("{TARGET_PREFIX}:vm-1-monday"));
         assert!(Target::new(&usual_name(&"ä/".repeat(300))).is_ok());
     }
 

@@ -14,35 +14,45 @@ use super::until::Until;
 use crate::interrupt::Stop as _;
 use crate::output::say_notes;
 
-/// How often it is looked at.
-const LOOK: Duration = Duration::from_secs(5);
-/// Bytes of a log that is settled though it still grows.
-const LONG: u64 = 64 << 20;
+/// How often it is looked at, and how often a short log must have been the same before it is settled.
+const LOOK: Duration = Duration::from_secs(1);
+const IDLE: u32 = 5;
+/// How often that is done ahead which whoever writes would wait for.
+const TEND: Duration = Duration::from_millis(20);
 
-/// Settles a volume until it is ended: when its log has become long, and when nothing is written any more.
+/// Settles a volume until it is ended, when its log has become long, and when nothing is written any more; and
+/// tends it.
 #[derive(Debug)]
 pub(super) struct Settler {
     volume: Arc<Volume>,
     until: Arc<Until>,
-    thread: JoinHandle<()>,
+    threads: [JoinHandle<()>; 2],
 }
 
 impl Settler {
     /// Begins; `well` becomes false when it can't be settled, and standard error tells why.
     pub(super) fn begin(volume: &Arc<Volume>, well: &Arc<AtomicBool>) -> Result<Self> {
         let until = Arc::<Until>::default();
+        let thread = |name: &str| std::thread::Builder::new().name(name.into());
         let (of_thread, looked_at) = (Arc::clone(&until), Arc::clone(volume));
         let well = Arc::clone(well);
-        let body = move || settle(&looked_at, &of_thread, &well);
-        let thread = std::thread::Builder::new().name("settle".into()).spawn(body)?;
-        Ok(Self { volume: Arc::clone(volume), until, thread })
+        let settler = thread("settle").spawn(move || settle(&looked_at, &of_thread, &well))?;
+        let (of_thread, tended) = (Arc::clone(&until), Arc::clone(volume));
+        let tender = thread("tend").spawn(move || {
+            while !of_thread.wait_for(TEND) {
+                // Who writes, or settles, tells what is wrong.
+                let _ = tended.tend();
+            }
+        });
+        let threads = [settler, tender?];
+        Ok(Self { volume: Arc::clone(volume), until, threads })
     }
 
     /// Makes durable and settles what is left, when nobody writes any more.
     pub(super) fn end(self) -> Result<()> {
         self.until.stop();
-        // It has told what went wrong.
-        let _ = self.thread.join();
+        // They have told what went wrong.
+        self.threads.into_iter().for_each(|thread| drop(thread.join()));
         let name = self.volume.name();
         self.volume.flush().with_context(|| format!("making durable what {name} was written"))?;
         self.volume.settle().with_context(|| {
@@ -54,10 +64,11 @@ impl Settler {
 }
 
 fn settle(volume: &Volume, until: &Until, well: &AtomicBool) {
-    let (mut before, mut told) = (0, String::new());
+    let (mut before, mut same, mut told) = (0, 0, String::new());
     while !until.wait_for(LOOK) {
         let bytes = volume.log_bytes();
-        if bytes > LONG || (bytes > 0 && bytes == before) {
+        same = if bytes == before { same + 1 } else { 0 };
+        if volume.is_due() || (bytes > 0 && same >= IDLE) {
             if let Err(error) = volume.settle() {
                 well.store(false, Ordering::Relaxed);
                 let why = error.to_string();

@@ -101,8 +101,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Done> {
     let settler = args.in_place.then(|| Settler::begin(&volume, &well)).transpose()?;
     let served = serve(context, args, Subject { name, description, device }, Some(&pool), told);
     // Also when it could not be served.
-    settler.map_or(Ok(()), Settler::end)?;
-    served?;
+    let ended = settler.map_or(Ok(()), Settler::end);
+    served.and(ended)?;
     context.out.notes(Some(&pool));
     Ok(Done::well_if(well.load(Ordering::Relaxed)))
 }

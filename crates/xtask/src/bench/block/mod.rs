@@ -151,10 +151,11 @@ fn compare(options: &Options, parts: &[Part], program: &Path, dir: &Path) -> Res
                 Part::Tcp => ours.tcp.clone(),
                 Part::Unix => ours.unix.clone(),
             };
-            if !row.load.writes {
+            row.ours.push(drive(&at, row.load, size, time)?);
+            // Else it would be settled while the others are measured.
+            if row.load.writes {
                 ours.tell("settle")?;
             }
-            row.ours.push(drive(&at, row.load, size, time)?);
             for (peer, (_, done)) in peers.iter().zip(&mut row.peers) {
                 done.push(drive(&peer.at, row.load, size, time)?);
             }
