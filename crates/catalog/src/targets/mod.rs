@@ -187,6 +187,8 @@ pub struct Lun {
     pub volume: String,
     /// The volume's number for dialects.
     pub volume_public_id: String,
+    /// What the pool calls the volume.
+    pub volume_uuid: String,
     /// The volume's bytes.
     pub size: u64,
     /// The pool that has it.
@@ -198,8 +200,8 @@ pub struct Lun {
 }
 
 impl Record for Lun {
-    const COLUMNS: &'static str = "l.target_id, l.number, l.volume_id, v.name, v.public_id, v.size, \
-        v.pool_id, p.name, p.node";
+    const COLUMNS: &'static str = "l.target_id, l.number, l.volume_id, v.name, v.public_id, v.uuid, \
+        v.size, v.pool_id, p.name, p.node";
 
     fn read(row: &mut Row) -> Result<Self> {
         Ok(Self {
@@ -208,6 +210,7 @@ impl Record for Lun {
             volume_id: row.take()?,
             volume: row.take()?,
             volume_public_id: row.take()?,
+            volume_uuid: row.take()?,
             size: row.take()?,
             pool_id: row.take()?,
             pool: row.take()?,

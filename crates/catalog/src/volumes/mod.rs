@@ -270,6 +270,17 @@ pub async fn snapshots_of(catalog: &Catalog, volume: i64) -> Result<Vec<Snapshot
     catalog.find(sql).await
 }
 
+/// The first target, by name, of each volume that targets have.
+///
+/// # Errors
+/// Those of the database.
+pub async fn first_targets(catalog: &Catalog) -> Result<HashMap<i64, String>> {
+    let sql = "SELECT l.volume_id, MIN(t.name) FROM luns l JOIN targets t ON t.id = l.target_id \
+               GROUP BY l.volume_id";
+    let rows = catalog.rows(Sql::new(sql)).await?;
+    rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
+}
+
 /// The names of the targets that have a volume.
 ///
 /// # Errors

@@ -102,6 +102,7 @@ async fn a_volume_goes_with_its_snapshots_and_its_place_at_targets() {
         let seen = find(&catalog, made.id).await.unwrap();
         assert_eq!((seen.snapshots, seen.targets), (2, 1));
         assert_eq!(mapped_to(&catalog, made.id).await.unwrap(), ["t1"]);
+        assert_eq!(first_targets(&catalog).await.unwrap(), [(made.id, "t1".to_owned())].into());
         assert_eq!(mapped_in(&catalog, 1).await.unwrap(), ["one"]);
 
         let now = Timestamp::from_second(9).unwrap();

@@ -242,13 +242,11 @@ pub(super) async fn measured(call: &Call, volume: Volume, turns: &mut usize) -> 
 
 async fn shown(call: &Call, all: Vec<Volume>) -> Answer<Vec<Lun>> {
     let pools: HashMap<i64, String> = rows::pool_names(call).await?;
+    let targets = volumes::first_targets(call.app().catalog()).await?;
     let (mut shown, mut turns) = (Vec::new(), MEASURED);
     for volume in all {
         let volume = measured(call, volume, &mut turns).await;
-        let target = match volume.targets {
-            0 => None,
-            _ => volumes::mapped_to(call.app().catalog(), volume.id).await?.into_iter().next(),
-        };
+        let target = targets.get(&volume.id).cloned();
         let pool = pools.get(&volume.pool_id).cloned().unwrap_or_default();
         shown.push(Lun::of(volume, pool, target));
     }

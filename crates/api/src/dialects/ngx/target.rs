@@ -189,9 +189,8 @@ async fn shown(call: &Call, ids: &Ids, target: Target) -> Answer<Option<TargetSh
         if call.principal().pools().is_some_and(|pools| !pools.contains(&lun.pool_id)) {
             continue;
         }
-        let volume = volumes::find(catalog, lun.volume_id).await?;
         luns.push(MappedLun {
-            lun_id: volume.uuid,
+            lun_id: lun.volume_uuid,
             lun_name: lun.volume.clone(),
             lun_number: lun.number.to_string(),
             pool_name: lun.pool,
