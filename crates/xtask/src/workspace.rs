@@ -2,18 +2,23 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::run;
 
-/// The top directory of the workspace.
+/// The top directory of the workspace: as `cargo run` says it now, since a target directory that clones share has
+/// programs that another one built.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .expect("crates/xtask lies two levels below the workspace")
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let own = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let own = own.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = own.ancestors().nth(2);
+        root.expect("crates/xtask lies two levels below the workspace").to_owned()
+    });
+    &ROOT
 }
 
 /// `cargo`, run in the workspace.
