@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use strongroom_block::volume::{Limits, NewVolume, Settings, Volume, Volumes};
+use strongroom_block::volume::{Limits, NewVolume, Settings, Volume, Volumes, stand_back};
 use strongroom_block::{BlockDevice, Durability};
 use strongroom_engine::chunker::Params;
 use strongroom_engine::clock::SystemClock;
@@ -170,6 +170,7 @@ fn locked(settled: &Mutex<Settled>) -> std::sync::MutexGuard<'_, Settled> {
 
 /// Settles as whoever owns a volume does.
 fn settle(volume: &Volume, settled: &Mutex<Settled>, is_done: &AtomicBool) {
+    stand_back();
     while !is_done.load(Ordering::Acquire) {
         if !volume.is_due() {
             std::thread::sleep(LOOK);

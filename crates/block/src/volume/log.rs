@@ -10,13 +10,14 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use strongroom_engine::buf::{BufPool, PooledBuf};
 use strongroom_engine::disk::Disk;
 use strongroom_engine::pool::Pool;
 use strongroom_engine::seal::LogSealer;
 
 use super::live::Lives;
-use super::record::{BLOCK, Change, Entry, MAX_SEGMENT, SegmentHeader};
-use super::segment::{Lost, Place, Prepared, Segment, aligned};
+use super::record::{BLOCK, Change, Entry, HEADER, MAX_PAYLOAD, MAX_SEGMENT, SegmentHeader};
+use super::segment::{LONG, Lost, Place, Prepared, Segment, aligned};
 use super::{VolumeId, locked};
 use crate::{Error, Result};
 
@@ -24,10 +25,18 @@ use crate::{Error, Result};
 const BATCH: usize = 4 << 20;
 /// Bytes that aren't durable before whoever tends the log makes them so.
 const UNSYNCED: u64 = 8 << 20;
-/// Records of so many bytes are written by themselves: it costs less than to copy them.
-const ALONE: usize = 32 << 10;
+/// What is written past the page cache counts for so much less of them: it is on the disk, and its place in the
+/// file is what isn't durable.
+const ON_DISK: u64 = 8;
+/// Logs of a pool that write long records at once; others wait.
+const LONGS: usize = 2;
 /// Bytes that may wait to be written.
 const WAITING: usize = 16 << 20;
+
+/// Buffers for long records, for all logs of a pool.
+pub(crate) fn buffers() -> BufPool {
+    BufPool::new(LONGS, BATCH + HEADER + MAX_PAYLOAD + BLOCK as usize)
+}
 
 /// What tells one process's log of a volume from all others, and where it begins.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +97,45 @@ struct Pen {
     buffer: Vec<u8>,
 }
 
+/// Records that were given their places and aren't written yet.
+#[derive(Debug, Default)]
+struct Outgoing {
+    short: Vec<u8>,
+    /// Long ones, and how many bytes they have: they begin with a block, and have whole ones.
+    long: Option<(PooledBuf, usize)>,
+}
+
+impl Outgoing {
+    fn len(&self) -> usize {
+        self.long.as_ref().map_or(self.short.len(), |(_, len)| *len)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn push(&mut self, record: &[u8], is_long: bool, buffers: &BufPool) {
+        if !is_long {
+            return self.short.extend_from_slice(record);
+        }
+        let (buffer, len) = self.long.get_or_insert_with(|| (buffers.take(), 0));
+        if let Some(room) = buffer.get_mut(*len..*len + record.len()) {
+            room.copy_from_slice(record);
+            *len += record.len();
+        }
+    }
+
+    /// Whether the record of that kind and length may come behind these.
+    fn takes(&self, is_long: bool, len: usize) -> bool {
+        match &self.long {
+            None => !is_long || self.short.is_empty(),
+            Some((buffer, there)) => {
+                is_long && aligned((there + len) as u64) <= buffer.len() as u64
+            }
+        }
+    }
+}
+
 /// The log of one volume, in one process.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -95,6 +143,7 @@ pub(crate) struct Log {
     run: Run,
     sealer: Arc<LogSealer>,
     segment_size: u64,
+    buffers: BufPool,
     queue: Mutex<Queue>,
     changed: Condvar,
     /// The number under which the next payload is sealed.
@@ -108,7 +157,13 @@ pub(crate) struct Log {
 
 impl Log {
     /// A log without a segment.
-    pub(crate) fn new(pool: &Arc<Pool>, run: Run, sealer: LogSealer, segment_size: u64) -> Self {
+    pub(crate) fn new(
+        pool: &Arc<Pool>,
+        run: Run,
+        sealer: LogSealer,
+        segment_size: u64,
+        buffers: &BufPool,
+    ) -> Self {
         let queue = Queue {
             waiting: VecDeque::new(),
             bytes: 0,
@@ -124,6 +179,7 @@ impl Log {
             run,
             sealer: Arc::new(sealer),
             segment_size: segment_size.clamp(2 * BLOCK, MAX_SEGMENT),
+            buffers: buffers.clone(),
             queue: Mutex::new(queue),
             changed: Condvar::new(),
             sealed: AtomicU64::new(0),
@@ -155,16 +211,35 @@ impl Log {
     /// # Errors
     /// [`Error::Failed`], after which nothing more is written.
     pub(crate) fn append(&self, change: Change, data: &[u8], lives: &Lives) -> Result<u64> {
-        let number = self.sealed.fetch_add(1, Ordering::Relaxed);
-        let entry = Entry::new(change, data, number, &self.sealer);
+        self.append_all([(change, data)].into_iter(), lives)
+    }
+
+    /// Appends records one right behind the other, and enters them in the layers; the last one's sequence
+    /// number. All together have a few megabytes at most.
+    ///
+    /// # Errors
+    /// [`Error::Failed`], after which nothing more is written.
+    pub(crate) fn append_all<'d>(
+        &self,
+        changes: impl ExactSizeIterator<Item = (Change, &'d [u8])>,
+        lives: &Lives,
+    ) -> Result<u64> {
+        let number = self.sealed.fetch_add(changes.len() as u64, Ordering::Relaxed);
+        let entries = (number..).zip(changes);
+        let entries: Vec<Entry> = entries
+            .map(|(number, (change, data))| Entry::new(change, data, number, &self.sealer))
+            .collect();
         let mut queue = locked(&self.queue);
         while queue.bytes > WAITING && queue.failed.is_none() {
             queue = self.wait(queue);
         }
-        let sequence = queue.next;
-        queue.next += 1;
-        queue.bytes += entry.len();
-        queue.waiting.push_back((sequence, entry));
+        for entry in entries {
+            let sequence = queue.next;
+            queue.next += 1;
+            queue.bytes += entry.len();
+            queue.waiting.push_back((sequence, entry));
+        }
+        let sequence = queue.next - 1;
         loop {
             if queue.applied >= sequence {
                 return Ok(sequence);
@@ -208,35 +283,36 @@ impl Log {
         lives: &Lives,
     ) -> io::Result<()> {
         let mut placed = Vec::with_capacity(batch.len());
-        let mut buffer = std::mem::take(&mut pen.buffer);
+        let mut out = Outgoing { short: std::mem::take(&mut pen.buffer), long: None };
         if std::mem::take(&mut pen.align) {
             pen.end = aligned(pen.end);
         }
         for (sequence, mut entry) in batch {
-            let end = pen.end + (buffer.len() + entry.len()) as u64;
+            let is_long = entry.payload() >= LONG;
+            if !out.takes(is_long, entry.len()) {
+                self.write_out(pen, &mut out)?;
+            }
+            if is_long && out.is_empty() {
+                pen.end = aligned(pen.end);
+            }
+            let end = pen.end + (out.len() + entry.len()) as u64;
             let rolls = self.roll.swap(false, Ordering::AcqRel);
             if rolls || pen.segments.is_empty() || end > self.segment_size {
-                self.write_out(pen, &mut buffer)?;
+                self.write_out(pen, &mut out)?;
                 self.begin(pen, sequence)?;
             }
             let Some(Written { segment, last, .. }) = pen.segments.last_mut() else { break };
-            let at = pen.end + buffer.len() as u64;
+            let at = pen.end + out.len() as u64;
             let payload = entry.payload() as u32;
             let place = Place { segment: Arc::clone(segment), at, payload };
             *last = sequence;
             let record =
                 entry.write(&self.sealer, place.segment.header.number, at, sequence, durable);
-            match record.len() < ALONE {
-                true => buffer.extend_from_slice(record),
-                false => {
-                    self.write_out(pen, &mut buffer)?;
-                    self.put(pen, record)?;
-                }
-            }
+            out.push(record, is_long, &self.buffers);
             placed.push((sequence, entry.change, place));
         }
-        self.write_out(pen, &mut buffer)?;
-        pen.buffer = buffer;
+        self.write_out(pen, &mut out)?;
+        pen.buffer = out.short;
         if pen.buffer.capacity() > BATCH {
             pen.buffer = Vec::new();
         }
@@ -244,26 +320,36 @@ impl Log {
         Ok(())
     }
 
-    fn write_out(&self, pen: &mut Pen, buffer: &mut Vec<u8>) -> io::Result<()> {
-        if !buffer.is_empty() {
-            self.put(pen, buffer)?;
-            buffer.clear();
-        }
-        Ok(())
-    }
-
-    /// Writes bytes to the end of the last segment.
-    fn put(&self, pen: &mut Pen, written: &[u8]) -> io::Result<()> {
+    /// Writes what is to be written to the end of the last segment.
+    fn write_out(&self, pen: &mut Pen, out: &mut Outgoing) -> io::Result<()> {
         let Some(Written { segment, bytes, .. }) = pen.segments.last_mut() else { return Ok(()) };
-        *bytes += written.len() as u64;
-        pen.unsynced += written.len() as u64;
+        if out.is_empty() {
+            return Ok(());
+        }
         if !pen.dirty.iter().any(|dirty| Arc::ptr_eq(dirty, segment)) {
             pen.dirty.push(Arc::clone(segment));
         }
-        let lost = segment.write(written, pen.end)?;
+        let (len, unsynced, lost) = match out.long.take() {
+            Some((mut buffer, len)) => {
+                let whole = aligned(len as u64) as usize;
+                let (records, rest) = buffer.split_at_mut(len.min(whole));
+                rest.iter_mut().take(whole - records.len()).for_each(|byte| *byte = 0);
+                let blocks = buffer.get(..whole).unwrap_or_default();
+                let lost = segment.write_long(self.pool.disks(), blocks, pen.end)?;
+                (whole as u64, whole as u64 / ON_DISK, lost)
+            }
+            None => {
+                let lost = segment.write(&out.short, pen.end)?;
+                let len = out.short.len() as u64;
+                out.short.clear();
+                (len, len, lost)
+            }
+        };
+        *bytes += len;
+        pen.unsynced += unsynced;
+        pen.end += len;
         self.lose_disks(pen, lost);
-        pen.end += written.len() as u64;
-        self.bytes.fetch_add(written.len() as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(len, Ordering::Relaxed);
         Ok(())
     }
 

@@ -71,7 +71,7 @@ use strongroom_engine::pool::Pool;
 pub use self::device::SnapshotDevice;
 pub use self::look::Look;
 pub use self::settings::{IoType, Priority, Settings};
-pub use self::settle::Settling;
+pub use self::settle::{Settling, stand_back};
 pub use self::top::{Meta, Parent, ROOT_KIND};
 pub use self::volumes::Volumes;
 
@@ -143,7 +143,7 @@ id!(
 /// How large logs get.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of a segment, at most [`record::MAX_SEGMENT`].
+    /// Bytes of a segment, at most [`record::MAX_SEGMENT`], and less in a short log.
     pub segment: u64,
     /// When a volume's log has so many bytes, who writes settles it first; less in a small pool (an eighth of
     /// its smallest disk).
@@ -152,7 +152,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { segment: 16 << 20, log: 4 << 30 }
+        Self { segment: record::MAX_SEGMENT, log: 4 << 30 }
     }
 }
 

@@ -1,14 +1,18 @@
 //! Segments of a log: files of the same bytes on several disks.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use strongroom_engine::disk::{Caching, Disk, DiskFile};
 use strongroom_engine::seal::LogSealer;
 
 use super::record::{BLOCK, HEADER, Header, SegmentHeader};
 use super::{SnapshotId, VolumeId};
+
+/// Records with payloads of so many bytes are written past the page cache, and read so: what is written to
+/// fresh pages of it costs more than a disk takes.
+pub(crate) const LONG: usize = 64 << 10;
 
 /// The directory of logs on a disk.
 pub(crate) const DIR: &str = "volumes";
@@ -31,6 +35,8 @@ struct Copy {
     /// Its disk, by its place in the pool.
     disk: usize,
     file: Box<dyn DiskFile>,
+    /// The same past the page cache, once there are long records; none where it can't be had.
+    long: OnceLock<Option<Box<dyn DiskFile>>>,
     /// It gets no more records: what it has stays a beginning of what others have.
     failed: AtomicBool,
 }
@@ -73,7 +79,10 @@ impl Prepared {
                 break;
             }
             match make(disk, &path) {
-                Ok(file) => copies.push(Copy { disk: place, file, failed: false.into() }),
+                Ok(file) => {
+                    let (long, failed) = (OnceLock::new(), false.into());
+                    copies.push(Copy { disk: place, file, long, failed });
+                }
                 Err(why) => lost.push((place, why)),
             }
         }
@@ -127,14 +136,14 @@ impl Segment {
     ///
     /// # Errors
     /// When no copy is left.
-    fn all(&self, act: impl Fn(&dyn DiskFile) -> io::Result<()>) -> io::Result<Vec<Lost>> {
+    fn all(&self, act: impl Fn(&Copy) -> io::Result<()>) -> io::Result<Vec<Lost>> {
         let mut lost = Vec::new();
         let mut good = 0;
         for copy in &self.copies {
             if copy.failed.load(Ordering::Acquire) {
                 continue;
             }
-            match act(&*copy.file) {
+            match act(copy) {
                 Ok(()) => good += 1,
                 Err(why) => {
                     copy.failed.store(true, Ordering::Release);
@@ -159,7 +168,27 @@ impl Segment {
     /// # Errors
     /// When no copy is left.
     pub(crate) fn write(&self, bytes: &[u8], at: u64) -> io::Result<Vec<Lost>> {
-        self.all(|file| file.write_all_at(bytes, at))
+        self.all(|copy| copy.file.write_all_at(bytes, at))
+    }
+
+    /// Writes whole blocks of long records to every copy, past the page cache where that can be.
+    ///
+    /// # Errors
+    /// When no copy is left.
+    pub(crate) fn write_long(
+        &self,
+        disks: &[Option<Arc<dyn Disk>>],
+        bytes: &[u8],
+        at: u64,
+    ) -> io::Result<Vec<Lost>> {
+        let path = path(self.header.volume, self.header.number);
+        self.all(|copy| {
+            let long = copy.long.get_or_init(|| {
+                let disk = disks.get(copy.disk)?.as_ref()?;
+                disk.open(&path, Caching::Direct, true).ok()
+            });
+            long.as_ref().unwrap_or(&copy.file).write_all_at(bytes, at)
+        })
     }
 
     /// Makes every copy durable.
@@ -167,7 +196,7 @@ impl Segment {
     /// # Errors
     /// When no copy is left.
     pub(crate) fn sync(&self) -> io::Result<Vec<Lost>> {
-        self.all(|file| file.sync())
+        self.all(|copy| copy.file.sync())
     }
 
     /// Removes the files; what can't be removed is, when the volume is next opened.
@@ -214,14 +243,16 @@ impl Place {
         let mut last = None;
         for copy in copies {
             let mut bytes = vec![0; HEADER + self.payload as usize];
-            if let Err(why) = copy.file.read_exact_at(&mut bytes, self.at) {
+            let long = copy.long.get().and_then(Option::as_ref);
+            let file = long.filter(|_| self.payload as usize >= LONG).unwrap_or(&copy.file);
+            if let Err(why) = file.read_exact_at(&mut bytes, self.at) {
                 last = Some(why);
                 continue;
             }
             let head = Header::decode(&bytes, sealer, header.number, self.at);
-            let mut payload = bytes.split_off(HEADER);
-            if head.and_then(|head| head.open(sealer, &mut payload)).is_some() {
-                return Ok(payload);
+            bytes.drain(..HEADER);
+            if head.and_then(|head| head.open(sealer, &mut bytes)).is_some() {
+                return Ok(bytes);
             }
         }
         Err(last.unwrap_or_else(|| {

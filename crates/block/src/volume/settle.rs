@@ -39,6 +39,15 @@ pub struct Settling {
     pub new_bytes: u64,
 }
 
+/// How much less than others a thread that settles wants the processors.
+const NICE: i32 = 5;
+
+/// Has the calling thread stand back behind those that read and write, as one that settles does: when a log gets
+/// long they wait, and it has what they leave. (On Linux threads have priorities of their own.)
+pub fn stand_back() {
+    let _ = rustix::process::setpriority_process(None, NICE);
+}
+
 impl Volume {
     /// Makes what is in the log part of the pool, and frees it. Others read and write meanwhile.
     ///

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
+use strongroom_engine::buf::BufPool;
 use strongroom_engine::content::{Cache, Reader, Shared};
 use strongroom_engine::id::RootId;
 use strongroom_engine::map::{MapRef, NodeStore};
@@ -12,7 +13,7 @@ use strongroom_engine::state::Root;
 use super::base::{Source, Windows};
 use super::clones::{Below, pinned};
 use super::live::{Lives, Snapshot, View};
-use super::log::{Log, Run};
+use super::log::{self, Log, Run};
 use super::pace::Pace;
 use super::record::Change;
 use super::replay::{Wanted, files, replay};
@@ -41,6 +42,8 @@ pub struct Volumes {
     limits: Limits,
     room: Arc<Room>,
     shares: Arc<Shares>,
+    /// For long records of logs.
+    buffers: BufPool,
     /// What is settled is read through it.
     reader: Arc<Reader>,
     /// Who makes, opens or removes one holds this: they come in turns.
@@ -78,14 +81,16 @@ impl Volumes {
         }
         let spaces = pool.disks().iter().flatten().filter_map(|disk| disk.space().ok());
         let least = spaces.map(|space| space.total).min().unwrap_or(u64::MAX);
-        let limits = Limits { log: limits.log.min((least / 8).max(LEAST_LOG)), ..limits };
+        let log = limits.log.min((least / 8).max(LEAST_LOG));
+        // Room comes back a segment at a time.
+        let limits = Limits { log, segment: limits.segment.min(log / 16) };
         let room = Arc::new(Room::new(&pool, limits.log));
         roots.iter().filter_map(meta_of).for_each(|meta| room.reserve(&meta));
         // Volumes are mostly read at random: nothing is read ahead.
         let source = Arc::new(Source(Arc::clone(&pool)));
         let reader = Arc::new(Reader::new(cache, source as Shared, 0));
-        let (shares, open) = (Arc::default(), Mutex::default());
-        Ok(Self { pool, limits, room, shares, reader, open })
+        let (shares, buffers, open) = (Arc::default(), log::buffers(), Mutex::default());
+        Ok(Self { pool, limits, room, shares, buffers, reader, open })
     }
 
     /// How large logs get in this pool.
@@ -236,7 +241,7 @@ impl Volumes {
         let number = found.keys().next_back().map_or(0, |last| last.saturating_add(1));
         let run = Run { volume: id, salt: random(), settled: meta.settled, number };
         let (sealer, epoch) = self.pool.log_sealer(None, &run.salt)?;
-        let log = Log::new(&self.pool, run, sealer, self.limits.segment);
+        let log = Log::new(&self.pool, run, sealer, self.limits.segment, &self.buffers);
         let (old, _) = self.pool.log_sealer(Some(meta.epoch), &meta.run)?;
         let wanted = Wanted {
             disks: self.pool.disks(),
