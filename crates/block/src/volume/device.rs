@@ -11,13 +11,11 @@ use super::base::Base;
 use super::live::Source;
 use super::record::{Change, HEADER, MAX_PAYLOAD};
 use super::share::Turn;
-use super::{SnapshotId, Volume};
+use super::{SnapshotId, Volume, log};
 use crate::{BlockDevice, Content, Durability, Error, Extent, Geometry, Result, Zeroing};
 
 /// A chunk may move, and a map be replaced by a newer one, while it is read: so often it is tried again.
 const TRIES: usize = 8;
-/// Bytes of records that are handed to the log at once.
-const TOGETHER: usize = 2 << 20;
 /// Chunks whose extents are looked at together.
 const STEP: u64 = 4096;
 
@@ -194,12 +192,9 @@ impl Volume {
 
     fn write_parts(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let mut at = offset;
-        for part in bytes.chunks(TOGETHER) {
-            let changes = part.chunks(MAX_PAYLOAD).enumerate().map(|(n, record)| {
-                let offset = at + (n * MAX_PAYLOAD) as u64;
-                (Change::Data { offset, length: record.len() as u32 }, record)
-            });
-            self.log.append_all(changes, &self.lives)?;
+        for part in bytes.chunks(log::TOGETHER) {
+            let change = Change::Data { offset: at, length: part.len() as u32 };
+            self.log.append(change, part, &self.lives)?;
             at += part.len() as u64;
         }
         Ok(())

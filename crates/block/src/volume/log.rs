@@ -21,21 +21,49 @@ use super::segment::{LONG, Lost, Place, Prepared, Segment, aligned};
 use super::{VolumeId, locked};
 use crate::{Error, Result};
 
-/// Bytes that are written at once, about.
-const BATCH: usize = 4 << 20;
+/// Bytes that are written at once, about: few enough that others are sealed meanwhile.
+const BATCH: usize = 1 << 20;
+/// Bytes of the longest write that is one of these by itself.
+pub(crate) const TOGETHER: usize = 1 << 20;
 /// Bytes that aren't durable before whoever tends the log makes them so.
 const UNSYNCED: u64 = 8 << 20;
 /// What is written past the page cache counts for so much less of them: it is on the disk, and its place in the
 /// file is what isn't durable.
 const ON_DISK: u64 = 8;
-/// Logs of a pool that write long records at once; others wait.
-const LONGS: usize = 2;
 /// Bytes that may wait to be written.
 const WAITING: usize = 16 << 20;
+/// Writes of long records that are under way in a pool; others wait.
+const LONGS: usize = 16;
 
 /// Buffers for long records, for all logs of a pool.
 pub(crate) fn buffers() -> BufPool {
-    BufPool::new(LONGS, BATCH + HEADER + MAX_PAYLOAD + BLOCK as usize)
+    BufPool::new(LONGS, TOGETHER + HEADER * TOGETHER.div_ceil(MAX_PAYLOAD))
+}
+
+/// Records that have no place yet, one right behind the other.
+#[derive(Debug)]
+enum Records {
+    /// One, and its bytes.
+    Short(Entry, Vec<u8>),
+    /// Several, and their bytes: they begin with a block, and have whole ones.
+    Long(Vec<Entry>, PooledBuf, usize),
+}
+
+impl Records {
+    /// Bytes that they take.
+    fn len(&self) -> usize {
+        match self {
+            Self::Short(_, bytes) => bytes.len(),
+            Self::Long(.., len) => *len,
+        }
+    }
+
+    fn count(&self) -> u64 {
+        match self {
+            Self::Short(..) => 1,
+            Self::Long(entries, ..) => entries.len() as u64,
+        }
+    }
 }
 
 /// What tells one process's log of a volume from all others, and where it begins.
@@ -51,7 +79,8 @@ pub(crate) struct Run {
 
 #[derive(Debug)]
 struct Queue {
-    waiting: VecDeque<(u64, Entry)>,
+    /// With the first one's sequence number.
+    waiting: VecDeque<(u64, Records)>,
     /// Bytes of those.
     bytes: usize,
     /// The next sequence number.
@@ -95,45 +124,6 @@ struct Pen {
     /// Files for the next segment.
     next: Option<Prepared>,
     buffer: Vec<u8>,
-}
-
-/// Records that were given their places and aren't written yet.
-#[derive(Debug, Default)]
-struct Outgoing {
-    short: Vec<u8>,
-    /// Long ones, and how many bytes they have: they begin with a block, and have whole ones.
-    long: Option<(PooledBuf, usize)>,
-}
-
-impl Outgoing {
-    fn len(&self) -> usize {
-        self.long.as_ref().map_or(self.short.len(), |(_, len)| *len)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn push(&mut self, record: &[u8], is_long: bool, buffers: &BufPool) {
-        if !is_long {
-            return self.short.extend_from_slice(record);
-        }
-        let (buffer, len) = self.long.get_or_insert_with(|| (buffers.take(), 0));
-        if let Some(room) = buffer.get_mut(*len..*len + record.len()) {
-            room.copy_from_slice(record);
-            *len += record.len();
-        }
-    }
-
-    /// Whether the record of that kind and length may come behind these.
-    fn takes(&self, is_long: bool, len: usize) -> bool {
-        match &self.long {
-            None => !is_long || self.short.is_empty(),
-            Some((buffer, there)) => {
-                is_long && aligned((there + len) as u64) <= buffer.len() as u64
-            }
-        }
-    }
 }
 
 /// The log of one volume, in one process.
@@ -211,35 +201,53 @@ impl Log {
     /// # Errors
     /// [`Error::Failed`], after which nothing more is written.
     pub(crate) fn append(&self, change: Change, data: &[u8], lives: &Lives) -> Result<u64> {
-        self.append_all([(change, data)].into_iter(), lives)
+        if let Change::Data { offset, .. } = change
+            && data.len() >= LONG
+        {
+            return self.append_long(offset, data, lives);
+        }
+        let number = self.sealed.fetch_add(1, Ordering::Relaxed);
+        let (entry, bytes) = Entry::record(change, data, number, &self.sealer);
+        self.hand_over(Records::Short(entry, bytes), lives)
     }
 
-    /// Appends records one right behind the other, and enters them in the layers; the last one's sequence
-    /// number. All together have a few megabytes at most.
+    /// Appends what is written from `offset` on, at least [`LONG`] bytes and at most [`TOGETHER`]; the last
+    /// record's sequence number.
     ///
     /// # Errors
     /// [`Error::Failed`], after which nothing more is written.
-    pub(crate) fn append_all<'d>(
-        &self,
-        changes: impl ExactSizeIterator<Item = (Change, &'d [u8])>,
-        lives: &Lives,
-    ) -> Result<u64> {
-        let number = self.sealed.fetch_add(changes.len() as u64, Ordering::Relaxed);
-        let entries = (number..).zip(changes);
-        let entries: Vec<Entry> = entries
-            .map(|(number, (change, data))| Entry::new(change, data, number, &self.sealer))
-            .collect();
+    pub(crate) fn append_long(&self, offset: u64, bytes: &[u8], lives: &Lives) -> Result<u64> {
+        let parts = bytes.chunks(MAX_PAYLOAD);
+        let count = parts.len();
+        let first = self.sealed.fetch_add(count as u64, Ordering::Relaxed);
+        let mut buffer = self.buffers.take();
+        let mut entries = Vec::with_capacity(count);
+        let (mut at, mut rest) = (offset, &mut buffer[..]);
+        for (number, part) in (first..).zip(parts) {
+            let (record, after) = rest.split_at_mut(HEADER + part.len());
+            let payload = &mut record[HEADER..];
+            payload.copy_from_slice(part);
+            let change = Change::Data { offset: at, length: part.len() as u32 };
+            entries.push(Entry::seal(change, payload, number, &self.sealer));
+            (at, rest) = (at + part.len() as u64, after);
+        }
+        let len = bytes.len() + count * HEADER;
+        let whole = aligned(len as u64) as usize;
+        buffer[len..whole].fill(0);
+        self.hand_over(Records::Long(entries, buffer, whole), lives)
+    }
+
+    /// Has records written, by whoever's turn it is; the last one's sequence number.
+    fn hand_over(&self, records: Records, lives: &Lives) -> Result<u64> {
         let mut queue = locked(&self.queue);
         while queue.bytes > WAITING && queue.failed.is_none() {
             queue = self.wait(queue);
         }
-        for entry in entries {
-            let sequence = queue.next;
-            queue.next += 1;
-            queue.bytes += entry.len();
-            queue.waiting.push_back((sequence, entry));
-        }
+        let first = queue.next;
+        queue.next += records.count();
+        queue.bytes += records.len();
         let sequence = queue.next - 1;
+        queue.waiting.push_back((first, records));
         loop {
             if queue.applied >= sequence {
                 return Ok(sequence);
@@ -254,13 +262,14 @@ impl Log {
             let mut batch = Vec::new();
             let mut bytes = 0;
             while bytes < BATCH
-                && let Some((sequence, entry)) = queue.waiting.pop_front()
+                && let Some((first, records)) = queue.waiting.pop_front()
             {
-                bytes += entry.len();
-                batch.push((sequence, entry));
+                bytes += records.len();
+                batch.push((first, records));
             }
             queue.bytes -= bytes;
-            let (durable, last) = (queue.durable, batch.last().map_or(0, |(last, _)| *last));
+            let last = batch.last().map_or(0, |(first, records)| first + records.count() - 1);
+            let durable = queue.durable;
             drop(queue);
             let written = self.write(&mut pen, batch, durable, lives);
             queue = locked(&self.queue);
@@ -278,79 +287,90 @@ impl Log {
     fn write(
         &self,
         pen: &mut Pen,
-        batch: Vec<(u64, Entry)>,
+        batch: Vec<(u64, Records)>,
         durable: u64,
         lives: &Lives,
     ) -> io::Result<()> {
         let mut placed = Vec::with_capacity(batch.len());
-        let mut out = Outgoing { short: std::mem::take(&mut pen.buffer), long: None };
+        let mut buffer = std::mem::take(&mut pen.buffer);
         if std::mem::take(&mut pen.align) {
             pen.end = aligned(pen.end);
         }
-        for (sequence, mut entry) in batch {
-            let is_long = entry.payload() >= LONG;
-            if !out.takes(is_long, entry.len()) {
-                self.write_out(pen, &mut out)?;
-            }
-            if is_long && out.is_empty() {
+        for (first, records) in batch {
+            if matches!(records, Records::Long(..)) {
+                self.write_out(pen, &mut buffer)?;
                 pen.end = aligned(pen.end);
             }
-            let end = pen.end + (out.len() + entry.len()) as u64;
+            let end = pen.end + (buffer.len() + records.len()) as u64;
             let rolls = self.roll.swap(false, Ordering::AcqRel);
             if rolls || pen.segments.is_empty() || end > self.segment_size {
-                self.write_out(pen, &mut out)?;
-                self.begin(pen, sequence)?;
+                self.write_out(pen, &mut buffer)?;
+                self.begin(pen, first)?;
             }
             let Some(Written { segment, last, .. }) = pen.segments.last_mut() else { break };
-            let at = pen.end + out.len() as u64;
-            let payload = entry.payload() as u32;
-            let place = Place { segment: Arc::clone(segment), at, payload };
-            *last = sequence;
-            let record =
-                entry.write(&self.sealer, place.segment.header.number, at, sequence, durable);
-            out.push(record, is_long, &self.buffers);
-            placed.push((sequence, entry.change, place));
+            *last = first + records.count() - 1;
+            let segment = Arc::clone(segment);
+            let mut at = pen.end + buffer.len() as u64;
+            let mut place = |entry: Entry, sequence| {
+                let Entry { payload, .. } = entry;
+                let number = segment.header.number;
+                let header = entry.header(&self.sealer, number, at, sequence, durable);
+                let place = Place { segment: Arc::clone(&segment), at, payload };
+                placed.push((sequence, entry.change, place));
+                at += HEADER as u64 + u64::from(payload);
+                header
+            };
+            match records {
+                Records::Short(entry, bytes) => {
+                    buffer.extend_from_slice(&place(entry, first));
+                    buffer.extend_from_slice(bytes.get(HEADER..).unwrap_or_default());
+                }
+                Records::Long(entries, mut bytes, whole) => {
+                    let mut from = 0;
+                    for (sequence, entry) in (first..).zip(entries) {
+                        let length = HEADER + entry.payload as usize;
+                        bytes[from..from + HEADER].copy_from_slice(&place(entry, sequence));
+                        from += length;
+                    }
+                    let lost = segment.write_long(self.pool.disks(), &bytes[..whole], pen.end)?;
+                    self.wrote(pen, whole as u64, whole as u64 / ON_DISK, lost);
+                }
+            }
         }
-        self.write_out(pen, &mut out)?;
-        pen.buffer = out.short;
-        if pen.buffer.capacity() > BATCH {
+        self.write_out(pen, &mut buffer)?;
+        pen.buffer = buffer;
+        if pen.buffer.capacity() > 2 * BATCH {
             pen.buffer = Vec::new();
         }
         lives.apply(placed);
         Ok(())
     }
 
-    /// Writes what is to be written to the end of the last segment.
-    fn write_out(&self, pen: &mut Pen, out: &mut Outgoing) -> io::Result<()> {
-        let Some(Written { segment, bytes, .. }) = pen.segments.last_mut() else { return Ok(()) };
-        if out.is_empty() {
-            return Ok(());
+    /// Writes bytes to the end of the last segment.
+    fn write_out(&self, pen: &mut Pen, buffer: &mut Vec<u8>) -> io::Result<()> {
+        if let Some(Written { segment, .. }) = pen.segments.last()
+            && !buffer.is_empty()
+        {
+            let lost = segment.write(buffer, pen.end)?;
+            let len = buffer.len() as u64;
+            self.wrote(pen, len, len, lost);
+            buffer.clear();
         }
-        if !pen.dirty.iter().any(|dirty| Arc::ptr_eq(dirty, segment)) {
-            pen.dirty.push(Arc::clone(segment));
+        Ok(())
+    }
+
+    /// So many bytes are in the last segment, and so many of them have to be written out.
+    fn wrote(&self, pen: &mut Pen, len: u64, unsynced: u64, lost: Vec<Lost>) {
+        if let Some(Written { segment, bytes, .. }) = pen.segments.last_mut() {
+            *bytes += len;
+            if !pen.dirty.iter().any(|dirty| Arc::ptr_eq(dirty, segment)) {
+                pen.dirty.push(Arc::clone(segment));
+            }
         }
-        let (len, unsynced, lost) = match out.long.take() {
-            Some((mut buffer, len)) => {
-                let whole = aligned(len as u64) as usize;
-                let (records, rest) = buffer.split_at_mut(len.min(whole));
-                rest.iter_mut().take(whole - records.len()).for_each(|byte| *byte = 0);
-                let blocks = buffer.get(..whole).unwrap_or_default();
-                let lost = segment.write_long(self.pool.disks(), blocks, pen.end)?;
-                (whole as u64, whole as u64 / ON_DISK, lost)
-            }
-            None => {
-                let lost = segment.write(&out.short, pen.end)?;
-                let len = out.short.len() as u64;
-                out.short.clear();
-                (len, len, lost)
-            }
-        };
-        *bytes += len;
-        pen.unsynced += unsynced;
         pen.end += len;
+        pen.unsynced += unsynced;
         self.lose_disks(pen, lost);
         self.bytes.fetch_add(len, Ordering::Relaxed);
-        Ok(())
     }
 
     /// Begins a segment, on other disks when some fail as long as there are others.

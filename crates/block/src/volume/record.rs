@@ -214,12 +214,11 @@ pub(crate) fn name(bytes: &[u8]) -> Result<String, DecodeError> {
     String::from_utf8(bytes.to_vec()).map_err(|_| DecodeError::Unknown("a name"))
 }
 
-/// A change with its payload sealed, that has no place in the log yet.
+/// A change whose payload is sealed, and that has no place in the log yet: what its header will say.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) change: Change,
-    /// Room for the header, and the payload.
-    bytes: Vec<u8>,
+    pub(crate) payload: u32,
     number: u64,
     sum: [u8; TAG_LEN],
 }
@@ -233,41 +232,46 @@ fn aad(kind: u8, offset: u64, length: u64) -> [u8; 17] {
 }
 
 impl Entry {
-    /// Seals it under a number that is used for nothing else. `data` are the bytes of
-    /// [`Change::Data`], at most [`MAX_PAYLOAD`].
-    pub(crate) fn new(change: Change, data: &[u8], number: u64, sealer: &LogSealer) -> Self {
-        let (kind, offset, length, words) = change.parts();
+    /// Seals a change under a number that is used for nothing else, where its payload lies already: the bytes
+    /// of [`Change::Data`], at most [`MAX_PAYLOAD`].
+    pub(crate) fn seal(
+        change: Change,
+        payload: &mut [u8],
+        number: u64,
+        sealer: &LogSealer,
+    ) -> Self {
+        let (kind, offset, length, _) = change.parts();
+        let tag = sealer.seal(number, &aad(kind, offset, length), payload);
+        let sum = tag.unwrap_or_else(|| xxh3_128(payload).to_le_bytes());
+        Self { change, payload: payload.len() as u32, number, sum }
+    }
+
+    /// The same, with room for the header before the payload, which it makes of the change or of `data`.
+    pub(crate) fn record(
+        change: Change,
+        data: &[u8],
+        number: u64,
+        sealer: &LogSealer,
+    ) -> (Self, Vec<u8>) {
+        let (.., words) = change.parts();
         let payload = if words.is_empty() { data } else { &words };
         let mut bytes = Vec::with_capacity(HEADER + payload.len());
         bytes.resize(HEADER, 0);
         bytes.extend_from_slice(payload);
         let (_, payload) = bytes.split_at_mut(HEADER);
-        let tag = sealer.seal(number, &aad(kind, offset, length), payload);
-        let sum = tag.unwrap_or_else(|| xxh3_128(payload).to_le_bytes());
-        Self { change, bytes, number, sum }
+        (Self::seal(change, payload, number, sealer), bytes)
     }
 
-    /// How many bytes it takes.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// How many of them are its payload.
-    pub(crate) fn payload(&self) -> usize {
-        self.bytes.len() - HEADER
-    }
-
-    /// The record, which is written so that it comes to lie at `at`.
-    pub(crate) fn write(
-        &mut self,
+    /// The header of the record, which is written so that it comes to lie at `at`.
+    pub(crate) fn header(
+        &self,
         sealer: &LogSealer,
         segment: u64,
         at: u64,
         sequence: u64,
         durable: u64,
-    ) -> &[u8] {
+    ) -> [u8; HEADER] {
         let (kind, offset, length, _) = self.change.parts();
-        let payload = self.payload() as u32;
         let mut fields = [0; HEADER];
         let mut end = 0;
         let mut put = |bytes: &[u8]| {
@@ -276,7 +280,7 @@ impl Entry {
         };
         put(RECORD_MAGIC);
         put(&[kind, 0, 0, 0]);
-        put(&payload.to_le_bytes());
+        put(&self.payload.to_le_bytes());
         put(&[0; 4]);
         for field in [sequence, offset, length, durable, self.number] {
             put(&field.to_le_bytes());
@@ -284,8 +288,7 @@ impl Entry {
         put(&self.sum);
         let (head, place) = fields.split_at_mut(RECORD_CHECK);
         place.copy_from_slice(&check(sealer, segment, at, head));
-        self.bytes[..HEADER].copy_from_slice(&fields);
-        &self.bytes
+        fields
     }
 }
 
@@ -410,10 +413,10 @@ mod tests {
         let sealer = sealer(sealed);
         let mut bytes = vec![0; BLOCK as usize];
         for (n, (change, data)) in changes().into_iter().enumerate() {
-            let mut entry = Entry::new(change, &data, n as u64, &sealer);
-            let at = bytes.len();
-            bytes.extend_from_slice(entry.write(&sealer, 3, at as u64, 10 + n as u64, 9));
-            assert_eq!(bytes.len() - at, entry.len());
+            let (entry, record) = Entry::record(change, &data, n as u64, &sealer);
+            let at = bytes.len() as u64;
+            bytes.extend_from_slice(&entry.header(&sealer, 3, at, 10 + n as u64, 9));
+            bytes.extend_from_slice(&record[HEADER..]);
         }
         (sealer, bytes)
     }
