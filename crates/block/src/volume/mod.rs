@@ -38,6 +38,7 @@
 //! journal says which run counts. A disk that was away comes back with files of an older one: they are
 //! left-overs, whatever is in them. When two disks were each written without the other, their journals tell.
 
+mod ahead;
 mod base;
 mod clones;
 mod device;

@@ -12,12 +12,14 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use strongroom_engine::id::{ChunkId, ChunkKind};
 use strongroom_engine::map::{Change, Extent, MapReader, MapRef, Put, rewrite};
 use strongroom_engine::pool::{Session, Storing};
 
+use super::ahead::ahead;
 use super::base::TAIL;
 use super::layer::Layer;
 use super::live::{Snapshot, Source, View};
@@ -27,8 +29,16 @@ use super::volumes::put_head;
 use super::{Head, Volume, locked, random};
 use crate::Result;
 
-/// Bytes that are stored together.
+/// Bytes that are read and stored together.
 const BATCH: u64 = 1 << 20;
+/// Bytes that are compressed together, or a chunk of that many and more: who reads a little opens all of it.
+const FRAME: usize = 128 << 10;
+/// Bytes of which it is looked up at once what there is.
+const WINDOW: u64 = 64 << 20;
+/// Threads that settle a volume, at most.
+const THREADS: usize = 4;
+/// Bytes of chunks that are settled without them.
+const FEW: u64 = 2 << 20;
 
 /// What settling did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,11 +96,11 @@ impl Volume {
                 true => Storing::Compressed,
                 false => Storing::AsItIs,
             },
-            tail: (!settings.deduplication).then(Tail::default),
+            tail: (!settings.deduplication).then(Mutex::default),
             keeps: settings.cache,
             counts: !settings.thin,
             held: 0,
-            done: Settling::default(),
+            done: Mutex::default(),
         };
         let mut folded: Vec<(View, Arc<MapRef>)> = Vec::new();
         let mut settled = Vec::with_capacity(snapshots.len());
@@ -100,7 +110,7 @@ impl Volume {
         }
         let before = work.held;
         let map = work.fold(&current, size, &mut folded)?;
-        let (held, done) = (work.held - before, work.done);
+        let (held, done) = (work.held - before, *locked(&work.done));
         let held = match &head.held {
             _ if settings.thin || !settled.is_empty() => None,
             Some((base, there)) if Arc::ptr_eq(base, &current.base) => {
@@ -191,13 +201,22 @@ struct Work<'w, 's> {
     volume: &'w Volume,
     session: &'w Session<'s>,
     storing: Storing,
-    tail: Option<Tail>,
+    tail: Option<Mutex<Tail>>,
     /// What is stored is kept for readers.
     keeps: bool,
     /// Whether it is counted how many bytes of data there are more, or fewer.
     counts: bool,
     held: i64,
-    done: Settling,
+    done: Mutex<Settling>,
+}
+
+/// What is to be done with a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    /// It is known that it is zeroes.
+    Hole(Range<u64>),
+    /// At most [`BATCH`] bytes are stored.
+    Store(Range<u64>),
 }
 
 impl Work<'_, '_> {
@@ -215,121 +234,181 @@ impl Work<'_, '_> {
         let parts = parts(&rest, size);
         let Self { volume, session, .. } = *self;
         let change = Change { chunk: volume.chunk, len: size, parts: &parts };
+        let bytes: u64 = parts.iter().map(|part| part.end - part.start).sum();
+        let threads = match bytes {
+            0..=FEW => 0,
+            _ => thread::available_parallelism().map_or(1, usize::from).min(THREADS),
+        };
+        let steps = parts.iter().cloned().flat_map(|part| steps(&rest, part, volume.chunk));
+        let ranges = steps.filter_map(|step| match step {
+            Step::Store(range) => Some(range),
+            Step::Hole(_) => None,
+        });
         let mut failed = None;
-        let map = rewrite(&*volume.pool, session, &rest.base, change, &mut |range, put| {
-            self.replace(&rest, range, put).map_err(|e| match e {
-                crate::Error::Pool(e) => e,
-                e => {
-                    // Told as it is once it has come through.
-                    let what = strongroom_engine::Error::Invalid(e.to_string());
-                    failed = Some(e);
-                    what
-                }
+        let (work, held) = (&*self, &mut 0);
+        let store = |range, buffer: &mut Vec<u8>| work.store(&rest, range, buffer);
+        let map = ahead(ranges, threads, store, |ahead| {
+            rewrite(&*volume.pool, session, &rest.base, change, &mut |range, put| {
+                let take = |range| match ahead.take(&range) {
+                    Some(extents) => extents,
+                    None => work.store(&rest, range, &mut Vec::new()),
+                };
+                work.replace(&rest, range, held, &take, put).map_err(|e| match e {
+                    crate::Error::Pool(e) => e,
+                    e => {
+                        // Told as it is once it has come through.
+                        let what = strongroom_engine::Error::Invalid(e.to_string());
+                        failed = Some(e);
+                        what
+                    }
+                })
             })
         });
+        self.held += *held;
         let map = Arc::new(map.map_err(|e| failed.unwrap_or_else(|| e.into()))?);
         folded.push((view.clone(), Arc::clone(&map)));
         Ok(map)
     }
 
-    /// Stores what a view has in a range, in the place of what its map has there.
-    fn replace(&mut self, view: &View, range: Range<u64>, put: Put<'_>) -> Result<()> {
-        if !self.counts {
-            return self.store(view, range, put);
-        }
-        for (at, extent) in self.volume.base().extents(&view.base, range.clone())? {
-            if range.contains(&at) {
-                self.held -= data_bytes(extent) as i64;
-            }
-        }
-        let mut new = 0;
-        self.store(view, range, &mut |extent| {
-            new += data_bytes(extent) as i64;
-            put(extent)
-        })?;
-        self.held += new;
-        Ok(())
-    }
-
-    /// Stores what a view has in a range, but for chunks of which it is known that they are zeroes.
-    fn store(&mut self, view: &View, range: Range<u64>, put: Put<'_>) -> Result<()> {
-        let chunk = u64::from(self.volume.chunk);
-        let mut at = range.start;
-        for (piece, source) in view.find(range.clone()) {
-            if !matches!(source, Source::Zeroes) {
-                continue;
-            }
-            let from = if piece.start == range.start {
-                piece.start
-            } else {
-                piece.start.next_multiple_of(chunk)
-            };
-            let to = if piece.end == range.end { piece.end } else { piece.end / chunk * chunk };
-            if from < to {
-                self.store_all(view, at..from, put)?;
-                put(Extent::Hole { len: to - from })?;
-                at = to;
-            }
-        }
-        self.store_all(view, at..range.end, put)
-    }
-
-    /// Stores what a view has in a range, cut at multiples of the chunk size.
-    fn store_all(&mut self, view: &View, range: Range<u64>, put: Put<'_>) -> Result<()> {
-        let chunk = u64::from(self.volume.chunk);
-        let mut at = range.start;
-        let mut buffer = Vec::new();
-        while at < range.end {
-            let end = range.end.min((at / BATCH + 1) * BATCH);
-            buffer.clear();
-            buffer.resize((end - at) as usize, 0);
-            self.volume.base().read_pieces(&view.base, &view.find(at..end), at, &mut buffer)?;
-            let mut pieces = Vec::new();
-            let mut rest = &buffer[..];
-            let mut from = at;
-            while !rest.is_empty() {
-                let to = end.min((from / chunk + 1) * chunk);
-                let (piece, after) = rest.split_at((to - from) as usize);
-                pieces.push((piece, piece.iter().all(|byte| *byte == 0)));
-                (rest, from) = (after, to);
-            }
-            let full = pieces.iter().filter(|(_, is_zero)| !is_zero).map(|(piece, _)| *piece);
-            let full: Vec<&[u8]> = full.collect();
-            let mut ids = self.put(&full)?.into_iter();
-            for (piece, is_zero) in pieces {
-                let id = if is_zero { None } else { ids.next() };
-                if let Some(id) = id
-                    && self.keeps
-                {
-                    self.volume.reader.keep(id, piece);
+    /// Puts what a view has in a range in the place of what its map has there; `held` is how much more data that is.
+    fn replace(
+        &self,
+        view: &View,
+        range: Range<u64>,
+        held: &mut i64,
+        store: &dyn Fn(Range<u64>) -> Result<Vec<Extent>>,
+        put: Put<'_>,
+    ) -> Result<()> {
+        if self.counts {
+            for (at, extent) in self.volume.base().extents(&view.base, range.clone())? {
+                if range.contains(&at) {
+                    *held -= data_bytes(extent) as i64;
                 }
-                put(match id {
-                    Some(id) => Extent::Data { id, len: piece.len() as u32 },
-                    None => Extent::Hole { len: piece.len() as u64 },
-                })?;
             }
-            self.volume.pace.step(end - at);
-            at = end;
+        }
+        for step in steps(view, range, self.volume.chunk) {
+            let extents = match step {
+                Step::Hole(range) => vec![Extent::Hole { len: range.end - range.start }],
+                Step::Store(range) => store(range)?,
+            };
+            for extent in extents {
+                *held += data_bytes(extent) as i64;
+                put(extent)?;
+            }
         }
         Ok(())
+    }
+
+    /// Stores what a view has in a range of at most [`BATCH`] bytes, cut at multiples of the chunk size.
+    fn store(&self, view: &View, range: Range<u64>, buffer: &mut Vec<u8>) -> Result<Vec<Extent>> {
+        let chunk = u64::from(self.volume.chunk);
+        let Range { start, end } = range;
+        buffer.resize((end - start) as usize, 0);
+        self.volume.base().read_pieces(&view.base, &view.find(start..end), start, buffer)?;
+        let mut pieces = Vec::new();
+        let (mut rest, mut from) = (&buffer[..], start);
+        while !rest.is_empty() {
+            let to = end.min((from / chunk + 1) * chunk);
+            let (piece, after) = rest.split_at((to - from) as usize);
+            pieces.push((piece, piece.iter().all(|byte| *byte == 0)));
+            (rest, from) = (after, to);
+        }
+        let full = pieces.iter().filter(|(_, is_zero)| !is_zero).map(|(piece, _)| *piece);
+        let full: Vec<&[u8]> = full.collect();
+        let mut ids = self.put(&full)?.into_iter();
+        let extents = pieces.into_iter().map(|(piece, is_zero)| {
+            let id = if is_zero { None } else { ids.next() };
+            if let Some(id) = id
+                && self.keeps
+            {
+                self.volume.reader.keep(id, piece);
+            }
+            match id {
+                Some(id) => Extent::Data { id, len: piece.len() as u32 },
+                None => Extent::Hole { len: piece.len() as u64 },
+            }
+        });
+        let extents = extents.collect();
+        self.volume.pace.step(end - start);
+        Ok(extents)
     }
 
     /// Stores chunks, as the volume is set.
-    fn put(&mut self, pieces: &[&[u8]]) -> Result<Vec<ChunkId>> {
+    fn put(&self, pieces: &[&[u8]]) -> Result<Vec<ChunkId>> {
         let mut ids = Vec::with_capacity(pieces.len());
         let (session, storing) = (self.session, self.storing);
-        let stored = match &mut self.tail {
-            None => session.store_with(ChunkKind::Data, pieces, &mut ids, storing)?,
-            Some(tail) => {
-                let alone: Vec<Vec<u8>> =
-                    pieces.iter().map(|piece| [piece, &tail.next()[..]].concat()).collect();
-                let alone: Vec<&[u8]> = alone.iter().map(Vec::as_slice).collect();
-                session.store_with(ChunkKind::Data, &alone, &mut ids, storing)?
-            }
-        };
-        self.done.bytes += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        self.done.new_bytes += stored.new_bytes;
+        let mut done = Settling::default();
+        for pieces in pieces.chunks((FRAME / self.volume.chunk as usize).max(1)) {
+            let stored = match &self.tail {
+                None => session.store_with(ChunkKind::Data, pieces, &mut ids, storing)?,
+                Some(tail) => {
+                    let alone = |piece: &&[u8]| [piece, &locked(tail).next()[..]].concat();
+                    let alone: Vec<Vec<u8>> = pieces.iter().map(alone).collect();
+                    let alone: Vec<&[u8]> = alone.iter().map(Vec::as_slice).collect();
+                    session.store_with(ChunkKind::Data, &alone, &mut ids, storing)?
+                }
+            };
+            done.bytes += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            done.new_bytes += stored.new_bytes;
+        }
+        let mut sum = locked(&self.done);
+        sum.bytes += done.bytes;
+        sum.new_bytes += done.new_bytes;
         Ok(ids)
+    }
+}
+
+/// What is to be done with a range, in order: chunks of which it is known that they are zeroes aren't stored.
+fn steps(view: &View, range: Range<u64>, chunk: u32) -> impl Iterator<Item = Step> {
+    let Range { start: mut at, end } = range;
+    let mut length = WINDOW;
+    let windows = std::iter::from_fn(move || {
+        let window = at..end.min((at / WINDOW * WINDOW).saturating_add(length));
+        if window.is_empty() {
+            return None;
+        }
+        at = window.end;
+        let steps = steps_in(view, window, chunk.into());
+        // A hole may be of any length.
+        length = match steps[..] {
+            [Step::Hole(_)] => length.saturating_mul(2),
+            _ => WINDOW,
+        };
+        Some(steps)
+    });
+    windows.flatten()
+}
+
+/// The same, looked up at once.
+fn steps_in(view: &View, range: Range<u64>, chunk: u64) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut at = range.start;
+    for (piece, source) in view.find(range.clone()) {
+        if !matches!(source, Source::Zeroes) {
+            continue;
+        }
+        let from = if piece.start == range.start {
+            piece.start
+        } else {
+            piece.start.next_multiple_of(chunk)
+        };
+        let to = if piece.end == range.end { piece.end } else { piece.end / chunk * chunk };
+        if from < to {
+            batches(at..from, &mut steps);
+            steps.push(Step::Hole(from..to));
+            at = to;
+        }
+    }
+    batches(at..range.end, &mut steps);
+    steps
+}
+
+fn batches(range: Range<u64>, steps: &mut Vec<Step>) {
+    let mut at = range.start;
+    while at < range.end {
+        let end = range.end.min((at / BATCH + 1) * BATCH);
+        steps.push(Step::Store(at..end));
+        at = end;
     }
 }
 
