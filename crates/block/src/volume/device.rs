@@ -140,16 +140,16 @@ impl Volume {
     /// Refuses what couldn't be settled any more, and settles when the log has grown long.
     pub(super) fn admit(&self, bytes: u64, chunks: u64) -> Result<()> {
         let bytes = bytes + HEADER as u64;
-        match self.log.bytes().saturating_add(bytes) > self.limits.log {
+        match self.log.weight().saturating_add(bytes) > self.limits.log {
             true => drop(self.settle_above(self.limits.log.saturating_sub(bytes))?),
             false => self.pace.keep(self.limits.log, &|| self.fill()),
         }
         self.has_room(bytes, chunks)
     }
 
-    /// How full its log is, of its limit: by its bytes, or by the room that settling all logs may take.
+    /// How full its log is, of its limit: by what it has, or by the room that settling all logs may take.
     pub(super) fn fill(&self) -> u64 {
-        self.log.bytes().max(self.room.used(self.limits.log))
+        self.log.weight().max(self.room.used(self.limits.log))
     }
 
     /// Refuses what couldn't be settled any more.

@@ -30,6 +30,8 @@ const UNSYNCED: u64 = 8 << 20;
 /// What is written past the page cache counts for so much less of them: it is on the disk, and its place in the
 /// file is what isn't durable.
 const ON_DISK: u64 = 8;
+/// Bytes of its limit that a record takes at the least: each is about 100 bytes in memory.
+const RECORD: u64 = 8 << 10;
 /// Bytes that may wait to be written.
 const WAITING: usize = 16 << 20;
 /// Writes of long records that are under way in a pool; others wait.
@@ -101,6 +103,7 @@ struct Written {
     segment: Arc<Segment>,
     /// The last sequence number.
     last: u64,
+    records: u64,
     bytes: u64,
 }
 
@@ -140,7 +143,8 @@ pub(crate) struct Log {
     sealed: AtomicU64,
     /// The next record begins a segment.
     roll: AtomicBool,
-    /// Bytes in segments.
+    /// Records in segments, and bytes.
+    records: AtomicU64,
     bytes: AtomicU64,
     notices: Mutex<Vec<String>>,
 }
@@ -174,6 +178,7 @@ impl Log {
             changed: Condvar::new(),
             sealed: AtomicU64::new(0),
             roll: AtomicBool::new(false),
+            records: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             notices: Mutex::default(),
         }
@@ -182,6 +187,11 @@ impl Log {
     /// Bytes of its segments.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How much of its limit it has: its bytes, or more when they are many short records, which take memory.
+    pub(crate) fn weight(&self) -> u64 {
+        self.bytes().max(self.records.load(Ordering::Relaxed).saturating_mul(RECORD))
     }
 
     /// What the user should hear of.
@@ -307,8 +317,13 @@ impl Log {
                 self.write_out(pen, &mut buffer)?;
                 self.begin(pen, first)?;
             }
-            let Some(Written { segment, last, .. }) = pen.segments.last_mut() else { break };
+            let Some(Written { segment, last, records: written, .. }) = pen.segments.last_mut()
+            else {
+                break;
+            };
             *last = first + records.count() - 1;
+            *written += records.count();
+            self.records.fetch_add(records.count(), Ordering::Relaxed);
             let segment = Arc::clone(segment);
             let mut at = pen.end + buffer.len() as u64;
             let mut place = |entry: Entry, sequence| {
@@ -404,7 +419,8 @@ impl Log {
         // It has what this one lost again.
         self.roll.store(false, Ordering::Release);
         pen.end = BLOCK;
-        pen.segments.push(Written { segment: Arc::new(segment), last: first, bytes: BLOCK });
+        let segment = Arc::new(segment);
+        pen.segments.push(Written { segment, last: first, records: 0, bytes: BLOCK });
         self.bytes.fetch_add(BLOCK, Ordering::Relaxed);
         Ok(())
     }
@@ -578,6 +594,8 @@ impl Log {
             let count = pen.segments.iter().take_while(|one| one.last <= through).count();
             let gone: Vec<Written> = pen.segments.drain(..count).collect();
             pen.dirty.retain(|dirty| !gone.iter().any(|one| Arc::ptr_eq(dirty, &one.segment)));
+            let records = gone.iter().map(|one| one.records).sum();
+            self.records.fetch_sub(records, Ordering::Relaxed);
             let bytes = gone.iter().map(|one| one.bytes).sum();
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             gone

@@ -153,7 +153,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { segment: record::MAX_SEGMENT, log: 4 << 30 }
+        Self { segment: record::MAX_SEGMENT, log: 8 << 30 }
     }
 }
 

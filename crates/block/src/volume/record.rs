@@ -19,7 +19,8 @@
 //! | 112 | | zero to 4096 |
 //!
 //! Records follow. Each begins where the one before ends, or at the next multiple of 4096 bytes: so
-//! begins the first one after each sync, so that no write touches a block with what is durable.
+//! begins the first one after each sync, so that no write touches a block with what is durable, and
+//! what is written past the page cache.
 //!
 //! | at | bytes | record |
 //! |---|---|---|

@@ -37,6 +37,8 @@ pub(crate) struct Room {
     /// How long a log gets, in bytes.
     log: u64,
     owed: AtomicU64,
+    /// What of that is on the disk already: of settlings that aren't over.
+    turned: AtomicU64,
     /// What was free when disks were last asked, with what is owed; nothing before.
     last_free: AtomicU64,
     /// What may be written before disks are asked again.
@@ -52,7 +54,7 @@ impl Room {
 
     /// What settling may take on a disk, in bytes.
     pub(crate) fn owed(&self) -> u64 {
-        self.owed.load(Ordering::Relaxed)
+        self.owed.load(Ordering::Relaxed).saturating_sub(self.turned.load(Ordering::Relaxed))
     }
 
     /// What is set aside on a disk, but for one volume's part, in bytes.
@@ -240,6 +242,32 @@ impl Owed {
         let bytes = chunks.saturating_mul(chunk + NODES);
         self.bytes = self.bytes.saturating_add(bytes);
         self.room.owed.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What one settling has turned from owed to stored, until it is over: then its layers owe nothing.
+#[derive(Debug)]
+pub(crate) struct Turned {
+    room: Arc<Room>,
+    bytes: AtomicU64,
+}
+
+impl Turned {
+    pub(crate) fn new(room: &Arc<Room>) -> Self {
+        Self { room: Arc::clone(room), bytes: AtomicU64::new(0) }
+    }
+
+    /// So many chunks more.
+    pub(crate) fn add(&self, chunk: u64, chunks: u64) {
+        let bytes = chunks.saturating_mul(chunk + NODES);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.room.turned.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Turned {
+    fn drop(&mut self) {
+        self.room.turned.fetch_sub(self.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 

@@ -24,6 +24,7 @@ use super::base::TAIL;
 use super::layer::Layer;
 use super::live::{Snapshot, Source, View};
 use super::pace::Pace;
+use super::room::Turned;
 use super::top::{Meta, Settled, Top};
 use super::volumes::put_head;
 use super::{Head, Volume, locked, random};
@@ -67,11 +68,11 @@ impl Volume {
         self.settle_above(0)
     }
 
-    /// Settles if the log has more than so many bytes, once it is one's turn.
+    /// Settles if the log has more than so many bytes of its limit, once it is one's turn.
     pub(super) fn settle_above(&self, bytes: u64) -> Result<Settling> {
         let mut head = locked(&self.head);
         let is_alone = bytes > 0 || head.meta.parent.is_none();
-        if self.log.bytes() <= bytes && is_alone {
+        if self.log.weight() <= bytes && is_alone {
             return Ok(Settling::default());
         }
         self.part_in_turn(&mut head)?;
@@ -85,6 +86,7 @@ impl Volume {
         }
         self.pace.begin(self.fill(), to_settle(&current, &snapshots));
         let _paced = Paced(&self.pace);
+        let turned = Turned::new(&self.room);
         let session = self.pool.session()?;
         session.lean_on(head.root)?;
         session.may_take_all();
@@ -101,6 +103,7 @@ impl Volume {
             counts: !settings.thin,
             held: 0,
             done: Mutex::default(),
+            turned: &turned,
         };
         let mut folded: Vec<(View, Arc<MapRef>)> = Vec::new();
         let mut settled = Vec::with_capacity(snapshots.len());
@@ -144,6 +147,7 @@ impl Volume {
         self.reserve_again();
         // Long layers take a while to go: nobody waits for that.
         drop((gone, folded, current));
+        drop(turned);
         self.log.forget(applied)?;
         Ok(done)
     }
@@ -208,6 +212,8 @@ struct Work<'w, 's> {
     counts: bool,
     held: i64,
     done: Mutex<Settling>,
+    /// What was owed and is on the disk.
+    turned: &'w Turned,
 }
 
 /// What is to be done with a range.
@@ -329,6 +335,7 @@ impl Work<'_, '_> {
             }
         });
         let extents = extents.collect();
+        self.turned.add(chunk, (end - start).div_ceil(chunk));
         self.volume.pace.step(end - start);
         Ok(extents)
     }

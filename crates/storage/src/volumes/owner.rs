@@ -38,7 +38,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             // A quarter of a log's usual limit; of a smaller one the volume tells.
-            log: 1 << 30,
+            log: 2 << 30,
             idle: Duration::from_secs(5),
             look: Duration::from_secs(1),
             pause: (Duration::from_secs(5), Duration::from_secs(600)),

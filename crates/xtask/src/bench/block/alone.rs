@@ -16,10 +16,13 @@ const SIZE: u64 = 1 << 40;
 const CACHE: u64 = 64 << 20;
 /// Snapshots, and clones.
 const TIMES: usize = 20;
-/// What runs meanwhile.
-const BESIDE: Load = Load { writes: true, random: true, bytes: 4 << 10, depth: 4 };
+/// What runs meanwhile: what can be settled for as long as it runs.
+const BESIDE: Load =
+    Load { writes: true, random: true, bytes: 4 << 10, depth: 4, rate: Some(RATE) };
+pub(super) const RATE: u32 = 1000;
 const READS: Load = Load { writes: false, ..BESIDE };
-const OVERWRITES: Load = Load { depth: 32, ..BESIDE };
+/// As fast as can be.
+const OVERWRITES: Load = Load { depth: 32, rate: None, ..BESIDE };
 /// How long the loads run by themselves.
 const QUIET: Duration = Duration::from_secs(5);
 /// Longer than anything takes: they are told to end.

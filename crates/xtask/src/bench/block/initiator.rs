@@ -176,7 +176,7 @@ impl Session {
     }
 
     /// Adds a command; the tag is the number of its slot.
-    fn command(&mut self, slot: usize, writes: bool, offset: u64, length: usize) {
+    fn command(&mut self, slot: usize, writes: bool, offset: u64, length: usize, due: Instant) {
         let mut header = [0; HEADER];
         let needed = length as u32;
         let now = match writes && self.terms.immediate {
@@ -202,7 +202,7 @@ impl Session {
         if unasked > now {
             self.data_out(slot as u32, u32::MAX, now, unasked);
         }
-        self.slots[slot] = Slot { begun: Instant::now(), is_busy: true };
+        self.slots[slot] = Slot { begun: due, is_busy: true };
     }
 
     /// Adds a sequence of data of a command.
@@ -322,7 +322,15 @@ pub(crate) fn drive(
     let mut is_over = false;
     loop {
         is_over |= begun.elapsed() >= time || end.load(Ordering::Relaxed);
-        while !is_over && session.has_room() {
+        while !is_over && session.has_room() && !free.is_empty() {
+            let now = Instant::now();
+            let due = load.rate.map_or(now, |rate| begun + Duration::from_secs(next) / rate);
+            if due > now {
+                if free.len() < load.depth as usize {
+                    break;
+                }
+                std::thread::sleep(due - now);
+            }
             let Some(slot) = free.pop() else { break };
             let place = if load.random { random.below(places) } else { next % places };
             next += 1;
@@ -333,7 +341,7 @@ pub(crate) fn drive(
                         .copy_from_slice(&count.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
                 }
             }
-            session.command(slot, load.writes, place * u64::from(load.bytes), length);
+            session.command(slot, load.writes, place * u64::from(load.bytes), length, due);
         }
         if session.slots.iter().all(|slot| !slot.is_busy) {
             break;

@@ -19,10 +19,13 @@ pub(crate) struct Load {
     pub(crate) bytes: u32,
     /// Requests at once.
     pub(crate) depth: u32,
+    /// Requests in a second, each of which is late from the moment on at which it is due; as many as are taken
+    /// when there is no number.
+    pub(crate) rate: Option<u32>,
 }
 
 const fn load(writes: bool, random: bool, bytes: u32, depth: u32) -> Load {
-    Load { writes, random, bytes, depth }
+    Load { writes, random, bytes, depth, rate: None }
 }
 
 /// The rows of the tables. Reads come first: they find what was settled.

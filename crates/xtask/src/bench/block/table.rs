@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::alone::Alone;
+use super::alone::{Alone, RATE};
 use super::load::{Done, Load};
 use super::{Part, Row};
 
@@ -91,8 +91,11 @@ pub(super) fn alone(told: &Alone) -> String {
         let (middle, longest) = (milliseconds(median(all)), milliseconds(longest));
         let _ = writeln!(text, "| {name} | {} | {middle} | {longest} | {kept} |", all.len());
     }
-    text += "\n| 4 KiB at random, depth 4, beside | what | IOPS | median, ms | p99.9, ms | longest, ms | floor |\n\
-             |---|---|---|---|---|---|---|\n";
+    let _ = writeln!(
+        text,
+        "\n| {RATE} of 4 KiB in a second at random, beside | what | IOPS | median, ms | p99.9, ms | longest, ms | floor |\n\
+         |---|---|---|---|---|---|---|"
+    );
     for (beside, done) in &told.beside {
         for (what, done) in ["writes", "reads"].iter().zip(done) {
             let kept = if done.slow < 0.05 { "50 ms" } else { "**50 ms missed**" };
