@@ -40,7 +40,7 @@ fn disks(directory: &Path) -> Vec<Arc<dyn Disk>> {
     (0..2).map(disk).collect()
 }
 
-const LIMITS: Limits = Limits { segment: 256 << 10, log: 1 << 20 };
+const LIMITS: Limits = Limits { segment: 256 << 10, log: 1 << 20, long: 4096 };
 
 fn create(directory: &Path) {
     let options = CreateOptions {

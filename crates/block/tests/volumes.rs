@@ -369,7 +369,7 @@ fn damage_in_what_was_durable_is_told_and_not_cut_off() {
 fn a_full_pool_refuses_writes_while_it_can_still_settle() {
     let layout = Layout { disks: 1, parity: 0, encrypted: false };
     let mut bed = Bed::new(layout, 1);
-    bed.limits = Limits { segment: 256 << 10, log: 64 << 20 };
+    bed.limits = Limits { segment: 256 << 10, log: 64 << 20, ..bed.limits };
     let volumes = bed.create();
     let id = volumes.create(NewVolume { chunk: 16384, ..small("vol", 256 << 20) }).unwrap();
     bed.world.disks()[0].set_capacity(48 << 20);

@@ -9,7 +9,8 @@ use strongroom_engine::pool::GcOptions;
 
 use super::base::Base;
 use super::live::Source;
-use super::record::{Change, HEADER, MAX_PAYLOAD};
+use super::record::{BLOCK, Change, HEADER, MAX_PAYLOAD};
+use super::segment::aligned;
 use super::share::Turn;
 use super::{SnapshotId, Volume, log};
 use crate::{BlockDevice, Content, Durability, Error, Extent, Geometry, Result, Zeroing};
@@ -187,7 +188,12 @@ impl Volume {
     /// Admits a write of so many bytes.
     fn admit_write(&self, offset: u64, bytes: u64) -> Result<()> {
         let headers = bytes.div_ceil(MAX_PAYLOAD as u64) * HEADER as u64;
-        self.admit(bytes + headers, self.chunks_in(&(offset..offset + bytes)))
+        // Long ones begin and end with a block.
+        let takes = match bytes >= self.limits.long as u64 {
+            true => aligned(bytes + headers) + BLOCK,
+            false => bytes + headers,
+        };
+        self.admit(takes, self.chunks_in(&(offset..offset + bytes)))
     }
 
     fn write_parts(&self, offset: u64, bytes: &[u8]) -> Result<()> {

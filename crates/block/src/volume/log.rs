@@ -17,8 +17,8 @@ use strongroom_engine::seal::LogSealer;
 
 use super::live::Lives;
 use super::record::{BLOCK, Change, Entry, HEADER, MAX_PAYLOAD, MAX_SEGMENT, SegmentHeader};
-use super::segment::{LONG, Lost, Place, Prepared, Segment, aligned};
-use super::{VolumeId, locked};
+use super::segment::{Lost, Place, Prepared, Segment, aligned};
+use super::{Limits, VolumeId, locked};
 use crate::{Error, Result};
 
 /// Bytes that are written at once, about: few enough that others are sealed meanwhile.
@@ -136,6 +136,8 @@ pub(crate) struct Log {
     run: Run,
     sealer: Arc<LogSealer>,
     segment_size: u64,
+    /// Bytes of long records.
+    long: usize,
     buffers: BufPool,
     queue: Mutex<Queue>,
     changed: Condvar,
@@ -155,7 +157,7 @@ impl Log {
         pool: &Arc<Pool>,
         run: Run,
         sealer: LogSealer,
-        segment_size: u64,
+        limits: Limits,
         buffers: &BufPool,
     ) -> Self {
         let queue = Queue {
@@ -172,7 +174,8 @@ impl Log {
             pool: Arc::clone(pool),
             run,
             sealer: Arc::new(sealer),
-            segment_size: segment_size.clamp(2 * BLOCK, MAX_SEGMENT),
+            segment_size: limits.segment.clamp(2 * BLOCK, MAX_SEGMENT),
+            long: limits.long,
             buffers: buffers.clone(),
             queue: Mutex::new(queue),
             changed: Condvar::new(),
@@ -212,7 +215,7 @@ impl Log {
     /// [`Error::Failed`], after which nothing more is written.
     pub(crate) fn append(&self, change: Change, data: &[u8], lives: &Lives) -> Result<u64> {
         if let Change::Data { offset, .. } = change
-            && data.len() >= LONG
+            && data.len() >= self.long.min(MAX_PAYLOAD)
         {
             return self.append_long(offset, data, lives);
         }
@@ -221,7 +224,7 @@ impl Log {
         self.hand_over(Records::Short(entry, bytes), lives)
     }
 
-    /// Appends what is written from `offset` on, at least [`LONG`] bytes and at most [`TOGETHER`]; the last
+    /// Appends what is written from `offset` on, at most [`TOGETHER`] bytes; the last
     /// record's sequence number.
     ///
     /// # Errors

@@ -149,11 +149,13 @@ pub struct Limits {
     /// When a volume's log has so many bytes, who writes settles it first; less in a small pool (an eighth of
     /// its smallest disk).
     pub log: u64,
+    /// Writes of so many bytes, and more, go to the log past the page cache.
+    pub long: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { segment: record::MAX_SEGMENT, log: 8 << 30 }
+        Self { segment: record::MAX_SEGMENT, log: 8 << 30, long: segment::LONG }
     }
 }
 
@@ -438,6 +440,8 @@ pub struct Usage {
     pub in_snapshots: u64,
     /// In the log.
     pub log: u64,
+    /// Writes of so many bytes, and more, go to the log past the page cache.
+    pub long: usize,
 }
 
 impl Drop for Volume {

@@ -83,7 +83,7 @@ impl Volumes {
         let least = spaces.map(|space| space.total).min().unwrap_or(u64::MAX);
         let log = limits.log.min((least / 8).max(LEAST_LOG));
         // Room comes back a segment at a time.
-        let limits = Limits { log, segment: limits.segment.min(log / 16) };
+        let limits = Limits { log, segment: limits.segment.min(log / 16), ..limits };
         let room = Arc::new(Room::new(&pool, limits.log));
         roots.iter().filter_map(meta_of).for_each(|meta| room.reserve(&meta));
         // Volumes are mostly read at random: nothing is read ahead.
@@ -241,7 +241,7 @@ impl Volumes {
         let number = found.keys().next_back().map_or(0, |last| last.saturating_add(1));
         let run = Run { volume: id, salt: random(), settled: meta.settled, number };
         let (sealer, epoch) = self.pool.log_sealer(None, &run.salt)?;
-        let log = Log::new(&self.pool, run, sealer, self.limits.segment, &self.buffers);
+        let log = Log::new(&self.pool, run, sealer, self.limits, &self.buffers);
         let (old, _) = self.pool.log_sealer(Some(meta.epoch), &meta.run)?;
         let wanted = Wanted {
             disks: self.pool.disks(),

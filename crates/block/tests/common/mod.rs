@@ -74,7 +74,8 @@ impl Bed {
         (0..layout.disks).for_each(|_| drop(world.add_disk()));
         let secret = layout.encrypted.then(|| Secret::passphrase(b"first").unwrap());
         let clock = VirtualClock::new(1_700_000_000_000_000_000);
-        let limits = Limits { segment: 64 << 10, log: 512 << 10 };
+        // Records of both kinds.
+        let limits = Limits { segment: 64 << 10, log: 512 << 10, long: 4096 };
         Self { world, layout, clock, secret, limits }
     }
 
