@@ -22,6 +22,7 @@ use super::base::TAIL;
 use super::layer::Layer;
 use super::live::{Snapshot, Source, View};
 use super::pace::Pace;
+use super::share::Steps;
 use super::top::{Meta, Settled, Top};
 use super::volumes::put_head;
 use super::{Head, Volume, locked, random};
@@ -70,9 +71,12 @@ impl Volume {
         session.lean_on(head.root)?;
         session.may_take_all();
         let settings = self.set_now();
+        // To the end: making it durable takes its part of the disks too.
+        let steps = self.shares.settle(self.id, self.weight());
         let mut work = Work {
             volume: self,
             session: &session,
+            steps: &steps,
             storing: match settings.compression {
                 true => Storing::Compressed,
                 false => Storing::AsItIs,
@@ -181,6 +185,7 @@ impl Tail {
 struct Work<'w, 's> {
     volume: &'w Volume,
     session: &'w Session<'s>,
+    steps: &'w Steps<'w>,
     storing: Storing,
     tail: Option<Tail>,
     /// What is stored is kept for readers.
@@ -272,6 +277,7 @@ impl Work<'_, '_> {
         let mut buffer = Vec::new();
         while at < range.end {
             let end = range.end.min((at / BATCH + 1) * BATCH);
+            let _turn = self.steps.step(self.volume.weight(), end - at);
             buffer.clear();
             buffer.resize((end - at) as usize, 0);
             self.volume.base().read_pieces(&view.base, &view.find(at..end), at, &mut buffer)?;
