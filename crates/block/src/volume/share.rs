@@ -259,6 +259,15 @@ struct Seat {
     changed: Condvar,
 }
 
+impl Seat {
+    fn wait(&self) {
+        let mut called = locked(&self.called);
+        while !*called {
+            called = self.changed.wait(called).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
 /// The line before a pool's disks.
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
@@ -270,24 +279,24 @@ pub(crate) struct Shares {
 impl Shares {
     /// Waits for the turn of a request of a volume; it is under way until what is returned is dropped.
     pub(crate) fn enter(&self, volume: VolumeId, weight: u8, bytes: u64) -> Turn<'_> {
-        self.stand(Who::Clients(volume), weight, bytes)
+        let (turn, seat) = self.come(Who::Clients(volume), weight, bytes);
+        if let Some(seat) = seat {
+            seat.wait();
+        }
+        turn
     }
 
-    fn stand(&self, who: Who, weight: u8, bytes: u64) -> Turn<'_> {
+    /// The turn of a request, and where it is waited for if it isn't come yet.
+    fn come(&self, who: Who, weight: u8, bytes: u64) -> (Turn<'_>, Option<Arc<Seat>>) {
         let turn = Turn { shares: self, who, bytes };
-        let seat = {
-            let mut line = locked(&self.line);
-            let Some(ticket) = line.0.come(who, weight, bytes) else { return turn };
+        let mut line = locked(&self.line);
+        let seat = line.0.come(who, weight, bytes).map(|ticket| {
             let seat = Arc::<Seat>::default();
             line.1.insert(ticket, Arc::clone(&seat));
             seat
-        };
-        let mut called = locked(&seat.called);
-        while !*called {
-            called = seat.changed.wait(called).unwrap_or_else(PoisonError::into_inner);
-        }
-        drop(called);
-        turn
+        });
+        drop(line);
+        (turn, seat)
     }
 
     /// A settling begins; it is under way until what is returned is dropped.
@@ -330,8 +339,13 @@ impl<'s> Steps<'s> {
         let is_awaited = settlers.is_awaited(volume);
         drop(settlers);
         let turn = (!is_awaited).then(|| {
-            drop(self.change(Doing::Stands));
-            shares.stand(Who::Settling(volume), weight, bytes)
+            let (turn, seat) = shares.come(Who::Settling(volume), weight, bytes);
+            // Only who has to wait there lets the others go ahead.
+            if let Some(seat) = seat {
+                drop(self.change(Doing::Stands));
+                seat.wait();
+            }
+            turn
         });
         drop(self.change(Doing::Works { since: Instant::now(), weight }));
         turn
