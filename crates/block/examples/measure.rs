@@ -6,7 +6,8 @@
 //!
 //! * `instants`: how long snapshots and clones of a volume of 1 TiB take of which so many GiB are written, and
 //!   the longest that writers and readers wait meanwhile, and while the volume is settled;
-//! * `shares`: what two volumes get of the disk that both want more of, with priorities of 128 and 16;
+//! * `shares`: what two volumes get that both want more, with priorities of 128 and 16, in a burst and in the long
+//!   run;
 //! * `blocks`: how much is stored for random writes of 4 KiB in volumes with blocks of 4, 16 and 64 KiB, how fast
 //!   they are taken in the long run, and how long the log gets;
 //! * `memory`: what the process has resident with a volume open of which so many GiB are written, when idle.
@@ -80,7 +81,7 @@ fn disk(dir: &Path) -> Result<Arc<dyn Disk>, Failed> {
     Ok(Arc::new(FsDisk::open(dir)?))
 }
 
-fn create(dir: &Path) -> Result<Volumes, Failed> {
+fn create(dir: &Path, limits: Limits) -> Result<Volumes, Failed> {
     let options = CreateOptions {
         disks: vec![disk(dir)?],
         parity: 0,
@@ -89,7 +90,7 @@ fn create(dir: &Path) -> Result<Volumes, Failed> {
         level: 1,
         pack_size: 128 << 20,
     };
-    Ok(Volumes::new(Arc::new(Pool::create(options, used()?)?), Limits::default())?)
+    Ok(Volumes::new(Arc::new(Pool::create(options, used()?)?), limits)?)
 }
 
 fn new(name: &str, size: u64, chunk: u32, settings: Settings) -> NewVolume {
@@ -187,7 +188,7 @@ fn beside(
 }
 
 fn instants(dir: &Path, gib: u64) -> Result<(), Failed> {
-    let volumes = create(dir)?;
+    let volumes = create(dir, Limits::default())?;
     let id = volumes.create(new("large", TIB, 64 << 10, Settings::default()))?;
     let volume = volumes.open(id)?;
     fill(&volume, gib)?;
@@ -231,76 +232,118 @@ fn instants(dir: &Path, gib: u64) -> Result<(), Failed> {
     Ok(())
 }
 
+/// What volumes compete for.
+struct Load {
+    what: &'static str,
+    /// Bytes of a request.
+    bytes: usize,
+    writes: bool,
+    /// How large logs get. Settled is what has a quarter of that, as an appliance does.
+    limits: Limits,
+    settles: bool,
+    /// How long before it is measured, and how long it is then, in seconds.
+    time: [u64; 2],
+}
+
 fn shares(dir: &Path) -> Result<(), Failed> {
-    let volumes = create(dir)?;
+    // A burst goes to the log alone; in the long run logs are full, which takes a while of large ones.
+    let burst = Limits::default();
+    let small = Limits { segment: 1 << 20, log: 32 << 20, ..Limits::default() };
+    let large = Limits { segment: 8 << 20, log: 256 << 20, ..Limits::default() };
+    let load = |what, bytes, writes, limits, settles, time| Load {
+        what,
+        bytes,
+        writes,
+        limits,
+        settles,
+        time,
+    };
+    let loads = [
+        load("written in a burst", 4096, true, burst, false, [0, 5]),
+        load("written in a burst", 65536, true, burst, false, [0, 5]),
+        load("written in the long run", 4096, true, small, true, [20, 40]),
+        load("written in the long run", 65536, true, large, true, [8, 24]),
+        load("read", 65536, false, burst, true, [0, 8]),
+    ];
     println!(
         "| bytes of a request | 128, MB/s | 16, MB/s | ratio | one alone, MB/s |\n|---|---|---|---|---|"
     );
-    for (bytes, writes) in [(4096, true), (65536, true), (65536, false)] {
+    for load in loads {
+        let volumes = create(dir, load.limits)?;
         let mut opened = Vec::new();
         for weight in [128, 16] {
             let priority = Priority::new(weight).ok_or("there is none of that weight")?;
             let settings = Settings { priority, cache: false, ..Settings::default() };
-            let name = format!("{weight} {bytes} {writes}");
-            let volume =
-                volumes.open(volumes.create(new(&name, 4 << 30, 64 << 10, settings))?)?;
-            if !writes {
+            let new = new(&weight.to_string(), 4 << 30, 64 << 10, settings);
+            let volume = volumes.open(volumes.create(new)?)?;
+            if !load.writes {
                 fill(&volume, 1)?;
             }
             opened.push(volume);
         }
-        let time = Duration::from_secs(8);
-        let alone = compete(&opened[..1], bytes, writes, time)?;
-        let both = compete(&opened, bytes, writes, time)?;
-        let rate = |bytes: u64| bytes as f64 / 1e6 / time.as_secs_f64();
+        let alone = compete(&opened[..1], &load)?;
+        opened[0].settle()?;
+        let both = compete(&opened, &load)?;
+        let rate = |bytes: u64| bytes as f64 / 1e6 / load.time[1] as f64;
         println!(
-            "| {bytes}, {} | {:.0} | {:.0} | {:.1} | {:.0} |",
-            if writes { "written" } else { "read" },
+            "| {}, {} | {:.1} | {:.1} | {:.1} | {:.1} |",
+            load.bytes,
+            load.what,
             rate(both[0]),
             rate(both[1]),
             both[0] as f64 / both[1].max(1) as f64,
             rate(alone[0]),
         );
+        drop((opened, volumes));
+        std::fs::remove_dir_all(dir)?;
+        std::fs::create_dir_all(dir)?;
     }
     Ok(())
 }
 
 /// How many bytes each volume gets done, with 32 requests at a time.
-fn compete(
-    volumes: &[Arc<Volume>],
-    bytes: usize,
-    writes: bool,
-    time: Duration,
-) -> Result<Vec<u64>, Failed> {
+fn compete(volumes: &[Arc<Volume>], load: &Load) -> Result<Vec<u64>, Failed> {
     let done: Vec<AtomicU64> = volumes.iter().map(|_| AtomicU64::new(0)).collect();
-    let until = Instant::now() + time;
+    let begun = Instant::now();
+    let [since, until] = [load.time[0], load.time.iter().sum()].map(Duration::from_secs);
+    let is_on = || begun.elapsed() < until;
+    // What is read is written before.
+    let within: u64 = if load.writes { 4 << 30 } else { 1 << 30 };
     std::thread::scope(|scope| {
-        // One thread settles all, the longest log first, as in an appliance.
-        let mut threads = vec![scope.spawn(move || -> Result<(), Failed> {
-            while Instant::now() < until {
-                let longest = volumes.iter().max_by_key(|volume| volume.log_bytes());
-                match longest.filter(|volume| volume.log_bytes() > LONG) {
-                    Some(volume) => drop(volume.settle()?),
-                    None => std::thread::sleep(Duration::from_millis(5)),
-                }
-            }
-            Ok(())
-        })];
+        let mut threads = Vec::new();
         for (volume, done) in volumes.iter().zip(&done) {
+            threads.push(scope.spawn(move || -> Result<(), Failed> {
+                while is_on() {
+                    match load.settles && volume.log_bytes() > load.limits.log / 4 {
+                        true => drop(volume.settle()?),
+                        false => std::thread::sleep(Duration::from_millis(5)),
+                    }
+                }
+                Ok(())
+            }));
+            threads.push(scope.spawn(move || -> Result<(), Failed> {
+                while is_on() {
+                    volume.tend()?;
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Ok(())
+            }));
             for thread in 0..32 {
                 threads.push(scope.spawn(move || -> Result<(), Failed> {
                     let mut rng = Rng(thread);
-                    let mut buffer = vec![0; bytes];
-                    while Instant::now() < until {
-                        let at = rng.next() % ((1 << 30) / bytes as u64) * bytes as u64;
-                        match writes {
+                    let mut buffer = vec![0; load.bytes];
+                    while is_on() {
+                        let at = rng.next() % (within / load.bytes as u64) * load.bytes as u64;
+                        match load.writes {
                             true => {
                                 rng.fill(&mut buffer[..64]);
                                 volume.write_at(at, &buffer, LATER)?;
                             }
                             false => volume.read_at(at, &mut buffer)?,
                         }
-                        done.fetch_add(bytes as u64, Ordering::Relaxed);
+                        if (since..until).contains(&begun.elapsed()) {
+                            done.fetch_add(load.bytes as u64, Ordering::Relaxed);
+                        }
                     }
                     Ok(())
                 }));
@@ -325,7 +368,7 @@ fn blocks(dir: &Path, gib: u64) -> Result<(), Failed> {
          sequential write, MB/s | sequential read, MB/s |\n|---|---|---|---|---|---|---|---|"
     );
     for chunk in [4u32 << 10, 16 << 10, 64 << 10] {
-        let volumes = create(dir)?;
+        let volumes = create(dir, Limits::default())?;
         let volume =
             volumes.open(volumes.create(new("vol", 1 << 40, chunk, Settings::default()))?)?;
         let begun = Instant::now();
@@ -401,7 +444,7 @@ fn resident() -> f64 {
 }
 
 fn memory(dir: &Path, gib: u64) -> Result<(), Failed> {
-    let volumes = create(dir)?;
+    let volumes = create(dir, Limits::default())?;
     let id = volumes.create(new("vol", TIB, 64 << 10, Settings::default()))?;
     let volume = volumes.open(id)?;
     // What is the same is stored once: the map is as long as if it weren't.

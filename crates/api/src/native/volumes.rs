@@ -133,7 +133,7 @@ pub(super) struct Volume {
     cached: bool,
     /// `transactional` or `sequential`.
     io_type: String,
-    /// Its share of what is read beside others: 4, 8, 16, 32, 64 or 128.
+    /// Its share of what is read and written beside others: 4, 8, 16, 32, 64 or 128.
     priority: u32,
     /// What it was made from; empty: nothing.
     origin: String,
@@ -278,7 +278,7 @@ struct CreateVolume {
     /// What it is mostly used for.
     #[serde(default)]
     io_type: IoWord,
-    /// Its share of what is read beside others: 4, 8, 16, 32, 64 or 128; 16 when it isn't said.
+    /// Its share of what is read and written beside others: 4, 8, 16, 32, 64 or 128; 16 when it isn't said.
     priority: Option<u8>,
 }
 
@@ -329,7 +329,7 @@ struct ChangeVolume {
     cached: Option<bool>,
     /// What it is mostly used for.
     io_type: Option<IoWord>,
-    /// Its share of what is read beside others: 4, 8, 16, 32, 64 or 128.
+    /// Its share of what is read and written beside others: 4, 8, 16, 32, 64 or 128.
     priority: Option<u8>,
 }
 

@@ -85,6 +85,7 @@ impl Volumes {
         // Not of one that was removed while somebody held it.
         self.head(volume.id)?;
         if self.below(volume.id) >= MOST_BELOW {
+            let _hurry = volume.shares.hurry(volume.id);
             volume.settle()?;
         }
         let snapshot = volume.snapshot_of(id)?;
@@ -144,7 +145,7 @@ impl Volumes {
 impl Volume {
     /// Has a clone stand on its own.
     fn part(&self) -> Result<()> {
-        self.part_in_turn(&mut locked(&self.head))
+        self.part_in_turn(&mut self.upkeep())
     }
 
     /// As [`Volume::part`], in its turn of upkeep.
@@ -162,12 +163,13 @@ impl Volume {
     fn give_map(&self, head: &mut Head, lives: Option<&Arc<Lives>>) -> Result<()> {
         let Some(parent) = head.meta.parent else { return Ok(()) };
         if !self.lives.pinned(parent.snapshot)?.view.layers.is_empty() {
+            let _hurry = self.shares.hurry(self.id);
             self.settle()?;
         }
         let session = self.pool.session()?;
         let map = {
             // So that nobody settles meanwhile, which would end the root that is leant on.
-            let own = locked(&self.head);
+            let own = self.upkeep();
             session.lean_on(own.root)?;
             self.lives.pinned(parent.snapshot)?.view
         };

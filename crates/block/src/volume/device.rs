@@ -177,7 +177,7 @@ impl Volume {
 
     /// Waits for the volume's turn at the pool's disks. Who does must hold nothing that others wait for.
     fn turn(&self, bytes: u64) -> Turn<'_> {
-        self.shares.enter(self.id, self.set_now().priority.weight(), bytes)
+        self.shares.enter(self.id, self.weight(), bytes)
     }
 
     fn chunks_in(&self, range: &Range<u64>) -> u64 {

@@ -261,6 +261,17 @@ impl Volume {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Its weight beside others.
+    fn weight(&self) -> u8 {
+        self.set_now().priority.weight()
+    }
+
+    /// Takes the turn of upkeep. Who settles and has it doesn't stand in line behind other volumes meanwhile.
+    fn upkeep(&self) -> MutexGuard<'_, Head> {
+        let _hurry = self.shares.hurry(self.id);
+        locked(&self.head)
+    }
+
     /// Another name or setting holds from here on.
     fn set(&self, meta: &Meta) {
         meta.name.clone_into(&mut self.name.write().unwrap_or_else(PoisonError::into_inner));

@@ -25,6 +25,7 @@ use super::layer::Layer;
 use super::live::{Snapshot, Source, View};
 use super::pace::Pace;
 use super::room::Turned;
+use super::share::Steps;
 use super::top::{Meta, Settled, Top};
 use super::volumes::put_head;
 use super::{Head, Volume, locked, random};
@@ -91,9 +92,12 @@ impl Volume {
         session.lean_on(head.root)?;
         session.may_take_all();
         let settings = self.set_now();
+        // To the end: making it durable takes its part of the disks too.
+        let steps = self.shares.settle(self.id, self.weight());
         let mut work = Work {
             volume: self,
             session: &session,
+            steps: &steps,
             storing: match settings.compression {
                 true => Storing::Compressed,
                 false => Storing::AsItIs,
@@ -204,6 +208,7 @@ impl Tail {
 struct Work<'w, 's> {
     volume: &'w Volume,
     session: &'w Session<'s>,
+    steps: &'w Steps<'w>,
     storing: Storing,
     tail: Option<Mutex<Tail>>,
     /// What is stored is kept for readers.
@@ -309,6 +314,7 @@ impl Work<'_, '_> {
     fn store(&self, view: &View, range: Range<u64>, buffer: &mut Vec<u8>) -> Result<Vec<Extent>> {
         let chunk = u64::from(self.volume.chunk);
         let Range { start, end } = range;
+        let _turn = self.steps.step(self.volume.weight(), end - start);
         buffer.resize((end - start) as usize, 0);
         self.volume.base().read_pieces(&view.base, &view.find(start..end), start, buffer)?;
         let mut pieces = Vec::new();

@@ -6,10 +6,18 @@
 //! that want more than they get share by weight, and what one leaves others have.
 //!
 //! While one volume alone works nobody stands in line. Nobody waits here while it holds anything that others
-//! need: flushes, settling and what is done to snapshots don't come by.
+//! need: flushes and what is done to snapshots don't come by.
+//!
+//! What is written waits for the page cache only, so that in the long run the volumes that want more share what
+//! settling can do. Each step of a settling stands in the line too, beside its volume's requests and with the
+//! same weight. That alone isn't enough, since there is one step of a volume at a time, and a line with
+//! room for several lets all of them through: so a settling also waits while another that would go on has had less
+//! than its part of the time. It holds the volume's turn of upkeep; while somebody waits for that it
+//! doesn't wait here.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::{VolumeId, locked};
 
@@ -23,6 +31,38 @@ const REQUEST: u64 = 4096;
 const RECENT: u64 = 256;
 /// So that small costs of high weights are not nothing.
 const SCALE: u64 = 128;
+/// How far a settling may be ahead of others.
+const AHEAD: Duration = Duration::from_millis(10);
+/// What a step counts at the most, however long a disk takes.
+const LONGEST: Duration = Duration::from_secs(1);
+/// What a settling may catch up of others that went on while its volume had nothing to settle: for the highest
+/// weight.
+const CREDIT: Duration = Duration::from_secs(2);
+
+/// Who asks: a volume's clients, or who settles it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Who {
+    Clients(VolumeId),
+    Settling(VolumeId),
+}
+
+impl Who {
+    fn volume(self) -> VolumeId {
+        match self {
+            Self::Clients(volume) | Self::Settling(volume) => volume,
+        }
+    }
+}
+
+/// How far so much takes a volume.
+fn cost(much: u64, weight: u8) -> u64 {
+    much * SCALE / u64::from(weight.max(1))
+}
+
+/// As nanoseconds.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// Who stands where in line.
 type Ticket = (u64, u64);
@@ -41,10 +81,10 @@ struct Flow {
 /// The line, without anybody who waits.
 #[derive(Debug, Default)]
 struct Line {
-    flows: HashMap<VolumeId, Flow>,
+    flows: HashMap<Who, Flow>,
     /// Where the request began that was let through last.
     time: u64,
-    waiting: BTreeMap<Ticket, (VolumeId, u64)>,
+    waiting: BTreeMap<Ticket, (Who, u64)>,
     number: u64,
     under_way: usize,
     bytes: u64,
@@ -54,34 +94,34 @@ struct Line {
 impl Line {
     /// Whether other volumes than this one work too.
     fn has_others(&self, volume: VolumeId) -> bool {
-        self.flows.iter().any(|(id, flow)| {
+        self.flows.iter().any(|(who, flow)| {
             let is_at_work = flow.under_way + flow.waiting > 0 || flow.last + RECENT > self.done;
-            *id != volume && is_at_work
+            who.volume() != volume && is_at_work
         })
     }
 
     /// A request comes: `None` when it may begin at once.
-    fn come(&mut self, volume: VolumeId, weight: u8, bytes: u64) -> Option<Ticket> {
-        if !self.flows.contains_key(&volume) {
+    fn come(&mut self, who: Who, weight: u8, bytes: u64) -> Option<Ticket> {
+        if !self.flows.contains_key(&who) {
             let last = self.done;
-            self.flows.insert(volume, Flow { last, ..Flow::default() });
+            self.flows.insert(who, Flow { last, ..Flow::default() });
         }
-        let is_alone = !self.has_others(volume);
+        let is_alone = !self.has_others(who.volume());
         let (time, is_free) = (self.time, self.is_free(bytes));
         let nobody_waits = self.waiting.is_empty();
-        let flow = self.flows.entry(volume).or_default();
+        let flow = self.flows.entry(who).or_default();
         let start = flow.end.max(time);
-        flow.end = start + (bytes + REQUEST) * SCALE / u64::from(weight.max(1));
+        flow.end = start + cost(bytes + REQUEST, weight);
         // Who has less than its part, and nothing under way, is not made to wait for what is.
         let is_due = flow.under_way == 0 && start <= time;
         if is_alone || is_due || (nobody_waits && is_free) {
-            self.begin(volume, start, bytes);
+            self.begin(who, start, bytes);
             return None;
         }
         self.number += 1;
         let ticket = (start, self.number);
         flow.waiting += 1;
-        self.waiting.insert(ticket, (volume, bytes));
+        self.waiting.insert(ticket, (who, bytes));
         Some(ticket)
     }
 
@@ -89,21 +129,21 @@ impl Line {
         self.under_way == 0 || (self.under_way < MOST && self.bytes + bytes <= MOST_BYTES)
     }
 
-    fn begin(&mut self, volume: VolumeId, start: u64, bytes: u64) {
+    fn begin(&mut self, who: Who, start: u64, bytes: u64) {
         self.time = self.time.max(start);
         self.under_way += 1;
         self.bytes += bytes;
-        if let Some(flow) = self.flows.get_mut(&volume) {
+        if let Some(flow) = self.flows.get_mut(&who) {
             flow.under_way += 1;
         }
     }
 
     /// A request is done; which begin instead.
-    fn done(&mut self, volume: VolumeId, bytes: u64) -> Vec<Ticket> {
+    fn done(&mut self, who: Who, bytes: u64) -> Vec<Ticket> {
         self.done += 1;
         self.under_way -= 1;
         self.bytes -= bytes;
-        if let Some(flow) = self.flows.get_mut(&volume) {
+        if let Some(flow) = self.flows.get_mut(&who) {
             // One that was closed and opened again counts from nothing.
             flow.under_way = flow.under_way.saturating_sub(1);
             flow.last = self.done;
@@ -115,15 +155,15 @@ impl Line {
                 .retain(|_, flow| flow.under_way + flow.waiting > 0 || flow.last + recent > done);
         }
         let mut begun = Vec::new();
-        while let Some((&ticket, &(volume, bytes))) = self.waiting.first_key_value() {
+        while let Some((&ticket, &(who, bytes))) = self.waiting.first_key_value() {
             if !self.is_free(bytes) {
                 break;
             }
             self.waiting.remove(&ticket);
-            if let Some(flow) = self.flows.get_mut(&volume) {
+            if let Some(flow) = self.flows.get_mut(&who) {
                 flow.waiting = flow.waiting.saturating_sub(1);
             }
-            self.begin(volume, ticket.0, bytes);
+            self.begin(who, ticket.0, bytes);
             begun.push(ticket);
         }
         begun
@@ -131,7 +171,84 @@ impl Line {
 
     /// A volume is no more.
     fn leave(&mut self, volume: VolumeId) {
-        self.flows.remove(&volume);
+        self.flows.retain(|who, _| who.volume() != volume);
+    }
+}
+
+/// What a settling does.
+#[derive(Clone, Copy, Debug, Default)]
+enum Doing {
+    /// There is none.
+    #[default]
+    Nothing,
+    /// It would go on.
+    Waits,
+    /// It stands in line, behind what isn't settling.
+    Stands,
+    /// It goes on, since then.
+    Works { since: Instant, weight: u8 },
+}
+
+/// How far a settling is.
+#[derive(Debug, Default)]
+struct Settler {
+    /// How long it worked, in nanoseconds by weight.
+    worked: u64,
+    doing: Doing,
+    /// How many wait for its end.
+    awaited: usize,
+}
+
+impl Settler {
+    fn worked(&self, now: Instant) -> u64 {
+        let Doing::Works { since, weight } = self.doing else { return self.worked };
+        let time = now.saturating_duration_since(since).min(LONGEST);
+        self.worked.saturating_add(cost(nanos(time), weight))
+    }
+}
+
+/// Those that settle or did, without anybody who waits.
+#[derive(Debug, Default)]
+struct Settlers {
+    all: HashMap<VolumeId, Settler>,
+    /// How far the one was that went on and was furthest.
+    time: u64,
+}
+
+impl Settlers {
+    /// A settling begins. What others did since its last one it may catch up, up to a bound.
+    fn begin(&mut self, volume: VolumeId, weight: u8, now: Instant) {
+        let (time, least) = (self.time, self.time.saturating_sub(nanos(CREDIT)));
+        let new = Settler { worked: time, ..Settler::default() };
+        let one = self.all.entry(volume).or_insert(new);
+        one.worked = one.worked.max(least);
+        one.doing = Doing::Works { since: now, weight };
+    }
+
+    /// It does something else now.
+    fn change(&mut self, volume: VolumeId, doing: Doing, now: Instant) {
+        if let Some(one) = self.all.get_mut(&volume) {
+            (one.worked, one.doing) = (one.worked(now), doing);
+            if matches!(doing, Doing::Works { .. }) {
+                self.time = self.time.max(one.worked);
+            }
+        }
+    }
+
+    fn is_awaited(&self, volume: VolumeId) -> bool {
+        self.all.get(&volume).is_some_and(|one| one.awaited > 0)
+    }
+
+    /// Whether it may go on: when it isn't ahead of the others, or somebody waits for its end.
+    fn may(&self, volume: VolumeId, weight: u8, now: Instant) -> bool {
+        let Some(one) = self.all.get(&volume) else { return true };
+        let least = one.worked.saturating_sub(cost(nanos(AHEAD), weight));
+        let mut others = self.all.iter().filter(|(id, _)| **id != volume);
+        let lets = |other: &Settler| match other.doing {
+            Doing::Nothing | Doing::Stands => true,
+            Doing::Waits | Doing::Works { .. } => least <= other.worked(now),
+        };
+        one.awaited > 0 || others.all(|(_, other)| lets(other))
     }
 }
 
@@ -142,34 +259,126 @@ struct Seat {
     changed: Condvar,
 }
 
+impl Seat {
+    fn wait(&self) {
+        let mut called = locked(&self.called);
+        while !*called {
+            called = self.changed.wait(called).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
 /// The line before a pool's disks.
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
     line: Mutex<(Line, HashMap<Ticket, Arc<Seat>>)>,
+    settlers: Mutex<Settlers>,
+    moved: Condvar,
 }
 
 impl Shares {
     /// Waits for the turn of a request of a volume; it is under way until what is returned is dropped.
     pub(crate) fn enter(&self, volume: VolumeId, weight: u8, bytes: u64) -> Turn<'_> {
-        let turn = Turn { shares: self, volume, bytes };
-        let seat = {
-            let mut line = locked(&self.line);
-            let Some(ticket) = line.0.come(volume, weight, bytes) else { return turn };
+        let (turn, seat) = self.come(Who::Clients(volume), weight, bytes);
+        if let Some(seat) = seat {
+            seat.wait();
+        }
+        turn
+    }
+
+    /// The turn of a request, and where it is waited for if it isn't come yet.
+    fn come(&self, who: Who, weight: u8, bytes: u64) -> (Turn<'_>, Option<Arc<Seat>>) {
+        let turn = Turn { shares: self, who, bytes };
+        let mut line = locked(&self.line);
+        let seat = line.0.come(who, weight, bytes).map(|ticket| {
             let seat = Arc::<Seat>::default();
             line.1.insert(ticket, Arc::clone(&seat));
             seat
-        };
-        let mut called = locked(&seat.called);
-        while !*called {
-            called = seat.changed.wait(called).unwrap_or_else(std::sync::PoisonError::into_inner);
-        }
-        drop(called);
-        turn
+        });
+        drop(line);
+        (turn, seat)
+    }
+
+    /// A settling begins; it is under way until what is returned is dropped.
+    pub(crate) fn settle(&self, volume: VolumeId, weight: u8) -> Steps<'_> {
+        locked(&self.settlers).begin(volume, weight, Instant::now());
+        Steps { shares: self, volume }
+    }
+
+    /// The volume's settling doesn't wait while somebody does for its end, who keeps what is returned so long.
+    pub(crate) fn hurry(&self, volume: VolumeId) -> Hurry<'_> {
+        locked(&self.settlers).all.entry(volume).or_default().awaited += 1;
+        self.moved.notify_all();
+        Hurry { shares: self, volume }
     }
 
     /// A volume is closed.
     pub(crate) fn leave(&self, volume: VolumeId) {
         locked(&self.line).0.leave(volume);
+        locked(&self.settlers).all.remove(&volume);
+        self.moved.notify_all();
+    }
+}
+
+/// The steps of a settling.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Steps<'s> {
+    shares: &'s Shares,
+    volume: VolumeId,
+}
+
+impl<'s> Steps<'s> {
+    /// Waits for the turn of a step; it is under way until what is returned is dropped.
+    pub(crate) fn step(&self, weight: u8, bytes: u64) -> Option<Turn<'s>> {
+        let Self { shares, volume } = *self;
+        let mut settlers = self.change(Doing::Waits);
+        while !settlers.may(volume, weight, Instant::now()) {
+            settlers = shares.moved.wait(settlers).unwrap_or_else(PoisonError::into_inner);
+        }
+        let is_awaited = settlers.is_awaited(volume);
+        drop(settlers);
+        let turn = (!is_awaited).then(|| {
+            let (turn, seat) = shares.come(Who::Settling(volume), weight, bytes);
+            // Only who has to wait there lets the others go ahead.
+            if let Some(seat) = seat {
+                drop(self.change(Doing::Stands));
+                seat.wait();
+            }
+            turn
+        });
+        drop(self.change(Doing::Works { since: Instant::now(), weight }));
+        turn
+    }
+
+    /// It does something else now, which the others hear of.
+    fn change(&self, doing: Doing) -> MutexGuard<'s, Settlers> {
+        let mut settlers = locked(&self.shares.settlers);
+        settlers.change(self.volume, doing, Instant::now());
+        self.shares.moved.notify_all();
+        settlers
+    }
+}
+
+impl Drop for Steps<'_> {
+    fn drop(&mut self) {
+        drop(self.change(Doing::Nothing));
+    }
+}
+
+/// Somebody waits for the end of a settling.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Hurry<'s> {
+    shares: &'s Shares,
+    volume: VolumeId,
+}
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        if let Some(one) = locked(&self.shares.settlers).all.get_mut(&self.volume) {
+            one.awaited = one.awaited.saturating_sub(1);
+        }
     }
 }
 
@@ -178,7 +387,7 @@ impl Shares {
 #[must_use]
 pub(crate) struct Turn<'s> {
     shares: &'s Shares,
-    volume: VolumeId,
+    who: Who,
     bytes: u64,
 }
 
@@ -186,7 +395,7 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let seats: Vec<Arc<Seat>> = {
             let mut line = locked(&self.shares.line);
-            let begun = line.0.done(self.volume, self.bytes);
+            let begun = line.0.done(self.who, self.bytes);
             begun.iter().filter_map(|ticket| line.1.remove(ticket)).collect()
         };
         for seat in seats {
@@ -205,6 +414,10 @@ mod tests {
 
     fn id(number: u8) -> VolumeId {
         VolumeId([number; 16])
+    }
+
+    fn one(number: u8) -> Who {
+        Who::Clients(id(number))
     }
 
     /// Who asks: weight, bytes of a request, and how many it has at once.
@@ -227,7 +440,7 @@ mod tests {
         let mut now = 0;
         let ask = |line: &mut Line, disk: &mut BTreeSet<_>, order: &mut u64, now, client| {
             let Client { weight, bytes, .. } = clients[client];
-            match line.come(id(client as u8), weight, bytes) {
+            match line.come(one(client as u8), weight, bytes) {
                 None => {
                     *order += 1;
                     disk.insert((*order, client, now));
@@ -249,7 +462,7 @@ mod tests {
             now += bytes.div_ceil(100) + 1;
             got[client].0 += bytes;
             got[client].1 = got[client].1.max(now - since);
-            for ticket in line.done(id(client as u8), bytes) {
+            for ticket in line.done(one(client as u8), bytes) {
                 let (client, since) = asked.remove(&ticket).unwrap();
                 order += 1;
                 disk.insert((order, client, since));
@@ -294,26 +507,192 @@ mod tests {
     fn one_alone_never_waits_and_others_count_until_they_rest() {
         let mut line = Line::default();
         for _ in 0..100 {
-            assert_eq!(line.come(id(1), 4, 1 << 20), None);
+            assert_eq!(line.come(one(1), 4, 1 << 20), None);
         }
         // The other one has nothing under way, and doesn't wait either; with more it does.
-        assert_eq!(line.come(id(2), 128, 4096), None);
-        assert!(line.come(id(2), 128, 4096).is_some());
-        assert!(line.come(id(1), 4, 4096).is_some());
+        assert_eq!(line.come(one(2), 128, 4096), None);
+        assert!(line.come(one(2), 128, 4096).is_some());
+        assert!(line.come(one(1), 4, 4096).is_some());
         for _ in 0..100 {
-            line.done(id(1), 1 << 20);
+            line.done(one(1), 1 << 20);
         }
         assert!(line.waiting.is_empty());
-        (0..2).for_each(|_| drop(line.done(id(2), 4096)));
-        line.done(id(1), 4096);
+        (0..2).for_each(|_| drop(line.done(one(2), 4096)));
+        line.done(one(1), 4096);
         assert_eq!((line.under_way, line.bytes), (0, 0));
         for _ in 0..RECENT {
-            assert_eq!(line.come(id(1), 4, 4096), None);
-            line.done(id(1), 4096);
+            assert_eq!(line.come(one(1), 4, 4096), None);
+            line.done(one(1), 4096);
         }
         assert!(!line.has_others(id(1)));
         line.leave(id(2));
         assert_eq!(line.flows.len(), 1);
+    }
+
+    /// Who settles: weight, how long a step takes, and after how many it has nothing to settle for a tenth of
+    /// a second.
+    #[derive(Clone, Copy)]
+    struct Settling {
+        weight: u8,
+        millis: u64,
+        steps: u64,
+    }
+
+    /// How many milliseconds each worked that always has more to settle, with a processor of its own.
+    fn settle(all: &[Settling], millis: u64) -> Vec<u64> {
+        let begun = Instant::now();
+        let mut settlers = Settlers::default();
+        // Milliseconds of work, steps since it had nothing to settle, and when it is free.
+        let mut done = vec![(0, 0, 0); all.len()];
+        for (one, of) in all.iter().enumerate() {
+            settlers.begin(id(one as u8), of.weight, begun);
+        }
+        for millis in 0..millis {
+            let now = begun + Duration::from_millis(millis);
+            for (one, of) in all.iter().enumerate() {
+                let (worked, steps, free) = &mut done[one];
+                let volume = id(one as u8);
+                if *free > millis {
+                    continue;
+                }
+                if *steps == of.steps {
+                    settlers.change(volume, Doing::Nothing, now);
+                    (*steps, *free) = (0, millis + 100);
+                    continue;
+                }
+                if matches!(settlers.all[&volume].doing, Doing::Nothing) {
+                    settlers.begin(volume, of.weight, now);
+                }
+                settlers.change(volume, Doing::Waits, now);
+                if settlers.may(volume, of.weight, now) {
+                    let works = Doing::Works { since: now, weight: of.weight };
+                    settlers.change(volume, works, now);
+                    *worked += of.millis;
+                    *steps += 1;
+                    *free = millis + of.millis;
+                }
+            }
+        }
+        done.into_iter().map(|(worked, ..)| worked).collect()
+    }
+
+    #[test]
+    fn settlings_share_by_weight_also_where_they_rest_now_and_then() {
+        let of = |weight, millis| Settling { weight, millis, steps: u64::MAX };
+        for steps in [u64::MAX, 1000] {
+            for [heavy, light] in [[10, 10], [10, 3], [3, 10], [10, 50]] {
+                let pair = [of(128, heavy), of(16, light)].map(|of| Settling { steps, ..of });
+                let got = settle(&pair, 100_000);
+                let ratio = got[0] as f64 / got[1] as f64;
+                assert!((7.2..8.8).contains(&ratio), "{steps} {heavy} {light}: {got:?}");
+            }
+        }
+        // Who rests most of the time leaves that to others, and has all else.
+        let busy = Settling { weight: 128, millis: 1, steps: 10 };
+        let got = settle(&[busy, of(16, 10)], 100_000);
+        assert!(got[0] >= 8000 && got[1] >= 80_000, "{got:?}");
+        let got = settle(&[of(4, 10), of(8, 10), of(16, 10)], 100_000);
+        for pair in got.windows(2) {
+            let ratio = pair[1] as f64 / pair[0] as f64;
+            assert!((1.9..2.1).contains(&ratio), "{got:?}");
+        }
+    }
+
+    #[test]
+    fn settlings_of_one_weight_and_one_alone_dont_wait() {
+        let of = |millis| Settling { weight: 16, millis, steps: u64::MAX };
+        for all in [&[of(10)][..], &[of(10), of(10), of(10)], &[of(1), of(100)]] {
+            for got in settle(all, 10_000) {
+                assert!(got >= 9_800, "{got}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_begins_to_settle_again_catches_up_within_bounds() {
+        let (old, new, weight) = (id(1), id(2), 128);
+        let mut settlers = Settlers::default();
+        let mut now = Instant::now();
+        let mut work = |settlers: &mut Settlers, one| {
+            for _ in 0..100 {
+                settlers.change(one, Doing::Works { since: now, weight }, now);
+                now += LONGEST;
+                settlers.change(one, Doing::Waits, now);
+            }
+            now
+        };
+        let worked = |settlers: &Settlers, one| settlers.all[&one].worked;
+        // One that comes when another has worked alone for long is neither behind it nor ahead.
+        settlers.begin(old, weight, Instant::now());
+        let now = work(&mut settlers, old);
+        settlers.begin(new, weight, now);
+        assert!(worked(&settlers, old) - worked(&settlers, new) <= nanos(LONGEST));
+        settlers.change(old, Doing::Nothing, now);
+        let now = work(&mut settlers, new);
+        settlers.begin(old, weight, now);
+        let behind = worked(&settlers, new) - worked(&settlers, old);
+        assert!((nanos(CREDIT)..=nanos(CREDIT + LONGEST)).contains(&behind), "{behind}");
+        settlers.change(old, Doing::Waits, now);
+        assert!(!settlers.may(new, weight, now) && settlers.may(old, weight, now));
+        // Who stands in line behind requests holds nobody up.
+        settlers.change(old, Doing::Stands, now);
+        assert!(settlers.may(new, weight, now));
+        settlers.change(old, Doing::Waits, now);
+        settlers.all.get_mut(&new).unwrap().awaited = 1;
+        assert!(settlers.may(new, weight, now) && settlers.is_awaited(new));
+        settlers.all.get_mut(&new).unwrap().awaited = 0;
+        assert!(!settlers.may(new, weight, now));
+        settlers.change(old, Doing::Nothing, now);
+        assert!(settlers.may(new, weight, now));
+    }
+
+    #[test]
+    fn threads_that_settle_take_turns_and_who_is_waited_for_doesnt_wait() {
+        let shares = Shares::default();
+        std::thread::scope(|scope| {
+            for (number, weight) in [(1, 128), (2, 16), (3, 4)] {
+                let steps = shares.settle(id(number), weight);
+                scope.spawn(move || (0..500).for_each(|_| drop(steps.step(weight, 1 << 20))));
+            }
+        });
+        // One that is far behind would be waited for.
+        let behind = shares.settle(id(4), 128);
+        let ahead = shares.settle(id(5), 4);
+        drop(behind.change(Doing::Waits));
+        locked(&shares.settlers).all.get_mut(&id(5)).unwrap().worked += nanos(CREDIT);
+        let hurry = shares.hurry(id(5));
+        assert!(ahead.step(4, 1 << 20).is_none());
+        drop(hurry);
+        // And once it is over it isn't.
+        drop(behind);
+        assert!(ahead.step(4, 1 << 20).is_some());
+        assert_eq!(locked(&shares.line).0.under_way, 0);
+    }
+
+    #[test]
+    fn steps_of_a_settling_stand_in_line_with_the_requests_of_others() {
+        let mut line = Line::default();
+        let (busy, settling) = (one(1), Who::Settling(id(2)));
+        for _ in 0..2 * MOST {
+            line.come(busy, 16, 65536);
+        }
+        // The first has nothing under way; the second waits for its turn behind as many bytes of the other.
+        assert_eq!(line.come(settling, 16, 1 << 20), None);
+        let ticket = line.come(settling, 16, 1 << 20).unwrap();
+        let mut bytes = 0;
+        loop {
+            bytes += 65536;
+            let begun = line.done(busy, 65536);
+            if begun.contains(&ticket) {
+                break;
+            }
+            line.come(busy, 16, 65536);
+        }
+        assert!((1 << 19..3 << 20).contains(&bytes), "{bytes}");
+        // Its own volume's requests are not those of others.
+        assert!(line.has_others(id(1)));
+        line.leave(id(2));
+        assert!(!line.has_others(id(1)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use strongroom_engine::map::{Extent, MapReader, MapRef};
 
 use super::settle::data_bytes;
-use super::{Usage, Volume, locked};
+use super::{Usage, Volume};
 use crate::Result;
 
 /// Whether a map has an extent, asked for extents in order.
@@ -38,7 +38,7 @@ impl<'m> Neighbour<'m> {
 
 /// See [`Volume::usage`].
 pub(super) fn usage(volume: &Volume) -> Result<Usage> {
-    let upkeep = locked(&volume.head);
+    let upkeep = volume.upkeep();
     let (snapshots, current) = {
         let live = volume.lives.read();
         (live.snapshots.clone(), live.current.clone())

@@ -319,7 +319,7 @@ impl Volumes {
         // Not while it is settled.
         let _upkeep = volume.as_ref().map(|volume| {
             volume.log.end();
-            locked(&volume.head)
+            volume.upkeep()
         });
         let (root, meta) = self.head(id)?;
         self.pool.forget(&[root.id])?;
@@ -382,7 +382,7 @@ impl Volumes {
         change: impl FnOnce(Option<&Volume>, &mut Meta) -> Result<()>,
     ) -> Result<()> {
         let volume = open.get(&id).and_then(Weak::upgrade);
-        let mut head = volume.as_ref().map(|volume| locked(&volume.head));
+        let mut head = volume.as_ref().map(|volume| volume.upkeep());
         let (root, mut meta) = self.head(id)?;
         change(volume.as_deref(), &mut meta)?;
         self.pool.update_root(root.id, Some(meta.encode()), None)?;

@@ -142,11 +142,11 @@ impl Pool {
     /// As [`Pool::gc`].
     pub fn gc_with(&self, options: GcOptions, meter: &Meter) -> Result<GcReport> {
         let _upkeep = self.begin_upkeep("garbage collection")?;
-        self.core.pins.hold();
+        let hold = self.core.pins.hold_all();
         self.core.collecting.store(true, Ordering::Relaxed);
         let result = self.collect(options, meter);
         self.core.collecting.store(false, Ordering::Relaxed);
-        self.core.pins.release();
+        self.core.pins.release(hold);
         result
     }
 

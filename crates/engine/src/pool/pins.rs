@@ -4,8 +4,12 @@
 //! with the collector's decision which chunks to give up. So a chunk is either pinned before the
 //! decision, and kept, or it is given up before it could be pinned, and then the session is told
 //! that the pool doesn't have it. No time is measured anywhere.
+//!
+//! A pin stays until all have ended that held when it was made. So sessions that overlap without an end don't
+//! keep for good what the first of them pinned. A collection keeps all that is pinned when it begins: a session
+//! may have its root made, and end, after roots were marked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::id::{Location, PackId};
@@ -48,6 +52,11 @@ impl ChunkSet {
         self.packs.get(&pack).cloned().unwrap_or_default()
     }
 
+    /// Whether nothing was ever added.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packs.is_empty()
+    }
+
     /// Adds all chunks of `other`.
     pub(crate) fn extend(&mut self, other: &Self) {
         for (pack, words) in &other.packs {
@@ -60,15 +69,37 @@ impl ChunkSet {
     }
 }
 
-#[derive(Debug, Default)]
-struct Inner {
+/// Sessions that began without a pin in between, and what was pinned before the next ones began.
+#[derive(Debug)]
+struct Generation {
+    number: u64,
     holders: usize,
     pinned: ChunkSet,
+}
+
+impl Generation {
+    fn hold(&mut self) -> u64 {
+        self.holders += 1;
+        self.number
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Oldest first, each with a holder.
+    generations: VecDeque<Generation>,
+    number: u64,
     /// Packs that are being given up, with those of their chunks that are being moved.
     doomed: HashMap<PackId, Vec<u64>>,
 }
 
 impl Inner {
+    fn begin(&mut self) {
+        self.number += 1;
+        let (number, pinned) = (self.number, ChunkSet::default());
+        self.generations.push_back(Generation { number, holders: 0, pinned });
+    }
+
     fn gave_up(&self, at: &Location) -> bool {
         self.doomed.get(&at.pack).is_some_and(|moved| {
             moved.get(at.ordinal as usize / 64).is_none_or(|w| w & 1 << (at.ordinal % 64) == 0)
@@ -87,17 +118,43 @@ impl Pins {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A session, or the collector, begins: pins are kept until the last of them ends.
-    pub(crate) fn hold(&self) {
-        self.lock().holders += 1;
+    /// A session begins: what is pinned from here on is kept until it ends. What it is to be released by.
+    pub(crate) fn hold(&self) -> u64 {
+        let mut inner = self.lock();
+        let is_new = inner.generations.back().is_none_or(|last| !last.pinned.is_empty());
+        if is_new {
+            inner.begin();
+        }
+        inner.generations.back_mut().map_or(0, Generation::hold)
+    }
+
+    /// A collection begins: what is pinned already is kept until it ends, too.
+    pub(crate) fn hold_all(&self) -> u64 {
+        let mut inner = self.lock();
+        if inner.generations.is_empty() {
+            inner.begin();
+        }
+        inner.generations.front_mut().map_or(0, Generation::hold)
     }
 
     /// A holder ends.
-    pub(crate) fn release(&self) {
+    pub(crate) fn release(&self, hold: u64) {
         let mut inner = self.lock();
-        inner.holders -= 1;
-        if inner.holders == 0 {
-            inner.pinned = ChunkSet::default();
+        let place = inner.generations.iter().position(|one| one.number == hold);
+        let Some(place) = place else { return };
+        if let Some(one) = inner.generations.get_mut(place) {
+            one.holders -= 1;
+            if one.holders > 0 {
+                return;
+            }
+        }
+        let ended = inner.generations.remove(place);
+        // Those that began before held, too, when its pins were made.
+        let older = place.checked_sub(1).and_then(|older| inner.generations.get_mut(older));
+        if let (Some(older), Some(ended)) = (older, ended) {
+            older.pinned.extend(&ended.pinned);
+        }
+        if inner.generations.is_empty() {
             inner.doomed.clear();
         }
     }
@@ -108,8 +165,8 @@ impl Pins {
         if inner.gave_up(at) {
             return false;
         }
-        if inner.holders > 0 {
-            inner.pinned.insert(at.pack, at.ordinal);
+        if let Some(last) = inner.generations.back_mut() {
+            last.pinned.insert(at.pack, at.ordinal);
         }
         true
     }
@@ -124,7 +181,9 @@ impl Pins {
     /// moment it returns. It must be quick: sessions wait.
     pub(crate) fn doom(&self, choose: impl FnOnce(&ChunkSet) -> Vec<(PackId, Vec<u64>)>) {
         let mut inner = self.lock();
-        let chosen = choose(&inner.pinned);
+        let mut pinned = ChunkSet::default();
+        inner.generations.iter().for_each(|one| pinned.extend(&one.pinned));
+        let chosen = choose(&pinned);
         inner.doomed.extend(chosen);
     }
 
@@ -158,7 +217,7 @@ mod tests {
     #[test]
     fn a_chunk_is_pinned_or_given_up_never_both() {
         let pins = Pins::default();
-        pins.hold();
+        let _hold = pins.hold();
         assert!(pins.pin(&at(1, 70)));
         pins.doom(|pinned| {
             assert!(pinned.contains(PackId(1), 70));
@@ -173,21 +232,67 @@ mod tests {
         assert!(pins.pin(&at(2, 0)));
     }
 
+    fn is_pinned(pins: &Pins, ordinal: u32) -> bool {
+        let mut is_pinned = false;
+        pins.doom(|pinned| {
+            is_pinned = pinned.contains(PackId(1), ordinal);
+            Vec::new()
+        });
+        is_pinned
+    }
+
     #[test]
-    fn the_last_holder_takes_the_pins_away() {
+    fn the_last_that_held_takes_a_pin_away() {
         let pins = Pins::default();
-        pins.hold();
-        pins.hold();
+        let holds = [pins.hold(), pins.hold()];
         pins.pin(&at(1, 1));
-        pins.release();
-        pins.doom(|pinned| {
-            assert!(pinned.contains(PackId(1), 1));
-            Vec::new()
-        });
-        pins.release();
-        pins.doom(|pinned| {
-            assert!(!pinned.contains(PackId(1), 1));
-            Vec::new()
-        });
+        pins.release(holds[0]);
+        assert!(is_pinned(&pins, 1));
+        // Not those that came after.
+        let later = pins.hold();
+        pins.pin(&at(1, 2));
+        pins.release(holds[1]);
+        assert!(!is_pinned(&pins, 1));
+        assert!(is_pinned(&pins, 2));
+        pins.release(later);
+        assert!(!is_pinned(&pins, 2));
+        assert!(pins.lock().generations.is_empty());
+    }
+
+    #[test]
+    fn what_ended_sessions_pinned_stays_for_older_ones_and_for_collections_that_began_meanwhile() {
+        let pins = Pins::default();
+        let old = pins.hold();
+        pins.pin(&at(1, 1));
+        let young = pins.hold();
+        pins.pin(&at(1, 2));
+        let collection = pins.hold_all();
+        pins.release(young);
+        pins.pin(&at(1, 3));
+        pins.release(old);
+        assert!((1..=3).all(|ordinal| is_pinned(&pins, ordinal)));
+        pins.release(collection);
+        assert!((1..=3).all(|ordinal| !is_pinned(&pins, ordinal)));
+        // A collection that comes first holds what comes after.
+        let collection = pins.hold_all();
+        let session = pins.hold();
+        pins.pin(&at(1, 4));
+        pins.release(session);
+        assert!(is_pinned(&pins, 4));
+        pins.release(collection);
+        assert!(!is_pinned(&pins, 4));
+    }
+
+    #[test]
+    fn sessions_that_overlap_without_an_end_keep_no_more_than_the_last_ones_pinned() {
+        let pins = Pins::default();
+        let mut last = pins.hold();
+        for ordinal in 0..1000 {
+            pins.pin(&at(1, ordinal));
+            let next = pins.hold();
+            pins.release(last);
+            last = next;
+            assert!(pins.lock().generations.len() == 1 && !is_pinned(&pins, ordinal));
+        }
     }
 }

@@ -138,6 +138,8 @@ pub(crate) struct Bench {
 #[derive(Debug)]
 pub struct Session<'p> {
     pub(crate) pool: Hand<'p>,
+    /// By which its pins are let go.
+    hold: u64,
     parents: Mutex<Vec<Lease<Hand<'p>>>>,
     /// Chunks that another thread was about to store when this session wanted them too.
     pub(crate) awaited: Mutex<Vec<ChunkId>>,
@@ -151,9 +153,10 @@ impl<'p> Session<'p> {
         pool.core.writable()?;
         // What is known to be bad is stored again.
         pool.mark_found()?;
-        pool.core.pins.hold();
+        let hold = pool.core.pins.hold();
         Ok(Self {
             pool,
+            hold,
             parents: Mutex::default(),
             awaited: Mutex::default(),
             failed: AtomicBool::new(false),
@@ -399,7 +402,7 @@ pub(crate) fn drop_root(state: &State, id: RootId, now: PoolTime) -> Result<Op> 
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
-        self.pool.core.pins.release();
+        self.pool.core.pins.release(self.hold);
     }
 }
 

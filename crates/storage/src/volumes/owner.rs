@@ -1,7 +1,7 @@
 //! The volumes of one open pool: which are open, and for whom.
 //!
 //! There is one owner for each open pool, and it alone opens volumes. One that nobody uses any more is
-//! settled and let go of by one of the owner's threads ([`settling`](super::settling)); the other does
+//! settled and let go of by the owner's threads ([`settling`](super::settling)); another does
 //! ahead what those who write would wait for ([`tending`](super::tending)).
 
 use std::collections::{HashMap, HashSet};
@@ -83,6 +83,8 @@ pub(super) struct Entry {
     pub(super) seen: (u64, Instant),
     /// Bytes of its log when it was last settled.
     pub(super) settled: Option<u64>,
+    /// Whether one of the owner's threads settles it.
+    pub(super) is_settling: bool,
     pub(super) trouble: Option<Trouble>,
     /// Nothing can be written to it any more: it is let go of once nobody uses it, and opened anew.
     pub(super) is_dead: bool,
@@ -97,8 +99,9 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) open: HashMap<VolumeId, Entry>,
-    /// Whether the threads live.
-    pub(super) settling: bool,
+    /// How many threads live that settle.
+    pub(super) settling: usize,
+    /// Whether the one that tends lives.
     pub(super) tending: bool,
     pub(super) ended: bool,
     next: u64,
@@ -182,7 +185,7 @@ impl Owner {
         let is_idle = volumes.as_ref().is_some_and(|all| Arc::strong_count(all) == 1);
         // The threads may still have one that is no longer in the table.
         let table = self.table();
-        if is_idle && table.open.is_empty() && !table.settling && !table.tending {
+        if is_idle && table.open.is_empty() && table.settling == 0 && !table.tending {
             *volumes = None;
         }
     }
@@ -206,10 +209,7 @@ impl Owner {
         if table.removing.contains(&id) {
             return Err(strongroom_block::Error::NotFound(format!("volume {id}")).into());
         }
-        if !table.settling {
-            self.begin_settling()?;
-            table.settling = true;
-        }
+        self.begin_settling(&mut table)?;
         if !table.tending {
             self.begin_tending()?;
             table.tending = true;
@@ -222,6 +222,7 @@ impl Owner {
             servers: HashMap::new(),
             seen: (0, Instant::now()),
             settled: None,
+            is_settling: false,
             trouble: None,
             is_dead: false,
         });
@@ -404,7 +405,7 @@ impl Owner {
         // Whoever opens the pool next, in this process too, finds it closed.
         let until = Instant::now() + LAST;
         let mut table = self.table();
-        while (table.settling || table.tending) && Instant::now() < until {
+        while (table.settling > 0 || table.tending) && Instant::now() < until {
             let waited = self.wake.wait_timeout(table, Duration::from_millis(100));
             table = waited.unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -1,6 +1,6 @@
 //! The thread that does ahead what those who write to a pool's volumes would else wait for.
 //!
-//! It begins and ends with the one that settles, and never waits for a settling.
+//! It begins and ends with those that settle, and never waits for a settling.
 
 use std::collections::HashMap;
 use std::io;

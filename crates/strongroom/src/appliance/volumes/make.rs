@@ -69,7 +69,7 @@ pub(crate) struct SettingsArgs {
     /// What it is mostly used for
     #[arg(long, value_name = "TYPE", value_enum)]
     pub(super) io_type: Option<IoType>,
-    /// Its share of what is read beside others: 4, 8, 16, 32, 64 or 128
+    /// Its share of what is read and written beside others: 4, 8, 16, 32, 64 or 128
     #[arg(long, value_name = "WEIGHT")]
     pub(super) priority: Option<u8>,
 }
