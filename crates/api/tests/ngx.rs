@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use strongroom_api::Dialects;
 use strongroom_api::dialects::ngx::{self, Operation, Shapes};
 use strongroom_api::route::LetThrough;
+use strongroom_catalog::volumes;
 use strongroom_identity::{KeyChange, KeySpec, Principal};
 use strongroom_storage::{Encryption, NewPool};
 use support::{Answer, Appliance};
@@ -493,6 +494,48 @@ async fn what_there_is_none_of_says_so() {
     assert_eq!(world.refused("PUT", "/lun/1", json!({})).await, (405, 9405));
     let large = json!({"name": "x".repeat(300_000)});
     assert_eq!(world.refused("POST", "/lun", large).await, (413, 9413));
+}
+
+#[tokio::test]
+async fn answers_measure_nothing() {
+    let world = World::new().await;
+    let app = &world.appliance.app;
+    let x = world.lun("nvme1", "x").await;
+    let made = world.change("POST", "/snapshot", json!({"name": "s", "volume_id": x})).await;
+    let snapshot = format!("/snapshot/{}", text(&made["id"]));
+    assert_eq!(world.get(&snapshot).await["reserved"], "0");
+    let clone = format!("/snapshot/clone/{}", text(&made["id"]));
+    let y = text(&world.change("POST", &clone, json!({"name": "y"})).await["volume_id"]);
+    // As those of a pool that was just imported.
+    let sql = strongroom_catalog::Sql::new("UPDATE snapshots SET reserved = NULL");
+    app.catalog().execute(sql).await.unwrap();
+
+    // What each of these has of what is measured: what is null then is a text later.
+    let figures = || async {
+        let list = world.get("/lun/list").await;
+        assert_eq!((&list[0]["name"], &list[0]["vol_used"]), (&"x".into(), &"0".into()));
+        let shown = world.get(&format!("/lun/{y}")).await;
+        assert_eq!(list[1], shown);
+        let all = world.get("/snapshot/list").await;
+        assert_eq!(all["luns"][0], world.get(&snapshot).await);
+        let capacity = world.get("/status/capacity").await;
+        assert_eq!(capacity["ryo2"]["protocol_usage"]["iscsi"], "0");
+        let sum = capacity["nvme1"]["protocol_usage"]["iscsi"].clone();
+        let names = ["vol_used", "used", "sizebysnapshots"];
+        let mut figures: Vec<_> = names.iter().map(|name| shown[name].clone()).collect();
+        figures.extend([all["luns"][0]["reserved"].clone(), sum]);
+        figures
+    };
+    for _ in 0..2 {
+        assert_eq!(
+            figures().await,
+            [Value::Null, Value::Null, Value::Null, Value::Null, Value::Null]
+        );
+    }
+    let row = volumes::of_public_id(app.catalog(), &y).await.unwrap();
+    assert_eq!((row.used, row.measured_at), (None, None));
+    assert_eq!(app.storage().measure_volumes().await.unwrap(), 2);
+    assert_eq!(figures().await, ["0", "0", "0", "0", "0"]);
 }
 
 #[tokio::test]
