@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use strongroom_api::Dialects;
@@ -536,6 +537,33 @@ async fn answers_measure_nothing() {
     assert_eq!((row.used, row.measured_at), (None, None));
     assert_eq!(app.storage().measure_volumes().await.unwrap(), 2);
     assert_eq!(figures().await, ["0", "0", "0", "0", "0"]);
+}
+
+#[tokio::test]
+async fn what_disks_do_is_told_at_once_and_null_before_it_was_noted() {
+    let world = World::new().await;
+    let unknown = json!({"read": null, "write": null, "total": null, "disks": {}});
+    for path in ["/status/iops", "/status/bandwidth"] {
+        assert_eq!(world.get(path).await, unknown, "{path}");
+    }
+    world.appliance.hardware.note_traffic();
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let told = world.get("/status/bandwidth").await;
+        if told != unknown {
+            let sum = |name: &str| {
+                let disks = told["disks"].as_object().unwrap().values();
+                disks.map(|disk| disk[name].as_u64().unwrap()).sum::<u64>()
+            };
+            for name in ["read", "write", "total"] {
+                assert_eq!(told[name].as_u64().unwrap(), sum(name), "{told}");
+            }
+            assert_eq!(sum("total"), sum("read") + sum("write"));
+            break;
+        }
+        assert!(Instant::now() < end, "it is never told");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]

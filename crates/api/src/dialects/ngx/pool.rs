@@ -282,8 +282,8 @@ impl Physical {
         Self(found.collect())
     }
 
-    /// Their names, each once.
-    pub(super) fn names(&self) -> std::collections::BTreeSet<String> {
+    /// Their names.
+    pub(super) fn names(&self) -> Vec<String> {
         self.0.values().map(|disk| disk.name.clone()).collect()
     }
 }
