@@ -6,12 +6,15 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use strongroom_api::Dialects;
 use strongroom_api::dialects::ngx::{self, Operation, Shapes};
 use strongroom_api::route::LetThrough;
-use strongroom_identity::{KeyChange, KeySpec, Principal};
+use strongroom_catalog::identity::{Grant, Role};
+use strongroom_catalog::volumes;
+use strongroom_identity::{KeyChange, KeySpec, Principal, UserSpec};
 use strongroom_storage::{Encryption, NewPool};
 use support::{Answer, Appliance};
 
@@ -36,10 +39,7 @@ impl World {
         let by = appliance.system().await;
         let mut pools = Vec::new();
         for name in ["nvme1", "ryo2"] {
-            let path = appliance.dir.path().join(name);
-            let mut new = NewPool::new(name, by.root(), path);
-            new.encryption = Encryption::None;
-            pools.push(appliance.app.storage().create_pool(new).await.unwrap().pool.id);
+            pools.push(make_pool(&appliance, name, by.root()).await);
         }
         let admin = appliance.admin().await;
         let me = appliance.call(&admin, "GET", "/v1/me", None).await.json();
@@ -60,8 +60,32 @@ impl World {
             ..KeySpec::default()
         };
         with(&mut spec);
-        let made = self.appliance.app.identity().create_key(&self.by, spec).await.unwrap();
+        // What one may do in an organisation is known from when one asks.
+        let by = self.appliance.system().await;
+        let made = self.appliance.app.identity().create_key(&by, spec).await.unwrap();
         (made.0.id, made.1.expose().to_owned())
+    }
+
+    /// A user with this role in an organisation.
+    async fn user(&self, name: &str, role: &str, organisation_id: i64) -> i64 {
+        let by = self.appliance.system().await;
+        let app = &self.appliance.app;
+        let spec = UserSpec { organisation_id, name: name.into(), ..UserSpec::default() };
+        let user_id = app.identity().create_user(&by, spec).await.unwrap().id;
+        let role: Option<Role> = app.catalog().find_one(Role::by_name(role)).await.unwrap();
+        let grant = Grant { user_id, role_id: role.unwrap().id, organisation_id };
+        app.identity().grant(&by, grant).await.unwrap();
+        user_id
+    }
+
+    /// A key of the administrator of a tenant that has the pool `theirs`.
+    async fn tenant(&self) -> String {
+        let identity = self.appliance.app.identity();
+        let made = identity.create_organisation(&self.by, self.by.root(), "tenant", "").await;
+        let organisation = made.unwrap().id;
+        make_pool(&self.appliance, "theirs", organisation).await;
+        let user = self.user("rents", "tenant administrator", organisation).await;
+        self.make("tenant", |key| key.user_id = user).await.1
     }
 
     async fn ask(&self, key: &str, method: &str, path: &str, body: Option<Value>) -> Answer {
@@ -92,6 +116,12 @@ impl World {
         let made = self.change("POST", "/lun/", body).await;
         made["luns"][0]["id"].as_str().unwrap().to_owned()
     }
+}
+
+async fn make_pool(appliance: &Appliance, name: &str, organisation: i64) -> i64 {
+    let mut new = NewPool::new(name, organisation, appliance.dir.path().join(name));
+    new.encryption = Encryption::None;
+    appliance.app.storage().create_pool(new).await.unwrap().pool.id
 }
 
 fn refusal(answer: &Answer) -> (u16, u64) {
@@ -496,6 +526,262 @@ async fn what_there_is_none_of_says_so() {
 }
 
 #[tokio::test]
+async fn answers_measure_nothing() {
+    let world = World::new().await;
+    let app = &world.appliance.app;
+    let x = world.lun("nvme1", "x").await;
+    let made = world.change("POST", "/snapshot", json!({"name": "s", "volume_id": x})).await;
+    let snapshot = format!("/snapshot/{}", text(&made["id"]));
+    assert_eq!(world.get(&snapshot).await["reserved"], "0");
+    let clone = format!("/snapshot/clone/{}", text(&made["id"]));
+    let y = text(&world.change("POST", &clone, json!({"name": "y"})).await["volume_id"]);
+    // As those of a pool that was just imported.
+    let sql = strongroom_catalog::Sql::new("UPDATE snapshots SET reserved = NULL");
+    app.catalog().execute(sql).await.unwrap();
+
+    // What each of these has of what is measured: what is null then is a text later.
+    let figures = || async {
+        let list = world.get("/lun/list").await;
+        assert_eq!((&list[0]["name"], &list[0]["vol_used"]), (&"x".into(), &"0".into()));
+        let shown = world.get(&format!("/lun/{y}")).await;
+        assert_eq!(list[1], shown);
+        let all = world.get("/snapshot/list").await;
+        assert_eq!(all["luns"][0], world.get(&snapshot).await);
+        let capacity = world.get("/status/capacity").await;
+        assert_eq!(capacity["ryo2"]["protocol_usage"]["iscsi"], "0");
+        let sum = capacity["nvme1"]["protocol_usage"]["iscsi"].clone();
+        let names = ["vol_used", "used", "sizebysnapshots"];
+        let mut figures: Vec<_> = names.iter().map(|name| shown[name].clone()).collect();
+        figures.extend([all["luns"][0]["reserved"].clone(), sum]);
+        figures
+    };
+    for _ in 0..2 {
+        assert_eq!(
+            figures().await,
+            [Value::Null, Value::Null, Value::Null, Value::Null, Value::Null]
+        );
+    }
+    let row = volumes::of_public_id(app.catalog(), &y).await.unwrap();
+    assert_eq!((row.used, row.measured_at), (None, None));
+    assert_eq!(app.storage().measure_volumes().await.unwrap(), 2);
+    assert_eq!(figures().await, ["0", "0", "0", "0", "0"]);
+}
+
+#[tokio::test]
+async fn lists_say_of_each_what_is_told_of_one() {
+    let world = World::new().await;
+    let mut groups = Vec::new();
+    for (pool, name, port) in [("nvme1", "a", 33_260), ("ryo2", "b", 33_261)] {
+        let lun = world.lun(pool, name).await;
+        let iqn = format!("iqn.2016-04.com.open-iscsi:{name}");
+        let group = json!({"name": name, "initiator": [iqn]});
+        let group = text(&world.change("POST", "/auth_group", group).await["id"]);
+        let chap = json!({"username": "u", "password": format!("secretsecret{name}")});
+        world.change("PATCH", &format!("/auth_group/chap/{group}"), chap).await;
+        let portal = json!({"name": name, "listen_ips": [format!("127.0.0.1:{port}")]});
+        let portal = text(&world.change("POST", "/portal_group", portal).await["id"]);
+        let new = json!({"name": name, "auth_group_id": group, "portal_group_id": portal});
+        let target = text(&world.change("POST", "/target/iscsi", new).await["id"]);
+        let map = format!("/target/iscsi/lun/{target}");
+        world.change("PUT", &map, json!({"lun_ids": [lun]})).await;
+        groups.push(group);
+    }
+    let pools = [world.pools[0]];
+    let (_, one) = world.make("one", |key| key.pools = Some(pools.into())).await;
+    for (key, seen) in [(&world.key, 2), (&one, 1)] {
+        for (list, at, count) in [
+            ("/auth_group/list", "/auth_group", 3),
+            ("/portal_group/list", "/portal_group", 2),
+            ("/iscsi_target/list", "/iscsi_target", seen),
+            ("/target/iscsi/list", "/target/iscsi", seen),
+            ("/lun/list", "/lun", seen),
+            ("/pool/list", "/pool", seen),
+        ] {
+            let all = world.ask(key, "GET", list, None).await.json();
+            let all = all.as_array().unwrap();
+            assert_eq!(all.len(), count, "{list}");
+            for told in all {
+                let at = format!("{at}/{}", text(&told["id"]));
+                assert_eq!(world.ask(key, "GET", &at, None).await.json(), *told, "{at}");
+            }
+        }
+    }
+    let shown = world.get("/target/iscsi/list").await;
+    assert_eq!(shown[1]["initiators"][0]["iqn"], "iqn.2016-04.com.open-iscsi:b");
+    let shown = world.ask(&one, "GET", "/auth_group/list", None).await.json();
+    let secret = |n: usize| shown[n]["chap"][0]["chap_password"].clone();
+    assert_eq!((secret(1), secret(2)), ("secretsecreta".into(), Value::Null));
+    assert_eq!(shown[2]["initiator"][0]["group_id"], groups[1].as_str());
+}
+
+#[tokio::test]
+async fn what_happened_and_who_there_is_are_told() {
+    let world = World::new().await;
+    world.lun("nvme1", "x").await;
+    let sql = strongroom_catalog::Sql::new("UPDATE volumes SET used = size, measured_at = 1");
+    world.appliance.app.catalog().execute(sql).await.unwrap();
+    world.appliance.app.storage().check_volumes(90).await.unwrap();
+    let of = |all: &Value, name: &str, word: &str| {
+        all.as_array().unwrap().iter().find(|one| one[name] == word).cloned()
+    };
+    let (alerts, events) = (world.get("/log/alert").await, world.get("/log/system_event").await);
+    let alert = of(&alerts, "event", "volume.overloaded").unwrap();
+    assert_eq!((&alert["level"], &alert["object"]), (&"warning".into(), &"nvme1/x".into()));
+    assert_eq!(of(&events, "event", "volume.overloaded"), Some(alert));
+    assert_eq!(of(&events, "event", "volume.created").unwrap()["level"], "info");
+    assert_eq!(of(&alerts, "event", "volume.created"), None);
+    let line = of(&world.get("/log/audit").await, "operation", "ngx.lun.create").unwrap();
+    assert_eq!((&line["user"], &line["result"]), (&"admin".into(), &"ok".into()));
+    let user = world.get(&format!("/user/{}", world.user)).await;
+    assert_eq!(of(&world.get("/user").await, "name", "admin"), Some(user));
+    let overview = json!({"total": 2, "online": 2, "degraded": 0, "faulted": 0,
+        "unavailable": 0, "disks": 2});
+    assert_eq!(world.get("/pool/overview").await, overview);
+}
+
+#[tokio::test]
+async fn what_disks_do_is_told_at_once_and_null_before_it_was_noted() {
+    let world = World::new().await;
+    let unknown = json!({"read": null, "write": null, "total": null, "disks": {}});
+    for path in ["/status/iops", "/status/bandwidth"] {
+        assert_eq!(world.get(path).await, unknown, "{path}");
+    }
+    world.appliance.hardware.note_traffic();
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let told = world.get("/status/bandwidth").await;
+        if told != unknown {
+            let sum = |name: &str| {
+                let disks = told["disks"].as_object().unwrap().values();
+                disks.map(|disk| disk[name].as_u64().unwrap()).sum::<u64>()
+            };
+            for name in ["read", "write", "total"] {
+                assert_eq!(told[name].as_u64().unwrap(), sum(name), "{told}");
+            }
+            assert_eq!(sum("total"), sum("read") + sum("write"));
+            break;
+        }
+        assert!(Instant::now() < end, "it is never told");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn each_path_may_end_with_a_slash() {
+    let world = World::new().await;
+    for one in ngx::operations() {
+        let path = format!("{}/", filled(&one, &[]));
+        let answer = world.appliance.call("", one.method.as_str(), &path, None).await;
+        assert_eq!(refusal(&answer), (401, 5000), "{one:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_sees_and_changes_its_own_alone() {
+    let world = World::new().await;
+    let x = world.lun("nvme1", "x").await;
+    let snapshot = json!({"name": "s", "volume_id": x});
+    let snapshot = text(&world.change("POST", "/snapshot", snapshot).await["id"]);
+    let group = text(&world.change("POST", "/auth_group", json!({"name": "g"})).await["id"]);
+    let new = json!({"name": "t", "auth_group_id": group});
+    let target = text(&world.change("POST", "/target/iscsi", new).await["id"]);
+    let map = format!("/target/iscsi/lun/{target}");
+    world.change("PUT", &map, json!({"lun_ids": [x]})).await;
+    let pool = text(&world.get("/pool").await[0]["pool_id"]);
+
+    let tenant = world.tenant().await;
+    let ask = |method: &'static str, path: &str, body: Option<Value>| {
+        let path = path.to_owned();
+        let (world, tenant) = (&world, &tenant);
+        async move { world.ask(tenant, method, &path, body).await }
+    };
+    let change = |method: &'static str, path: &str, body: Value| {
+        let (asked, path) = (ask(method, path, Some(body)), path.to_owned());
+        async move {
+            let answer = asked.await;
+            assert_eq!(answer.status, 200, "{method} {path}: {}", answer.json());
+            answer.json()
+        }
+    };
+    let new = json!({"pool_name": "theirs", "name": "y", "size": 1});
+    let y = text(&change("POST", "/lun", new).await["luns"][0]["id"]);
+    change("POST", "/snapshot", json!({"name": "own", "volume_id": y})).await;
+    let own = text(&change("POST", "/auth_group", json!({"name": "h"})).await["id"]);
+    let new = json!({"name": "u", "auth_group_id": own});
+    let own = text(&change("POST", "/target/iscsi", new).await["id"]);
+    let own_map = format!("/target/iscsi/lun/{own}");
+    change("PUT", &own_map, json!({"lun_ids": [y]})).await;
+
+    for (path, names) in [
+        ("/pool", &["theirs"][..]),
+        ("/pool/list", &["theirs"]),
+        ("/status/pools", &["theirs"]),
+        ("/lun", &["y"]),
+        ("/lun/list", &["y"]),
+        ("/iscsi_target", &["u"]),
+        ("/target/iscsi/list", &["u"]),
+        ("/auth_group", &["DefaultAuthGroup", "h"]),
+        ("/auth_group/list", &["DefaultAuthGroup", "h"]),
+    ] {
+        let all = ask("GET", path, None).await.json();
+        let told: Vec<_> = all.as_array().unwrap().iter().map(|one| text(&one["name"])).collect();
+        assert_eq!(told, names, "{path}");
+    }
+    for path in ["/snapshot", "/snapshot/list"] {
+        let all = ask("GET", path, None).await.json();
+        assert_eq!((&all["luns"][0]["name"], &all["luns"][1]), (&"own".into(), &Value::Null));
+    }
+    let capacity = ask("GET", "/status/capacity", None).await.json();
+    assert_eq!(capacity.as_object().unwrap().keys().collect::<Vec<_>>(), ["theirs"]);
+    // Plugins begin with that; the machine's serial number is its administrators'.
+    let cluster = ask("GET", "/status/cluster", None).await.json();
+    let node = world.appliance.app.storage().node();
+    assert_eq!((&cluster["status"], &cluster["connected"]), (&"Master".into(), &1.into()));
+    assert_eq!(cluster["peers"], json!([{"id": node, "status": "Master"}]));
+
+    // What is others' isn't there.
+    for path in [
+        format!("/lun/{x}"),
+        format!("/snapshot/{snapshot}"),
+        format!("/snapshot?volume_id={x}"),
+        format!("/snapshot/schedule/{x}"),
+        format!("/pool/{pool}"),
+        format!("/auth_group/{group}"),
+        format!("/iscsi_target/{target}"),
+        format!("/initiators/iscsi/{target}"),
+    ] {
+        assert_eq!(refusal(&ask("GET", &path, None).await), (404, 5011), "{path}");
+    }
+    let chap = json!({"username": "u", "password": "secretsecret"});
+    for (method, path, body) in [
+        ("PATCH", format!("/lun/{x}"), json!({"name": "z"})),
+        ("DELETE", format!("/lun/{x}"), json!({})),
+        ("POST", "/lun".into(), json!({"pool_name": "nvme1", "name": "z", "size": 1})),
+        ("POST", "/snapshot".into(), json!({"name": "z", "volume_id": x})),
+        ("DELETE", format!("/snapshot/{snapshot}"), json!({})),
+        ("DELETE", format!("/snapshot/all/{x}"), json!({})),
+        ("POST", format!("/snapshot/clone/{snapshot}"), json!({"name": "z"})),
+        ("POST", format!("/snapshot/restore/{snapshot}"), json!({"confirm": "true"})),
+        ("PATCH", format!("/auth_group/chap/{group}"), chap),
+        ("DELETE", format!("/auth_group/{group}"), json!({})),
+        ("PATCH", format!("/target/iscsi/{target}"), json!({"name": "z"})),
+        ("PATCH", format!("/target/iscsi/{own}"), json!({"auth_group_id": group})),
+        ("PUT", map.clone(), json!({"lun_ids": [y]})),
+        ("PATCH", map.clone(), json!({"lun_ids": [x]})),
+        ("PUT", own_map.clone(), json!({"lun_ids": [x]})),
+    ] {
+        let answer = ask(method, &path, Some(body)).await;
+        assert_eq!(refusal(&answer), (404, 5011), "{method} {path}");
+    }
+    let answer = ask("DELETE", &format!("/target/iscsi/{target}"), Some(json!({}))).await;
+    assert_eq!(refusal(&answer), (404, 611));
+    for path in ["/status/system_info", "/portal_group", "/hardware/disk/list"] {
+        assert_eq!(refusal(&ask("GET", path, None).await), (403, 9403), "{path}");
+    }
+    assert_eq!(world.get(&format!("/lun/{x}")).await["name"], "x");
+}
+
+#[tokio::test]
 async fn secrets_are_shown_to_who_may_see_them_and_told_in_the_trail() {
     let world = World::new().await;
     let group = text(&world.change("POST", "/auth_group", json!({"name": "g"})).await["id"]);
@@ -593,6 +879,7 @@ const HEAD: &str = "\
 #   allowed                    a key that is allowed this operation alone
 #   elsewhere                  a key for the pool ryo2
 #   viewer                     a key of a viewer
+#   tenant                     a key of the administrator of a tenant, which has another pool
 #   right                      a key for everything
 #
 # When that changes on purpose: UPDATE=1 cargo test -p strongroom-api --test ngx
@@ -635,8 +922,9 @@ async fn keys_are_let_in_to_what_they_are_for() {
     let (_, native) = world.make("native", |key| key.dialect = None).await;
     let pools = [world.pools[1]];
     let (_, elsewhere) = world.make("elsewhere", |key| key.pools = Some(pools.into())).await;
-    let viewer = support_viewer(&world).await;
+    let viewer = world.user("looks", "viewer", world.by.root()).await;
     let (_, viewer) = world.make("viewer", |key| key.user_id = viewer).await;
+    let tenant = world.tenant().await;
     let caller = |name, key: &str| Caller { name, key: key.to_owned() };
     let mut callers = vec![
         caller("none", ""),
@@ -660,6 +948,7 @@ async fn keys_are_let_in_to_what_they_are_for() {
         "allowed",
         "elsewhere",
         "viewer",
+        "tenant",
         "right",
     ];
     for name in names {
@@ -680,6 +969,7 @@ async fn keys_are_let_in_to_what_they_are_for() {
         callers.push(caller("allowed", &key));
         callers.push(caller("elsewhere", &elsewhere));
         callers.push(caller("viewer", &viewer));
+        callers.push(caller("tenant", &tenant));
         callers.push(caller("right", &world.key));
         let place = &operation.path[ngx::PREFIX.len()..];
         write!(table, "{:<7} {place:<38} {:<32}", operation.method, operation.id).unwrap();
@@ -687,7 +977,7 @@ async fn keys_are_let_in_to_what_they_are_for() {
             // An empty body changes nothing, where one is needed; nothing is deleted.
             let method = operation.method.as_str();
             let deletes = operation.method == "DELETE"
-                && ["allowed", "right", "elsewhere"].contains(&caller.name);
+                && ["allowed", "right", "elsewhere", "tenant"].contains(&caller.name);
             let path = if deletes {
                 operation.path.replace("{id}", "1").replace("{volume_id}", "1")
             } else {
@@ -712,6 +1002,13 @@ async fn keys_are_let_in_to_what_they_are_for() {
                     let told = String::from_utf8(answer.body).unwrap();
                     assert!(!told.contains("nvme1"), "{operation:?}: {told}");
                 }
+                "tenant" if answer.status == 200 => {
+                    let told = String::from_utf8(answer.body).unwrap();
+                    let mut others = vec!["nvme1", "ryo2"];
+                    others.extend(ids.iter().map(|(_, id)| &**id).filter(|id| id.len() == 40));
+                    let named = others.iter().find(|other| told.contains(**other));
+                    assert!(named.is_none(), "{operation:?}: {named:?} in {told}");
+                }
                 _ => {}
             }
         }
@@ -725,21 +1022,6 @@ async fn keys_are_let_in_to_what_they_are_for() {
         table == committed,
         "{table}\nif that is wanted: UPDATE=1 cargo test -p strongroom-api --test ngx"
     );
-}
-
-/// One who may only look.
-async fn support_viewer(world: &World) -> i64 {
-    use strongroom_catalog::identity::{Grant, Role};
-    use strongroom_identity::UserSpec;
-    let identity = world.appliance.app.identity();
-    let organisation_id = world.by.root();
-    let spec = UserSpec { organisation_id, name: "looks".into(), ..UserSpec::default() };
-    let user_id = identity.create_user(&world.by, spec).await.unwrap().id;
-    let role: Option<Role> =
-        world.appliance.app.catalog().find_one(Role::by_name("viewer")).await.unwrap();
-    let role_id = role.unwrap().id;
-    identity.grant(&world.by, Grant { user_id, role_id, organisation_id }).await.unwrap();
-    user_id
 }
 
 #[test]

@@ -47,7 +47,9 @@ impl Storage {
     /// # Errors
     /// [`strongroom_catalog::Error::NotFound`]; those of the database.
     pub async fn pool_stats(&self, id: i64) -> Result<PoolStats> {
-        self.stats_of(pools::find(&self.inner.catalog, id).await?).await
+        let known = pools::find(&self.inner.catalog, id).await?;
+        let details = self.details_if_open(&known).await?;
+        self.stats_of(known, details).await
     }
 
     /// Pools in figures: those in the scope, and of these only some when they are named.
@@ -57,7 +59,8 @@ impl Storage {
     pub async fn stats(&self, scope: &Scope, only: Option<&[i64]>) -> Result<Vec<PoolStats>> {
         let mut all = Vec::new();
         for known in self.known(scope, only).await? {
-            all.push(self.stats_of(known).await?);
+            let details = self.details_if_open(&known).await?;
+            all.push(self.stats_of(known, details).await?);
         }
         Ok(all)
     }
@@ -79,9 +82,16 @@ impl Storage {
         Ok(self.inner.catalog.find(sql).await?)
     }
 
-    async fn stats_of(&self, known: pools::Pool) -> Result<PoolStats> {
+    /// A pool in figures, of which all that it tells of itself is at hand (None: it can't be opened here).
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn stats_of(
+        &self,
+        known: pools::Pool,
+        details: Option<PoolDetails>,
+    ) -> Result<PoolStats> {
         let catalog = &self.inner.catalog;
-        let details = self.details_if_open(&known).await?;
         let figures = match &details {
             Some(details) => Some(figures(details)),
             None => samples::newest(catalog, known.id).await?,

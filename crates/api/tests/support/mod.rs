@@ -14,7 +14,9 @@ use strongroom_appliance::acme::Serving;
 use strongroom_appliance::backup::Belongings;
 use strongroom_appliance::tls::TlsFiles;
 use strongroom_appliance::updates::UpdateSetup;
-use strongroom_appliance::{Acme, Administration, Parts, Settings, StorageOptions, SupportSetup};
+use strongroom_appliance::{
+    Acme, Administration, Hardware, Parts, Settings, StorageOptions, SupportSetup,
+};
 use strongroom_catalog::testing::Fresh;
 use strongroom_catalog::{Address, Catalog, Engine};
 use strongroom_identity::{ApplianceKey, Identity, Principal};
@@ -33,6 +35,8 @@ pub(crate) const TOKEN: &str = "yourtoken";
 pub(crate) struct Appliance {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) app: App,
+    /// What it takes the machine for.
+    pub(crate) hardware: Hardware,
     pub(crate) router: Router,
     /// The passphrase of `admin`.
     pub(crate) passphrase: String,
@@ -132,10 +136,12 @@ impl Appliance {
         let setup =
             SupportSetup { key: Some(dir.path().join("support.pem")), ..Default::default() };
         let machine = Machine::of(dir.path(), keys, setup, &identity, &settings, administration);
+        let hardware = machine.hardware.clone();
         let app = App::new(catalog, identity, protect, settings, machine);
         let router = strongroom_api::router(&app, &Default::default());
         let passphrase = first.passphrase.expose().to_owned();
-        Self { dir, app, router, passphrase, serving, _database: Database(Some(fresh)) }
+        let _database = Database(Some(fresh));
+        Self { dir, app, hardware, router, passphrase, serving, _database }
     }
 
     /// With [`TOKEN`].

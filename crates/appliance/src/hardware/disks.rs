@@ -56,7 +56,7 @@ pub struct PhysicalDisk {
     pub slot: Option<Slot>,
 }
 
-/// What a disk has done since the machine started.
+/// What a disk does: since the machine started, or in a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Reads.
@@ -72,15 +72,17 @@ pub struct Traffic {
 impl Hardware {
     /// The disks, and what they are in.
     pub fn disks(&self) -> (Vec<Enclosure>, Vec<PhysicalDisk>) {
-        let mut disks: Vec<_> = names(&self.path("sys/block"))
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|name| !VIRTUAL.iter().any(|prefix| name.starts_with(prefix)))
-            .map(|name| self.disk(name))
-            .collect();
+        let mut disks: Vec<_> = self.disk_names().into_iter().map(|name| self.disk(name)).collect();
         let mut enclosures = self.services(&mut disks);
         self.controllers(&mut disks, &mut enclosures);
         (enclosures, disks)
+    }
+
+    /// What the kernel calls the disks.
+    pub(super) fn disk_names(&self) -> Vec<String> {
+        let mut names = names(&self.path("sys/block")).unwrap_or_default();
+        names.retain(|name| !VIRTUAL.iter().any(|prefix| name.starts_with(prefix)));
+        names
     }
 
     fn disk(&self, name: String) -> PhysicalDisk {
@@ -179,7 +181,7 @@ impl Hardware {
         })
     }
 
-    /// What a disk has done.
+    /// What a disk has done since the machine started.
     pub fn traffic(&self, name: &str) -> Option<Traffic> {
         if name.contains('/') || name.starts_with('.') {
             return None;

@@ -3,23 +3,27 @@
 
 mod disks;
 mod parts;
+mod rates;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use self::disks::{Enclosure, PhysicalDisk, Slot, Traffic};
 pub use self::parts::{Battery, Fan, MemoryModule, Processor};
+use self::rates::Notes;
 
 /// The longest text of a part that is taken, in bytes.
 const LONGEST: u64 = 4096;
 /// Parts of one kind, at most.
 const MOST: usize = 4096;
 
-/// Looks at the machine. All of it waits for the kernel.
+/// Looks at the machine. All of it waits for the kernel. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Hardware {
     root: PathBuf,
+    notes: Arc<Notes>,
 }
 
 impl Default for Hardware {
@@ -31,7 +35,7 @@ impl Default for Hardware {
 impl Hardware {
     /// Of the machine whose `/sys` and `/proc` are below this directory.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), notes: Arc::default() }
     }
 
     fn path(&self, path: &str) -> PathBuf {

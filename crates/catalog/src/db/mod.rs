@@ -6,6 +6,7 @@ mod postgres;
 mod sizes;
 mod sqlite;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -199,6 +200,22 @@ impl Catalog {
     /// Those of the database; [`Error::Damaged`].
     pub async fn find_one<R: Record>(&self, rest: Sql) -> Result<Option<R>> {
         Ok(self.find(rest).await?.into_iter().next())
+    }
+
+    /// As [`Catalog::find`], by the number that `of` tells of each; those with the same are in order.
+    ///
+    /// # Errors
+    /// Those of the database; [`Error::Damaged`].
+    pub async fn find_by<R: Record>(
+        &self,
+        rest: Sql,
+        of: fn(&R) -> i64,
+    ) -> Result<HashMap<i64, Vec<R>>> {
+        let mut all: HashMap<i64, Vec<R>> = HashMap::new();
+        for one in self.find::<R>(rest).await? {
+            all.entry(of(&one)).or_default().push(one);
+        }
+        Ok(all)
     }
 
     /// Counts the changes that were made through this; the same number means that nothing was

@@ -424,7 +424,7 @@ pub async fn remove(catalog: &Catalog, volume: &Volume) -> Result<()> {
 }
 
 /// Makes the rows of a volume's snapshots those that the pool has: `id`, `reserved` and `scheduled` of
-/// the ones given don't count, but `scheduled` for those that are new.
+/// the ones given don't count, but the latter two for those that are new.
 ///
 /// # Errors
 /// Those of the database.
@@ -438,11 +438,12 @@ pub async fn mirror_snapshots(catalog: &Catalog, volume: i64, all: &[Snapshot]) 
     }
     for s in all.iter().filter(|new| !is_there(&known, &new.uuid)) {
         let sql = "INSERT INTO snapshots (volume_id, pool_id, organisation_id, uuid, public_id, \
-                   name, size, created_at, scheduled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \
-                   ON CONFLICT (volume_id, uuid) DO NOTHING";
+                   name, size, created_at, reserved, scheduled) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (volume_id, uuid) DO NOTHING";
         let sql = Sql::new(sql).bind(volume).bind(s.pool_id).bind(s.organisation_id);
         let sql = sql.bind(&s.uuid).bind(&s.public_id).bind(&s.name).bind(int(s.size));
-        tx.execute(sql.bind(s.created_at).bind(s.scheduled)).await?;
+        let sql = sql.bind(s.created_at).bind(s.reserved.map(int));
+        tx.execute(sql.bind(s.scheduled)).await?;
     }
     tx.commit().await
 }

@@ -95,7 +95,8 @@ async fn a_volume_goes_with_its_snapshots_and_its_place_at_targets() {
         bed(&catalog).await;
         let made = put(&catalog, &volume("a", "one")).await.unwrap();
         let first = snapshot_of(&made, "s1", "first");
-        let second = Snapshot { scheduled: true, ..snapshot_of(&made, "s2", "second") };
+        let second =
+            Snapshot { scheduled: true, reserved: Some(0), ..snapshot_of(&made, "s2", "second") };
         mirror_snapshots(&catalog, made.id, &[first.clone(), second]).await.unwrap();
         let sql = "INSERT INTO luns (target_id, number, volume_id) VALUES (1, 0, ?)";
         catalog.execute(Sql::new(sql).bind(made.id)).await.unwrap();
@@ -111,7 +112,7 @@ async fn a_volume_goes_with_its_snapshots_and_its_place_at_targets() {
         let seen = find(&catalog, made.id).await.unwrap();
         assert_eq!((seen.used, seen.snapshots_used), (Some(8192), Some(4096)));
         let all = snapshots_of(&catalog, made.id).await.unwrap();
-        assert_eq!((all[0].reserved, all[1].reserved), (Some(4096), None));
+        assert_eq!((all[0].reserved, all[1].reserved), (Some(4096), Some(0)));
         assert_eq!((all[0].scheduled, all[1].scheduled), (false, true));
         assert_eq!(snapshot_of_public_id(&catalog, "public s2").await.unwrap(), all[1]);
 

@@ -1,5 +1,7 @@
 //! Auth groups: who may log in to targets.
 
+use std::collections::HashMap;
+
 use strongroom_catalog::targets::{self, AuthGroup, ChapSecrets, Initiator, Target};
 use strongroom_catalog::{Error as CatalogError, Tx};
 use strongroom_iscsi as iscsi;
@@ -216,6 +218,20 @@ impl Storage {
         Ok(AuthGroupDetails { group, named: catalog.find(Initiator::of(id)).await? })
     }
 
+    /// Auth groups of which the rows are at hand, and whom they name.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn auth_groups(&self, groups: Vec<AuthGroup>) -> Result<Vec<AuthGroupDetails>> {
+        let of = |one: &Initiator| one.auth_group_id;
+        let mut named = self.inner.catalog.find_by(Initiator::all(), of).await?;
+        let details = |group: AuthGroup| {
+            let named = named.remove(&group.id).unwrap_or_default();
+            AuthGroupDetails { group, named }
+        };
+        Ok(groups.into_iter().map(details).collect())
+    }
+
     /// The secrets of an auth group, for who may manage targets.
     ///
     /// # Errors
@@ -225,6 +241,30 @@ impl Storage {
         let row: AuthGroup = catalog.find_one(AuthGroup::by_id(id)).await?.ok_or_else(not_found)?;
         let sealed = catalog.find_one(ChapSecrets::of(id)).await?.ok_or_else(not_found)?;
         unsealed(&*self.inner.sealer, &row, sealed)
+    }
+
+    /// As [`Storage::auth_group_secrets`], of groups of which the rows are at hand, by their numbers. One
+    /// that was removed since is left out.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`]; those of the database.
+    pub async fn secrets_of_auth_groups(
+        &self,
+        groups: &[&AuthGroup],
+    ) -> Result<HashMap<i64, AuthGroupSecrets>> {
+        let sealed = match groups {
+            [] => return Ok(HashMap::new()),
+            [one] => ChapSecrets::of(one.id),
+            _ => ChapSecrets::all(),
+        };
+        let sealed: Vec<ChapSecrets> = self.inner.catalog.find(sealed).await?;
+        let mut all = HashMap::new();
+        for sealed in sealed {
+            if let Some(row) = groups.iter().find(|group| group.id == sealed.id) {
+                all.insert(row.id, unsealed(&*self.inner.sealer, row, sealed)?);
+            }
+        }
+        Ok(all)
     }
 
     /// Changes an auth group, if its row has that version still (None: whatever it has). Initiators

@@ -113,12 +113,30 @@ impl Storage {
     pub async fn portal_group(&self, id: i64) -> Result<PortalGroupDetails> {
         let catalog = &self.inner.catalog;
         let group = catalog.find_one(PortalGroup::by_id(id)).await?.ok_or_else(not_found)?;
-        let portals: Vec<Portal> = catalog.find(Portal::of(id)).await?;
+        Ok(self.with_portals(group, catalog.find(Portal::of(id)).await?))
+    }
+
+    /// Portal groups of which the rows are at hand, and whether they listen.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn portal_groups(&self, groups: Vec<PortalGroup>) -> Result<Vec<PortalGroupDetails>> {
+        let of = |portal: &Portal| portal.portal_group_id;
+        let mut portals = self.inner.catalog.find_by(Portal::all(), of).await?;
+        let details = |group: PortalGroup| {
+            let portals = portals.remove(&group.id).unwrap_or_default();
+            self.with_portals(group, portals)
+        };
+        Ok(groups.into_iter().map(details).collect())
+    }
+
+    fn with_portals(&self, group: PortalGroup, portals: Vec<Portal>) -> PortalGroupDetails {
         let tell = |portal: Portal| {
-            let (listening, trouble) = self.inner.targets.portal(id, &portal.address);
+            let (listening, trouble) = self.inner.targets.portal(group.id, &portal.address);
             PortalDetails { portal, listening, trouble }
         };
-        Ok(PortalGroupDetails { group, portals: portals.into_iter().map(tell).collect() })
+        let portals = portals.into_iter().map(tell).collect();
+        PortalGroupDetails { group, portals }
     }
 
     /// Gives a portal group another name, if its row has that version still (None: whatever it has).

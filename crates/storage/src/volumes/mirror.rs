@@ -52,13 +52,22 @@ fn row(pool: &pools::Pool, meta: &Meta, size: u64) -> volumes::Volume {
     }
 }
 
-/// The row of a snapshot; `scheduled` says which of those that the catalogue doesn't know a schedule made.
+/// A snapshot that was made just now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Made {
+    pub(super) id: SnapshotId,
+    /// Whether a schedule made it.
+    pub(super) scheduled: bool,
+}
+
+/// The row of a snapshot, and what is known if it was `made` just now.
 fn snapshot_row(
     of: &volumes::Volume,
     info: &SnapshotInfo,
-    scheduled: Option<SnapshotId>,
+    made: Option<Made>,
 ) -> volumes::Snapshot {
     let uuid = info.id.to_string();
+    let made = made.filter(|made| made.id == info.id);
     volumes::Snapshot {
         id: 0,
         volume_id: of.id,
@@ -69,8 +78,9 @@ fn snapshot_row(
         name: info.name.clone(),
         size: info.size,
         created_at: time(info.created),
-        reserved: None,
-        scheduled: scheduled == Some(info.id),
+        // It is what the volume is, which holds all of it too.
+        reserved: made.map(|_| 0),
+        scheduled: made.is_some_and(|made| made.scheduled),
     }
 }
 
@@ -146,15 +156,14 @@ impl Storage {
         Ok(volumes::put(&self.inner.catalog, &row(known, &meta, size)).await?)
     }
 
-    /// Brings the rows of a volume's snapshots up to date.
+    /// Brings the rows of a volume's snapshots up to date, of which one may have been made just now.
     pub(super) async fn record_snapshots(
         &self,
         volume: &volumes::Volume,
         snapshots: &[SnapshotInfo],
-        scheduled: Option<SnapshotId>,
+        made: Option<Made>,
     ) -> Result<()> {
-        let rows: Vec<_> =
-            snapshots.iter().map(|info| snapshot_row(volume, info, scheduled)).collect();
+        let rows: Vec<_> = snapshots.iter().map(|info| snapshot_row(volume, info, made)).collect();
         Ok(volumes::mirror_snapshots(&self.inner.catalog, volume.id, &rows).await?)
     }
 }

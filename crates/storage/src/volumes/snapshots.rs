@@ -6,6 +6,7 @@ use strongroom_block::volume::SnapshotId;
 use strongroom_catalog::list::{Count, List, Page, Scope};
 use strongroom_catalog::volumes;
 
+use super::mirror::Made;
 use super::owner::Held;
 use super::{Known, checked_name};
 use crate::{Error, Result, Storage};
@@ -84,8 +85,7 @@ impl Storage {
             Ok((id, held.snapshots(), held))
         });
         let (id, snapshots, _held) = made.await?;
-        let scheduled = scheduled.then_some(id);
-        self.record_snapshots(&known.row, &snapshots, scheduled).await?;
+        self.record_snapshots(&known.row, &snapshots, Some(Made { id, scheduled })).await?;
         let rows = volumes::snapshots_of(&self.inner.catalog, known.row.id).await?;
         rows.into_iter().find(|row| row.uuid == id.to_string()).ok_or_else(no_snapshot)
     }

@@ -1,13 +1,13 @@
 //! What the appliance does by itself: it forgets what is old, measures its pools, has images forgotten
 //! whose time is over, makes snapshots of volumes that are due, measures volumes and looks for those that
-//! are nearly full, removes files that no job will come for, backs itself up, has its certificate
+//! are nearly full, notes what the machine's disks do, removes files that no job will come for, backs itself up, has its certificate
 //! renewed, tries again to attach storage, and takes changes of the network back that nobody confirms.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use strongroom_appliance::backup::Scheduled;
-use strongroom_appliance::{Administration, Settings, Upkeep};
+use strongroom_appliance::{Administration, Hardware, Settings, Upkeep};
 use strongroom_identity::Identity;
 use strongroom_protect::Protect;
 use strongroom_storage::Storage;
@@ -21,6 +21,8 @@ const SWEEP: Duration = Duration::from_secs(300);
 const EXPIRED: Duration = Duration::from_secs(20);
 /// How often it looks for snapshots of volumes that are due.
 const SNAPSHOTS: Duration = Duration::from_secs(10);
+/// How often it notes what disks have done.
+const TRAFFIC: Duration = Duration::from_secs(5);
 /// How often it tries to attach storage that could not be attached.
 const ATTACH: Duration = Duration::from_secs(300);
 
@@ -31,6 +33,7 @@ pub(super) fn chores(
     settings: Settings,
     identity: Identity,
     administration: Administration,
+    hardware: Hardware,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
         tokio::join!(
@@ -45,6 +48,7 @@ pub(super) fn chores(
             renew(&identity, &administration),
             attach(&administration),
             watch(&settings, protect.storage()),
+            note_traffic(&hardware),
         );
     })
 }
@@ -144,6 +148,17 @@ async fn attach(administration: &Administration) {
         if let Err(error) = administration.attach_storage_again().await {
             tracing::warn!("storage is not attached: {error}");
         }
+    }
+}
+
+/// Notes what disks have done, so that it can be told how much they do.
+async fn note_traffic(hardware: &Hardware) {
+    loop {
+        let looking = hardware.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || looking.note_traffic()).await {
+            tracing::warn!("what disks have done can't be noted: {error}");
+        }
+        tokio::time::sleep(TRAFFIC).await;
     }
 }
 

@@ -211,11 +211,18 @@ async fn open_on(
     let sending = identity.clone();
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let sender = tokio::spawn(async move { sending.send_audit(&host).await });
-    let chores =
-        chores(upkeep, protect.clone(), settings.clone(), identity.clone(), administration.clone());
+    let machine =
+        Machine::of(&data, license_keys, setup, &identity, &settings, administration.clone())
+            .with_units(units);
+    let chores = chores(
+        upkeep,
+        protect.clone(),
+        settings.clone(),
+        identity.clone(),
+        administration,
+        machine.hardware.clone(),
+    );
     let tasks = [following, chores, sender, watching];
-    let machine = Machine::of(&data, license_keys, setup, &identity, &settings, administration)
-        .with_units(units);
     let watched = identity.clone();
     let app = App::new(catalog, identity, protect, settings, machine);
     app.metrics().certificate(certificate.not_after());

@@ -132,6 +132,13 @@ fn luns_are_provisioned_by_a_key_and_the_snippets_of_the_document() {
     let mut node = tool("node");
     assert_eq!(world.snippet(&data, node.arg("-e"), FETCH, &pool), shown);
 
+    // What disks do is noted by itself.
+    let end = Instant::now() + Duration::from_secs(30);
+    while world.get("/status/iops")["total"].is_null() {
+        assert!(Instant::now() < end, "it is never told what disks do");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+
     // A snapshot, a copy, more room.
     let snapshot = world.change("POST", "/snapshot", json!({"name": "s", "volume_id": lun}));
     let clone = format!("/snapshot/clone/{}", text(&snapshot["id"]));

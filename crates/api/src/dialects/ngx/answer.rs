@@ -88,11 +88,6 @@ impl Fault {
         Self::new(Number::NotFound, format!("there is no such {what}"))
     }
 
-    /// Whether this is its number.
-    pub(crate) fn is(&self, number: Number) -> bool {
-        self.number == number
-    }
-
     /// It may be that this number says it better.
     pub(crate) fn told_as(mut self, from: Number, to: Number) -> Self {
         if self.number == from {

@@ -1,6 +1,6 @@
 //! Auth groups: who may log in to targets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::FutureExt;
 use http::Method;
@@ -179,18 +179,16 @@ pub(super) async fn find(call: &Call, id: &str) -> Answer<Option<AuthGroup>> {
     Ok(Some(group))
 }
 
-/// Whether the caller's key is for the pools of all LUNs that the group lets in to.
-async fn is_for_all(call: &Call, group: &AuthGroup) -> Answer<bool> {
-    let Some(pools) = call.principal().pools() else { return Ok(true) };
+/// The groups that let in to LUNs of pools that the caller's key isn't for.
+async fn foreign(call: &Call) -> Answer<BTreeSet<i64>> {
+    let Some(pools) = call.principal().pools() else { return Ok(BTreeSet::new()) };
     let catalog = call.app().catalog();
-    let targets: Vec<Target> = catalog.find(Target::of_auth_group(group.id)).await?;
-    for target in targets {
-        let luns: Vec<Lun> = catalog.find(Lun::of_target(target.id)).await?;
-        if luns.iter().any(|lun| !pools.contains(&lun.pool_id)) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let luns: Vec<Lun> = catalog.find(Lun::all()).await?;
+    let others = luns.into_iter().filter(|lun| !pools.contains(&lun.pool_id));
+    let others: BTreeSet<i64> = others.map(|lun| lun.target_id).collect();
+    let targets: Vec<Target> = catalog.find(Target::all()).await?;
+    let targets = targets.into_iter().filter(|target| others.contains(&target.id));
+    Ok(targets.filter_map(|target| target.auth_group_id).collect())
 }
 
 /// One that can be changed.
@@ -198,39 +196,32 @@ async fn changeable(call: &Call) -> Answer<AuthGroup> {
     let text = "DefaultAuthGroup lets everybody in, and stays as it is: make a group";
     let group = find(call, call.id()).await?;
     let group = group.ok_or_else(|| Fault::new(Number::Conflict, text))?;
-    if !is_for_all(call, &group).await? {
+    if foreign(call).await?.contains(&group.id) {
         let text = "this group lets in to LUNs of pools that this key isn't for";
         return Err(Fault::new(Number::Forbidden, text));
     }
     Ok(group)
 }
 
-async fn shown(call: &Call, group: &AuthGroup) -> Answer<(AuthGroupShown, bool)> {
-    let storage = call.app().storage();
-    let details = storage.auth_group(group.id).await?;
-    let object = Object::of(group.organisation_id);
-    let allowed = match is_for_all(call, group).await? {
-        true => decide(call.principal(), Right::TargetManage, &object, SECRETS),
-        false => Decision::Hidden,
+/// Groups, with the secrets that the caller may see; that those were shown is written down.
+async fn shown(call: &Call, all: Vec<AuthGroupDetails>) -> Answer<Vec<AuthGroupShown>> {
+    let foreign = foreign(call).await?;
+    let may_see = |group: &&AuthGroup| {
+        let object = Object::of(group.organisation_id);
+        let may = decide(call.principal(), Right::TargetManage, &object, SECRETS);
+        group.chap_user.is_some() && !foreign.contains(&group.id) && may == Decision::Allow
     };
-    let secret = match (allowed, &group.chap_user) {
-        (Decision::Allow, Some(_)) => {
-            let secrets = storage.auth_group_secrets(group.id).await?;
-            secrets.chap.map(|chap| chap.secret.to_string())
-        }
-        _ => None,
-    };
-    let told = secret.is_some();
-    Ok((AuthGroupShown::of(details, secret), told))
-}
-
-/// Writes down that secrets were shown.
-async fn record(call: &Call, told: bool) -> Answer<()> {
-    if told {
+    let seen: Vec<&AuthGroup> = all.iter().map(|one| &one.group).filter(may_see).collect();
+    let mut secrets = call.app().storage().secrets_of_auth_groups(&seen).await?;
+    if secrets.values().any(|one| one.chap.is_some()) {
         let object = format!("{}/auth_group/{}", &PREFIX[1..], call.id());
         call.app().identity().record(call.principal(), Deed::new(SECRETS, object)).await?;
     }
-    Ok(())
+    let show = |details: AuthGroupDetails| {
+        let chap = secrets.remove(&details.group.id).and_then(|one| one.chap);
+        AuthGroupShown::of(details, chap.map(|chap| chap.secret.to_string()))
+    };
+    Ok(all.into_iter().map(show).collect())
 }
 
 async fn list(call: Call) -> Answer {
@@ -253,23 +244,18 @@ async fn list(call: Call) -> Answer {
 }
 
 async fn details(call: Call) -> Answer {
-    let (mut all, mut told) = (vec![AuthGroupShown::everybody()], false);
-    for group in rows::auth_groups(&call).await? {
-        let (group, secret) = shown(&call, &group).await?;
-        told |= secret;
-        all.push(group);
-    }
-    record(&call, told).await?;
-    found(&all)
+    let all = rows::auth_groups(&call).await?;
+    let all = shown(&call, call.app().storage().auth_groups(all).await?).await?;
+    found(&std::iter::once(AuthGroupShown::everybody()).chain(all).collect::<Vec<_>>())
 }
 
 async fn show(call: Call) -> Answer {
     let Some(group) = find(&call, call.id()).await? else {
         return found(&AuthGroupShown::everybody());
     };
-    let (group, told) = shown(&call, &group).await?;
-    record(&call, told).await?;
-    found(&group)
+    let details = call.app().storage().auth_group(group.id).await?;
+    let shown = shown(&call, vec![details]).await?;
+    found(&shown.into_iter().next().ok_or_else(|| Fault::not_found("auth group"))?)
 }
 
 /// The initiators that are said, by name.

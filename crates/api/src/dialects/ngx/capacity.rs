@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::FutureExt;
 use serde::Serialize;
-use strongroom_catalog::volumes;
+use strongroom_catalog::volumes::{self, Volume};
 use strongroom_identity::Right;
 use utoipa::ToSchema;
 
@@ -21,7 +21,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 show(call).boxed()
             })
             .needs(Right::PoolView, Over::Any)
-            .state("as the original, by the names of pools; with `ngx_api = \"2.4\"` an array. `logical_reserved` is what LUNs that are `full` have set aside and not written; an empty pool has ratios of 1; there is no replication in this version, so `replica` is 0, as `shares` is; figures that were never measured are null"),
+            .state("as the original, by the names of pools; with `ngx_api = \"2.4\"` an array. `logical_reserved` is what LUNs that are `full` have set aside and not written; an empty pool has ratios of 1; there is no replication in this version, so `replica` is 0, as `shares` is; figures that were never measured are null, `iscsi` until each LUN of the pool was"),
     ]
 }
 
@@ -33,14 +33,14 @@ struct CapacityInfo {
     dedup_ratio: Option<String>,
     free_size: Option<String>,
     logical_avail: Option<String>,
-    logical_reserved: String,
+    logical_reserved: Option<String>,
     total_size: Option<String>,
 }
 
 /// What the room is used for. Sizes are bytes.
 #[derive(Debug, Serialize, ToSchema)]
 struct ProtocolUsage {
-    iscsi: String,
+    iscsi: Option<String>,
     replica: String,
     shares: String,
 }
@@ -49,7 +49,7 @@ struct ProtocolUsage {
 #[derive(Debug, Serialize, ToSchema)]
 struct LogicalRoom {
     available: Option<String>,
-    reserved: String,
+    reserved: Option<String>,
 }
 
 /// The room of a pool, and what it is used for.
@@ -79,23 +79,23 @@ async fn show(call: Call) -> Answer {
 }
 
 async fn of(call: &Call, seen: Seen) -> Answer<Capacity> {
-    let id = seen.known.id;
-    let stats = call.app().storage().pool_stats(id).await?;
+    let Seen { known, details } = seen;
+    let stats = call.app().storage().stats_of(known, details).await?;
     let figures = stats.figures.as_ref();
     // An empty pool saves nothing, and wastes nothing.
     let ratio = |of: fn(&strongroom_storage::Ratios) -> Option<f64>| {
         stats.ratios.as_ref().map(|ratios| format!("{:.2}", of(ratios).unwrap_or(1.0)))
     };
-    let volumes = volumes::of_pool(call.app().catalog(), id).await?;
-    let used: u64 = volumes.iter().filter_map(|one| one.used).sum();
-    let with_snapshots: u64 =
-        volumes.iter().filter_map(|one| one.snapshots_used).fold(used, u64::saturating_add);
+    let volumes = volumes::of_pool(call.app().catalog(), stats.pool.id).await?;
+    // Without the figures of each nobody knows the sum.
+    let held = |one: &Volume| one.used?.checked_add(one.snapshots_used?);
+    let held: Option<u64> = volumes.iter().map(held).sum();
     let full = volumes.iter().filter(|one| !one.thin);
-    let reserved: u64 = full.map(|one| one.size.saturating_sub(one.used.unwrap_or(0))).sum();
+    let reserved: Option<u64> = full.map(|one| Some(one.size.saturating_sub(one.used?))).sum();
     let available =
-        seen.details.as_ref().and_then(|details| available(details, figures?.room_bytes?));
+        stats.details.as_ref().and_then(|details| available(details, figures?.room_bytes?));
     let text = |bytes: u64| bytes.to_string();
-    let (available, reserved) = (available.map(text), reserved.to_string());
+    let (available, reserved) = (available.map(text), reserved.map(text));
     Ok(Capacity {
         info: CapacityInfo {
             allocated_size: figures.map(|figures| text(figures.disk_bytes)),
@@ -107,11 +107,11 @@ async fn of(call: &Call, seen: Seen) -> Answer<Capacity> {
             total_size: figures.and_then(|figures| figures.capacity_bytes).map(text),
         },
         protocol_usage: ProtocolUsage {
-            iscsi: with_snapshots.to_string(),
+            iscsi: held.map(text),
             replica: "0".into(),
             shares: "0".into(),
         },
-        name: seen.known.name,
+        name: stats.pool.name.clone(),
         logical: LogicalRoom { available, reserved },
     })
 }

@@ -26,7 +26,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .get::<Cluster>("/status/cluster", "ngx.status.cluster", "The cluster", |call| {
                 show(call).boxed()
             })
-            .state("one node: `Master`, connected; `peers` are its service tag and the names of other nodes that pools are on; `ethernet` is 1 while a network interface has a link, the other interconnects don't exist"),
+            .needs(Right::PoolView, Over::Any)
+            .state("one node: `Master`, connected; `peers` are its service tag (its name for who may not see the system) and the names of other nodes that pools are on, of which no `status` is known; `ethernet` is 1 while a network interface has a link, the other interconnects don't exist"),
     ]
 }
 
@@ -43,7 +44,13 @@ struct Interconnects {
 #[derive(Debug, Serialize, ToSchema)]
 struct Peer {
     id: String,
+    /// As that of the cluster; only of the one that answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
 }
+
+/// Each node serves its own pools.
+const MASTER: &str = "Master";
 
 /// The cluster.
 #[derive(Debug, Serialize, ToSchema)]
@@ -51,7 +58,7 @@ struct Cluster {
     connected: u8,
     interconnects: Interconnects,
     peers: Vec<Peer>,
-    /// Always `Master`: each node serves its own pools.
+    /// Always `Master`.
     status: &'static str,
 }
 
@@ -62,15 +69,21 @@ pub(super) async fn service_tag(call: &Call) -> Answer<String> {
 }
 
 async fn show(call: Call) -> Answer {
-    let own = service_tag(&call).await?;
     let here = call.app().storage().node().to_owned();
+    let principal = call.principal();
+    let own = match principal.has(Right::SystemView, principal.root()) {
+        true => service_tag(&call).await?,
+        false => here.clone(),
+    };
     let pools = super::pool::visible(&call).await?;
     let others = pools.into_iter().map(|pool| pool.node);
     let others = others.filter(|node| !node.is_empty() && *node != here);
     let others: BTreeSet<String> = others.collect();
-    let peers = std::iter::once(own).chain(others).map(|id| Peer { id }).collect();
+    let others = others.into_iter().map(|id| Peer { id, status: None });
+    let own = Peer { id: own, status: Some(MASTER) };
+    let peers = std::iter::once(own).chain(others).collect();
     let ethernet = call.app().look(|hardware| hardware.has_link()).await?.unwrap_or_default();
     let interconnects =
         Interconnects { ethernet: ethernet.into(), hbactive: 0, hbdrive: 0, serial: 0 };
-    found(&Cluster { connected: 1, interconnects, peers, status: "Master" })
+    found(&Cluster { connected: 1, interconnects, peers, status: MASTER })
 }

@@ -8,10 +8,10 @@ use strongroom_catalog::targets::{Initiator, Target};
 use strongroom_storage::TargetSession;
 use utoipa::ToSchema;
 
-use super::answer::{Answer, Number, found};
+use super::answer::{Answer, found};
 use super::declared::{Endpoint, Section};
 use super::dispatch::Call;
-use super::{rows, target};
+use super::target;
 
 const SECTION: Section =
     Section { name: "Initiator", reads: "ngx.initiator.read", ..target::SECTION };
@@ -62,14 +62,11 @@ struct LoggedIn {
     kind: &'static str,
 }
 
-async fn told(call: &Call, target: &Target, sessions: Vec<TargetSession>) -> Answer<Vec<LoggedIn>> {
-    let named: Vec<Initiator> = match target.auth_group_id {
-        Some(id) => call.app().catalog().find(Initiator::of(id)).await?,
-        None => Vec::new(),
-    };
-    let named: HashMap<_, _> = named.into_iter().map(|one| (one.iqn.clone(), one)).collect();
+/// Sessions of a target, of whose auth group these are named.
+fn told(target: &Target, named: &[Initiator], sessions: Vec<TargetSession>) -> Vec<LoggedIn> {
+    let named: HashMap<_, _> = named.iter().map(|one| (&*one.iqn, one)).collect();
     let show = |session: TargetSession| {
-        let known = named.get(&session.initiator);
+        let known = named.get(&*session.initiator);
         LoggedIn {
             id: known.map(|one| one.public_id.clone()),
             alias: known.map(|one| one.alias.clone()).unwrap_or_default(),
@@ -79,30 +76,29 @@ async fn told(call: &Call, target: &Target, sessions: Vec<TargetSession>) -> Ans
             kind: "iscsi",
         }
     };
-    Ok(sessions.into_iter().map(show).collect())
+    sessions.into_iter().map(show).collect()
 }
 
 async fn list(call: Call) -> Answer {
-    let mut all = Vec::new();
-    for target in rows::targets(&call).await? {
-        let sessions = call.app().storage().target_sessions(target.id);
-        // Of targets that are not this key's nothing is told.
-        if sessions.is_empty() {
-            continue;
-        }
-        match target::find(&call, &target.public_id).await {
-            Ok(target) => all.extend(told(&call, &target, sessions).await?),
-            Err(fault) if fault.is(Number::NotFound) => {}
-            Err(fault) => return Err(fault),
-        }
-    }
-    found(&all)
+    let named =
+        call.app().catalog().find_by(Initiator::all(), |one: &Initiator| one.auth_group_id).await?;
+    let storage = call.app().storage();
+    let of = |target: Target| {
+        let named = target.auth_group_id.and_then(|id| named.get(&id));
+        let named = named.map(Vec::as_slice).unwrap_or_default();
+        told(&target, named, storage.target_sessions(target.id))
+    };
+    // Of targets that are not this key's nothing is told.
+    found(&target::seen(&call).await?.into_iter().flat_map(of).collect::<Vec<_>>())
 }
 
 async fn of_target(call: Call) -> Answer {
     let target = target::find(&call, call.id()).await?;
-    let sessions = call.app().storage().target_sessions(target.id);
-    found(&told(&call, &target, sessions).await?)
+    let named: Vec<Initiator> = match target.auth_group_id {
+        Some(id) => call.app().catalog().find(Initiator::of(id)).await?,
+        None => Vec::new(),
+    };
+    found(&told(&target, &named, call.app().storage().target_sessions(target.id)))
 }
 
 async fn none(_: Call) -> Answer {

@@ -1,7 +1,5 @@
 //! LUNs: the volumes.
 
-use std::collections::HashMap;
-
 use futures_util::FutureExt;
 use http::Method;
 use serde::Serialize;
@@ -28,8 +26,6 @@ pub(super) const SECTION: Section = Section {
 const MOST: u64 = 64;
 /// How often a LUN is made larger anew that others change.
 const TRIES: usize = 8;
-/// Volumes that are measured while somebody waits for a list, at most.
-const MEASURED: usize = 16;
 
 const SETTINGS: [Parameter; 6] = [
     may("deduplication", "`on` or `off`; also `dedup`."),
@@ -225,32 +221,15 @@ pub(super) async fn find(call: &Call, id: &str) -> Answer<Volume> {
     Ok(volume)
 }
 
-/// A volume with its figures: one that was never measured is, while it can be.
-pub(super) async fn measured(call: &Call, volume: Volume, turns: &mut usize) -> Volume {
-    if volume.used.is_some() || *turns == 0 {
-        return volume;
-    }
-    *turns -= 1;
-    match call.app().storage().measure_volume(volume.id).await {
-        Ok(volume) => volume,
-        Err(error) => {
-            tracing::debug!("the volume {} can't be measured: {error}", volume.name);
-            volume
-        }
-    }
-}
-
 async fn shown(call: &Call, all: Vec<Volume>) -> Answer<Vec<Lun>> {
-    let pools: HashMap<i64, String> = rows::pool_names(call).await?;
+    let pools = rows::pool_names(call).await?;
     let targets = volumes::first_targets(call.app().catalog()).await?;
-    let (mut shown, mut turns) = (Vec::new(), MEASURED);
-    for volume in all {
-        let volume = measured(call, volume, &mut turns).await;
+    let show = |volume: Volume| {
         let target = targets.get(&volume.id).cloned();
         let pool = pools.get(&volume.pool_id).cloned().unwrap_or_default();
-        shown.push(Lun::of(volume, pool, target));
-    }
-    Ok(shown)
+        Lun::of(volume, pool, target)
+    };
+    Ok(all.into_iter().map(show).collect())
 }
 
 async fn list(call: Call) -> Answer {

@@ -46,7 +46,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .get::<Vec<PoolStatus>>("/status/pools", "ngx.status.pools", "How pools are", |call| {
                 status(call).boxed()
             })
-            .state("`DEGRADED`: disks are away; `FAULTED`: chunks are lost; `UNAVAIL`: it can't be opened here"),
+            .state("`DEGRADED`: disks are away; `FAULTED`: chunks are lost; `UNAVAIL`: it can't be opened here, and neither `can_start` nor `can_stop`; one that is degraded can be scrubbed"),
     ]
 }
 
@@ -282,8 +282,8 @@ impl Physical {
         Self(found.collect())
     }
 
-    /// Their names, each once.
-    pub(super) fn names(&self) -> std::collections::BTreeSet<String> {
+    /// Their names.
+    pub(super) fn names(&self) -> Vec<String> {
         self.0.values().map(|disk| disk.name.clone()).collect()
     }
 }

@@ -147,11 +147,9 @@ async fn list(call: Call) -> Answer {
 }
 
 async fn details(call: Call) -> Answer {
-    let mut all: Vec<PortalGroupShown> = Vec::new();
-    for group in rows::portal_groups(&call).await? {
-        all.push(call.app().storage().portal_group(group.id).await?.into());
-    }
-    found(&all)
+    let all = rows::portal_groups(&call).await?;
+    let all = call.app().storage().portal_groups(all).await?;
+    found(&all.into_iter().map(PortalGroupShown::from).collect::<Vec<_>>())
 }
 
 async fn show(call: Call) -> Answer {

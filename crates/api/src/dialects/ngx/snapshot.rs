@@ -18,14 +18,11 @@ use super::{lun, rows, schedule};
 pub(super) const SECTION: Section =
     Section { name: "Snapshot", reads: "ngx.snapshot.read", ..lun::SECTION };
 
-/// Volumes whose snapshots are measured while somebody waits for a list, at most.
-const MEASURED: usize = 16;
-
 pub(super) fn endpoints() -> Vec<Endpoint> {
     const SHAPE: &str = "as the original: an object with `luns` and `shares`, the latter empty; with \
         `ngx_api = \"2.4\"` an array; `volume_id` in the query shows those of one LUN";
     const BINDED: &str = "as the original; `binded` is 0: clones need nothing of what they are made from; \
-        `reserved` is measured from time to time, null before the first";
+        `reserved` is 0 when it is made, and then measured from time to time";
     let mut all = vec![
         SECTION
             .get::<SnapshotShortLists>("/snapshot", "ngx.snapshot.list", "Snapshots", |call| list(call).boxed())
@@ -177,34 +174,17 @@ async fn find(call: &Call, id: &str) -> Answer<Snapshot> {
     Ok(snapshot)
 }
 
-/// The snapshots that are asked for, each with its volume. Those that were never measured are, while
-/// they can be.
-async fn asked(call: &Call, measure: bool) -> Answer<Vec<(Snapshot, Volume)>> {
+/// The snapshots that are asked for, each with its volume.
+async fn asked(call: &Call) -> Answer<Vec<(Snapshot, Volume)>> {
     let only = match call.query("volume_id") {
         Some(id) => Some(lun::find(call, id).await?.id),
         None => None,
     };
     let known: HashMap<i64, Volume> =
         rows::volumes(call).await?.into_iter().map(|volume| (volume.id, volume)).collect();
-    let mut snapshots = rows::snapshots(call, only).await?;
-    if measure {
-        let unmeasured = snapshots.iter().filter(|one| one.reserved.is_none());
-        let mut of: Vec<i64> = unmeasured.map(|one| one.volume_id).collect();
-        of.sort_unstable();
-        of.dedup();
-        of.truncate(MEASURED);
-        for volume in &of {
-            if let Err(error) = call.app().storage().measure_volume(*volume).await {
-                tracing::debug!("the volume {volume} can't be measured: {error}");
-            }
-        }
-        if !of.is_empty() {
-            snapshots = rows::snapshots(call, only).await?;
-        }
-    }
     // One that came in between is shown the next time.
     let with = |one: Snapshot| known.get(&one.volume_id).cloned().map(|volume| (one, volume));
-    Ok(snapshots.into_iter().filter_map(with).collect())
+    Ok(rows::snapshots(call, only).await?.into_iter().filter_map(with).collect())
 }
 
 async fn shown(call: &Call) -> Answer<Vec<SnapshotShown>> {
@@ -213,7 +193,7 @@ async fn shown(call: &Call) -> Answer<Vec<SnapshotShown>> {
         let pool = pools.get(&one.pool_id).cloned().unwrap_or_default();
         SnapshotShown::of(one, &volume, pool)
     };
-    Ok(asked(call, true).await?.into_iter().map(show).collect())
+    Ok(asked(call).await?.into_iter().map(show).collect())
 }
 
 async fn list(call: Call) -> Answer {
@@ -230,7 +210,7 @@ async fn list(call: Call) -> Answer {
         name: one.name,
         volume_id: volume.public_id,
     };
-    let luns = asked(&call, false).await?.into_iter().map(show).collect();
+    let luns = asked(&call).await?.into_iter().map(show).collect();
     found(&SnapshotShortLists { luns, shares: Vec::new() })
 }
 
@@ -249,13 +229,7 @@ async fn told(call: &Call, snapshot: Snapshot) -> Answer<SnapshotShown> {
 }
 
 async fn show(call: Call) -> Answer {
-    let mut snapshot = find(&call, call.id()).await?;
-    if snapshot.reserved.is_none() {
-        match call.app().storage().measure_volume(snapshot.volume_id).await {
-            Ok(_) => snapshot = find(&call, call.id()).await?,
-            Err(error) => tracing::debug!("a volume can't be measured: {error}"),
-        }
-    }
+    let snapshot = find(&call, call.id()).await?;
     found(&told(&call, snapshot).await?)
 }
 
@@ -263,9 +237,7 @@ async fn create(call: Call) -> Answer {
     let fields = call.fields();
     let (name, id) = (fields.needed(&["name"])?, fields.needed(&["volume_id"])?);
     let volume = lun::find(&call, &id).await?;
-    let mut snapshot = call.app().storage().create_snapshot(volume.id, &name).await?;
-    // What is the same as the LUN holds nothing alone.
-    snapshot.reserved = snapshot.reserved.or(Some(0));
+    let snapshot = call.app().storage().create_snapshot(volume.id, &name).await?;
     found(&told(&call, snapshot).await?)
 }
 

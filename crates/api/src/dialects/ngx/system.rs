@@ -85,6 +85,9 @@ async fn show(call: Call) -> Answer {
     let storage = call.app().storage();
     let mapped: Vec<Lun> = call.app().catalog().find(Lun::all()).await?;
     let mapped: BTreeSet<i64> = mapped.into_iter().map(|lun| lun.volume_id).collect();
+    // One may be logged in several times.
+    let sessions = storage.all_target_sessions().into_iter();
+    let initiators: BTreeSet<String> = sessions.map(|session| session.initiator).collect();
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     found(&SystemInfo {
         app_version: call.app().administration().version().to_owned(),
@@ -97,7 +100,7 @@ async fn show(call: Call) -> Answer {
         maxsnap: strongroom_storage::volumes::MAX_SNAPSHOTS.to_string(),
         os_version: kernel,
         product: product.unwrap_or_else(|| "Strongroom".into()),
-        scsi_initiators: storage.all_target_sessions().len() as u64,
+        scsi_initiators: initiators.len() as u64,
         service_tag: cluster::service_tag(&call).await?,
         shares: 0,
         snapshot_count: count(&call, &SNAPSHOTS, &[]).await?.to_string(),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::FutureExt;
 use http::Method;
 use serde::Serialize;
-use strongroom_catalog::targets::{AuthGroup, Initiator, PortalGroup, Target};
+use strongroom_catalog::targets::{AuthGroup, Initiator, Lun, PortalGroup, Target};
 use strongroom_catalog::volumes;
 use strongroom_identity::{Object, Right};
 use strongroom_storage::{NewTarget, TARGET_PREFIX, TargetChange};
@@ -161,28 +161,43 @@ struct TargetShown {
     initiators: Vec<AllowedInitiator>,
 }
 
-/// The ids of groups, by their numbers.
-struct Ids {
+/// What targets are shown with.
+struct Beside {
+    /// The ids of groups, by their numbers.
     auth: HashMap<i64, String>,
     portal: HashMap<i64, String>,
+    /// Whom auth groups name, by the groups' numbers.
+    named: HashMap<i64, Vec<Initiator>>,
+    /// What is mapped, by the targets' numbers.
+    luns: HashMap<i64, Vec<Lun>>,
 }
 
-impl Ids {
-    async fn of(call: &Call) -> Answer<Self> {
+impl Beside {
+    /// Of all targets, or of one.
+    async fn of(call: &Call, one: Option<&Target>) -> Answer<Self> {
         let catalog = call.app().catalog();
         let auth: Vec<AuthGroup> = catalog.find(AuthGroup::all()).await?;
         let portal: Vec<PortalGroup> = catalog.find(PortalGroup::all()).await?;
+        let luns = one.map_or_else(Lun::all, |target| Lun::of_target(target.id));
+        let named = match one.map(|target| target.auth_group_id) {
+            None => catalog.find_by(Initiator::all(), |one: &Initiator| one.auth_group_id).await?,
+            Some(Some(id)) => {
+                catalog.find_by(Initiator::of(id), |one: &Initiator| one.auth_group_id).await?
+            }
+            Some(None) => HashMap::new(),
+        };
         Ok(Self {
             auth: auth.into_iter().map(|group| (group.id, group.public_id)).collect(),
             portal: portal.into_iter().map(|group| (group.id, group.public_id)).collect(),
+            named,
+            luns: catalog.find_by(luns, |lun: &Lun| lun.target_id).await?,
         })
     }
 }
 
 /// A target with its LUNs, as far as the caller sees them; None: it has others alone.
-async fn shown(call: &Call, ids: &Ids, target: Target) -> Answer<Option<TargetShown>> {
-    let catalog = call.app().catalog();
-    let mapped = call.app().storage().luns(target.id).await?;
+fn shown(call: &Call, beside: &mut Beside, target: Target) -> Option<TargetShown> {
+    let mapped = beside.luns.remove(&target.id).unwrap_or_default();
     let all = mapped.len();
     let mut luns = Vec::new();
     for lun in mapped {
@@ -202,21 +217,20 @@ async fn shown(call: &Call, ids: &Ids, target: Target) -> Answer<Option<TargetSh
         });
     }
     if luns.is_empty() && all > 0 {
-        return Ok(None);
+        return None;
     }
-    let named: Vec<Initiator> = match target.auth_group_id {
-        Some(id) => catalog.find(Initiator::of(id)).await?,
-        None => Vec::new(),
-    };
+    let named = target.auth_group_id.and_then(|id| beside.named.get(&id));
+    let named = named.map(Vec::as_slice).unwrap_or_default();
     let (group_id, group_name) = match target.auth_group_id {
         Some(id) => {
-            (ids.auth.get(&id).cloned().unwrap_or_default(), target.auth_group.unwrap_or_default())
+            let public_id = beside.auth.get(&id).cloned().unwrap_or_default();
+            (public_id, target.auth_group.unwrap_or_default())
         }
         None => (auth_group::DEFAULT_ID.into(), auth_group::DEFAULT_NAME.into()),
     };
-    let portal_id = ids.portal.get(&target.portal_group_id).cloned().unwrap_or_default();
+    let portal_id = beside.portal.get(&target.portal_group_id).cloned().unwrap_or_default();
     let iqn_name = target.iqn.rsplit_once(':').map_or(&*target.iqn, |(before, _)| before);
-    Ok(Some(TargetShown {
+    Some(TargetShown {
         iqn_name: iqn_name.to_owned(),
         luns,
         owner: OWNER,
@@ -234,10 +248,10 @@ async fn shown(call: &Call, ids: &Ids, target: Target) -> Answer<Option<TargetSh
         portal_name: target.portal_group,
         target_iqn: target.iqn,
         initiators: named
-            .into_iter()
-            .map(|one| AllowedInitiator { id: one.public_id, iqn: one.iqn })
+            .iter()
+            .map(|one| AllowedInitiator { id: one.public_id.clone(), iqn: one.iqn.clone() })
             .collect(),
-    }))
+    })
 }
 
 /// The target of this id.
@@ -267,13 +281,27 @@ async fn changeable(call: &Call) -> Answer<Target> {
 }
 
 /// The targets that the caller sees.
-async fn all(call: &Call) -> Answer<Vec<TargetShown>> {
-    let ids = Ids::of(call).await?;
-    let mut all = Vec::new();
-    for target in rows::targets(call).await? {
-        all.extend(shown(call, &ids, target).await?);
+pub(super) async fn seen(call: &Call) -> Answer<Vec<Target>> {
+    let mut all = rows::targets(call).await?;
+    if let Some(pools) = call.principal().pools() {
+        let luns = call.app().catalog().find_by(Lun::all(), |lun: &Lun| lun.target_id).await?;
+        let is_seen = |luns: &Vec<Lun>| luns.iter().any(|lun| pools.contains(&lun.pool_id));
+        all.retain(|target| luns.get(&target.id).is_none_or(is_seen));
     }
     Ok(all)
+}
+
+/// They, as they are shown.
+async fn all(call: &Call) -> Answer<Vec<TargetShown>> {
+    let mut beside = Beside::of(call, None).await?;
+    let all = rows::targets(call).await?.into_iter();
+    Ok(all.filter_map(|target| shown(call, &mut beside, target)).collect())
+}
+
+async fn show_one(call: &Call, target: Target) -> Answer {
+    let mut beside = Beside::of(call, Some(&target)).await?;
+    let shown = shown(call, &mut beside, target);
+    found(&shown.ok_or_else(|| Fault::not_found("target"))?)
 }
 
 async fn list(call: Call) -> Answer {
@@ -293,9 +321,7 @@ async fn details(call: Call) -> Answer {
 
 async fn show(call: Call) -> Answer {
     let target = find(&call, call.id()).await?;
-    let ids = Ids::of(&call).await?;
-    let shown = shown(&call, &ids, target).await?;
-    found(&shown.ok_or_else(|| Fault::not_found("target"))?)
+    show_one(&call, target).await
 }
 
 /// The groups that are said: who may log in (the inner none: everybody), and where.
@@ -337,9 +363,7 @@ async fn create(call: Call) -> Answer {
         ..NewTarget::default()
     };
     let made = call.app().storage().create_target(new).await?;
-    let ids = Ids::of(&call).await?;
-    let shown = shown(&call, &ids, made.target).await?;
-    found(&shown.ok_or_else(|| Fault::not_found("target"))?)
+    show_one(&call, made.target).await
 }
 
 async fn change(call: Call) -> Answer {

@@ -1,12 +1,11 @@
 //! What the machine has to do: reads and writes of the pools' disks, processors, and memory.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use serde::Serialize;
-use strongroom_appliance::Measured;
 use strongroom_appliance::hardware::Traffic;
+use strongroom_appliance::{Hardware, Measured};
 use strongroom_identity::Right;
 use utoipa::ToSchema;
 
@@ -14,11 +13,8 @@ use super::answer::{Answer, found};
 use super::cluster;
 use super::declared::{Endpoint, Over};
 use super::dispatch::Call;
-use super::pool::{Physical, Seen, visible};
+use super::pool::Physical;
 use crate::problem::Problem;
-
-/// How long the disks are watched.
-const WATCHED: Duration = Duration::from_millis(500);
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     let section = cluster::SECTION;
@@ -28,7 +24,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 iops(call).boxed()
             })
             .needs(Right::PoolView, Over::Any)
-            .state("of later software, the members are ours: what the disks of the key's pools did in the half second after the call, other users of those disks included"),
+            .state("of later software, the members are ours: what the disks of the key's pools did in a second, on average over the last 1 to 6 seconds, other users of those disks included; pools that aren't open here are left out, and all is null in the first second after a start"),
         section
             .get::<Rates>("/status/bandwidth", "ngx.status.bandwidth", "Bytes a second", |call| {
                 bandwidth(call).boxed()
@@ -45,19 +41,19 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 }
 
 /// Reads and writes in a second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 struct Rate {
     read: u64,
     write: u64,
     total: u64,
 }
 
-/// Of all disks, and of each.
-#[derive(Debug, Serialize, ToSchema)]
+/// Of all disks, and of each; null: not known yet.
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct Rates {
-    read: u64,
-    write: u64,
-    total: u64,
+    read: Option<u64>,
+    write: Option<u64>,
+    total: Option<u64>,
     /// By what the kernel calls them.
     disks: BTreeMap<String, Rate>,
 }
@@ -71,37 +67,22 @@ async fn bandwidth(call: Call) -> Answer {
 }
 
 async fn rates(call: Call, of: fn(Traffic) -> (u64, u64)) -> Answer {
-    let mut paths = Vec::new();
-    for known in visible(&call).await? {
-        let details = Seen::of(&call, known).await.details;
-        paths.extend(details.into_iter().flat_map(|d| d.disks).filter_map(|disk| disk.path));
-    }
-    let names = call.app().look(move |hardware| Physical::of(hardware, &paths).names()).await?;
-    let names: Vec<String> = names.into_iter().collect();
-    let before = counted(&call, names.clone()).await?;
-    let began = std::time::Instant::now();
-    tokio::time::sleep(WATCHED).await;
-    let after = counted(&call, names).await?;
-    let seconds = began.elapsed().as_secs_f64();
-    let mut disks = BTreeMap::new();
-    for (name, after) in after {
-        let Some(before) = before.get(&name) else { continue };
-        let ((read, write), (read_now, write_now)) = (of(*before), of(after));
-        let rate = |from: u64, to: u64| (to.saturating_sub(from) as f64 / seconds).round() as u64;
-        let (read, write) = (rate(read, read_now), rate(write, write_now));
-        disks.insert(name, Rate { read, write, total: read + write });
-    }
-    let sum = |of: fn(&Rate) -> u64| disks.values().map(of).sum();
+    let scope = call.scope();
+    let disks = call.app().storage().disks(&scope, call.only().as_deref()).await?;
+    let paths: Vec<String> = disks.into_iter().filter_map(|(_, disk)| disk.path).collect();
+    let look = move |hardware: &Hardware| hardware.rates(&Physical::of(hardware, &paths).names());
+    let Some(rates) = call.app().look(look).await? else {
+        return found(&Rates::default());
+    };
+    let rate = |(name, traffic): (String, Traffic)| {
+        let (read, write) = of(traffic);
+        (name, Rate { read, write, total: read.saturating_add(write) })
+    };
+    let disks: BTreeMap<String, Rate> = rates.into_iter().map(rate).collect();
+    let sum = |of: fn(&Rate) -> u64| Some(disks.values().map(of).fold(0, u64::saturating_add));
     let (read, write) = (sum(|rate| rate.read), sum(|rate| rate.write));
-    found(&Rates { read, write, total: read + write, disks })
-}
-
-async fn counted(call: &Call, names: Vec<String>) -> Answer<BTreeMap<String, Traffic>> {
-    let counted = call.app().look(move |hardware| {
-        let one = |name: String| Some((name.clone(), hardware.traffic(&name)?));
-        names.into_iter().filter_map(one).collect()
-    });
-    Ok(counted.await?)
+    let total = sum(|rate| rate.total);
+    found(&Rates { read, write, total, disks })
 }
 
 pub(super) async fn measured(call: &Call) -> Answer<Measured> {
