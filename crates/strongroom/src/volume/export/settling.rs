@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use strongroom_block::BlockDevice as _;
-use strongroom_block::volume::Volume;
+use strongroom_block::volume::{Volume, stand_back};
 
 use super::until::Until;
 use crate::interrupt::Stop as _;
@@ -64,6 +64,7 @@ impl Settler {
 }
 
 fn settle(volume: &Volume, until: &Until, well: &AtomicBool) {
+    stand_back();
     let (mut before, mut same, mut told) = (0, 0, String::new());
     while !until.wait_for(LOOK) {
         let bytes = volume.log_bytes();
