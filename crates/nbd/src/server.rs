@@ -14,13 +14,13 @@ use rustls::ServerConfig;
 
 use crate::buffers::{Buffers, Memory, locked};
 use crate::crew::{Crew, Watch};
-use crate::exports::{Address, Exports, Peer};
+use crate::exports::{Address, Exports, Peer, Refused};
 use crate::negotiation::{self, Agreed, Negotiation, Next, Tls};
 use crate::options::MAX_DATA;
 use crate::protocol::option;
 use crate::receiver::Receiver;
 use crate::service::{Holes, Service};
-use crate::session::{Parts, Place, Session};
+use crate::session::{Client, Parts, Session};
 use crate::transport::{Socket, Transport};
 
 /// Bytes of an option that are passed over; one with more ends its connection.
@@ -182,8 +182,6 @@ struct Held {
     shared: Arc<Shared>,
     id: u64,
 }
-
-impl Place for Held {}
 
 impl Drop for Held {
     fn drop(&mut self) {
@@ -393,7 +391,7 @@ impl Shared {
             transport.settle()?;
             Ok(agreed)
         });
-        let agreed = match negotiated {
+        let (agreed, peer) = match negotiated {
             Ok(Some(agreed)) => agreed,
             Ok(None) => return transport.close(),
             Err(error) => {
@@ -416,8 +414,11 @@ impl Shared {
             crew: Arc::clone(&self.crew),
             watch: Arc::clone(&self.watch),
             most: limits.parallel,
-            place: Box::new(held),
         });
+        if let Some(watch) = agreed.export.watch {
+            session.keep(watch.begins(Client::new(peer, &session)));
+        }
+        session.keep(Box::new(held));
         if let Some(used) =
             locked(&self.registry).entries.get_mut(&id).and_then(|entry| entry.used.as_mut())
         {
@@ -435,7 +436,7 @@ impl Shared {
         address: Address,
         held: &Held,
         until: Instant,
-    ) -> io::Result<Option<Agreed>> {
+    ) -> io::Result<Option<(Agreed, Peer)>> {
         let (tls, config) = match &self.options.encryption {
             Encryption::None => (Tls::None, None),
             Encryption::Offered(config) => (Tls::Offered, Some(config)),
@@ -448,6 +449,7 @@ impl Shared {
         transport.read_exact(&mut flags, until)?;
         negotiation.client_flags(u32::from_be_bytes(flags)).map_err(io::Error::other)?;
         let (mut data, mut out) = (Vec::new(), Vec::new());
+        let mut told = false;
         loop {
             let mut header = [0; negotiation::HEADER];
             transport.read_exact(&mut header, until)?;
@@ -470,6 +472,11 @@ impl Shared {
                     negotiation.answer(number, &data, &mut out)
                 }
             };
+            let is_open = tls == Tls::Demanded && !negotiation.peer().tls;
+            if is_open && !told && ![option::STARTTLS, option::ABORT].contains(&number) {
+                told = true;
+                self.exports.refused(negotiation.peer(), &Refused::NoTls);
+            }
             match next {
                 Next::Option => transport.write_all(&out, until)?,
                 Next::End => {
@@ -479,14 +486,19 @@ impl Shared {
                 Next::StartTls => {
                     transport.write_all(&out, until)?;
                     let config = config.ok_or_else(|| io::Error::other("TLS is not set up"))?;
-                    negotiation.tls_is_spoken(transport.start_tls(config, until)?);
+                    let spoken = transport.start_tls(config, until).inspect_err(|error| {
+                        let refused = Refused::Tls(error.to_string());
+                        self.exports.refused(negotiation.peer(), &refused);
+                    });
+                    negotiation.tls_is_spoken(spoken?);
                 }
                 Next::Transmission(agreed) => {
                     if self.enter(held, &agreed, negotiation.peer().tls) {
                         transport.write_all(&out, until)?;
-                        return Ok(Some(*agreed));
+                        return Ok(Some((*agreed, negotiation.peer().clone())));
                     }
                     tracing::warn!(%address, "too many connections: one was refused");
+                    self.exports.refused(negotiation.peer(), &Refused::Crowded);
                     if number == option::EXPORT_NAME {
                         return Ok(None);
                     }
