@@ -12,19 +12,21 @@ use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 
-use crate::buffers::{Buffers, Memory, locked};
+use crate::buffers::{Buffers, KEPT_BY_ONE, LEAST, Memory, locked};
 use crate::crew::{Crew, Watch};
 use crate::exports::{Address, Exports, Peer, Refused};
 use crate::negotiation::{self, Agreed, Negotiation, Next, Tls};
 use crate::options::MAX_DATA;
 use crate::protocol::option;
-use crate::receiver::Receiver;
+use crate::receiver::{self, Receiver};
 use crate::service::{Holes, Service};
 use crate::session::{Client, Parts, Session};
-use crate::transport::{Socket, Transport};
+use crate::transport::{Socket, TLS, Transport};
 
 /// Bytes of an option that are passed over; one with more ends its connection.
 const SKIPPED: usize = 1 << 20;
+/// Bytes that a connection keeps while nothing is asked, at most.
+const IDLE: usize = receiver::IDLE + KEPT_BY_ONE + TLS;
 /// How long accepting pauses when the system has no more descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -47,8 +49,11 @@ pub struct Limits {
     pub parallel: usize,
     /// Threads beyond one for each connection.
     pub helpers: usize,
-    /// Bytes of requests and replies larger than 64 KiB that are under way, of all connections; at
-    /// least 80 MiB.
+    /// Bytes of requests and replies that are under way, of all connections; at least 80 MiB. When they are
+    /// used, no connection is let in, no request is read, and those that were read wait for room, twice as
+    /// long as `stalled`; then they are refused. Small replies to what was read already go beyond it, by no
+    /// more than 2 MiB for each connection. What a connection keeps while nothing is asked comes on top:
+    /// at most 1.3 MiB for each that there may be.
     pub memory: usize,
 }
 
@@ -86,6 +91,26 @@ pub struct Options {
     pub encryption: Encryption,
     /// What clients may use up.
     pub limits: Limits,
+    /// Memory that other servers use, too, instead of `memory` of the limits.
+    pub memory: Option<SharedMemory>,
+}
+
+/// Memory that several servers have together.
+#[derive(Clone, Debug)]
+pub struct SharedMemory(Arc<Memory>);
+
+impl SharedMemory {
+    /// As much as one server with these limits has, and what connections of so many keep.
+    pub fn new(limits: &Limits, servers: usize) -> Self {
+        let connections = limits.connections.saturating_mul(servers);
+        let bytes = limits.memory.max(LEAST).saturating_add(connections.saturating_mul(IDLE));
+        Self(Memory::new(bytes, limits.stalled * 2))
+    }
+
+    /// Bytes that are used now, and kept for later.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
 }
 
 /// Somebody who is served.
@@ -198,7 +223,7 @@ impl Server {
         let threads = limits.connections + limits.handshakes + limits.helpers;
         let shared = Shared {
             exports,
-            memory: Memory::new(limits.memory, limits.stalled * 2),
+            memory: options.memory.clone().unwrap_or_else(|| SharedMemory::new(&limits, 1)).0,
             crew: Crew::new(threads),
             watch: Watch::start(),
             stopping: AtomicBool::new(false),
@@ -368,11 +393,11 @@ impl Shared {
         Held { shared: Arc::clone(self), id }
     }
 
-    /// Takes the place among those that are served; `false` when there are too many.
+    /// Takes the place among those that are served; `false` when there are too many, or they use all memory.
     fn enter(&self, held: &Held, agreed: &Agreed, tls: bool) -> bool {
         let mut registry = locked(&self.registry);
         let count = registry.entries.values().filter(|entry| entry.used.is_some()).count();
-        if count >= self.options.limits.connections {
+        if count >= self.options.limits.connections || self.memory.is_full() {
             return false;
         }
         let used = Used { export: agreed.export.name.clone(), tls, session: None };
@@ -401,6 +426,7 @@ impl Shared {
         };
         tracing::info!(%address, export = agreed.export.name, "a client of NBD is connected");
         let buffers = Buffers::new(Arc::clone(&self.memory));
+        let set_aside = peer.tls.then(|| buffers.set_aside(TLS));
         let id = held.id;
         let session = Session::new(Parts {
             receiver: Receiver::new(Arc::clone(&buffers), limits.stalled, limits.idle),
@@ -415,6 +441,7 @@ impl Shared {
             watch: Arc::clone(&self.watch),
             most: limits.parallel,
         });
+        session.keep(Box::new(set_aside));
         if let Some(watch) = agreed.export.watch {
             session.keep(watch.begins(Client::new(peer, &session)));
         }

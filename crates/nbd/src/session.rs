@@ -38,7 +38,7 @@ const BATCH: usize = 16;
 const BATCH_BYTES: usize = 128 << 10;
 /// Replies that are sent by one call.
 const SLICES: usize = 64;
-/// Bytes of replies that wait for the client before no more requests are done: enough for one to be made
+/// Bytes of buffers with replies that wait for the client before no more requests are done: enough for one to be made
 /// while another is sent.
 const UNSENT: usize = 1 << 20;
 
@@ -107,6 +107,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Outbox {
     replies: VecDeque<Reply>,
+    /// Bytes of their buffers.
     bytes: usize,
     sending: bool,
     waiting: usize,
@@ -311,7 +312,7 @@ impl Session {
             outbox.waiting -= 1;
         }
         if !outbox.broken {
-            outbox.bytes += reply.bytes().len();
+            outbox.bytes += reply.room();
             outbox.replies.push_back(reply);
         }
         (outbox.replies.len(), outbox.bytes)
@@ -332,7 +333,7 @@ impl Session {
             let mut slices: Vec<_> =
                 batch.iter().map(|reply| IoSlice::new(reply.bytes())).collect();
             let sent = self.transport.send(&mut slices);
-            let bytes: usize = batch.iter().map(|reply| reply.bytes().len()).sum();
+            let bytes: usize = batch.iter().map(|reply| reply.room()).sum();
             batch.clear();
             outbox = locked(&self.outbox);
             outbox.bytes -= bytes;

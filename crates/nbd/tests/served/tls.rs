@@ -75,7 +75,7 @@ impl Authority {
 }
 
 fn options(encryption: Encryption) -> Options {
-    Options { encryption, limits: limits() }
+    Options { encryption, limits: limits(), memory: None }
 }
 
 #[test]

@@ -7,8 +7,13 @@ use anyhow::{Result, ensure};
 use strongroom_appliance::tls::{common_name, facts};
 use strongroom_nbd::{Address, Peer};
 
-/// Letters of what a certificate says that are shown.
+/// Letters of what clients say of themselves that are shown.
 const MAX_SHOWN: usize = 200;
+
+/// As much of what a client said as is shown.
+pub(super) fn cut(text: &str) -> String {
+    text.chars().take(MAX_SHOWN).collect()
+}
 
 /// Who a client is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +38,7 @@ impl Who {
                 (subject.unwrap_or_else(|| "without a name".to_owned()), Some(address))
             }
         };
-        let shown = shown.chars().take(MAX_SHOWN).collect();
-        Self { shown, address, name: certificate.and_then(common_name) }
+        Self { shown: cut(&shown), address, name: certificate.and_then(common_name) }
     }
 }
 

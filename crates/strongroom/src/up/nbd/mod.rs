@@ -18,8 +18,8 @@ use strongroom_appliance::{Listening, Services};
 use strongroom_block::{BlockDevice, Durability, Extent, Geometry, Zeroing};
 use strongroom_identity::Identity;
 use strongroom_nbd::{
-    Authorities, Client, Denied, Encryption, Export, Exports, Listed, Options, Peer, Refused,
-    Server, Watch, tls_config,
+    Authorities, Client, Denied, Encryption, Export, Exports, Limits, Listed, Options, Peer,
+    Refused, Server, SharedMemory, Watch, tls_config,
 };
 use strongroom_storage::volumes::{Entered, NewClient, Served, Server as ServedBy};
 use strongroom_storage::{Error, Storage};
@@ -322,6 +322,8 @@ pub(super) struct Nbd {
     exports: All,
     certificate: Arc<Certificate>,
     services: Services,
+    /// What both servers may use up.
+    memory: SharedMemory,
     local: Server,
     _local: Listening,
     network: Option<Network>,
@@ -367,7 +369,9 @@ impl Nbd {
         }));
         exports.allow(&bound.wanted.access);
         let looking = tokio::spawn(look_after(storage.clone()));
-        let local = Server::new(Arc::new(exports.clone()), Options::default());
+        let memory = SharedMemory::new(&Limits::default(), 2);
+        let options = Options { memory: Some(memory.clone()), ..Options::default() };
+        let local = Server::new(Arc::new(exports.clone()), options);
         let socket = data.join(SOCKET);
         let listener = bind_control(&socket)?.into_std()?;
         listener.set_nonblocking(false)?;
@@ -377,6 +381,7 @@ impl Nbd {
             exports,
             certificate: Arc::clone(certificate),
             services: services.clone(),
+            memory,
             local,
             _local: listening,
             network: None,
@@ -404,7 +409,8 @@ impl Nbd {
                 let authorities = Some(self.wanted.authorities()?);
                 let config = tls_config(Arc::clone(&self.certificate) as _, authorities)?;
                 let encryption = Encryption::Demanded(config);
-                let options = Options { encryption, ..Options::default() };
+                let memory = Some(self.memory.clone());
+                let options = Options { encryption, memory, ..Options::default() };
                 let server = Arc::new(Server::new(Arc::new(self.exports.clone()), options));
                 none.insert(Network { server, open: Vec::new() })
             }

@@ -7,7 +7,7 @@ use strongroom_identity::{Deed, Identity, Who as Actor};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::access::Who;
+use super::access::{Who, cut};
 
 /// Lines that wait to be written; then clients wait.
 const WAITING: usize = 1024;
@@ -52,7 +52,8 @@ impl Trail {
 
     /// A client was turned away; `export` is empty when it did not come as far as that.
     pub(super) fn refused(&self, who: &Who, export: &str, why: &str) {
-        let deed = Deed::new("nbd.refused", export).failed("refused").detail(why);
+        // It may be any name, and what it says any words.
+        let deed = Deed::new("nbd.refused", cut(export)).failed("refused").detail(cut(why));
         self.tell(who, deed, true);
     }
 
