@@ -147,7 +147,13 @@ impl Exports for Only {
 
     fn open(&self, name: &str, _: &Peer) -> std::result::Result<Export, Denied> {
         let device = Arc::clone(&self.0);
-        Ok(Export { name: name.to_owned(), description: String::new(), device, read_only: false })
+        Ok(Export {
+            name: name.to_owned(),
+            description: String::new(),
+            device,
+            read_only: false,
+            watch: None,
+        })
     }
 }
 

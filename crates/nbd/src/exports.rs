@@ -1,10 +1,13 @@
 //! What is served, and to whom.
 
+use std::any::Any;
 use std::fmt::{self, Debug, Display};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use strongroom_block::BlockDevice;
+
+use crate::session::Client;
 
 /// Where a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +62,30 @@ pub struct Export {
     pub device: Arc<dyn BlockDevice>,
     /// Nothing may be written through this export, whatever the device allows.
     pub read_only: bool,
+    /// Who is told when a client begins to use it, and when it has ended.
+    pub watch: Option<Arc<dyn Watch>>,
+}
+
+/// Who is told of those that use an export.
+pub trait Watch: Debug + Send + Sync {
+    /// A client is past its negotiation. What is given back is dropped when its connection has ended, and
+    /// all that it asked for is answered. Called by the connection's thread, before its first request.
+    fn begins(&self, client: Client) -> Box<dyn Any + Send>;
+}
+
+/// Why a client did not come as far as to ask for an export.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The handshake of TLS failed: it has no certificate that is good here, say.
+    #[error("the handshake of TLS failed: {0}")]
+    Tls(String),
+    /// It must speak TLS, and didn't.
+    #[error("it did not speak TLS")]
+    NoTls,
+    /// There are as many connections as may be.
+    #[error("there are too many connections")]
+    Crowded,
 }
 
 /// Why a client doesn't get what it asks for.
@@ -97,4 +124,7 @@ pub trait Exports: Debug + Send + Sync {
     /// # Errors
     /// [`Denied`].
     fn open(&self, name: &str, peer: &Peer) -> Result<Export, Denied>;
+
+    /// A client was turned away before it came to an export. Called by the connection's thread.
+    fn refused(&self, _: &Peer, _: &Refused) {}
 }

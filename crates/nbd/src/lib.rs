@@ -42,6 +42,7 @@ mod session;
 mod tls;
 mod transport;
 
-pub use self::exports::{Address, Denied, Export, Exports, Listed, Peer};
-pub use self::server::{Connection, Encryption, Limits, Options, Server};
+pub use self::exports::{Address, Denied, Export, Exports, Listed, Peer, Refused, Watch};
+pub use self::server::{Connection, Encryption, Limits, Options, Server, SharedMemory};
+pub use self::session::Client;
 pub use self::tls::{Authorities, TlsError, tls_config};

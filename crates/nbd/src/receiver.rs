@@ -1,11 +1,11 @@
 //! Requests from bytes as they come: many at once, and none copied that needn't be.
 
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::buffers::{Buffer, Buffers};
+use crate::buffers::{Buffer, Buffers, Room};
 use crate::request::{Broken, HEADER, Header};
 
 /// Bytes that are read at once: few at first, then as many as 32 requests of 4 KiB have.
@@ -16,6 +16,35 @@ const INLINE: usize = 32 << 10;
 const HEADERS: usize = 4 << 10;
 /// Chunks that are kept.
 const SPARES: usize = 4;
+/// Bytes of chunks that a connection has while nothing is asked, at most.
+pub(crate) const IDLE: usize = CHUNK.1 * (SPARES + 1);
+
+/// Bytes as they came, many requests in one.
+#[derive(Debug)]
+struct Chunk {
+    bytes: Vec<u8>,
+    _room: Room,
+}
+
+impl Chunk {
+    fn new(size: usize, room: Room) -> Arc<Self> {
+        Arc::new(Self { bytes: vec![0; size], _room: room })
+    }
+}
+
+impl Deref for Chunk {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl DerefMut for Chunk {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
 
 /// A request, and what belongs to it.
 #[derive(Debug)]
@@ -27,7 +56,7 @@ pub(crate) struct Job {
 #[derive(Debug)]
 enum Payload {
     None,
-    Part(Arc<Vec<u8>>, Range<usize>),
+    Part(Arc<Chunk>, Range<usize>),
     Own(Buffer),
 }
 
@@ -67,10 +96,10 @@ pub(crate) trait Source {
 #[derive(Debug)]
 pub(crate) struct Receiver {
     buffers: Arc<Buffers>,
-    chunk: Arc<Vec<u8>>,
+    chunk: Arc<Chunk>,
     /// What of the chunk is not yet looked at.
     filled: Range<usize>,
-    spares: Vec<Arc<Vec<u8>>>,
+    spares: Vec<Arc<Chunk>>,
     /// A payload that comes to a buffer of its own, and how much of it is there.
     partial: Option<(Header, Buffer, usize)>,
     /// Large payloads come.
@@ -90,9 +119,10 @@ impl Receiver {
         stalled: Duration,
         patience: Option<Duration>,
     ) -> Self {
+        let chunk = Chunk::new(CHUNK.0, buffers.set_aside(CHUNK.0));
         Self {
             buffers,
-            chunk: Arc::new(vec![0; CHUNK.0]),
+            chunk,
             filled: 0..0,
             spares: Vec::new(),
             partial: None,
@@ -119,6 +149,10 @@ impl Receiver {
                 self.begun = None;
                 self.idle = Instant::now();
                 return Ok(ended);
+            }
+            // Nothing is held here that others could wait for.
+            if self.partial.is_none() && self.filled.is_empty() && !self.buffers.wait() {
+                return Err(Lost::Crowded);
             }
             if !self.fill(source)? {
                 let is_whole = self.partial.is_none() && self.filled.is_empty();
@@ -189,7 +223,10 @@ impl Receiver {
                 *there += *read.as_ref().unwrap_or(&0);
                 read
             }
-            None => self.fill_chunk(source),
+            None => {
+                let size = self.make_room()?;
+                self.fill_chunk(size, source)
+            }
         };
         match read {
             Ok(0) => return Ok(false),
@@ -211,11 +248,8 @@ impl Receiver {
         }
     }
 
-    fn fill_chunk(&mut self, source: &mut impl Source) -> io::Result<usize> {
+    fn fill_chunk(&mut self, size: usize, source: &mut impl Source) -> io::Result<usize> {
         let tail = self.filled.len();
-        let is_full = self.filled.end == self.chunk.len();
-        let size = if is_full { (self.chunk.len() * 2).min(CHUNK.1) } else { self.chunk.len() };
-        self.make_room(size);
         let size = if self.large { size.min(HEADERS.max(tail + HEADER)) } else { size };
         let Some(chunk) = Arc::get_mut(&mut self.chunk) else {
             return Err(io::Error::other("a chunk in use was to be filled"));
@@ -226,8 +260,10 @@ impl Receiver {
         Ok(read)
     }
 
-    /// Makes the chunk one that nobody else uses, with what is not yet looked at in front.
-    fn make_room(&mut self, size: usize) {
+    /// Makes the chunk one that nobody else uses, with what is not yet looked at in front; its size.
+    fn make_room(&mut self) -> Result<usize, Lost> {
+        let is_full = self.filled.end == self.chunk.len();
+        let size = if is_full { (self.chunk.len() * 2).min(CHUNK.1) } else { self.chunk.len() };
         let filled = std::mem::replace(&mut self.filled, 0..0);
         let tail = filled.len();
         let fits = self.chunk.len() == size;
@@ -235,10 +271,13 @@ impl Receiver {
             Some(chunk) => chunk.copy_within(filled, 0),
             None => {
                 let unused =
-                    |chunk: &mut Arc<Vec<u8>>| chunk.len() == size && Arc::get_mut(chunk).is_some();
+                    |chunk: &mut Arc<Chunk>| chunk.len() == size && Arc::get_mut(chunk).is_some();
                 let spare = self.spares.iter_mut().position(unused);
                 let spare = spare.map(|n| self.spares.swap_remove(n));
-                let mut next = spare.unwrap_or_else(|| Arc::new(vec![0; size]));
+                let mut next = match spare {
+                    Some(spare) => spare,
+                    None => Chunk::new(size, self.buffers.room(size).ok_or(Lost::Crowded)?),
+                };
                 let from = self.chunk.get(filled).unwrap_or_default();
                 if let Some(to) = Arc::get_mut(&mut next).and_then(|next| next.get_mut(..tail)) {
                     to.copy_from_slice(from);
@@ -251,6 +290,7 @@ impl Receiver {
             }
         }
         self.filled = 0..tail;
+        Ok(size)
     }
 }
 

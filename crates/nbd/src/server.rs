@@ -12,19 +12,21 @@ use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 
-use crate::buffers::{Buffers, Memory, locked};
+use crate::buffers::{Buffers, KEPT_BY_ONE, LEAST, Memory, locked};
 use crate::crew::{Crew, Watch};
-use crate::exports::{Address, Exports, Peer};
+use crate::exports::{Address, Exports, Peer, Refused};
 use crate::negotiation::{self, Agreed, Negotiation, Next, Tls};
 use crate::options::MAX_DATA;
 use crate::protocol::option;
-use crate::receiver::Receiver;
+use crate::receiver::{self, Receiver};
 use crate::service::{Holes, Service};
-use crate::session::{Parts, Place, Session};
-use crate::transport::{Socket, Transport};
+use crate::session::{Client, Parts, Session};
+use crate::transport::{Socket, TLS, Transport};
 
 /// Bytes of an option that are passed over; one with more ends its connection.
 const SKIPPED: usize = 1 << 20;
+/// Bytes that a connection keeps while nothing is asked, at most.
+const IDLE: usize = receiver::IDLE + KEPT_BY_ONE + TLS;
 /// How long accepting pauses when the system has no more descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -47,8 +49,11 @@ pub struct Limits {
     pub parallel: usize,
     /// Threads beyond one for each connection.
     pub helpers: usize,
-    /// Bytes of requests and replies larger than 64 KiB that are under way, of all connections; at
-    /// least 80 MiB.
+    /// Bytes of requests and replies that are under way, of all connections; at least 80 MiB. When they are
+    /// used, no connection is let in, no request is read, and those that were read wait for room, twice as
+    /// long as `stalled`; then they are refused. Small replies to what was read already go beyond it, by no
+    /// more than 2 MiB for each connection. What a connection keeps while nothing is asked comes on top:
+    /// at most 1.3 MiB for each that there may be.
     pub memory: usize,
 }
 
@@ -86,6 +91,26 @@ pub struct Options {
     pub encryption: Encryption,
     /// What clients may use up.
     pub limits: Limits,
+    /// Memory that other servers use, too, instead of `memory` of the limits.
+    pub memory: Option<SharedMemory>,
+}
+
+/// Memory that several servers have together.
+#[derive(Clone, Debug)]
+pub struct SharedMemory(Arc<Memory>);
+
+impl SharedMemory {
+    /// As much as one server with these limits has, and what connections of so many keep.
+    pub fn new(limits: &Limits, servers: usize) -> Self {
+        let connections = limits.connections.saturating_mul(servers);
+        let bytes = limits.memory.max(LEAST).saturating_add(connections.saturating_mul(IDLE));
+        Self(Memory::new(bytes, limits.stalled * 2))
+    }
+
+    /// Bytes that are used now, and kept for later.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
 }
 
 /// Somebody who is served.
@@ -183,8 +208,6 @@ struct Held {
     id: u64,
 }
 
-impl Place for Held {}
-
 impl Drop for Held {
     fn drop(&mut self) {
         let entry = locked(&self.shared.registry).entries.remove(&self.id);
@@ -200,7 +223,7 @@ impl Server {
         let threads = limits.connections + limits.handshakes + limits.helpers;
         let shared = Shared {
             exports,
-            memory: Memory::new(limits.memory, limits.stalled * 2),
+            memory: options.memory.clone().unwrap_or_else(|| SharedMemory::new(&limits, 1)).0,
             crew: Crew::new(threads),
             watch: Watch::start(),
             stopping: AtomicBool::new(false),
@@ -370,11 +393,11 @@ impl Shared {
         Held { shared: Arc::clone(self), id }
     }
 
-    /// Takes the place among those that are served; `false` when there are too many.
+    /// Takes the place among those that are served; `false` when there are too many, or they use all memory.
     fn enter(&self, held: &Held, agreed: &Agreed, tls: bool) -> bool {
         let mut registry = locked(&self.registry);
         let count = registry.entries.values().filter(|entry| entry.used.is_some()).count();
-        if count >= self.options.limits.connections {
+        if count >= self.options.limits.connections || self.memory.is_full() {
             return false;
         }
         let used = Used { export: agreed.export.name.clone(), tls, session: None };
@@ -393,7 +416,7 @@ impl Shared {
             transport.settle()?;
             Ok(agreed)
         });
-        let agreed = match negotiated {
+        let (agreed, peer) = match negotiated {
             Ok(Some(agreed)) => agreed,
             Ok(None) => return transport.close(),
             Err(error) => {
@@ -403,6 +426,7 @@ impl Shared {
         };
         tracing::info!(%address, export = agreed.export.name, "a client of NBD is connected");
         let buffers = Buffers::new(Arc::clone(&self.memory));
+        let set_aside = peer.tls.then(|| buffers.set_aside(TLS));
         let id = held.id;
         let session = Session::new(Parts {
             receiver: Receiver::new(Arc::clone(&buffers), limits.stalled, limits.idle),
@@ -416,8 +440,12 @@ impl Shared {
             crew: Arc::clone(&self.crew),
             watch: Arc::clone(&self.watch),
             most: limits.parallel,
-            place: Box::new(held),
         });
+        session.keep(Box::new(set_aside));
+        if let Some(watch) = agreed.export.watch {
+            session.keep(watch.begins(Client::new(peer, &session)));
+        }
+        session.keep(Box::new(held));
         if let Some(used) =
             locked(&self.registry).entries.get_mut(&id).and_then(|entry| entry.used.as_mut())
         {
@@ -435,7 +463,7 @@ impl Shared {
         address: Address,
         held: &Held,
         until: Instant,
-    ) -> io::Result<Option<Agreed>> {
+    ) -> io::Result<Option<(Agreed, Peer)>> {
         let (tls, config) = match &self.options.encryption {
             Encryption::None => (Tls::None, None),
             Encryption::Offered(config) => (Tls::Offered, Some(config)),
@@ -448,6 +476,7 @@ impl Shared {
         transport.read_exact(&mut flags, until)?;
         negotiation.client_flags(u32::from_be_bytes(flags)).map_err(io::Error::other)?;
         let (mut data, mut out) = (Vec::new(), Vec::new());
+        let mut told = false;
         loop {
             let mut header = [0; negotiation::HEADER];
             transport.read_exact(&mut header, until)?;
@@ -470,6 +499,11 @@ impl Shared {
                     negotiation.answer(number, &data, &mut out)
                 }
             };
+            let is_open = tls == Tls::Demanded && !negotiation.peer().tls;
+            if is_open && !told && ![option::STARTTLS, option::ABORT].contains(&number) {
+                told = true;
+                self.exports.refused(negotiation.peer(), &Refused::NoTls);
+            }
             match next {
                 Next::Option => transport.write_all(&out, until)?,
                 Next::End => {
@@ -479,14 +513,19 @@ impl Shared {
                 Next::StartTls => {
                     transport.write_all(&out, until)?;
                     let config = config.ok_or_else(|| io::Error::other("TLS is not set up"))?;
-                    negotiation.tls_is_spoken(transport.start_tls(config, until)?);
+                    let spoken = transport.start_tls(config, until).inspect_err(|error| {
+                        let refused = Refused::Tls(error.to_string());
+                        self.exports.refused(negotiation.peer(), &refused);
+                    });
+                    negotiation.tls_is_spoken(spoken?);
                 }
                 Next::Transmission(agreed) => {
                     if self.enter(held, &agreed, negotiation.peer().tls) {
                         transport.write_all(&out, until)?;
-                        return Ok(Some(*agreed));
+                        return Ok(Some((*agreed, negotiation.peer().clone())));
                     }
                     tracing::warn!(%address, "too many connections: one was refused");
+                    self.exports.refused(negotiation.peer(), &Refused::Crowded);
                     if number == option::EXPORT_NAME {
                         return Ok(None);
                     }

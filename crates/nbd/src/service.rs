@@ -77,6 +77,11 @@ impl Reply {
     pub(crate) fn bytes(&self) -> &[u8] {
         self.buffer.get(..self.length).unwrap_or_default()
     }
+
+    /// Bytes of its buffer.
+    pub(crate) fn room(&self) -> usize {
+        self.buffer.len()
+    }
 }
 
 /// Writes one thing after the other into a buffer that has room for all.

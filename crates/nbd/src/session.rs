@@ -7,16 +7,17 @@
 //! and the [watch](crate::crew::Watch) calls one where a request turns out to be slow. Whoever finds
 //! nothing to do leaves; the last one closes.
 
+use std::any::Any;
 use std::collections::VecDeque;
-use std::fmt::Debug;
 use std::io::IoSlice;
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::buffers::locked;
 use crate::crew::{Crew, Watch};
+use crate::exports::Peer;
 use crate::receiver::{Job, Receiver};
 use crate::request::Refusal;
 use crate::service::{Reply, Service};
@@ -37,7 +38,7 @@ const BATCH: usize = 16;
 const BATCH_BYTES: usize = 128 << 10;
 /// Replies that are sent by one call.
 const SLICES: usize = 64;
-/// Bytes of replies that wait for the client before no more requests are done: enough for one to be made
+/// Bytes of buffers with replies that wait for the client before no more requests are done: enough for one to be made
 /// while another is sent.
 const UNSENT: usize = 1 << 20;
 
@@ -62,12 +63,30 @@ pub(crate) struct Session {
     seen: AtomicU64,
     /// Nanoseconds that a request takes.
     pace: AtomicU32,
-    /// What is let go when it ends.
-    place: Mutex<Option<Box<dyn Place>>>,
+    /// What is let go when it ends, in this order.
+    kept: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
-/// What holds the place of a connection.
-pub(crate) trait Place: Debug + Send {}
+/// A client that uses an export. It is served on, whatever becomes of this.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Who it is.
+    pub peer: Peer,
+    session: Weak<Session>,
+}
+
+impl Client {
+    pub(crate) fn new(peer: Peer, session: &Arc<Session>) -> Self {
+        Self { peer, session: Arc::downgrade(session) }
+    }
+
+    /// Ends its connection: what it asked for is answered first. It doesn't wait for that.
+    pub fn end(&self) {
+        if let Some(session) = self.session.upgrade() {
+            session.stop();
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -88,6 +107,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Outbox {
     replies: VecDeque<Reply>,
+    /// Bytes of their buffers.
     bytes: usize,
     sending: bool,
     waiting: usize,
@@ -111,7 +131,6 @@ pub(crate) struct Parts {
     pub(crate) crew: Arc<Crew>,
     pub(crate) watch: Arc<Watch>,
     pub(crate) most: usize,
-    pub(crate) place: Box<dyn Place>,
 }
 
 impl Session {
@@ -130,10 +149,15 @@ impl Session {
             mark: AtomicU64::new(0),
             seen: AtomicU64::new(0),
             pace: AtomicU32::new(0),
-            place: Mutex::new(Some(parts.place)),
+            kept: Mutex::default(),
         });
         session.watch.add(&session);
         session
+    }
+
+    /// Keeps something until the connection has ended; before its first thread comes.
+    pub(crate) fn keep(&self, kept: Box<dyn Any + Send>) {
+        locked(&self.kept).push(kept);
     }
 
     /// Refuses new requests, answers those that came, and ends.
@@ -288,7 +312,7 @@ impl Session {
             outbox.waiting -= 1;
         }
         if !outbox.broken {
-            outbox.bytes += reply.bytes().len();
+            outbox.bytes += reply.room();
             outbox.replies.push_back(reply);
         }
         (outbox.replies.len(), outbox.bytes)
@@ -309,7 +333,7 @@ impl Session {
             let mut slices: Vec<_> =
                 batch.iter().map(|reply| IoSlice::new(reply.bytes())).collect();
             let sent = self.transport.send(&mut slices);
-            let bytes: usize = batch.iter().map(|reply| reply.bytes().len()).sum();
+            let bytes: usize = batch.iter().map(|reply| reply.room()).sum();
             batch.clear();
             outbox = locked(&self.outbox);
             outbox.bytes -= bytes;
@@ -341,6 +365,7 @@ impl Session {
         }
         drop(outbox);
         self.transport.close();
-        drop(locked(&self.place).take());
+        let kept = std::mem::take(&mut *locked(&self.kept));
+        drop(kept);
     }
 }

@@ -15,6 +15,8 @@ use crate::receiver::Source;
 
 /// Bytes that are read from the socket at once, and sealed before they are sent, where TLS is spoken.
 const SEALED: usize = 128 << 10;
+/// Bytes that a connection with TLS has for that, either way.
+pub(crate) const TLS: usize = 2 * SEALED;
 /// A client that is not heard of is asked after this long, so often, so many times.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
 

@@ -17,6 +17,7 @@ use strongroom_protect::works::{
     ImportParameters, RepairParameters, RestoreParameters, ScrubParameters,
 };
 use strongroom_protect::{Asker, NewJob, State};
+use strongroom_storage::volumes::Force;
 use strongroom_storage::{NewPool, PoolSecret, Rules};
 use zeroize::Zeroizing;
 
@@ -137,7 +138,7 @@ async fn upkeep_of_a_pool_is_done_by_jobs() {
         assert!(failed.error.unwrap().contains("part of a pool"));
 
         // The pool goes, and comes back with all that is in it.
-        bed.storage.remove_pool(pool).await.unwrap();
+        bed.storage.remove_pool(pool, Force::No).await.unwrap();
         let bytes = Zeroizing::new(passphrase.as_bytes().to_vec());
         let secret = bed.storage.seal_waiting(&PoolSecret::Passphrase(bytes)).unwrap();
         let what = ImportParameters {

@@ -59,7 +59,10 @@ pub enum Error {
     #[error(transparent)]
     Block(strongroom_block::Error),
     /// The volume can't be removed, because targets have it or somebody serves it.
-    #[error("the volume {volume} is served by {by}: take it off there first")]
+    #[error(
+        "the volume {volume} is served by {by}: take it off there first; clients of NBD alone are let \
+         go by force (--force)"
+    )]
     VolumeServed {
         /// Which volume.
         volume: String,

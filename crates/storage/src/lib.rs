@@ -112,6 +112,8 @@ struct Inner {
     volume_cache: Arc<Cache>,
     /// Volumes that are nearly full.
     overloaded: volumes::LastCheck,
+    /// Who is connected to exports.
+    clients: volumes::Clients,
 }
 
 impl Storage {
@@ -149,6 +151,7 @@ impl Storage {
             pace: volumes::Pace::default(),
             volume_cache: Cache::new(volumes::cache_bytes()),
             overloaded: volumes::LastCheck::default(),
+            clients: volumes::Clients::default(),
             used,
         };
         Ok(Self { inner: Arc::new(inner) })

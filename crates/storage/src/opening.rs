@@ -14,12 +14,35 @@ use strongroom_engine::pool::{OpenMode, OpenOptions, Place, Pool};
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
-use crate::volumes::Owner;
+use crate::volumes::{Force, Owner};
 use crate::{Error, PoolSecret, Result, Storage};
 
 /// How often, and how long each time, it is waited for who uses a pool that is to be closed.
 const PASSING: u32 = 20;
 const MOMENT: Duration = Duration::from_millis(50);
+/// How often it is waited for clients that are let go: what they asked for is answered first.
+const LEAVING: u32 = 200;
+
+/// Waiting for clients of exports that are let go, where that is wanted.
+#[derive(Debug)]
+pub(crate) struct LettingGo(u32);
+
+impl LettingGo {
+    pub(crate) fn by(force: Force) -> Self {
+        Self(if force == Force::Yes { LEAVING } else { 0 })
+    }
+
+    /// Whether they are waited for once more.
+    pub(crate) fn goes_on(&mut self) -> bool {
+        let goes_on = self.0 > 0;
+        self.0 = self.0.saturating_sub(1);
+        goes_on
+    }
+
+    pub(crate) async fn wait(&self) {
+        tokio::time::sleep(MOMENT).await;
+    }
+}
 
 /// An open pool, and the one who has its volumes.
 #[derive(Clone, Debug)]
@@ -191,6 +214,18 @@ impl Storage {
         })
     }
 
+    /// Lets go of a pool that is open, if it is; who uses it has it for as long as that lasts.
+    pub(crate) fn forget_open(&self, id: i64) -> bool {
+        let gone = self.inner.openings.with(|all| match all.entry(id) {
+            Entry::Occupied(entry) if matches!(entry.get(), Opening::Cell(_)) => {
+                Some(entry.remove())
+            }
+            _ => None,
+        });
+        // Closing it may wait for a disk.
+        gone.map(|gone| tokio::task::spawn_blocking(move || drop(gone))).is_some()
+    }
+
     /// Whether the disks of a pool are on this machine.
     pub fn is_here(&self, known: &pools::Pool) -> bool {
         known.node.is_empty() || known.node == self.inner.node
@@ -304,12 +339,25 @@ impl Storage {
     /// [`Error::Used`] when somebody is, [`Error::Serving`] when volumes of it are served;
     /// [`Error::Closed`] when it is kept closed already.
     pub async fn close(&self, id: i64, why: &'static str) -> Result<Bar> {
+        self.close_by(id, why, Force::No).await
+    }
+
+    /// As [`Storage::close`]; by force clients of exports are let go, and those that don't go keep it open.
+    ///
+    /// # Errors
+    /// As [`Storage::close`].
+    pub(crate) async fn close_by(&self, id: i64, why: &'static str, force: Force) -> Result<Bar> {
         let known = pools::find(&self.inner.catalog, id).await?;
+        let mut letting_go = LettingGo::by(force);
         // Who only measures it is done in a moment.
         for _ in 0..PASSING {
-            if let Some(owner) = self.volumes_if_open(id) {
+            while let Some(owner) = self.volumes_if_open(id) {
                 let let_go = self.blocking(move || Ok(owner.let_go())).await?;
-                if let Err(volumes) = let_go {
+                let Err(volumes) = let_go else { break };
+                if letting_go.goes_on() {
+                    self.inner.clients.end_of_pool(id);
+                    letting_go.wait().await;
+                } else {
                     let pool = known.name.clone();
                     return Err(Error::Serving { pool, volumes: volumes.join(", ") });
                 }

@@ -16,6 +16,7 @@ use strongroom_engine::keys::Stretch;
 use strongroom_engine::pool::{CreateOptions, Place, Pool};
 use zeroize::Zeroizing;
 
+use crate::volumes::Force;
 use crate::{Error, Layout, PoolSecret, Result, Storage};
 
 /// The longest name of a pool, in bytes.
@@ -235,15 +236,16 @@ impl Storage {
     /// Removes a pool from the catalogue. What is in it stays on its disks, and can be imported.
     ///
     /// # Errors
-    /// Those of [`pools::remove`]; [`Error::Used`]; [`Error::Serving`] while targets have volumes of it.
-    pub async fn remove_pool(&self, id: i64) -> Result<()> {
+    /// Those of [`pools::remove`]; [`Error::Used`]; [`Error::Serving`] while targets have volumes of it, or
+    /// somebody serves them. By force clients of their exports are let go.
+    pub async fn remove_pool(&self, id: i64, force: Force) -> Result<()> {
         let known = pools::find(&self.inner.catalog, id).await?;
         let mapped = volumes::mapped_in(&self.inner.catalog, id).await?;
         if !mapped.is_empty() {
             let (pool, volumes) = (known.name, mapped.join(", "));
             return Err(Error::Serving { pool, volumes });
         }
-        let _bar = self.close(id, "it is being removed").await?;
+        let _bar = self.close_by(id, "it is being removed", force).await?;
         pools::remove(&self.inner.catalog, id).await?;
         self.inner.quiet.end(id);
         self.tell(&known, "pool.removed", "was removed; its data is on its disks still").await

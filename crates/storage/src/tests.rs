@@ -12,6 +12,7 @@ use strongroom_engine::pool::Meter;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::volumes::Force;
 
 /// Changes every byte, and puts the purpose in front: enough to see that it is used.
 #[derive(Debug)]
@@ -168,10 +169,10 @@ async fn a_pool_is_made_named_removed_and_imported_again() {
         let source = bed.files("source", &[("x", b"hello")]);
         let root = bed.back_up(id, &source, None).await;
         let pool = storage.open(id).await.unwrap();
-        assert!(error(storage.remove_pool(id).await).contains("used"));
+        assert!(error(storage.remove_pool(id, Force::No).await).contains("used"));
         assert!(Arc::ptr_eq(&pool, &storage.open(id).await.unwrap()));
         drop(pool);
-        storage.remove_pool(id).await.unwrap();
+        storage.remove_pool(id, Force::No).await.unwrap();
         assert!(storage.pool(id).await.is_err());
 
         // One disk is lost meanwhile; the directory that says where they are as well.

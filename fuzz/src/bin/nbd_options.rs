@@ -24,6 +24,7 @@ impl Exports for One {
                 description: String::new(),
                 device: Arc::new(MemoryDevice::new(1 << 20)),
                 read_only: false,
+                watch: None,
             }),
             "secret" if !peer.tls => Err(Denied::NeedsTls),
             _ => Err(Denied::Unknown),

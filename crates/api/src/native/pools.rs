@@ -15,12 +15,13 @@ use super::hidden::Hidden;
 use super::jobs::{Job, accepted};
 use super::paths::{PoolPath, Pools};
 use super::start::{self, starts};
+use super::targets::ForceQuery;
 use crate::access::On;
 use crate::call::Call;
 use crate::problem::{Code, Problem, Result};
 use crate::route::{
-    Accepted, Body, Created, Empty, Group, IfMatch, Items, Json, Listing, Path, Tagged, delete,
-    get, patch, post,
+    Accepted, Body, Created, Empty, Group, IfMatch, Items, Json, Listing, Path, Query, Tagged,
+    delete, get, patch, post,
 };
 
 pub(super) fn group() -> Group {
@@ -250,8 +251,12 @@ async fn rename(
     Ok(Tagged(pool.into(), version))
 }
 
-async fn remove(call: Call, Path(path): Path<PoolPath>) -> Result<Empty> {
-    call.app().storage().remove_pool(path.pool).await?;
+async fn remove(
+    call: Call,
+    Path(path): Path<PoolPath>,
+    Query(query): Query<ForceQuery>,
+) -> Result<Empty> {
+    call.app().storage().remove_pool(path.pool, query.force.into()).await?;
     Ok(Empty)
 }
 

@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_catalog::volumes as known;
 use strongroom_identity::Right;
-use strongroom_storage::volumes::Force;
 use utoipa::ToSchema;
 
 use super::paths::{SnapshotPath, Snapshots, VolumePath};
@@ -149,8 +148,7 @@ async fn restore(
     Path(path): Path<SnapshotPath>,
     Body(body): Body<RestoreSnapshot>,
 ) -> Result<Tagged<Volume>> {
-    let force = if body.force { Force::Yes } else { Force::No };
-    Ok(tagged(call.app().storage().roll_back(path.snapshot, force).await?))
+    Ok(tagged(call.app().storage().roll_back(path.snapshot, body.force.into()).await?))
 }
 
 async fn clone(

@@ -307,10 +307,10 @@ async fn change(
 /// How it is done.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-struct ForceQuery {
-    /// Although initiators are logged in, which lose it.
+pub(super) struct ForceQuery {
+    /// Although initiators or clients are connected, which lose it.
     #[serde(default)]
-    force: bool,
+    pub(super) force: bool,
 }
 
 async fn remove(

@@ -5,18 +5,19 @@ use serde::{Deserialize, Serialize};
 use strongroom_catalog::volumes as known;
 use strongroom_identity::Right;
 use strongroom_storage::volumes::{
-    BLOCK_SIZE, IoType, NewClone, NewSchedule, NewVolume, Priority, SECTOR_SIZE, Settings,
-    VolumeChange, VolumeDetails,
+    BLOCK_SIZE, ExportClient, IoType, NewClone, NewSchedule, NewVolume, Priority, SECTOR_SIZE,
+    Settings, VolumeChange, VolumeDetails,
 };
 use utoipa::ToSchema;
 
 use super::paths::{ImagePath, PoolPath, VolumePath, Volumes};
+use super::targets::ForceQuery;
 use crate::access::On;
 use crate::call::Call;
 use crate::problem::{Code, Problem, Result};
 use crate::route::{
-    Body, Created, Empty, Group, IfMatch, Items, Listing, Path, Tagged, delete, get, patch, post,
-    put,
+    Body, Created, Empty, Group, IfMatch, Items, Listing, Path, Query, Tagged, delete, get, patch,
+    post, put,
 };
 
 pub(super) fn group() -> Group {
@@ -183,6 +184,27 @@ impl From<known::Volume> for Volume {
     }
 }
 
+/// A client of NBD that is connected.
+#[derive(Debug, Serialize, ToSchema)]
+struct VolumeClient {
+    /// The export that it uses: `POOL/VOLUME`, or `POOL/VOLUME@SNAPSHOT`, as it was called then.
+    export: String,
+    /// Who it is: what its certificate says, or whose process it is.
+    client: String,
+    /// Where it is; null: on this machine, at the socket.
+    address: Option<String>,
+    /// Since when it is connected.
+    connected_at: Timestamp,
+}
+
+impl From<ExportClient> for VolumeClient {
+    fn from(one: ExportClient) -> Self {
+        let ExportClient { export, client, address, since, .. } = one;
+        let address = address.map(|address| address.to_string());
+        Self { export, client, address, connected_at: since }
+    }
+}
+
 /// All that is known of a volume.
 #[derive(Debug, Serialize, ToSchema)]
 struct VolumeState {
@@ -194,6 +216,8 @@ struct VolumeState {
     log_bytes: Option<u64>,
     /// Who serves it at the moment.
     served_by: Vec<String>,
+    /// Clients of NBD that are connected to it or to one of its snapshots, on this machine.
+    clients: Vec<VolumeClient>,
     /// The targets that have it.
     mapped_to: Vec<String>,
     /// Why its log can't be settled, which is tried again; null: it can.
@@ -212,6 +236,7 @@ impl From<VolumeDetails> for VolumeState {
             pool: details.pool,
             log_bytes: details.log_bytes,
             served_by: details.served_by,
+            clients: details.clients.into_iter().map(VolumeClient::from).collect(),
             mapped_to: details.mapped_to,
             settle_error,
             settle_error_since,
@@ -476,8 +501,9 @@ async fn remove(
     call: Call,
     Path(path): Path<VolumePath>,
     IfMatch(version): IfMatch,
+    Query(query): Query<ForceQuery>,
 ) -> Result<Empty> {
-    call.app().storage().remove_volume(path.volume, version).await?;
+    call.app().storage().remove_volume(path.volume, version, query.force.into()).await?;
     Ok(Empty)
 }
 

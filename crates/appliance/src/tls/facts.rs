@@ -50,6 +50,14 @@ pub fn facts(der: &[u8]) -> Option<CertificateFacts> {
     })
 }
 
+/// The one common name of whose certificate it is; None where there is none, or several.
+pub fn common_name(der: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let mut names = certificate.subject().iter_common_name();
+    let name = names.next().filter(|_| names.next().is_none())?;
+    name.as_str().ok().map(ToOwned::to_owned)
+}
+
 fn fingerprint(der: &[u8]) -> String {
     let digits = HEXUPPER.encode(digest::digest(&digest::SHA256, der).as_ref());
     let pairs = digits.as_bytes().chunks(2).map(String::from_utf8_lossy);
@@ -101,12 +109,13 @@ mod tests {
             assert_eq!((said.names, said.key.as_str()), (names, "EC 256"));
             assert_eq!(said.subject, said.issuer);
             assert_eq!(said.sha256.len(), 32 * 3 - 1);
+            assert_eq!(common_name(der).unwrap(), "rcgen self signed cert");
             // What is cut short or changed is no certificate, and no fault of the program.
             for end in 0..der.len() {
-                assert_eq!(facts(&der[..end]), None);
+                assert_eq!((facts(&der[..end]), common_name(&der[..end])), (None, None));
                 let mut other = der.to_vec();
                 other[end] ^= 0xff;
-                let _ = facts(&other);
+                let _ = (facts(&other), common_name(&other));
             }
         }
     }

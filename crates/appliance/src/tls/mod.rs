@@ -6,7 +6,7 @@ mod facts;
 mod files;
 
 pub use check::{Checked, NewCertificate, pair};
-pub use facts::{CertificateFacts, facts};
+pub use facts::{CertificateFacts, common_name, facts};
 pub(crate) use files::NOTE;
 pub use files::{Show, TlsFiles};
 

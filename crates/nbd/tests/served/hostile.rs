@@ -1,11 +1,12 @@
 //! Clients that mean no good: each is left, and others are served on.
 
+use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{Client, LONG, Named, limits, name, request, tcp, with_limits};
 use strongroom_block::testing::MemoryDevice;
-use strongroom_nbd::Limits;
+use strongroom_nbd::{Limits, Options, SharedMemory};
 
 fn disk() -> Named {
     Named::one(Arc::new(MemoryDevice::new(64 << 20)))
@@ -187,4 +188,30 @@ fn many_large_requests_share_the_memory_there_is() {
         }
     });
     assert!(server.stop(LONG));
+}
+
+#[test]
+fn replies_that_nobody_takes_are_bounded_however_small() {
+    let limits = limits();
+    let memory = SharedMemory::new(&limits, 1);
+    let options = Options { limits, memory: Some(memory.clone()), ..Options::default() };
+    let (server, address) = tcp(disk(), options);
+    let mut client = Client::with(address, "disk", false);
+    // A request has 28 bytes, its reply 16, and the buffer of that 4 KiB: more of them than sockets take.
+    let many: Vec<u8> = (0..1000).flat_map(|n| request(0, 0, n, 0, 0)).collect();
+    client.0.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut sent = 0_u64;
+    while client.0.write_all(&many).is_ok() && sent < 10_000_000 {
+        sent += 1000;
+        assert!(memory.bytes() < 4 << 20, "{} for {sent}", memory.bytes());
+    }
+    assert!(sent < 10_000_000, "it was read on, though nobody takes the replies");
+    assert!(memory.bytes() < 4 << 20, "{}", memory.bytes());
+    drop(client);
+    assert!(server.stop(LONG));
+    let end = Instant::now() + LONG;
+    while memory.bytes() > 0 {
+        assert!(Instant::now() < end, "{} bytes are not given back", memory.bytes());
+        std::thread::yield_now();
+    }
 }

@@ -1,14 +1,16 @@
 //! Who waits for whom.
 
+use std::any::Any;
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crate::support::{Client, LONG, Named, limits, request, tcp, with_limits};
+use crate::support::{Client, LONG, Named, limits, name, request, tcp, with_limits};
 use strongroom_block::testing::MemoryDevice;
 use strongroom_block::{BlockDevice, Durability, Extent, Geometry, Result, Zeroing};
-use strongroom_nbd::Limits;
+use strongroom_nbd::{Client as Served, Limits, Watch};
 
 /// Reads at 0, and flushes, wait until they are let go.
 #[derive(Debug)]
@@ -190,6 +192,49 @@ fn connections_of_one_export_are_ended_and_others_stay() {
     assert_eq!(one.rest(), b"");
     two.request(3, 0, 2, 0, 0);
     assert_eq!(two.simple(), (2, 0));
+}
+
+/// Gives clients to a test, and tells it when they have ended.
+#[derive(Debug)]
+struct Watching(Sender<Served>, Mutex<Option<Sender<()>>>);
+
+impl Watching {
+    fn new() -> (Arc<Self>, Receiver<Served>, Receiver<()>) {
+        let ((clients, seen), (ended, over)) = (channel(), channel());
+        (Arc::new(Self(clients, Mutex::new(Some(ended)))), seen, over)
+    }
+}
+
+impl Watch for Watching {
+    fn begins(&self, client: Served) -> Box<dyn Any + Send> {
+        self.0.send(client).unwrap();
+        Box::new(self.1.lock().unwrap().take())
+    }
+}
+
+#[test]
+fn who_watches_an_export_is_told_of_its_client_and_can_end_it() {
+    let device = Gated::new();
+    let (watching, clients, over) = Watching::new();
+    let mut exports = Named::one(device.clone());
+    exports.0.get_mut("disk").unwrap().watch = Some(watching);
+    let (_server, address) = tcp(exports, with_limits(limits()));
+    // Asking of an export is not using it.
+    let mut asking = Client::greeted(address);
+    assert_eq!(asking.option(6, &[&name("disk")[..], &[0, 0]].concat()).last().unwrap().0, 1);
+    let mut client = Client::with(address, "disk", false);
+    let served = clients.recv_timeout(LONG).unwrap();
+    assert!(clients.try_recv().is_err(), "there is one");
+    client.request(3, 0, 1, 0, 0);
+    device.until_waiting(1);
+    served.end();
+    // It is told no sooner than all is answered.
+    assert!(over.try_recv().is_err());
+    device.open();
+    assert_eq!(client.simple(), (1, 0));
+    assert_eq!(client.rest(), b"");
+    assert!(over.recv_timeout(LONG).is_err(), "what was given for it is dropped");
+    served.end();
 }
 
 #[test]

@@ -6,18 +6,21 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use strongroom_block::BlockDevice;
-use strongroom_nbd::{Denied, Export, Exports, Limits, Listed, Options, Peer, Server};
+use strongroom_nbd::{Denied, Export, Exports, Limits, Listed, Options, Peer, Refused, Server};
 
 /// Long enough for a machine that has much to do; nothing waits for it that goes well.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// Exports by their names.
 #[derive(Debug, Default)]
-pub(crate) struct Named(pub(crate) BTreeMap<String, Export>);
+pub(crate) struct Named(pub(crate) BTreeMap<String, Export>, pub(crate) Turned);
+
+/// Why clients were turned away.
+pub(crate) type Turned = Arc<Mutex<Vec<Refused>>>;
 
 impl Named {
     pub(crate) fn one(device: Arc<dyn BlockDevice>) -> Self {
@@ -26,7 +29,8 @@ impl Named {
 
     pub(crate) fn and(mut self, name: &str, device: Arc<dyn BlockDevice>) -> Self {
         let description = format!("the disk {name}");
-        let export = Export { name: name.into(), description, device, read_only: false };
+        let export =
+            Export { name: name.into(), description, device, read_only: false, watch: None };
         self.0.insert(name.into(), export);
         self
     }
@@ -56,6 +60,10 @@ impl Exports for Named {
             Some(export) => Ok(export.clone()),
             None => Err(Denied::Unknown),
         }
+    }
+
+    fn refused(&self, _: &Peer, why: &Refused) {
+        self.1.lock().unwrap().push(why.clone());
     }
 }
 

@@ -13,7 +13,7 @@ use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::PrivateKeyDer;
 use strongroom_block::BlockDevice;
 use strongroom_block::testing::MemoryDevice;
-use strongroom_nbd::{Encryption, Options};
+use strongroom_nbd::{Encryption, Options, Refused};
 
 const ERR_TLS_REQD: u32 = (1 << 31) + 5;
 
@@ -75,7 +75,7 @@ impl Authority {
 }
 
 fn options(encryption: Encryption) -> Options {
-    Options { encryption, limits: limits() }
+    Options { encryption, limits: limits(), memory: None }
 }
 
 #[test]
@@ -112,7 +112,9 @@ fn qemu_speaks_it_with_a_certificate_of_its_own() {
     let authority = Authority::new();
     let device = Arc::new(MemoryDevice::new(8 << 20));
     let demanded = options(Encryption::Demanded(authority.config(&[&TLS13], true)));
-    let (_server, address) = tcp(Named::one(device), demanded);
+    let named = Named::one(device);
+    let turned = Arc::clone(&named.1);
+    let (_server, address) = tcp(named, demanded);
     let io = |credentials: &str| {
         let driver = format!(
             "driver=nbd,host={},port={},export=disk,tls-creds=tls",
@@ -127,11 +129,18 @@ fn qemu_speaks_it_with_a_certificate_of_its_own() {
         |dir: &Path| format!("tls-creds-x509,id=tls,endpoint=client,dir={}", dir.display());
     let good = io(&object(authority.path()));
     assert!(good.status.success(), "{good:?}");
+    assert_eq!(*turned.lock().unwrap(), []);
     // Without one, and with another authority's, nobody gets in.
     let nothing = tempfile::tempdir().unwrap();
     fs::copy(authority.path().join("ca-cert.pem"), nothing.path().join("ca-cert.pem")).unwrap();
     assert!(!io(&object(nothing.path())).status.success());
     assert!(!io(&object(Authority::new().path())).status.success());
+    // Both are told of, the one of them by what its side said.
+    assert!(!outcome("nbdinfo", &["--list", &format!("nbd://{address}")]).status.success());
+    let turned = turned.lock().unwrap();
+    assert!(turned.len() >= 2, "{turned:?}");
+    assert!(matches!(&turned[0], Refused::Tls(why) if why.contains("certificate")), "{turned:?}");
+    assert_eq!(turned.last(), Some(&Refused::NoTls));
 }
 
 #[test]

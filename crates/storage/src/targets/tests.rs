@@ -9,7 +9,7 @@ use strongroom_catalog::{Catalog, Error as CatalogError, Sql, testing};
 use super::*;
 use crate::Storage;
 use crate::tests::Bed;
-use crate::volumes::NewVolume;
+use crate::volumes::{Force, NewVolume};
 
 const SECRET: &str = "secretsecret12";
 
@@ -333,7 +333,7 @@ async fn volumes_are_mapped_and_kept_open() {
 
         // What is served is neither removed nor closed.
         assert!(matches!(
-            storage.remove_volume(first, None).await,
+            storage.remove_volume(first, None, Force::No).await,
             Err(Error::VolumeServed { .. })
         ));
         assert!(matches!(storage.close(pool, "a test").await, Err(Error::Serving { .. })));
@@ -359,7 +359,7 @@ async fn volumes_are_mapped_and_kept_open() {
         storage.remove_target(two, true).await.unwrap();
         storage.remove_target(id, true).await.unwrap();
         assert!(storage.show_volume(first).await.unwrap().served_by.is_empty());
-        storage.remove_volume(first, None).await.unwrap();
+        storage.remove_volume(first, None, Force::No).await.unwrap();
         drop((served, other));
         drop(storage.close(pool, "a test").await.unwrap());
 

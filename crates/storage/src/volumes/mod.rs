@@ -9,11 +9,12 @@
 //! |---|---|
 //! | change, rename, grow, snapshot, clone, remove a snapshot | at once, under whoever uses it |
 //! | roll back | refused while somebody is connected, unless it is forced |
-//! | remove | refused |
+//! | remove | refused; by force clients of exports are let go, and targets are not |
 //!
 //! A clone needs nothing of what it was made from: a snapshot or a volume can be removed whatever was
 //! cloned from it.
 
+mod clients;
 mod clone;
 mod exports;
 mod mirror;
@@ -33,6 +34,7 @@ use aws_lc_rs::digest;
 use serde::Serialize;
 use strongroom_catalog::{pools, volumes};
 
+pub use self::clients::{Entered, ExportClient, NewClient};
 pub use self::clone::NewClone;
 pub use self::exports::Exported;
 pub use self::operations::{OpenVolume, VolumeChange};
@@ -44,6 +46,7 @@ pub use self::snapshots::Force;
 pub use strongroom_block::volume::top::MAX_SNAPSHOTS;
 pub use strongroom_block::volume::{IoType, Priority, Settings};
 
+pub(crate) use self::clients::Clients;
 pub(crate) use self::overloaded::LastCheck;
 pub(crate) use self::owner::{Owner, Pace};
 
@@ -106,6 +109,8 @@ pub struct VolumeDetails {
     pub log_bytes: Option<u64>,
     /// Who serves it.
     pub served_by: Vec<String>,
+    /// Clients that are connected to its exports.
+    pub clients: Vec<ExportClient>,
     /// The targets that have it.
     pub mapped_to: Vec<String>,
     /// Why it can't be settled, and since when; None: it can, or isn't open.

@@ -9,7 +9,9 @@ use strongroom_catalog::{pools, volumes};
 
 use super::owner::{Held, Owner, Server, Standing, Unremoved};
 use super::serve::no_volume;
+use super::snapshots::Force;
 use super::{Known, NewVolume, VolumeDetails, checked_name, is_version};
+use crate::opening::LettingGo;
 use crate::{Error, Result, Storage};
 
 /// What is to be changed of a volume; what isn't named stays.
@@ -123,6 +125,7 @@ impl Storage {
             pool: known.pool.name,
             log_bytes,
             served_by,
+            clients: self.export_clients(id),
             mapped_to: volumes::mapped_to(&self.inner.catalog, id).await?,
             trouble: trouble.map(|trouble| (trouble.why, trouble.since)),
             schedule: volumes::schedule(&self.inner.catalog, id).await?,
@@ -255,8 +258,8 @@ impl Storage {
     ///
     /// # Errors
     /// [`strongroom_catalog::Error::Changed`]; [`Error::VolumeServed`] while a target has it, or somebody
-    /// serves it.
-    pub async fn remove_volume(&self, id: i64, version: Option<i64>) -> Result<()> {
+    /// serves it. By force clients of its exports are let go; those that don't go keep it.
+    pub async fn remove_volume(&self, id: i64, version: Option<i64>, force: Force) -> Result<()> {
         let _turn = self.inner.volume_turns.of(id).await;
         let known = self.known_volume(id).await?;
         is_version(&known.row, version)?;
@@ -271,7 +274,17 @@ impl Storage {
         }
         let owner = self.volumes_of(known.pool.id).await?;
         let uuid = known.uuid()?;
-        let removed = self.blocking(move || Ok(owner.remove(uuid))).await?;
+        let mut letting_go = LettingGo::by(force);
+        let removed = loop {
+            let on = Arc::clone(&owner);
+            match self.blocking(move || Ok(on.remove(uuid))).await? {
+                Err(Unremoved::Served(_)) if letting_go.goes_on() => {
+                    self.inner.clients.end_of_volume(id);
+                    letting_go.wait().await;
+                }
+                removed => break removed,
+            }
+        };
         match removed {
             Ok(()) => {}
             Err(Unremoved::Served(by)) => return Err(served(by)),

@@ -284,6 +284,11 @@ impl Owner {
         self.table().changed.remove(&id)
     }
 
+    /// Whether nothing can be written any more to a volume that is open.
+    pub(super) fn is_dead(&self, id: VolumeId) -> bool {
+        self.table().open.get(&id).is_some_and(|entry| entry.is_dead)
+    }
+
     /// The names of those that are served, in order.
     pub(crate) fn served(&self) -> Vec<String> {
         let served: Vec<Arc<Volume>> = {
@@ -433,7 +438,7 @@ impl Held {
 
     /// Whether nothing can be written to it any more.
     pub(super) fn is_dead(&self) -> bool {
-        self.owner.table().open.get(&self.id).is_some_and(|entry| entry.is_dead)
+        self.owner.is_dead(self.id)
     }
 }
 

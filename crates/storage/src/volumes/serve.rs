@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use strongroom_block::BlockDevice;
-use strongroom_block::volume::SnapshotId;
+use strongroom_block::volume::{SnapshotId, VolumeId};
 use strongroom_catalog::volumes;
 
 use super::owner::{Held, Server};
@@ -16,6 +16,8 @@ pub struct Served {
     device: Arc<dyn BlockDevice>,
     volume: volumes::Volume,
     pool: String,
+    /// The row of the snapshot that this is.
+    snapshot: Option<i64>,
     held: Held,
 }
 
@@ -35,6 +37,16 @@ impl Served {
         self.held.is_dead()
     }
 
+    /// What the pool calls the volume.
+    pub(super) fn volume_uuid(&self) -> VolumeId {
+        self.held.volume_id()
+    }
+
+    /// The number of the snapshot, if this is one.
+    pub(super) fn snapshot(&self) -> Option<i64> {
+        self.snapshot
+    }
+
     /// The pool's name, as it was then.
     pub fn pool(&self) -> &str {
         &self.pool
@@ -52,7 +64,7 @@ impl Storage {
         let known = self.known_volume(id).await?;
         let held = self.held(&known, Some(by)).await?;
         let device: Arc<dyn BlockDevice> = Arc::clone(held.volume()) as _;
-        Ok(Served { device, volume: known.row, pool: known.pool.name, held })
+        Ok(Served { device, volume: known.row, pool: known.pool.name, snapshot: None, held })
     }
 
     /// As [`Storage::serve_volume`], a snapshot, which can only be read.
@@ -66,7 +78,8 @@ impl Storage {
         let uuid = SnapshotId::parse(&snapshot.uuid)
             .ok_or(strongroom_catalog::Error::NotFound { what: "snapshot" })?;
         let device = Arc::new(held.volume().snapshot_device(uuid)?);
-        Ok(Served { device, volume: known.row, pool: known.pool.name, held })
+        let (volume, pool, snapshot) = (known.row, known.pool.name, Some(id));
+        Ok(Served { device, volume, pool, snapshot, held })
     }
 }
 

@@ -11,13 +11,19 @@ use super::owner::Held;
 use super::{Known, checked_name};
 use crate::{Error, Result, Storage};
 
-/// Whether a volume is rolled back under those who are connected to it.
+/// Whether something is done although somebody is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Force {
     /// No: it is refused then.
     No,
     /// Yes.
     Yes,
+}
+
+impl From<bool> for Force {
+    fn from(yes: bool) -> Self {
+        if yes { Self::Yes } else { Self::No }
+    }
 }
 
 /// What the pool calls a snapshot.

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -105,7 +105,7 @@ async fn a_volume_is_made_changed_grown_and_removed() {
         let end = read(storage, made.id, 10 * MIB - 512, 1024).await;
         assert_eq!(end, [vec![7; 512], vec![0; 512]].concat());
 
-        storage.remove_volume(made.id, Some(grown.version)).await.unwrap();
+        storage.remove_volume(made.id, Some(grown.version), Force::No).await.unwrap();
         assert!(storage.volume(made.id).await.is_err());
         assert!(storage.serve_volume(made.id, nobody()).await.is_err());
         // The name and the room are free again.
@@ -160,7 +160,7 @@ async fn snapshots_are_made_read_rolled_back_to_cloned_and_removed() {
         // A clone needs nothing of what it was made of.
         storage.remove_snapshot(first.id).await.unwrap();
         assert!(storage.snapshot(first.id).await.is_err());
-        storage.remove_volume(id, None).await.unwrap();
+        storage.remove_volume(id, None, Force::No).await.unwrap();
         let open = storage.open(pool.id).await.unwrap();
         let collect = move || open.gc(GcOptions::default()).map(drop);
         tokio::task::spawn_blocking(collect).await.unwrap().unwrap();
@@ -228,7 +228,7 @@ async fn what_is_served_can_not_be_removed_nor_its_pool_closed() {
         assert!(Arc::ptr_eq(&served.device(), &again.device()), "there is one device");
         assert_eq!((served.volume().id, served.pool()), (id, "main"));
         drop(again);
-        assert!(error(storage.remove_volume(id, None).await).contains("target t1"));
+        assert!(error(storage.remove_volume(id, None, Force::No).await).contains("target t1"));
         assert!(error(storage.close(pool.id, "a test").await).contains("are served: v"));
         assert_eq!(storage.show_volume(id).await.unwrap().served_by, ["target t1"]);
         drop(served);
@@ -244,15 +244,15 @@ async fn what_is_served_can_not_be_removed_nor_its_pool_closed() {
         }
         let map = "INSERT INTO luns (target_id, number, volume_id) VALUES (1, 0, ?)";
         catalog.execute(Sql::new(map).bind(id)).await.unwrap();
-        assert!(error(storage.remove_volume(id, None).await).contains("target t2"));
-        assert!(error(storage.remove_pool(pool.id).await).contains('v'));
+        assert!(error(storage.remove_volume(id, None, Force::No).await).contains("target t2"));
+        assert!(error(storage.remove_pool(pool.id, Force::No).await).contains('v'));
         catalog.execute(Sql::new("DELETE FROM luns")).await.unwrap();
 
         // Who only worked on it a moment ago keeps nobody from closing the pool.
         write(storage, id, 0, vec![5; 4096]).await;
         drop(storage.close(pool.id, "a test").await.unwrap());
         assert_eq!(read(storage, id, 0, 4096).await, vec![5; 4096]);
-        storage.remove_volume(id, None).await.unwrap();
+        storage.remove_volume(id, None, Force::No).await.unwrap();
     })
     .await;
 }
@@ -292,6 +292,10 @@ async fn what_is_written_is_settled_and_what_nobody_uses_is_let_go() {
 
 /// Another process with its own catalogue: the pool alone tells of volumes.
 async fn import(catalog: &Catalog, bed: &Bed) -> (Storage, pools::Pool) {
+    try_import(catalog, bed).await.unwrap()
+}
+
+async fn try_import(catalog: &Catalog, bed: &Bed) -> Result<(Storage, pools::Pool)> {
     let other = Storage::new(catalog.clone(), Arc::new(crate::tests::TestSealer), "another");
     let other = other.unwrap();
     let import = Import {
@@ -301,8 +305,8 @@ async fn import(catalog: &Catalog, bed: &Bed) -> (Storage, pools::Pool) {
         disks: Vec::new(),
         secret: None,
     };
-    let pool = other.import_pool(import, &Meter::new()).await.unwrap();
-    (other, pool)
+    let pool = other.import_pool(import, &Meter::new()).await?;
+    Ok((other, pool))
 }
 
 #[tokio::test]
@@ -430,6 +434,112 @@ async fn a_snapshot_for_a_clone_that_was_cut_off_goes_when_the_pool_is_opened() 
         assert_eq!(names, ["s"]);
         let held = storage.held(&known, None).await.unwrap();
         assert_eq!(held.snapshots().len(), 1);
+    })
+    .await;
+}
+
+/// A client of an export, which goes when it is told to.
+struct Connected(Arc<Mutex<Option<(Served, Entered)>>>);
+
+impl Connected {
+    async fn to(storage: &Storage, export: &str) -> Self {
+        let slot = Arc::<Mutex<Option<(Served, Entered)>>>::default();
+        let told = Arc::clone(&slot);
+        // It takes a moment, and may wait for a disk.
+        let end = move || {
+            let told = Arc::clone(&told);
+            std::thread::spawn(move || drop(told.lock().unwrap().take()));
+        };
+        let by = Server { name: "NBD client 1".into(), in_use: Arc::new(|| true) };
+        let served = storage.serve_export(export, by).await.unwrap();
+        let new = NewClient {
+            export: export.into(),
+            client: "CN=c".into(),
+            address: Some("192.0.2.1:5".parse().unwrap()),
+            end: Arc::new(end),
+        };
+        let entered = storage.connected(&served, new);
+        *slot.lock().unwrap() = Some((served, entered));
+        Self(slot)
+    }
+
+    fn is_there(&self) -> bool {
+        self.0.lock().unwrap().is_some()
+    }
+
+    async fn goes(&self) {
+        until("it goes", || !self.is_there()).await;
+    }
+}
+
+#[tokio::test]
+async fn clients_of_exports_are_shown_and_let_go_by_force() {
+    testing::each(|catalog| async move {
+        let bed = quick(&catalog).await;
+        let (storage, pool) = (&bed.storage, bed.pool().await);
+        let new = |name: &str| NewVolume::new(pool.id, name, MIB);
+        let id = storage.create_volume(new("v")).await.unwrap().id;
+        let other = storage.create_volume(new("w")).await.unwrap().id;
+        storage.create_snapshot(id, "s").await.unwrap();
+        let volume = Connected::to(storage, "main/v").await;
+        let snapshot = Connected::to(storage, "main/v@s").await;
+        let others = Connected::to(storage, "main/w").await;
+        let shown = storage.show_volume(id).await.unwrap().clients;
+        let exports: Vec<_> = shown.iter().map(|one| one.export.as_str()).collect();
+        assert_eq!(exports, ["main/v", "main/v@s"]);
+        assert_eq!((shown[0].client.as_str(), shown[0].volume_id), ("CN=c", id));
+
+        let refused = error(storage.remove_volume(id, None, Force::No).await);
+        assert!(refused.contains("NBD client 1"), "{refused}");
+        assert!(volume.is_there() && snapshot.is_there());
+        storage.remove_volume(id, None, Force::Yes).await.unwrap();
+        assert!(!volume.is_there() && !snapshot.is_there() && others.is_there());
+
+        let refused = error(storage.remove_pool(pool.id, Force::No).await);
+        assert!(refused.contains("are served: w"), "{refused}");
+        assert!(others.is_there());
+        storage.remove_pool(pool.id, Force::Yes).await.unwrap();
+        assert!(!others.is_there());
+        assert!(storage.export_clients(other).is_empty());
+        // Its disks can be had by another.
+        let (again, _) = import(&catalog, &bed).await;
+        again.close_all().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn clients_go_when_what_they_have_is_no_longer_in_the_catalogue() {
+    testing::each(|catalog| async move {
+        let bed = quick(&catalog).await;
+        let (storage, pool) = (&bed.storage, bed.pool().await);
+        let id = storage.create_volume(NewVolume::new(pool.id, "v", MIB)).await.unwrap().id;
+        let snap = storage.create_snapshot(id, "s").await.unwrap().id;
+        let volume = Connected::to(storage, "main/v").await;
+        let snapshot = Connected::to(storage, "main/v@s").await;
+        storage.look_after_exports().await.unwrap();
+        assert!(volume.is_there() && snapshot.is_there());
+        storage.remove_snapshot(snap).await.unwrap();
+        storage.look_after_exports().await.unwrap();
+        snapshot.goes().await;
+        assert!(volume.is_there());
+        // Another node let go of the pool.
+        pools::remove(&catalog, pool.id).await.unwrap();
+        assert!(storage.if_open(pool.id).is_some());
+        storage.look_after_exports().await.unwrap();
+        volume.goes().await;
+        storage.look_after_exports().await.unwrap();
+        assert!(storage.if_open(pool.id).is_none(), "it is closed");
+        // Its disks can be had as soon as it is.
+        let end = Instant::now() + Duration::from_secs(60);
+        let (again, _) = loop {
+            match try_import(&catalog, &bed).await {
+                Ok(imported) => break imported,
+                Err(error) => assert!(error.is_elsewhere() && Instant::now() < end, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        again.close_all().await;
     })
     .await;
 }

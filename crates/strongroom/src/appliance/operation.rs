@@ -73,6 +73,11 @@ pub(crate) struct OnceArgs {
     pub(crate) idempotency_key: Option<String>,
 }
 
+/// The query that says whether something is done although somebody is connected.
+pub(crate) fn forced(force: bool) -> [(&'static str, &'static str); 1] {
+    [("force", if force { "true" } else { "false" })]
+}
+
 /// Declares operations: `NAME = "id", METHOD "/path", by "command";`. One that no command uses is
 /// dead code, and the compiler says so.
 macro_rules! operations {

@@ -9,7 +9,7 @@ use strongroom_client::types::{Items, Pool};
 use strongroom_client::{Client, Place};
 
 use super::follow::StartArgs;
-use super::operation::{OnceArgs, operations};
+use super::operation::{OnceArgs, forced, operations};
 use super::resource::{Resource, describe};
 use crate::exit::{Context, Done, usage};
 use crate::output::{print_table, table};
@@ -204,8 +204,9 @@ pub(crate) fn rename(context: &Context, client: &Client, old: &str, new: &str) -
 }
 
 /// Has the appliance let go of a pool.
-pub(crate) fn remove(context: &Context, client: &Client, pool: &Pool) -> Result<Done> {
-    REMOVE.ask::<()>(client, &[&pool.id.to_string()])?;
+pub(crate) fn remove(context: &Context, client: &Client, pool: &Pool, force: bool) -> Result<Done> {
+    let remove = REMOVE.call(&[&pool.id.to_string()]);
+    client.call::<()>(&remove.queried(&forced(force)))?;
     let text = format!("the appliance let go of the pool {}; its data stays", pool.name);
     context.out.done(json!({ "removed": pool.id }), &text)?;
     Ok(Done::Well)

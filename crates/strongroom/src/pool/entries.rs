@@ -48,13 +48,18 @@ pub(crate) fn rename(context: &Context, args: &RenameArgs) -> Result<Done> {
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 The pool is what it was, on its disks: `strongroom pool import` enters it again, with all images. The
-passphrase that the appliance had for it is gone then, so keep your copy.
+passphrase that the appliance had for it is gone then, so keep your copy. While targets have volumes of
+it, or clients of NBD are connected to them, it stays.
 
-Example:
-  strongroom pool remove branch --yes")]
+Examples:
+  strongroom pool remove branch --yes
+  strongroom pool remove branch --force --yes")]
 pub(crate) struct RemoveArgs {
     /// The pool's name or number
     pool: String,
+    /// Although clients of NBD are connected to its volumes, which lose them
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     appliance: ApplianceArgs,
     #[command(flatten)]
@@ -65,5 +70,5 @@ pub(crate) fn remove(context: &Context, args: &RemoveArgs) -> Result<Done> {
     let client = args.appliance.client()?;
     let pool = pools::pool(&client, Some(&args.pool))?;
     args.yes.confirm(&format!("Let go of the pool {} and of its passphrase", pool.name))?;
-    pools::remove(context, &client, &pool)
+    pools::remove(context, &client, &pool, args.force)
 }

@@ -1,5 +1,6 @@
 //! The configuration file: made at the first run, with every key explained.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -17,6 +18,8 @@ use strongroom_appliance::updates::UpdateSetup;
 use strongroom_appliance::{Hidden, StorageKind, Units};
 use strongroom_catalog::Address;
 use tracing_subscriber::EnvFilter;
+
+use super::nbd::Access;
 
 /// Its name in the data directory.
 pub(super) const NAME: &str = "strongroom.toml";
@@ -54,6 +57,7 @@ pub(super) struct Config {
     storage_options: Option<Vec<StorageKind>>,
     pub(super) nbd: Vec<SocketAddr>,
     pub(super) nbd_clients: Option<PathBuf>,
+    pub(super) nbd_access: Option<BTreeMap<String, Vec<String>>>,
 }
 
 impl Config {
@@ -147,7 +151,12 @@ impl Config {
             "nbd: name the certificates of those who sign the clients' ones, too (`nbd_clients`): \
              NBD knows no passwords, and only who shows such a certificate is let in"
         );
-        Ok(())
+        self.nbd_access().map(drop)
+    }
+
+    /// Which volumes clients of NBD may have, by the names in their certificates.
+    pub(super) fn nbd_access(&self) -> Result<Access> {
+        Access::of(self.nbd_access.as_ref())
     }
 
     /// What it says, but for what is secret in it, which others must not see.
@@ -271,7 +280,7 @@ mod tests {
         assert_eq!((host.driver.word(), host.confirm), ("none", 60));
         assert_eq!(host.root, Path::new("/"));
         assert_eq!(config.service_units, ["ssh.service", "chrony.service"]);
-        assert_eq!(keys.len(), 24);
+        assert_eq!(keys.len(), 25);
         assert_eq!(config.nbd, ["127.0.0.1:10809".parse().unwrap()]);
         assert_eq!(config.nbd_clients(dir.path()).unwrap(), dir.path().join("nbd-clients.pem"));
     }
@@ -323,6 +332,9 @@ mod tests {
         assert!(error.contains("nbd_clients"), "{error}");
         let text = format!("{text}nbd_clients = \"ca.pem\"");
         Config::check(&text, Path::new("/data")).unwrap();
+        let text = format!("{text}\nnbd_access = {{ vm7 = [\"main\"] }}");
+        let error = Config::check(&text, Path::new("/data")).unwrap_err();
+        assert!(error.contains("`main`"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! An appliance that serves: what it says of itself, what may change meanwhile, and its end.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -169,14 +168,15 @@ impl Running {
             }
             Err(error) => tracing::error!("it listens where it did: {error:#}"),
         }
-        self.configure_nbd(config.nbd, config.nbd_clients).await;
+        let mut wanted = self.config.clone();
+        (wanted.nbd, wanted.nbd_clients) = (config.nbd, config.nbd_clients);
+        wanted.nbd_access = config.nbd_access;
+        self.configure_nbd(wanted).await;
         tracing::info!("the configuration was read again");
     }
 
     /// Also when the configuration is the same: what the file of authorities says may be new.
-    async fn configure_nbd(&mut self, nbd: Vec<SocketAddr>, clients: Option<PathBuf>) {
-        let mut wanted = self.config.clone();
-        (wanted.nbd, wanted.nbd_clients) = (nbd, clients);
+    async fn configure_nbd(&mut self, wanted: Config) {
         let changed = match WantedNbd::of(&wanted, &self.data) {
             Ok(now) => self.nbd.change(now, NBD_GRACE).await,
             Err(error) => Err(error),

@@ -235,7 +235,10 @@ async fn open_on(
     let listeners = bound.serve(&mut server, &certificate)?;
     let socket = data.join(SOCKET);
     server.control(bind_control(&socket)?, &socket);
-    let nbd = Nbd::start(bound_nbd, &data, app.storage(), &certificate, app.services())?;
+    let nbd = {
+        let (storage, services) = (app.storage(), app.services());
+        Nbd::start(bound_nbd, &data, storage, watched.clone(), &certificate, services)?
+    };
     // Nothing can keep it from starting any more.
     app.storage().serve_targets(Arc::new(Watch::new(app.services().clone(), watched)));
     Ok(Running {

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -171,29 +171,50 @@ struct Reading {
 }
 
 impl Reading {
-    fn new(address: &str, authority: &Authority) -> Self {
+    /// At an address, with the certificate that is in a directory.
+    fn new(address: &str, credentials: &Path) -> Self {
         let (host, port) = address.rsplit_once(':').unwrap();
-        let credentials = authority.dir().display();
+        let credentials = credentials.display();
         let mut io = tool("qemu-io");
         io.arg("--object").arg(format!("tls-creds-x509,id=tls,endpoint=client,dir={credentials}"));
         io.arg("--image-opts").arg(format!(
             "driver=raw,file.driver=nbd,file.server.type=inet,file.server.host={host},\
              file.server.port={port},file.export=main/vol,file.tls-creds=tls"
         ));
+        Self::by(io)
+    }
+
+    /// At the socket.
+    fn local(uri: &str) -> Self {
+        let mut io = tool("qemu-io");
+        io.args(["-f", "raw"]).arg(uri);
+        Self::by(io)
+    }
+
+    fn by(mut io: Command) -> Self {
         let mut child = io.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let said = BufReader::new(child.stdout.take().unwrap());
         Self { child, said }
     }
 
-    /// It reads a block.
-    fn reads(&mut self) {
-        self.child.stdin.as_mut().unwrap().write_all(b"read 0 4k\n").unwrap();
+    /// What it says to a command, as far as these words.
+    fn does(&mut self, command: &str, until: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(format!("{command}\n").as_bytes()).unwrap();
         let mut line = String::new();
-        while !line.contains("read 4096/4096 bytes") {
+        while !line.contains(until) {
             line.clear();
             assert!(self.said.read_line(&mut line).unwrap() > 0, "it has ended");
-            assert!(!line.contains("failed"), "{line}");
         }
+    }
+
+    /// It reads a block.
+    fn reads(&mut self) {
+        self.does("read 0 4k", "read 4096/4096 bytes");
+    }
+
+    /// It can read no more.
+    fn is_cut_off(&mut self) {
+        self.does("read 0 4k", "read failed");
     }
 }
 
@@ -250,7 +271,7 @@ fn clients_on_the_network_show_a_certificate() {
     served.logs("clients of NBD are served as they were");
     assert!(is_served(&at(&second, &ours)));
     // Another address, and a client that stays.
-    let mut client = Reading::new(&second, &ours);
+    let mut client = Reading::new(&second, ours.dir());
     client.reads();
     let fourth = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     configure(&data, &ours, &format!("nbd = [\"{fourth}\"]\n{}", clients(&trusted)));
@@ -264,5 +285,171 @@ fn clients_on_the_network_show_a_certificate() {
     served.logs("clients of NBD are served at []");
     assert!(!is_served(&at(&fourth, &ours)));
     same(&disk, &uri(&data, "main/vol"));
+    served.stop();
+}
+
+/// Operations, objects, names and addresses in the audit trail, of clients of NBD.
+fn trail(data: &Path) -> Vec<[String; 5]> {
+    let lines = asked(data, "GET", "/v1/audit?limit=500", None);
+    let all = lines["items"].as_array().unwrap().iter();
+    let of_nbd = all.filter(|line| line["operation"].as_str().unwrap().starts_with("nbd."));
+    let text = |line: &Value, field: &str| line[field].as_str().unwrap_or_default().to_owned();
+    let fields = ["operation", "object", "user_name", "address", "detail"];
+    of_nbd.map(|line| fields.map(|field| text(line, field))).collect()
+}
+
+/// How many lines are of this operation, object and name.
+fn told(data: &Path, operation: &str, object: &str, name: &str) -> usize {
+    let lines = trail(data);
+    lines.iter().filter(|line| line[..3] == [operation, object, name]).count()
+}
+
+#[test]
+fn clients_are_shown_and_let_go_by_force() {
+    let lab = Lab::new();
+    let data = lab.path("data");
+    let served = Served::start(&data);
+    let volume = with_volume(&data);
+    let vol = uri(&data, "main/vol");
+    output(tool("qemu-io").args(["-f", "raw", "-c", "write -P 5 0 64k"]).arg(&vol));
+    let mut client = Reading::local(&vol);
+    client.reads();
+    let user = format!("user {}", rustix::process::getuid().as_raw());
+    let path = format!("/v1/volumes/{volume}");
+    let shown = asked(&data, "GET", &path, None);
+    let clients = shown["clients"].as_array().unwrap();
+    assert_eq!(clients.len(), 1, "{shown}");
+    assert_eq!((&clients[0]["export"], &clients[0]["client"]), (&json!("main/vol"), &json!(user)));
+    assert!(clients[0]["address"].is_null() && clients[0]["connected_at"].is_string());
+    let text = lab.run("volume show vol --appliance data").code(0).text();
+    assert!(text.contains(&user), "{text}");
+    until("it is in the trail", || told(&data, "nbd.connected", "main/vol", &user) == 2);
+    assert_eq!(told(&data, "nbd.disconnected", "main/vol", &user), 1, "the first is gone");
+    // What isn't there is refused, which is written down.
+    let nothing = tool("nbdinfo").arg(uri(&data, "main/none")).output().unwrap();
+    assert!(!nothing.status.success());
+    until("it is in the trail", || told(&data, "nbd.refused", "main/none", &user) == 1);
+
+    let (code, told_why) = ask(&data, "DELETE", &path, None);
+    assert_eq!((code, &told_why["code"]), (409, &json!("in_use")), "{told_why}");
+    client.reads();
+    let words = "volume delete vol --force --yes --appliance data";
+    lab.run(words).code(0);
+    client.is_cut_off();
+    until("it is in the trail", || told(&data, "nbd.disconnected", "main/vol", &user) == 2);
+    assert!(names(&uri(&data, "")).is_empty());
+
+    // The pool, too.
+    with_volume(&data);
+    let mut client = Reading::local(&vol);
+    client.reads();
+    let pool = asked(&data, "GET", "/v1/pools", None)["items"][0]["id"].to_string();
+    let (code, told_why) = ask(&data, "DELETE", &format!("/v1/pools/{pool}"), None);
+    assert_eq!(code, 409, "{told_why}");
+    client.reads();
+    lab.run("pool remove main --force --yes --appliance data").code(0);
+    client.is_cut_off();
+    assert_eq!(asked(&data, "GET", "/v1/pools", None)["items"], json!([]));
+    served.stop();
+}
+
+#[test]
+fn a_pool_that_stopped_is_opened_anew_though_clients_were_connected() {
+    let lab = Lab::new();
+    let data = lab.path("data");
+    let served = Served::start(&data);
+    let volume = with_volume(&data);
+    let vol = uri(&data, "main/vol");
+    let mut client = Reading::local(&vol);
+    client.does("write -P 6 0 1M", "wrote 1048576/1048576 bytes");
+    client.does("flush", "");
+    // Its disk takes no more packs: what is in the log can't be settled.
+    let place = asked(&data, "GET", "/v1/pools", None)["items"][0]["path"].clone();
+    let packs = Path::new(place.as_str().unwrap()).join("packs");
+    let away = packs.with_extension("away");
+    fs::rename(&packs, &away).unwrap();
+    served.logs("a client of an export is let go");
+    fs::rename(&away, &packs).unwrap();
+    client.is_cut_off();
+    // Who comes again finds it, with all that was flushed.
+    until("it is served again", || tool("nbdinfo").arg(&vol).output().unwrap().status.success());
+    let mut again = Reading::local(&vol);
+    again.does("read -P 6 0 1M", "read 1048576/1048576 bytes");
+    again.does("write -P 7 1M 1M", "wrote 1048576/1048576 bytes");
+    let shown = asked(&data, "GET", &format!("/v1/volumes/{volume}"), None);
+    assert!(shown["settle_error"].is_null(), "{shown}");
+    served.stop();
+}
+
+#[test]
+fn clients_have_the_volumes_that_are_said() {
+    let lab = Lab::new();
+    let data = lab.path("data");
+    let ours = Authority::new(lab.path("ours"));
+    let (vm7, backup) = (ours.client("vm7"), ours.client("backup"));
+    let configured = |access: &str| {
+        let clients = clients(&ours.file("ca-cert.pem"));
+        configure(&data, &ours, &format!("nbd = [\"127.0.0.1:0\"]\n{clients}{access}"));
+    };
+    configured("nbd_access = { vm7 = [\"main\"] }\n");
+    let said = lab.run("up --data data").code(1).err;
+    assert!(said.contains("nbd_access") && said.contains("`main`"), "{said}");
+    configured("nbd_access = { vm7 = [\"main/vol\"], backup = [\"main/*@mon*\"] }\n");
+    let served = Served::start_as_configured(&data);
+    let volume = with_volume(&data);
+    let address = served.told["nbd"][0].as_str().unwrap().to_owned();
+    let pool = asked(&data, "GET", "/v1/pools", None)["items"][0]["id"].to_string();
+    let other = json!({"name": "other", "size": SIZE});
+    asked(&data, "POST", &format!("/v1/pools/{pool}/volumes"), Some(other));
+    for name in ["monday", "tuesday"] {
+        let path = format!("/v1/volumes/{volume}/snapshots");
+        asked(&data, "POST", &path, Some(json!({ "name": name })));
+    }
+    let at = |dir: &Path, name: &str| {
+        format!("nbds://{address}/{name}?tls-certificates={}", dir.display())
+    };
+    let is_served = |dir: &Path, name: &str| {
+        tool("nbdinfo").arg(at(dir, name)).output().unwrap().status.success()
+    };
+    assert_eq!(names(&at(&vm7, "")), ["main/vol", "main/vol@monday", "main/vol@tuesday"]);
+    assert_eq!(names(&at(&backup, "")), ["main/vol@monday"]);
+    assert!(names(&at(ours.dir(), "")).is_empty(), "it isn't named");
+    assert_eq!(names(&uri(&data, "")).len(), 4, "the socket has all");
+    assert!(is_served(&vm7, "main/vol") && is_served(&backup, "main/vol@monday"));
+    assert!(!is_served(&vm7, "main/other") && !is_served(&backup, "main/vol"));
+    assert!(!is_served(&backup, "main/vol@tuesday") && !is_served(ours.dir(), "main/vol"));
+    // What it may not have is to it as if it weren't there.
+    let said = |name: &str| {
+        let asked = tool("nbdinfo").arg(at(&vm7, name)).output().unwrap();
+        String::from_utf8_lossy(&asked.stderr).replace(name, "")
+    };
+    assert_eq!(said("main/other"), said("main/never"));
+    until("they are in the trail", || {
+        let lines = trail(&data);
+        let is = |operation: &str, object: &str, name: &str| {
+            lines
+                .iter()
+                .any(|line| line[..4] == [operation, object, &format!("CN={name}"), "127.0.0.1"])
+        };
+        is("nbd.connected", "main/vol", "vm7")
+            && is("nbd.refused", "main/other", "vm7")
+            && is("nbd.refused", "main/vol", "c")
+    });
+    // Who may no longer have what it has must go, others stay.
+    let mut seven = Reading::new(&address, &vm7);
+    seven.reads();
+    let shown = asked(&data, "GET", &format!("/v1/volumes/{volume}"), None);
+    let one = &shown["clients"][0];
+    assert_eq!(one["client"], json!("CN=vm7"));
+    assert!(one["address"].as_str().unwrap().starts_with("127.0.0.1:"), "{one}");
+    configured("nbd_access = { vm7 = [\"main/vol\"], c = [\"*/*\"] }\n");
+    served.signal(Signal::HUP);
+    until("it is read", || is_served(ours.dir(), "main/other"));
+    seven.reads();
+    configured("nbd_access = { c = [\"*/*\"] }\n");
+    served.signal(Signal::HUP);
+    until("it is read", || !is_served(&vm7, "main/vol"));
+    seven.is_cut_off();
+    assert!(is_served(ours.dir(), "main/vol"));
     served.stop();
 }

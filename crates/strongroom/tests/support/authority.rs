@@ -3,11 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+use rcgen::ExtendedKeyUsagePurpose::{self, ClientAuth, ServerAuth};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 /// A directory of certificates, with the names that users of GnuTLS (QEMU, libnbd) know them by.
-pub(crate) struct Authority(PathBuf);
+pub(crate) struct Authority {
+    dir: PathBuf,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
 
 impl Authority {
     /// Signs a certificate for this machine's own address, and one of a client.
@@ -19,27 +22,40 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         fs::write(dir.join("ca-cert.pem"), authority.pem()).unwrap();
-        for (file, name, usage) in
-            [("server", "127.0.0.1", ServerAuth), ("client", "c", ClientAuth)]
-        {
-            let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-            params.extended_key_usages = vec![usage];
-            let key = KeyPair::generate().unwrap();
-            let certificate = params.signed_by(&key, &authority).unwrap();
-            fs::write(dir.join(format!("{file}-cert.pem")), certificate.pem()).unwrap();
-            fs::write(dir.join(format!("{file}-key.pem")), key.serialize_pem()).unwrap();
-        }
-        Self(dir)
+        let authority = Self { dir, issuer: authority };
+        authority.sign(authority.dir(), "server", "127.0.0.1", ServerAuth);
+        authority.sign(authority.dir(), "client", "c", ClientAuth);
+        authority
+    }
+
+    /// Signs a certificate with this name and common name, whose files are in a directory.
+    fn sign(&self, dir: &Path, file: &str, name: &str, usage: ExtendedKeyUsagePurpose) {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![usage];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        fs::write(dir.join(format!("{file}-cert.pem")), certificate.pem()).unwrap();
+        fs::write(dir.join(format!("{file}-key.pem")), key.serialize_pem()).unwrap();
+    }
+
+    /// A directory with the certificate of a client of this common name, who trusts the server.
+    pub(crate) fn client(&self, name: &str) -> PathBuf {
+        let dir = self.file(name);
+        fs::create_dir(&dir).unwrap();
+        self.sign(&dir, "client", name, ClientAuth);
+        fs::copy(self.file("ca-cert.pem"), dir.join("ca-cert.pem")).unwrap();
+        dir
     }
 
     /// The directory.
     pub(crate) fn dir(&self) -> &Path {
-        &self.0
+        &self.dir
     }
 
     /// One of its files.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.dir.join(name)
     }
 
     /// Takes the certificate of another one's client in the place of its own, and trusts that one's server,

@@ -5,7 +5,7 @@ use http::Method;
 use serde::Serialize;
 use strongroom_catalog::volumes::{self, Volume};
 use strongroom_identity::{Object, Right};
-use strongroom_storage::volumes::{IoType, NewVolume, Priority, VolumeChange};
+use strongroom_storage::volumes::{Force, IoType, NewVolume, Priority, VolumeChange};
 use utoipa::ToSchema;
 
 use super::answer::{Answer, Fault, Number, done, found};
@@ -347,7 +347,7 @@ async fn create(call: Call) -> Answer {
             Ok(volume) => made.push(volume),
             Err(error) => {
                 for volume in made {
-                    if let Err(error) = storage.remove_volume(volume.id, None).await {
+                    if let Err(error) = storage.remove_volume(volume.id, None, Force::No).await {
                         tracing::error!("the LUN {} is left over: {error}", volume.name);
                     }
                 }
@@ -396,6 +396,6 @@ async fn change(call: Call) -> Answer {
 
 async fn remove(call: Call) -> Answer {
     let volume = find(&call, call.id()).await?;
-    call.app().storage().remove_volume(volume.id, None).await?;
+    call.app().storage().remove_volume(volume.id, None, Force::No).await?;
     done()
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{LUNS, MAP, OneArgs, SESSIONS, UNMAP};
-use crate::appliance::operation::OnceArgs;
+use crate::appliance::operation::{OnceArgs, forced};
 use crate::appliance::resource::{owned, print, row};
 use crate::appliance::volumes;
 use crate::exit::{Context, usage};
@@ -130,7 +130,7 @@ pub(super) fn unmap(context: &Context, args: &UnmapArgs) -> Result<()> {
             }
         }
     };
-    let query = [("force", if args.force { "true" } else { "false" })];
+    let query = forced(args.force);
     let luns: Value = client.call(&UNMAP.call(&[&target, &number]).queried(&query))?;
     context.out.done(luns, &format!("unmapped LUN {number} of {}", args.one.target))?;
     Ok(())

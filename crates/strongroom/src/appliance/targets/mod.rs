@@ -16,7 +16,7 @@ use super::ApplianceArgs;
 use super::list::{LANGUAGE, SearchArgs};
 use super::named;
 use super::one::{self, one_args};
-use super::operation::{OnceArgs, operations};
+use super::operation::{OnceArgs, forced, operations};
 use super::orgs::ORGANISATIONS;
 use super::resource::Resource;
 use crate::ask::YesArgs;
@@ -224,7 +224,7 @@ pub(crate) fn run(context: &Context, command: &Command) -> Result<Done> {
         Command::Delete(args) => {
             let (client, target) = args.one.find()?;
             args.yes.confirm(&format!("Remove the target {}", args.one.target))?;
-            let query = [("force", if args.force { "true" } else { "false" })];
+            let query = forced(args.force);
             client.call::<()>(&REMOVE.call(&[&target]).queried(&query))?;
             let document = json!({ "removed": target.parse::<i64>()? });
             context.out.done(document, &format!("removed the target {}", args.one.target))?;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::super::operation::operations;
+use super::super::operation::{forced, operations};
 use super::make::SettingsArgs;
 use super::{NAMES, OneArgs, VOLUMES, number};
 use crate::ask::YesArgs;
@@ -76,13 +76,17 @@ pub(crate) struct MeasureArgs {
 /// Remove a volume with its snapshots; `pool gc` then frees what only they needed
 #[derive(clap::Args, Debug)]
 #[command(after_help = format!("\
-A volume that a target has, or that is exported, can't be removed. Clones of it stay. {NAMES}
+A volume that a target has, or that clients of NBD are connected to, isn't removed. Clones of it stay. {NAMES}
 
-Example:
-  strongroom volume delete vol1 --yes"))]
+Examples:
+  strongroom volume delete vol1 --yes
+  strongroom volume delete vol1 --force --yes"))]
 pub(crate) struct DeleteArgs {
     #[command(flatten)]
     one: OneArgs,
+    /// Although clients of NBD are connected, which lose it
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     yes: YesArgs,
 }
@@ -143,7 +147,8 @@ pub(crate) fn delete(context: &Context, args: &DeleteArgs) -> Result<Done> {
         many => format!(" with {}", output::count(many, "snapshot", "snapshots")),
     };
     args.yes.confirm(&format!("Remove the volume {}{with}", args.one.volume))?;
-    REMOVE.ask::<()>(&client, &[&number(&volume)])?;
+    let remove = REMOVE.call(&[&number(&volume)]);
+    client.call::<()>(&remove.queried(&forced(args.force)))?;
     let document = json!({ "removed": volume["id"] });
     context.out.done(document, &format!("removed the volume {}", args.one.volume))?;
     Ok(Done::Well)

@@ -144,6 +144,7 @@ impl Nbd {
             description: subject.description.clone(),
             device: Arc::clone(&subject.device),
             read_only: subject.device.geometry().read_only,
+            watch: None,
         };
         let encryption = encryption(place, tls)?;
         let known = tls.tls_clients.is_some();
