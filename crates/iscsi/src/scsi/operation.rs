@@ -83,6 +83,17 @@ impl Operation {
         }
     }
 
+    /// Bytes of memory that it takes to do it, beside its data; little ones don't count.
+    pub fn memory(&self) -> usize {
+        match self {
+            // What is there, and what is to be.
+            Self::OrWrite { range, .. } => {
+                usize::try_from(range.length).unwrap_or(usize::MAX).saturating_mul(2)
+            }
+            _ => 0,
+        }
+    }
+
     /// Whether it means nothing with more or less data than it needs.
     pub fn is_exact(&self) -> bool {
         matches!(self, Self::WriteSame { .. } | Self::CompareAndWrite { .. })
