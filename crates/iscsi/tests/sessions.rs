@@ -163,6 +163,32 @@ fn blocks_are_read_whole_by_those_who_take_odd_pieces_of_them() {
 }
 
 #[test]
+fn an_atomic_write_is_read_whole_or_not_at_all() {
+    let device = Arc::new(MemoryDevice::new(1 << 20).atomic(16_384));
+    let served = Served::device(Arc::clone(&device) as _);
+    let mut writer = Initiator::log_in(served.address, A, 1, false);
+    let mut reader = Initiator::log_in(served.address, B, 1, false);
+    let write = |blocks| [0x9c, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, blocks, 0, 0];
+    // 33 blocks are more than it can.
+    assert_eq!(writer.perform(&write(33), &[0; 33 * 512], 0), Done::check(5, 0x24, 0));
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || {
+            for n in 1..=100 {
+                assert_eq!(writer.perform(&write(32), &[n; 32 * 512], 0), Done::good(&[]));
+            }
+        });
+        // In pieces of 4 KiB, of which five have some of each write.
+        while !writing.is_finished() {
+            let read = reader.perform(&read10(0, 40), &[], 40 * 512);
+            let written = &read.data[4 * 512..36 * 512];
+            assert!(written.iter().all(|byte| *byte == written[0]), "half of a write was read");
+        }
+    });
+    let read = reader.perform(&read10(4, 1), &[], 512);
+    assert_eq!(read, Done::good(&[100; 512]));
+}
+
+#[test]
 fn what_is_not_known_is_rejected_and_the_next_is_done() {
     let (served, _) = served();
     let mut one = Initiator::log_in(served.address, A, 1, false);

@@ -128,10 +128,14 @@ impl Task {
         let length = usize::try_from(range.length).unwrap_or(usize::MAX);
         let wanted = length.min(self.wants_in as usize);
         let block = nexus.unit().device().geometry().block.max(1) as usize;
+        let piece = link.most_data_in().min(link.parameters.max_burst as usize);
         let pieces_are_blocks = link.most_data_in().is_multiple_of(block)
             && (link.parameters.max_burst as usize).is_multiple_of(block)
             && wanted.is_multiple_of(block);
         let whole = wanted.next_multiple_of(block).min(length);
+        let step = if pieces_are_blocks { piece } else { PIECE };
+        let touched = Range { length: whole as u64, ..range };
+        let _entered = nexus.unit().in_steps(touched, step as u64);
         if pieces_are_blocks {
             return self.send(length, link, batch, |at, place| {
                 nexus.read(range.offset + at as u64, place)
