@@ -1,4 +1,5 @@
 //! What a run of libiscsi's conformance tests (`iscsi-test-cu --Verbose-scsi`) came to.
+#![allow(clippy::print_stdout, reason = "tests")]
 
 use std::collections::BTreeSet;
 

@@ -106,6 +106,11 @@ impl Initiator {
         one
     }
 
+    /// Its stream, to do with it what no initiator does.
+    pub(crate) fn stream(&self) -> TcpStream {
+        self.stream.try_clone().unwrap()
+    }
+
     pub(crate) fn send(&mut self, header: Header, data: &[u8]) {
         let mut out = Vec::new();
         self.framing.write(&mut out, header, data);
