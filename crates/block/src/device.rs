@@ -123,6 +123,13 @@ pub trait BlockDevice: Debug + Send + Sync {
         durability: Durability,
     ) -> Result<Option<u64>>;
 
+    /// The most bytes that [`BlockDevice::write_at`] writes as one: a crash leaves all of them or none, and so
+    /// does an error, and no call that reads finds some of them. A multiple of [`Geometry::block`], and always
+    /// the same; 0, if it promises that of single blocks alone.
+    fn most_atomic(&self) -> u32 {
+        0
+    }
+
     /// What a range holds, from its start on, in order and without gaps: at least one extent, and no more
     /// than `most`, so that they may end before the range does.
     ///

@@ -16,6 +16,7 @@ pub struct MemoryDevice {
     pieces: Mutex<BTreeMap<u64, Box<[u8]>>>,
     flushes: AtomicU64,
     durable: AtomicU64,
+    most_atomic: u32,
     id: [u8; 16],
 }
 
@@ -44,8 +45,14 @@ impl MemoryDevice {
             pieces: Mutex::default(),
             flushes: AtomicU64::new(0),
             durable: AtomicU64::new(0),
+            most_atomic: 0,
             id: *b"a device of test",
         }
+    }
+
+    /// One that says that it writes so many bytes as one, which it does with any number.
+    pub fn atomic(self, most_atomic: u32) -> Self {
+        Self { most_atomic, ..self }
     }
 
     /// Grows it.
@@ -163,6 +170,10 @@ impl BlockDevice for MemoryDevice {
         }
         write(&mut pieces, offset, bytes);
         Ok(None)
+    }
+
+    fn most_atomic(&self) -> u32 {
+        self.most_atomic
     }
 
     fn extents(&self, offset: u64, length: u64, most: usize) -> Result<Vec<Extent>> {

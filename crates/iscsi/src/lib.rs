@@ -21,7 +21,8 @@
 //!
 //! Sessions have one connection and error recovery level 0. A thread reads each connection, does what is
 //! quick itself, and sends all answers to what it read at once; what would keep the connection waiting is
-//! done by workers ([`Limits::workers`]).
+//! done by workers ([`Limits::workers`]). What all connections hold in memory has one bound
+//! ([`Limits::memory`]): a command whose data find no room in it is answered BUSY or TASK SET FULL.
 
 mod auth;
 mod chap;
@@ -29,6 +30,7 @@ mod connection;
 mod doorkeeper;
 mod error;
 pub mod login;
+mod memory;
 pub mod name;
 pub mod negotiation;
 pub mod pdu;

@@ -9,6 +9,7 @@ use crate::auth::AuthGroup;
 use crate::connection::{self, Place};
 use crate::doorkeeper::Doorkeeper;
 use crate::login::Directory;
+use crate::memory::{Held, Memory, OF_THREAD, Share};
 use crate::target::Target;
 use crate::workers::Workers;
 use crate::{Error, Result};
@@ -20,11 +21,20 @@ pub struct Limits {
     pub connections: usize,
     /// Threads for commands that would keep a connection waiting.
     pub workers: usize,
+    /// Bytes of memory that all connections have together, however many initiators there are and whatever
+    /// they send: 1.6 MB for each worker and each connection, and the data of commands that are not done yet.
+    ///
+    /// Nobody holds more data than is left for all others. A command whose data find no room is answered TASK
+    /// SET FULL, or BUSY when its session has no other (SAM-5 5.3.1), upon which initiators send it again; what
+    /// has come already and finds none to wait in for a worker keeps its connection waiting; and a connection
+    /// is ended at once when not even the 1.6 MB are left. Beside it come what the devices use, and the names of
+    /// targets while they are told (4 MiB at most for each that asks).
+    pub memory: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 256, workers: 32 }
+        Self { connections: 256, workers: 32, memory: 512 << 20 }
     }
 }
 
@@ -48,6 +58,7 @@ pub(crate) struct Hall {
     discovery: RwLock<Arc<AuthGroup>>,
     doorkeeper: RwLock<Option<Arc<dyn Doorkeeper>>>,
     pub(crate) workers: Workers,
+    pub(crate) memory: Arc<Memory>,
     limits: Limits,
     present: Mutex<Present>,
     left: Condvar,
@@ -78,6 +89,9 @@ impl Server {
             discovery: RwLock::default(),
             doorkeeper: RwLock::default(),
             workers: Workers::new(limits.workers),
+            memory: Memory::new(
+                limits.memory.saturating_sub(limits.workers.saturating_mul(OF_THREAD)),
+            ),
             limits,
             present: Mutex::default(),
             left: Condvar::new(),
@@ -213,14 +227,16 @@ fn accept(hall: &Arc<Hall>, listener: &TcpListener) {
                 _ => continue,
             },
         };
-        let Some(number) = hall.enter(&stream) else {
-            tracing::warn!("a connection was refused: there are as many as may be");
+        let Some((number, held)) = hall.enter(&stream) else {
+            tracing::warn!(
+                "a connection was refused: there are as many as may be, or as memory allows"
+            );
             continue;
         };
         let inside = Arc::clone(hall);
         let thread = std::thread::Builder::new().name("iscsi".to_owned());
         let spawned = thread.spawn(move || {
-            let _place = Leave(&inside, number);
+            let _place = Leave { hall: &inside, number, _held: held };
             connection::serve(&inside, stream);
         });
         if spawned.is_err() {
@@ -230,26 +246,31 @@ fn accept(hall: &Arc<Hall>, listener: &TcpListener) {
     }
 }
 
-/// Tells that a connection is gone, however it ended.
-struct Leave<'a>(&'a Hall, u64);
+/// Tells that a connection is gone, however it ended, and gives its memory back.
+struct Leave<'a> {
+    hall: &'a Hall,
+    number: u64,
+    _held: Held,
+}
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        self.0.leave(self.1);
+        self.hall.leave(self.number);
     }
 }
 
 impl Hall {
-    fn enter(&self, stream: &TcpStream) -> Option<u64> {
+    fn enter(&self, stream: &TcpStream) -> Option<(u64, Held)> {
         let mut present = locked(&self.present);
         if present.is_stopped || present.streams.len() >= self.limits.connections {
             return None;
         }
+        let held = Share::of(&self.memory).take(OF_THREAD)?;
         let stream = stream.try_clone().ok()?;
         present.last += 1;
         let number = present.last;
         present.streams.insert(number, stream);
-        Some(number)
+        Some((number, held))
     }
 
     fn leave(&self, number: u64) {

@@ -96,6 +96,25 @@ fn fua_is_durable_and_synchronize_flushes() {
 }
 
 #[test]
+fn blocks_are_written_as_one_or_not_at_all() {
+    let write = [0x9c, 0x08, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2];
+    let plain = nexus(&Arc::new(MemoryDevice::new(SIZE)));
+    let unknown = Err(Denied::Check(Sense::INVALID_OPCODE));
+    assert_eq!(perform(&plain, &write, &[1; 1024]), unknown);
+    let device = Arc::new(MemoryDevice::new(SIZE).atomic(1024));
+    let nexus = nexus(&device);
+    let short = Err(Denied::Check(Sense::invalid_field(12)));
+    assert_eq!(perform(&nexus, &write, &[1; 512]), short);
+    assert_eq!((byte_at(&device, 512), device.durable()), (0, 0));
+    perform(&nexus, &write, &[1; 1024]).unwrap();
+    assert_eq!((byte_at(&device, 512), byte_at(&device, 1535), device.durable()), (1, 1, 1));
+    // How it is asked for is told to those that can do it.
+    let ask = [0xa3, 0x0c, 1, 0x9c, 0, 0, 0, 0, 0, 64];
+    assert_eq!(perform(&plain, &ask, &[]).unwrap(), [0, 1, 0, 0]);
+    assert_eq!(perform(&nexus, &ask, &[]).unwrap()[..5], [0, 3, 0, 16, 0x9c]);
+}
+
+#[test]
 fn what_may_only_be_read_is_not_written() {
     let geometry = Geometry { read_only: true, ..MemoryDevice::new(SIZE).geometry() };
     let nexus = nexus(&Arc::new(MemoryDevice::with(geometry)));

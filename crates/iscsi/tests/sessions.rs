@@ -3,13 +3,16 @@
 
 mod support;
 
+use std::io::Read;
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
-use strongroom_block::BlockDevice;
 use strongroom_block::testing::MemoryDevice;
+use strongroom_block::{BlockDevice, Durability};
+use strongroom_iscsi::Limits;
 use strongroom_iscsi::scsi::{Identity, LogicalUnit, ReservationStore};
 use support::Served;
-use support::initiator::{Done, Initiator};
+use support::initiator::{Done, Initiator, TARGET};
 
 const A: &str = "iqn.2026-11.org.example:a";
 const B: &str = "iqn.2026-11.org.example:b";
@@ -97,18 +100,48 @@ fn damaged_data_are_rejected_and_not_written() {
 
 #[test]
 fn no_more_is_held_than_there_is_room_for() {
+    const OF_THREAD: usize = 1600 << 10;
+    let device = Arc::new(MemoryDevice::new(64 << 20));
+    let unit = LogicalUnit::new(device, Identity::default(), None).unwrap();
+    // One worker, three connections, and data.
+    let limits = Limits { workers: 1, memory: 4 * OF_THREAD + (96 << 20), ..Limits::default() };
+    let served = Served::within(limits, unit);
+    let mut one = Initiator::log_in(served.address, A, 1, false);
+    let mut other = Initiator::log_in(served.address, B, 1, false);
+    let mut third = Initiator::log_in(served.address, B, 2, false);
+    let ask = |who: &mut Initiator| {
+        let header = who.command(&write10(0, 65535), 0, 65535 * 512);
+        who.send(header, &[]);
+        header.task()
+    };
+    let first = ask(&mut one);
+    assert_eq!(one.receive().0.opcode(), 0x31);
+    ask(&mut one);
+    assert_eq!(one.receive().0.opcode(), 0x31);
+    // What is left is for others: TASK SET FULL tells it to end a task first.
+    ask(&mut one);
+    assert_eq!(one.finish(&[]), Done { status: 0x28, data: Vec::new(), sense: None });
+    ask(&mut other);
+    assert_eq!(other.receive().0.opcode(), 0x31);
+    // Now there is no room for a few blocks, nor for a connection: BUSY, for it has no task.
+    let few = |who: &mut Initiator| who.perform(&write10(0, 8), &[7; 4096], 0);
+    assert_eq!(few(&mut third), Done { status: 0x08, data: Vec::new(), sense: None });
+    let mut fourth = TcpStream::connect(served.address).unwrap();
+    assert_eq!(fourth.read(&mut [0; 1]).unwrap_or(0), 0);
+    // Data that come with their command need none.
+    let header = third.command(&write10(8, 8), 0, 4096);
+    third.send(header, &[7; 4096]);
+    assert_eq!(third.finish(&[]), Done::good(&[]));
+    assert_eq!(one.manage(1, first), 0);
+    assert_eq!(few(&mut third), Done::good(&[]));
+    assert_eq!(third.perform(&read10(0, 16), &[], 8192), Done::good(&[7; 8192]));
+    Initiator::log_in(served.address, B, 3, false);
+}
+
+#[test]
+fn no_more_is_moved_than_may_be() {
     let served = Served::device(Arc::new(MemoryDevice::new(64 << 20)));
     let mut one = Initiator::log_in(served.address, A, 1, false);
-    let length = 65535 * 512;
-    for _ in 0..2 {
-        let header = one.command(&write10(0, 65535), 0, length);
-        one.send(header, &[]);
-        assert_eq!(one.receive().0.opcode(), 0x31);
-    }
-    // TASK SET FULL: it is to be tried again.
-    let header = one.command(&write10(0, 65535), 0, length);
-    one.send(header, &[]);
-    assert_eq!(one.finish(&[]), Done { status: 0x28, data: Vec::new(), sense: None });
     // One block more than may be moved at once, and one that nobody can have.
     let mut cdb = [0x8a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0];
     let header = one.command(&cdb, 0, 65537 * 512);
@@ -116,6 +149,43 @@ fn no_more_is_held_than_there_is_room_for() {
     assert_eq!(one.finish(&[]), Done::check(5, 0x24, 0));
     cdb[2] = 0xff;
     assert_eq!(one.perform(&cdb, &[1; 512], 0), Done::check(5, 0x21, 0));
+}
+
+#[test]
+fn blocks_are_read_whole_by_those_who_take_odd_pieces_of_them() {
+    let (served, device) = served();
+    let data: Vec<u8> = (0..600 * 512_u32).map(|n| (n % 251) as u8).collect();
+    device.write_at(512, &data, Durability::Later).unwrap();
+    let mut one = Initiator::log_in_taking(1000, TARGET, served.address, A, 1, false);
+    assert_eq!(one.perform(&read10(1, 600), &[], 600 * 512), Done::good(&data));
+    // Less than it asks for, and not of whole blocks.
+    assert_eq!(one.perform(&read10(1, 600), &[], 300_001), Done::good(&data[..300_001]));
+}
+
+#[test]
+fn an_atomic_write_is_read_whole_or_not_at_all() {
+    let device = Arc::new(MemoryDevice::new(1 << 20).atomic(16_384));
+    let served = Served::device(Arc::clone(&device) as _);
+    let mut writer = Initiator::log_in(served.address, A, 1, false);
+    let mut reader = Initiator::log_in(served.address, B, 1, false);
+    let write = |blocks| [0x9c, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, blocks, 0, 0];
+    // 33 blocks are more than it can.
+    assert_eq!(writer.perform(&write(33), &[0; 33 * 512], 0), Done::check(5, 0x24, 0));
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || {
+            for n in 1..=100 {
+                assert_eq!(writer.perform(&write(32), &[n; 32 * 512], 0), Done::good(&[]));
+            }
+        });
+        // In pieces of 4 KiB, of which five have some of each write.
+        while !writing.is_finished() {
+            let read = reader.perform(&read10(0, 40), &[], 40 * 512);
+            let written = &read.data[4 * 512..36 * 512];
+            assert!(written.iter().all(|byte| *byte == written[0]), "half of a write was read");
+        }
+    });
+    let read = reader.perform(&read10(4, 1), &[], 512);
+    assert_eq!(read, Done::good(&[100; 512]));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use strongroom_block::testing::MemoryDevice;
 use strongroom_iscsi::scsi::{Identity, LogicalUnit, Nexus, Operation, PortName};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let device = Arc::new(MemoryDevice::new(1 << 20));
+    let device = Arc::new(MemoryDevice::new(1 << 20).atomic(8192));
     let unit = LogicalUnit::new(device, Identity::default(), None).expect("nothing was kept");
     let unit = Arc::new(unit);
     let join = |port: &[u8]| Nexus::join(&unit, port.to_vec(), PortName::default());

@@ -291,6 +291,11 @@ impl BlockDevice for Volume {
         Ok(None)
     }
 
+    /// Such a write is one record of the log, which enters the layers as a whole.
+    fn most_atomic(&self) -> u32 {
+        MAX_PAYLOAD as u32
+    }
+
     fn extents(&self, offset: u64, length: u64, most: usize) -> Result<Vec<Extent>> {
         self.geometry().check(offset, length)?;
         self.extents_of(None, offset, length, most)

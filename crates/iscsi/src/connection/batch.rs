@@ -62,10 +62,6 @@ impl Batch {
     pub(crate) fn clear(&mut self) {
         (self.length, self.emptied) = (0, self.emptied.wrapping_add(1));
         self.pdus.clear();
-        // A burst of large answers doesn't keep its memory.
-        if self.bytes.len() > 8 << 20 {
-            self.bytes = Vec::new();
-        }
     }
 
     /// Adds a PDU with data that are put in their place; nothing is added when that fails.
@@ -85,7 +81,10 @@ impl Batch {
         let data_at = at + HEADER + header_digest;
         let end = data_at + length + padding + data_digest;
         if self.bytes.len() < end {
-            self.bytes.resize(end.next_multiple_of(64 << 10), 0);
+            let length = end.next_multiple_of(64 << 10);
+            // No more than that: what connections use is counted.
+            self.bytes.reserve_exact(length - self.bytes.len());
+            self.bytes.resize(length, 0);
         }
         let Some(pdu) = self.bytes.get_mut(at..end) else { return Ok(()) };
         let (headers, rest) = pdu.split_at_mut(HEADER + header_digest);

@@ -6,11 +6,10 @@ use super::batch::{Batch, Stamp};
 use super::input::{self, Got};
 use super::task::Task;
 use super::{Connection, End};
+use crate::memory::Buffer;
 use crate::pdu::{Header, Lun, NO_TAG, Reason, Response, Shape};
 use crate::scsi::{Denied, Operation, Sense, begin_without_unit};
 
-/// Bytes that a connection holds for commands that wait for data; it takes one command in any case.
-const MOST_HELD: usize = 64 << 20;
 /// Tasks that wait for data.
 const MOST_TASKS: usize = 2 * super::link::WINDOW as usize;
 /// Buffers that are kept to be used again.
@@ -26,7 +25,7 @@ pub(super) struct Assembly {
     pub(super) task: Task,
     operation: Operation,
     /// At least as long as what is expected.
-    pub(super) buffer: Vec<u8>,
+    buffer: Buffer,
     /// Bytes that the command needs.
     expected: usize,
     /// Bytes that came: data come in order.
@@ -57,7 +56,13 @@ impl Connection {
                 return Ok(());
             }
             // No command that is known here has additional headers that matter.
-            self.deferred.push_back((*header, data.to_vec()));
+            match self.buffer(data.len(), 0) {
+                Some(mut buffer) => {
+                    buffer.begin_with(data);
+                    self.deferred.push_back((*header, buffer));
+                }
+                None => self.put_off(&Task::of(header, &[], None)),
+            }
             return Ok(());
         }
         if is_ordered {
@@ -71,7 +76,7 @@ impl Connection {
         while self.tasks.is_empty() {
             let Some((header, data)) = self.deferred.pop_front() else { break };
             let deferred = std::mem::take(&mut self.deferred);
-            let taken = self.command_in_order(&header, &[], &data);
+            let taken = self.command_in_order(&header, &[], data.first(data.len()));
             self.deferred.extend(deferred);
             taken?;
         }
@@ -86,7 +91,7 @@ impl Connection {
         is_ordered: bool,
     ) -> Result<(), End> {
         let (flags, expected) = (header.flags(), header.word(20));
-        let (is_final, reads, writes) = (flags & 0x80 != 0, flags & 0x40 != 0, flags & 0x20 != 0);
+        let (is_final, writes) = (flags & 0x80 != 0, flags & 0x20 != 0);
         let tag = header.task();
         if self.tasks.contains_key(&tag) || self.jobs.has(tag) {
             self.reject(header, Reason::TaskInProgress);
@@ -105,22 +110,7 @@ impl Connection {
         }
         let lun = Lun::read(header.lun_bytes());
         let nexus = lun.and_then(|lun| self.nexus(lun));
-        let task = Task {
-            tag,
-            lun: header.lun_bytes(),
-            wants_in: if reads && writes {
-                bidirectional(additional)
-            } else if reads {
-                expected
-            } else {
-                0
-            },
-            wants_out: if writes { expected } else { 0 },
-            is_immediate: header.is_immediate(),
-            epoch: nexus.as_ref().map_or(0, |nexus| nexus.epoch()),
-            nexus,
-            asked: 0,
-        };
+        let task = Task::of(header, additional, nexus);
         let target = self.target.clone();
         let luns = || {
             let luns = target.iter().flat_map(|target| target.luns());
@@ -155,18 +145,11 @@ impl Connection {
             self.perform(task, operation, Data::Lent(data), is_ordered);
             return Ok(());
         }
-        if self.held + expected > MOST_HELD && !self.tasks.is_empty() {
-            task.put_off(&self.session.link, &mut self.batch);
+        let Some(mut buffer) = self.buffer(expected, operation.memory()) else {
+            self.put_off(&task);
             return Ok(());
-        }
-        let mut buffer = self.spare.pop().unwrap_or_default();
-        if buffer.len() < expected {
-            buffer.resize(expected, 0);
-        }
-        if let Some(place) = buffer.get_mut(..data.len()) {
-            place.copy_from_slice(data);
-        }
-        self.held += buffer.len();
+        };
+        buffer.begin_with(data);
         let until = if is_final { data.len() } else { first_burst };
         let mut assembly = Assembly {
             task,
@@ -184,6 +167,27 @@ impl Connection {
         }
         self.tasks.insert(tag, assembly);
         Ok(())
+    }
+
+    /// A buffer of at least that length, and so many bytes of memory beside it; `None` when there is none.
+    fn buffer(&mut self, length: usize, beside: usize) -> Option<Buffer> {
+        // One of another command, unless that was much longer.
+        let fits = |spare: &Buffer| (length..=2 * length).contains(&spare.len());
+        if beside == 0
+            && let Some(found) = self.spare.iter().position(fits)
+        {
+            return Some(self.spare.swap_remove(found));
+        }
+        self.share.buffer(length, beside).or_else(|| {
+            self.spare.clear();
+            self.share.buffer(length, beside)
+        })
+    }
+
+    /// There is no memory for a command now; the initiator tries again.
+    fn put_off(&mut self, task: &Task) {
+        let is_alone = self.tasks.is_empty() && self.deferred.is_empty() && self.jobs.is_empty();
+        task.put_off(is_alone, &self.session.link, &mut self.batch);
     }
 
     /// Asks for the next sequence of data (RFC 7143 section 11.8).
@@ -243,7 +247,6 @@ impl Connection {
         assembly.received = (assembly.received + shape.data).min(assembly.until);
         assembly.next = assembly.next.wrapping_add(1);
         if assembly.task.is_aborted() {
-            self.held = self.held.saturating_sub(assembly.buffer.len());
             assembly.task.end_silently(&self.session.link);
             return self.take_deferred();
         }
@@ -261,7 +264,6 @@ impl Connection {
             return Ok(());
         }
         let Assembly { task, operation, buffer, expected, failed, .. } = assembly;
-        self.held = self.held.saturating_sub(buffer.len());
         match failed {
             Some(sense) => task.deny(Denied::Check(sense), &self.session.link, &mut self.batch),
             None => self.perform(task, operation, Data::Own(buffer, expected), false),
@@ -299,27 +301,26 @@ impl Connection {
     /// Does a command here, or has a worker do it when it would keep the connection waiting.
     fn perform(&mut self, task: Task, operation: Operation, data: Data<'_>, is_ordered: bool) {
         let is_slow = task.nexus.as_ref().is_some_and(|nexus| nexus.unit().pace() > SLOW);
-        if is_ordered || operation.is_quick() && !is_slow {
-            task.perform(&operation, data.bytes(), &self.session.link, &mut self.batch);
-            if let Data::Own(buffer, _) = data
-                && self.spare.len() < SPARE
-                && buffer.len() <= SPARE_BYTES
-            {
-                self.spare.push(buffer);
+        let is_here = is_ordered || operation.is_quick() && !is_slow;
+        let copy = match &data {
+            Data::Lent(bytes) if !is_here => self.buffer(bytes.len(), 0),
+            _ => None,
+        };
+        let (buffer, length) = match (data, copy) {
+            (Data::Own(buffer, length), _) if !is_here => (buffer, length),
+            (Data::Lent(bytes), Some(mut buffer)) => {
+                buffer.begin_with(bytes);
+                (buffer, bytes.len())
             }
-            return;
-        }
-        let (buffer, length) = match data {
-            Data::Lent(data) => (data.to_vec(), data.len()),
-            Data::Own(buffer, length) => (buffer, length),
+            // Also where there is no room for a copy: then the connection waits for it.
+            (data, _) => return self.perform_here(&task, &operation, data),
         };
         let (session, jobs) = (Arc::clone(&self.session), Arc::clone(&self.jobs));
         jobs.begin(task.tag);
         self.hall.workers.run(Box::new(move || {
             let _ended = Ended(&jobs, task.tag);
             let mut batch = Batch::default();
-            let data = buffer.get(..length).unwrap_or_default();
-            task.perform(&operation, data, &session.link, &mut batch);
+            task.perform(&operation, buffer.first(length), &session.link, &mut batch);
             match jobs.answer(task.tag) {
                 true => session.link.send(&mut batch),
                 // An answer that isn't sent makes room for no command by itself.
@@ -327,6 +328,19 @@ impl Connection {
                 false => {}
             }
         }));
+    }
+
+    fn perform_here(&mut self, task: &Task, operation: &Operation, data: Data<'_>) {
+        task.perform(operation, data.bytes(), &self.session.link, &mut self.batch);
+        if let Data::Own(buffer, _) = data
+            && buffer.is_worth_keeping(SPARE_BYTES)
+        {
+            // Else those of other lengths would stay for good.
+            if self.spare.len() == SPARE {
+                self.spare.remove(0);
+            }
+            self.spare.push(buffer);
+        }
     }
 }
 
@@ -344,14 +358,14 @@ enum Data<'a> {
     /// They came with it, and lie where they were read.
     Lent(&'a [u8]),
     /// They were gathered, so many of them.
-    Own(Vec<u8>, usize),
+    Own(Buffer, usize),
 }
 
 impl Data<'_> {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Lent(data) => data,
-            Self::Own(buffer, length) => buffer.get(..*length).unwrap_or_default(),
+            Self::Own(buffer, length) => buffer.first(*length),
         }
     }
 }
@@ -372,19 +386,6 @@ impl Assembly {
         }
         // What is sent unasked may be more than the command needs.
         let end = self.expected.min(offset + length).max(offset.min(self.expected));
-        self.buffer.get_mut(offset.min(self.expected)..end)
+        self.buffer.part(offset.min(self.expected), end)
     }
-}
-
-/// The length of a bidirectional read, of an additional header (RFC 7143 section 11.2.2.4).
-fn bidirectional(mut additional: &[u8]) -> u32 {
-    while let [high, low, kind, rest @ ..] = additional {
-        let length = usize::from(u16::from_be_bytes([*high, *low]));
-        if let (2, [_, a, b, c, d, ..]) = (*kind, rest) {
-            return u32::from_be_bytes([*a, *b, *c, *d]);
-        }
-        // The length counts the byte behind the kind; each header fills its last word.
-        additional = rest.get(length.next_multiple_of(4).max(1)..).unwrap_or_default();
-    }
-    0
 }

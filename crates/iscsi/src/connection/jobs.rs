@@ -38,6 +38,10 @@ impl Jobs {
         self.locked().len() >= 2 * WINDOW as usize
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.locked().is_empty()
+    }
+
     pub(crate) fn begin(&self, task: u32) {
         self.locked().insert(task, State::Running);
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::batch::{Batch, Numbers, Stamp};
+use super::task::PIECE;
 use crate::negotiation::Parameters;
 use crate::pdu::Framing;
 
@@ -44,6 +45,11 @@ impl Link {
             expected_command: AtomicU32::new(first_command),
             most_command: AtomicU32::new(first_command.wrapping_add(WINDOW - 1)),
         }
+    }
+
+    /// Bytes of data that a PDU takes to the initiator at most.
+    pub(crate) fn most_data_in(&self) -> usize {
+        (self.parameters.initiator_data as usize).min(PIECE)
     }
 
     /// Whether a command of that number is the next; only the reader asks.

@@ -64,7 +64,6 @@ impl Connection {
     /// Takes a task away that waits for data.
     fn forget(&mut self, tag: u32) -> bool {
         let Some(assembly) = self.tasks.remove(&tag) else { return false };
-        self.held = self.held.saturating_sub(assembly.buffer.len());
         assembly.task.end_silently(self.link());
         true
     }

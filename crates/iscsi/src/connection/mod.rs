@@ -22,6 +22,7 @@ use self::input::{Got, Input};
 use self::jobs::Jobs;
 use self::link::{Link, Order};
 use crate::login::{Accepted, Login, Refusal, Step, set_handle};
+use crate::memory::{Buffer, Share};
 use crate::pdu::{Framing, HEADER, Header, Lun, NO_TAG, Reason, Request, Response, Shape};
 use crate::scsi::{Attention, Nexus};
 use crate::server::Hall;
@@ -97,7 +98,7 @@ fn talk(hall: &Arc<Hall>, stream: TcpStream) -> Result<(), End> {
         nexuses: HashMap::new(),
         generation: 0,
         next_tag: 0,
-        held: 0,
+        share: Share::of(&hall.memory),
         spare: Vec::new(),
         text: None,
         questions: 0,
@@ -248,18 +249,18 @@ struct Connection {
     /// Those that wait for data.
     tasks: HashMap<u32, Assembly>,
     /// Commands behind one that is to come after all before it.
-    deferred: VecDeque<(Header, Vec<u8>)>,
+    deferred: VecDeque<(Header, Buffer)>,
     jobs: Arc<Jobs>,
     nexuses: HashMap<Lun, Arc<Nexus>>,
     /// The target's, when the nexuses were looked up.
     generation: u64,
     next_tag: u32,
-    /// Bytes that are held for tasks that wait for data.
-    held: usize,
+    /// What it may have of the server's memory.
+    share: Share,
     /// Buffers that are used again.
-    spare: Vec<Vec<u8>>,
+    spare: Vec<Buffer>,
     /// What is left of a long text, and the tag by which it is asked for.
-    text: Option<(u32, Vec<u8>)>,
+    text: Option<(u32, Buffer)>,
     /// How often the initiator was asked whether it is there.
     questions: u32,
 }

@@ -14,7 +14,7 @@ impl Connection {
         if header.task() == NO_TAG {
             return Ok(());
         }
-        let most = self.link().parameters.initiator_data as usize;
+        let most = self.link().most_data_in();
         let mut answer = Header::answer(Response::NopIn);
         answer.set_bytes(8, &header.lun_bytes());
         answer.set_word(16, header.task());
@@ -30,7 +30,7 @@ impl Connection {
         let continues = header.flags() & 0x40 != 0;
         let tag = header.word(20);
         let left = match self.text.take() {
-            Some((own, left)) if own == tag && data.is_empty() => left,
+            Some((own, left)) if own == tag && data.is_empty() => left.first(left.len()).to_vec(),
             _ if tag != NO_TAG || continues => {
                 // Nothing that may be asked here is longer than a PDU.
                 self.reject(header, Reason::InvalidPduField);
@@ -44,17 +44,22 @@ impl Connection {
                 }
             },
         };
-        let most = self.link().parameters.initiator_data as usize;
+        let most = self.link().most_data_in();
         let (now, later) = left.split_at(left.len().min(most));
         let mut answer = Header::answer(Response::Text);
         answer.set_bytes(8, &header.lun_bytes());
         answer.set_word(16, header.task());
         answer.set_word(20, NO_TAG);
         if !later.is_empty() {
+            let Some(mut rest) = self.share.buffer(later.len(), 0) else {
+                self.reject(header, Reason::LongOperationReject);
+                return Ok(());
+            };
+            rest.begin_with(later);
             let tag = self.new_tag();
             answer.set_flags(0x40);
             answer.set_word(20, tag);
-            self.text = Some((tag, later.to_vec()));
+            self.text = Some((tag, rest));
         }
         let stamp = Stamp::Status { completes: !header.is_immediate() };
         self.batch.add(&self.session.link.framing, answer, stamp, now);
@@ -82,8 +87,12 @@ impl Connection {
                 ("MaxRecvDataSegmentLength", _) => text::write(&mut reply, key, "Reject"),
                 _ => text::write(&mut reply, key, "NotUnderstood"),
             }
+            // A request may ask for the same again and again.
+            if reply.len() > LONGEST_ANSWER {
+                return None;
+            }
         }
-        (reply.len() <= LONGEST_ANSWER).then_some(reply)
+        Some(reply)
     }
 
     /// Ends the session, or its only connection, which is the same.

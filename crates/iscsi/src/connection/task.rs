@@ -10,10 +10,13 @@ use crate::scsi::{Denied, Nexus, Operation, Range, Sense};
 
 /// Bytes of answers that are sent before more are made.
 pub(crate) const ENOUGH: usize = 256 << 10;
+/// Bytes of data that a PDU brings at most, also to initiators that would take more.
+pub(crate) const PIECE: usize = 256 << 10;
 
 const GOOD: u8 = 0x00;
 const CHECK_CONDITION: u8 = 0x02;
 const RESERVATION_CONFLICT: u8 = 0x18;
+const BUSY: u8 = 0x08;
 const TASK_SET_FULL: u8 = 0x28;
 
 /// What is known of a task.
@@ -35,6 +38,26 @@ pub(crate) struct Task {
 }
 
 impl Task {
+    /// Of a command, with its additional headers.
+    pub(crate) fn of(header: &Header, additional: &[u8], nexus: Option<Arc<Nexus>>) -> Self {
+        let (flags, expected) = (header.flags(), header.word(20));
+        let (reads, writes) = (flags & 0x40 != 0, flags & 0x20 != 0);
+        Self {
+            tag: header.task(),
+            lun: header.lun_bytes(),
+            wants_in: match (reads, writes) {
+                (true, true) => bidirectional(additional),
+                (true, false) => expected,
+                (false, _) => 0,
+            },
+            wants_out: if writes { expected } else { 0 },
+            is_immediate: header.is_immediate(),
+            epoch: nexus.as_ref().map_or(0, |nexus| nexus.epoch()),
+            nexus,
+            asked: 0,
+        }
+    }
+
     pub(crate) fn is_aborted(&self) -> bool {
         self.nexus.as_ref().is_some_and(|nexus| nexus.epoch() != self.epoch)
     }
@@ -105,18 +128,36 @@ impl Task {
         let length = usize::try_from(range.length).unwrap_or(usize::MAX);
         let wanted = length.min(self.wants_in as usize);
         let block = nexus.unit().device().geometry().block.max(1) as usize;
-        let pieces_are_blocks = (link.parameters.initiator_data as usize).is_multiple_of(block)
+        let piece = link.most_data_in().min(link.parameters.max_burst as usize);
+        let pieces_are_blocks = link.most_data_in().is_multiple_of(block)
             && (link.parameters.max_burst as usize).is_multiple_of(block)
             && wanted.is_multiple_of(block);
+        let whole = wanted.next_multiple_of(block).min(length);
+        let step = if pieces_are_blocks { piece } else { PIECE };
+        let touched = Range { length: whole as u64, ..range };
+        let _entered = nexus.unit().in_steps(touched, step as u64);
         if pieces_are_blocks {
             return self.send(length, link, batch, |at, place| {
                 nexus.read(range.offset + at as u64, place)
             });
         }
-        let mut whole = vec![0; wanted.next_multiple_of(block).min(length)];
-        nexus.read(range.offset, &mut whole)?;
-        self.send_bytes_of(length, &whole, link, batch);
-        Ok(())
+        // Blocks are read ahead of the pieces that they are sent in.
+        let (mut window, mut from) = (Vec::new(), 0);
+        self.send(length, link, batch, |mut at, mut place| {
+            while !place.is_empty() {
+                if !(from..from + window.len()).contains(&at) {
+                    from = at / block * block;
+                    window.resize(PIECE.min(whole - from), 0);
+                    nexus.read(range.offset + from as u64, &mut window)?;
+                }
+                let there = window.get(at - from..).unwrap_or_default();
+                let (now, later) = place.split_at_mut(there.len().min(place.len()));
+                now.copy_from_slice(there.get(..now.len()).unwrap_or_default());
+                at += now.len();
+                place = later;
+            }
+            Ok::<(), Sense>(())
+        })
     }
 
     fn send_bytes(&self, bytes: &[u8], link: &Link, batch: &mut Batch) {
@@ -146,7 +187,7 @@ impl Task {
             self.respond(GOOD, &[], residual, 0, link, batch);
             return Ok(());
         }
-        let most = link.parameters.initiator_data as usize;
+        let most = link.most_data_in();
         let burst = link.parameters.max_burst as usize;
         let place = batch.place();
         let (mut at, mut in_burst, mut number, mut was_sent) = (0, 0, 0_u32, false);
@@ -216,10 +257,12 @@ impl Task {
         self.respond(CHECK_CONDITION, &data, residual, self.asked, link, batch);
     }
 
-    /// There is no room for its data now; the initiator tries again.
-    pub(crate) fn put_off(&self, link: &Link, batch: &mut Batch) {
+    /// There is no room for its data now; the initiator tries again, once another of its tasks has ended, or
+    /// when it likes if there is none.
+    pub(crate) fn put_off(&self, is_alone: bool, link: &Link, batch: &mut Batch) {
         let residual = residual(self.expected().into(), 0);
-        self.respond(TASK_SET_FULL, &[], residual, 0, link, batch);
+        let status = if is_alone { BUSY } else { TASK_SET_FULL };
+        self.respond(status, &[], residual, 0, link, batch);
     }
 
     fn respond(
@@ -249,4 +292,17 @@ fn residual(expected: u64, moved: u64) -> (u8, u32) {
         std::cmp::Ordering::Equal => (0, 0),
         std::cmp::Ordering::Greater => (0x02, count),
     }
+}
+
+/// The length of a bidirectional read, of an additional header (RFC 7143 section 11.2.2.4).
+fn bidirectional(mut additional: &[u8]) -> u32 {
+    while let [high, low, kind, rest @ ..] = additional {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        if let (2, [_, a, b, c, d, ..]) = (*kind, rest) {
+            return u32::from_be_bytes([*a, *b, *c, *d]);
+        }
+        // The length counts the byte behind the kind; each header fills its last word.
+        additional = rest.get(length.next_multiple_of(4).max(1)..).unwrap_or_default();
+    }
+    0
 }

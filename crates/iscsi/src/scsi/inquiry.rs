@@ -80,6 +80,7 @@ pub(super) fn page(
     identity: &Identity,
     id: [u8; 16],
     geometry: &Geometry,
+    most_atomic: u32,
     port: &PortName,
 ) -> Option<Vec<u8>> {
     let body = match code {
@@ -87,7 +88,7 @@ pub(super) fn page(
         0x80 => serial(id).into_bytes(),
         0x83 => identification(identity, id, port),
         0x86 => extended(),
-        0xb0 => limits(geometry),
+        0xb0 => limits(geometry, most_atomic),
         // It doesn't rotate, and has no form.
         0xb1 => [&[0, 1][..], &[0; 58]].concat(),
         0xb2 => provisioning(geometry),
@@ -142,7 +143,7 @@ fn extended() -> Vec<u8> {
 }
 
 /// Page B0h.
-fn limits(geometry: &Geometry) -> Vec<u8> {
+fn limits(geometry: &Geometry, most_atomic: u32) -> Vec<u8> {
     let blocks = |bytes: u32| (bytes / geometry.block.max(1)).max(1);
     let mut page = vec![0; 60];
     // WSNZ: WRITE SAME has to say how many blocks.
@@ -158,6 +159,8 @@ fn limits(geometry: &Geometry) -> Vec<u8> {
         set(&mut page, 28, &0x8000_0000_u32.to_be_bytes());
     }
     set(&mut page, 32, &u64::from(blocks(MOST_SAME)).to_be_bytes());
+    // Of any number of blocks and from any on; there are no boundaries within.
+    set(&mut page, 40, &(most_atomic / geometry.block.max(1)).to_be_bytes());
     page
 }
 
@@ -187,7 +190,7 @@ mod tests {
     #[test]
     fn each_page_that_is_listed_is_there_and_as_long_as_it_says() {
         let port = PortName { target: "iqn.a".into(), port: "iqn.a,t,0x0001".into() };
-        let get = |code| page(code, &Identity::default(), [7; 16], &GEOMETRY, &port);
+        let get = |code| page(code, &Identity::default(), [7; 16], &GEOMETRY, 131_072, &port);
         let listed = get(0).unwrap();
         for code in &listed[4..] {
             let page = get(*code).unwrap();
@@ -196,6 +199,10 @@ mod tests {
         }
         assert_eq!(get(0x99), None);
         assert_eq!((get(0xb0).unwrap().len(), get(0xb1).unwrap().len()), (64, 64));
+        assert_eq!(
+            get(0xb0).unwrap()[44..],
+            [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        );
     }
 
     #[test]

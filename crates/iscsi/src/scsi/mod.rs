@@ -1,4 +1,4 @@
-//! Disks as SCSI knows them (SPC-4, SBC-3), without a transport: a [`LogicalUnit`] over a block device,
+//! Disks as SCSI knows them (SPC-4, SBC-3, and atomic writes of SBC-4), without a transport: a [`LogicalUnit`] over a block device,
 //! and for each initiator a [`Nexus`] that begins and performs commands.
 
 mod copy;
@@ -10,6 +10,7 @@ mod operation;
 mod perform;
 mod reservations;
 mod sense;
+mod steps;
 mod unit;
 
 /// Four bytes of a CDB or of parameters, big end first; behind their end there are zeroes.
@@ -24,4 +25,5 @@ pub use opcodes::Access;
 pub use operation::{Compare, MOST_TRANSFER, Operation, Range};
 pub use reservations::{Change, Denied, Effects, Kind, Reservations};
 pub use sense::{Attention, Field, Key, Sense};
+pub use steps::Stepping;
 pub use unit::{LogicalUnit, ReservationStore};

@@ -161,10 +161,12 @@ impl Nexus {
         {
             return Err(attention.sense().into());
         }
-        let command = opcodes::find(cdb, geometry.thin).map_err(|unknown| match unknown {
-            Unknown::Code => Sense::INVALID_OPCODE,
-            Unknown::Action => Sense::invalid_field(1),
-        })?;
+        let command = opcodes::find(cdb, |one| self.unit.can(one, &geometry)).map_err(
+            |unknown| match unknown {
+                Unknown::Code => Sense::INVALID_OPCODE,
+                Unknown::Action => Sense::invalid_field(1),
+            },
+        )?;
         // NACA: there is no ACA.
         if cdb.get(command.usage.len() - 1).is_some_and(|control| control & 0x04 != 0) {
             return Err(
@@ -182,7 +184,9 @@ impl Nexus {
         if needs_medium && self.unit.is_ejected() {
             return Err(Sense::NO_MEDIUM.into());
         }
-        if let Some(operation) = operation::of_medium(cdb, &geometry)? {
+        if let Some(operation) =
+            operation::of_medium(cdb, &geometry, self.unit.device().most_atomic())?
+        {
             if command.access == Access::Write && !matches!(operation, Operation::Synchronize) {
                 self.check_writable(&geometry)?;
             }
@@ -323,7 +327,8 @@ impl Nexus {
                 report_luns(cdb, &luns())?
             }
             0xa3 => {
-                let bytes = opcodes::report(cdb, geometry.thin).ok_or(Sense::invalid_field(2))?;
+                let bytes = opcodes::report(cdb, |one| self.unit.can(one, geometry));
+                let bytes = bytes.ok_or(Sense::invalid_field(2))?;
                 cut(bytes, u32::from_be_bytes([b6, b7, b8, b9]))
             }
             _ => return Err(Sense::INVALID_OPCODE.into()),
@@ -339,7 +344,8 @@ impl Nexus {
             0 => inquiry::standard(identity, true),
             _ => {
                 let id = self.unit.device().id();
-                inquiry::page(page, identity, id, geometry, &self.names)
+                let most_atomic = self.unit.device().most_atomic();
+                inquiry::page(page, identity, id, geometry, most_atomic, &self.names)
                     .ok_or(Sense::invalid_field(2))?
             }
         };

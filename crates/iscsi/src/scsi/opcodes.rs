@@ -24,16 +24,31 @@ pub(super) struct Command {
     pub(super) usage: &'static [u8],
     /// What of a reservation it respects.
     pub(super) access: Access,
-    /// Only thin units know it.
-    pub(super) is_thin: bool,
+    /// Only units that can do this know it.
+    needs: Option<Ability>,
+}
+
+/// What only some units can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ability {
+    /// Give blocks back.
+    Thin,
+    /// Write several blocks as one.
+    Atomic,
+}
+
+impl Command {
+    fn is_known(&self, can: &impl Fn(Ability) -> bool) -> bool {
+        self.needs.is_none_or(can)
+    }
 }
 
 const fn plain(code: u8, access: Access, usage: &'static [u8]) -> Command {
-    Command { code, action: None, usage, access, is_thin: false }
+    Command { code, action: None, usage, access, needs: None }
 }
 
 const fn action(code: u8, action: u8, access: Access, usage: &'static [u8]) -> Command {
-    Command { code, action: Some(action), usage, access, is_thin: false }
+    Command { code, action: Some(action), usage, access, needs: None }
 }
 
 const F: u8 = 0xff;
@@ -63,7 +78,7 @@ pub(super) const COMMANDS: &[Command] = &[
     plain(0x37, Read, &[0x37, 0, 0x1f, 0, 0, 0, 0, F, F, 0x04]), // READ DEFECT DATA (10)
     plain(0x41, Write, &[0x41, 0xf8, F, F, F, F, 0, F, F, 0x04]), // WRITE SAME (10)
     Command {
-        is_thin: true,
+        needs: Some(Ability::Thin),
         ..plain(0x42, Write, &[0x42, 0, 0, 0, 0, 0, 0, F, F, 0x04]) // UNMAP
     },
     plain(0x55, Write, &[0x55, 0x11, 0, 0, 0, 0, 0, F, F, 0x04]), // MODE SELECT (10)
@@ -91,6 +106,10 @@ pub(super) const COMMANDS: &[Command] = &[
     plain(0x90, Read, &[0x90, 0x02, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0x04]), // PRE-FETCH (16)
     plain(0x91, Write, &[0x91, 0x02, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0x04]), // SYNCHRONIZE CACHE (16)
     plain(0x93, Write, &[0x93, 0xf9, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0x04]), // WRITE SAME (16)
+    Command {
+        needs: Some(Ability::Atomic),
+        ..plain(0x9c, Write, &[0x9c, 0xf8, F, F, F, F, F, F, F, F, 0, 0, F, F, 0, 0x04]) // WRITE ATOMIC (16)
+    },
     action(0x9e, 0x10, Status, &[0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, F, F, F, F, 0, 0x04]), // READ CAPACITY (16)
     action(0x9e, 0x12, Read, &[0x9e, 0x12, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0x04]), // GET LBA STATUS
     plain(0xa0, Free, &[0xa0, 0, F, 0, 0, 0, F, F, F, F, 0, 0x04]), // REPORT LUNS
@@ -103,9 +122,12 @@ pub(super) const COMMANDS: &[Command] = &[
 ];
 
 /// The command of a CDB, or whether only its service action isn't known.
-pub(super) fn find(cdb: &[u8; 16], is_thin: bool) -> Result<&'static Command, Unknown> {
+pub(super) fn find(
+    cdb: &[u8; 16],
+    can: impl Fn(Ability) -> bool,
+) -> Result<&'static Command, Unknown> {
     let [code, second, ..] = *cdb;
-    let mut of_code = COMMANDS.iter().filter(|one| one.code == code && (is_thin || !one.is_thin));
+    let mut of_code = COMMANDS.iter().filter(|one| one.code == code && one.is_known(&can));
     let mut is_known = false;
     let found = of_code.find(|one| {
         is_known = true;
@@ -124,11 +146,11 @@ pub(super) enum Unknown {
 }
 
 /// Answers REPORT SUPPORTED OPERATION CODES; `None` when what is asked for makes no sense.
-pub(super) fn report(cdb: &[u8; 16], is_thin: bool) -> Option<Vec<u8>> {
+pub(super) fn report(cdb: &[u8; 16], can: impl Fn(Ability) -> bool) -> Option<Vec<u8>> {
     let [_, _, options, code, high, low, ..] = *cdb;
     let action = u16::from_be_bytes([high, low]);
     let (has_timeouts, options) = (options & 0x80 != 0, options & 7);
-    let known = || COMMANDS.iter().filter(|one| is_thin || !one.is_thin);
+    let known = || COMMANDS.iter().filter(|one| one.is_known(&can));
     let mut bytes = Vec::new();
     if options == 0 {
         bytes.extend_from_slice(&[0; 4]);
@@ -193,7 +215,7 @@ mod tests {
             assert_eq!(one.usage.len(), length, "{:x}", one.code);
             let mut cdb = [0; 16];
             (cdb[0], cdb[1]) = (one.code, one.action.unwrap_or(0));
-            assert_eq!(find(&cdb, true).unwrap().usage, one.usage);
+            assert_eq!(find(&cdb, |_| true).unwrap().usage, one.usage);
         }
     }
 
@@ -201,10 +223,12 @@ mod tests {
     fn what_is_unknown_is_told() {
         let mut cdb = [0; 16];
         cdb[0] = 0xff;
-        assert_eq!(find(&cdb, true).err(), Some(Unknown::Code));
+        assert_eq!(find(&cdb, |_| true).err(), Some(Unknown::Code));
         (cdb[0], cdb[1]) = (0x9e, 0x1f);
-        assert_eq!(find(&cdb, true).err(), Some(Unknown::Action));
+        assert_eq!(find(&cdb, |_| true).err(), Some(Unknown::Action));
         cdb[0] = 0x42;
-        assert_eq!(find(&cdb, false).err(), Some(Unknown::Code));
+        assert_eq!(find(&cdb, |one| one != Ability::Thin).err(), Some(Unknown::Code));
+        cdb[0] = 0x9c;
+        assert_eq!(find(&cdb, |one| one != Ability::Atomic).err(), Some(Unknown::Code));
     }
 }

@@ -42,6 +42,8 @@ pub enum Operation {
     Read { range: Range, flush: bool },
     /// Blocks are written; `verify` tells what is done then.
     Write { range: Range, durable: bool, verify: Option<Compare> },
+    /// Blocks are written as one.
+    WriteAtomic { range: Range, durable: bool },
     /// Blocks are read, and perhaps compared.
     Verify { range: Range, compare: Compare },
     /// Each block gets the same bytes, or zeroes when none are sent.
@@ -70,6 +72,7 @@ impl Operation {
         let length = |range: &Range| usize::try_from(range.length).unwrap_or(usize::MAX);
         match self {
             Self::Write { range, .. }
+            | Self::WriteAtomic { range, .. }
             | Self::OrWrite { range, .. }
             | Self::Verify { range, compare: Compare::All } => length(range),
             Self::CompareAndWrite { range, .. } => length(range).saturating_mul(2),
@@ -83,9 +86,23 @@ impl Operation {
         }
     }
 
+    /// Bytes of memory that it takes to do it, beside its data; little ones don't count.
+    pub fn memory(&self) -> usize {
+        match self {
+            // What is there, and what is to be.
+            Self::OrWrite { range, .. } => {
+                usize::try_from(range.length).unwrap_or(usize::MAX).saturating_mul(2)
+            }
+            _ => 0,
+        }
+    }
+
     /// Whether it means nothing with more or less data than it needs.
     pub fn is_exact(&self) -> bool {
-        matches!(self, Self::WriteSame { .. } | Self::CompareAndWrite { .. })
+        matches!(
+            self,
+            Self::WriteSame { .. } | Self::CompareAndWrite { .. } | Self::WriteAtomic { .. }
+        )
     }
 
     /// Whether it is done in the time that it takes to copy its bytes, if its device isn't slow.
@@ -147,8 +164,13 @@ fn range(geometry: &Geometry, fields: Fields) -> Result<Range, Sense> {
     Ok(Range { offset: fields.block * block, length: u64::from(fields.blocks) * block })
 }
 
-/// The operation of a CDB that reads, writes or otherwise touches the medium; `None` for all others.
-pub(super) fn of_medium(cdb: &[u8; 16], geometry: &Geometry) -> Result<Option<Operation>, Sense> {
+/// The operation of a CDB that reads, writes or otherwise touches the medium; `None` for all others. So many
+/// bytes are written as one at most.
+pub(super) fn of_medium(
+    cdb: &[u8; 16],
+    geometry: &Geometry,
+    most_atomic: u32,
+) -> Result<Option<Operation>, Sense> {
     let [code, flags, ..] = *cdb;
     let fields = fields(cdb);
     // Nothing is protected (PROTECT of INQUIRY is 0), so nothing may be asked of it.
@@ -209,6 +231,22 @@ pub(super) fn of_medium(cdb: &[u8; 16], geometry: &Geometry) -> Result<Option<Op
             }
             let fields = Fields { blocks: blocks.into(), ..fields };
             Operation::CompareAndWrite { range: range(geometry, fields)?, durable: is_durable }
+        }
+        0x9c => {
+            let [.., boundary, boundary_low, high, low, _, _] = *cdb;
+            let fields = Fields { blocks: u16::from_be_bytes([high, low]).into(), ..fields };
+            if flags & 0xe0 != 0 {
+                return Err(Sense::invalid_field(1));
+            }
+            // Nothing is torn between boundaries either (MAXIMUM ATOMIC BOUNDARY SIZE is 0).
+            if (boundary, boundary_low) != (0, 0) {
+                return Err(Sense::invalid_field(10));
+            }
+            let range = range(geometry, fields)?;
+            if range.length > most_atomic.into() {
+                return Err(Sense::invalid_field(12));
+            }
+            Operation::WriteAtomic { range, durable: is_durable }
         }
         0x8b => Operation::OrWrite { range: checked(MOST_TRANSFER)?, durable: is_durable },
         0x42 => {
@@ -275,7 +313,7 @@ mod tests {
     }
 
     fn of(bytes: &[u8]) -> Result<Operation, Sense> {
-        of_medium(&cdb(bytes), &GEOMETRY).map(Option::unwrap)
+        of_medium(&cdb(bytes), &GEOMETRY, 8192).map(Option::unwrap)
     }
 
     #[test]
@@ -303,12 +341,31 @@ mod tests {
     fn what_is_not_done_is_refused() {
         let large = Geometry { size: 1 << 40, ..GEOMETRY };
         let long = cdb(&[0xa8, 0, 0, 0, 0, 0, 0, 1, 0, 1]);
-        assert_eq!(of_medium(&long, &large), Err(Sense::invalid_field(6)));
+        assert_eq!(of_medium(&long, &large, 0), Err(Sense::invalid_field(6)));
         for wrong in [&[0x28, 0x20][..], &[0x2f, 0x04], &[0x2e, 0x06], &[0x93, 0x18], &[0x42, 1]] {
             assert_eq!(of(wrong), Err(Sense::invalid_field(1)), "{wrong:x?}");
         }
         let compare = [0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 129];
         assert_eq!(of(&compare), Err(Sense::invalid_field(13)));
+    }
+
+    #[test]
+    fn as_much_is_written_as_one_as_the_device_can() {
+        let write = |block: u8, blocks: u8| {
+            of(&[0x9c, 8, 0, 0, 0, 0, 0, 0, 0, block, 0, 0, 0, blocks, 0, 0])
+        };
+        let range = |offset, length| Range { offset, length };
+        assert_eq!(
+            write(3, 16),
+            Ok(Operation::WriteAtomic { range: range(1536, 8192), durable: true })
+        );
+        assert_eq!(write(3, 0).unwrap().data_out(512), 0);
+        assert_eq!(write(3, 17), Err(Sense::invalid_field(12)));
+        let boundary = [0x9c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0];
+        assert_eq!(of(&boundary), Err(Sense::invalid_field(10)));
+        assert_eq!(of(&[0x9c, 0x20]), Err(Sense::invalid_field(1)));
+        let beyond = [0x9c, 0, 0, 0, 0, 0, 0, 0, 7, 255, 0, 0, 1, 0, 0, 0];
+        assert_eq!(of(&beyond), Err(Sense::OUT_OF_RANGE));
     }
 
     #[test]

@@ -58,8 +58,14 @@ impl Nexus {
             self.persistent_reserve(*action, *kind, data)?;
             return Ok(Vec::new());
         }
+        let epoch = self.epoch();
+        let _entered = unit.enter(operation);
         let _in_use = unit.begin_use();
         self.check_present()?;
+        if self.epoch() != epoch {
+            // It was aborted while it waited: nobody is told of what becomes of it.
+            return Ok(Vec::new());
+        }
         let device = unit.device();
         let block = device.geometry().block.max(1) as usize;
         let needed = operation.data_out(block as u32);
@@ -89,6 +95,10 @@ impl Nexus {
             Operation::WriteSame { range, unmap, .. } => self.write_same(*range, *unmap, data)?,
             Operation::CompareAndWrite { .. } | Operation::OrWrite { .. } if is_cut => {
                 return Err(Sense::invalid_field(13).into());
+            }
+            Operation::WriteAtomic { .. } if is_cut => return Err(Sense::invalid_field(12).into()),
+            Operation::WriteAtomic { range, durable } => {
+                device.write_at(range.offset, data, durability(*durable)).map_err(Sense::from)?;
             }
             Operation::CompareAndWrite { range, durable } => {
                 let (expected, new) = data.split_at(data.len() / 2);

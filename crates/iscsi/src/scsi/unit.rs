@@ -9,8 +9,11 @@ use strongroom_block::{BlockDevice, Geometry};
 use super::inquiry::Identity;
 use super::mode::Mode;
 use super::nexus::Nexus;
+use super::opcodes::Ability;
+use super::operation::{Operation, Range};
 use super::reservations::{Effects, Reservations};
 use super::sense::Attention;
+use super::steps::{Stepping, Steps};
 use crate::{Error, Result};
 
 /// Where a unit's persistent reservations outlast a restart.
@@ -44,6 +47,7 @@ pub struct LogicalUnit {
     size: AtomicU64,
     running: Mutex<Running>,
     idle: Condvar,
+    steps: Steps,
     pace: AtomicU64,
 }
 
@@ -102,6 +106,7 @@ impl LogicalUnit {
             size: AtomicU64::new(size),
             running: Mutex::default(),
             idle: Condvar::new(),
+            steps: Steps::default(),
             pace: AtomicU64::new(0),
         })
     }
@@ -109,6 +114,37 @@ impl LogicalUnit {
     /// What it is made of.
     pub fn device(&self) -> &Arc<dyn BlockDevice> {
         &self.device
+    }
+
+    /// Whether its device can do that.
+    pub(super) fn can(&self, what: Ability, geometry: &Geometry) -> bool {
+        match what {
+            Ability::Thin => geometry.thin,
+            Ability::Atomic => self.device.most_atomic() > 0,
+        }
+    }
+
+    /// Enters a command that works on blocks in several steps, if it does: so many bytes are one. No atomic
+    /// write of any of them comes between, until what this returns is dropped. It may wait, so that it must
+    /// not be called by one that has entered already, or uses the device.
+    pub fn in_steps(&self, range: Range, step: u64) -> Option<Stepping<'_>> {
+        let is_needed = range.length > step && self.device.most_atomic() > 0;
+        is_needed.then(|| self.steps.enter(range, false))
+    }
+
+    /// Enters what an operation does to the device, if that is an atomic write or takes several steps.
+    pub(super) fn enter(&self, operation: &Operation) -> Option<Stepping<'_>> {
+        let most_atomic = self.device.most_atomic().into();
+        match operation {
+            Operation::WriteAtomic { range, .. } => Some(self.steps.enter(*range, true)),
+            Operation::Write { range, verify: None, .. } | Operation::WriteSame { range, .. } => {
+                self.in_steps(*range, most_atomic)
+            }
+            Operation::Write { range, .. } | Operation::Verify { range, .. } => {
+                self.in_steps(*range, 0)
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn identity(&self) -> &Identity {

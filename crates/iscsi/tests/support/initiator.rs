@@ -57,7 +57,20 @@ impl Initiator {
         isid: u8,
         digests: bool,
     ) -> Self {
+        Self::log_in_taking(4096, target, address, name, isid, digests)
+    }
+
+    /// As [`Initiator::log_in_to`], and takes so many bytes of data in a PDU.
+    pub(crate) fn log_in_taking(
+        most_data: usize,
+        target: &str,
+        address: SocketAddr,
+        name: &str,
+        isid: u8,
+        digests: bool,
+    ) -> Self {
         let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
         let mut one = Self {
             stream,
             framing: Framing::LOGIN,
@@ -77,7 +90,7 @@ impl Initiator {
             ("DataDigest", digest),
             ("InitialR2T", "Yes"),
             ("ImmediateData", "Yes"),
-            ("MaxRecvDataSegmentLength", "4096"),
+            ("MaxRecvDataSegmentLength", &most_data.to_string()),
             ("MaxBurstLength", "16384"),
         ] {
             text::write(&mut data, key, value);
@@ -89,8 +102,13 @@ impl Initiator {
         one.send(header, &data);
         let (answer, _) = one.receive();
         assert_eq!((answer.flags(), answer.half(36)), (0x87, 0), "the login was refused");
-        one.framing = Framing { header_digest: digests, data_digest: digests, most_data: 4096 };
+        one.framing = Framing { header_digest: digests, data_digest: digests, most_data };
         one
+    }
+
+    /// Its stream, to do with it what no initiator does.
+    pub(crate) fn stream(&self) -> TcpStream {
+        self.stream.try_clone().unwrap()
     }
 
     pub(crate) fn send(&mut self, header: Header, data: &[u8]) {

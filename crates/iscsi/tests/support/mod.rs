@@ -25,9 +25,13 @@ impl Served {
     }
 
     pub(crate) fn unit(unit: LogicalUnit) -> Self {
+        Self::within(Limits::default(), unit)
+    }
+
+    pub(crate) fn within(limits: Limits, unit: LogicalUnit) -> Self {
         let target = Target::new(initiator::TARGET).unwrap();
         target.map(0, Arc::new(unit)).unwrap();
-        let server = Server::new(Limits::default());
+        let server = Server::new(limits);
         server.add(Arc::clone(&target)).unwrap();
         let address = server.listen(([127, 0, 0, 1], 0).into()).unwrap();
         Self { server, target, address }
