@@ -5,7 +5,6 @@ use std::sync::{Arc, PoisonError};
 
 use strongroom_engine::disk::Disk;
 use strongroom_engine::map;
-use strongroom_engine::pool::GcOptions;
 
 use super::base::Base;
 use super::live::Source;
@@ -18,6 +17,8 @@ use crate::{BlockDevice, Content, Durability, Error, Extent, Geometry, Result, Z
 const TRIES: usize = 8;
 /// Chunks whose extents are looked at together.
 const STEP: u64 = 4096;
+/// How often garbage is collected, or a collection waited for, before one write is refused for want of room.
+const COLLECTIONS: usize = 2;
 
 impl Volume {
     pub(super) fn base(&self) -> Base<'_> {
@@ -164,12 +165,14 @@ impl Volume {
             self.settle()?;
             result = room();
         }
-        // What this volume has overwritten is garbage, and the room of it is its own.
-        if matches!(result, Err(Error::NoSpace)) && self.reserve.is_on() {
-            // Not while another collects; then it is refused as others are.
-            if self.pool.gc(GcOptions { dry_run: false, max_unused: 0.0 }).is_ok() {
-                result = room();
+        // What volumes have overwritten is garbage. For one that is reserved the room of it is its own, whatever
+        // the last collection came to.
+        for _ in 0..COLLECTIONS {
+            let is_full = matches!(result, Err(Error::NoSpace));
+            if !is_full || !self.pool.make_room(self.reserve.is_on()) {
+                break;
             }
+            result = room();
         }
         result
     }
