@@ -11,9 +11,9 @@ use crate::support::{Lab, output, tool};
 use crate::up::until;
 
 /// The size of the filesystem that the pool lies on, in MiB.
-const ROOM: u64 = 320;
+const ROOM: u64 = 256;
 /// The size of the volume, in MiB.
-const SIZE: u64 = 80;
+const SIZE: u64 = 72;
 
 /// Overwrites all of a volume in random order, and reads it again.
 fn overwrite(uri: &str, seed: u64) {
@@ -28,9 +28,9 @@ fn items(data: &Path, path: &str) -> Vec<Value> {
     asked(data, "GET", path, None)["items"].as_array().unwrap().clone()
 }
 
-/// Collections by jobs.
+/// Collections that jobs have done.
 fn jobs(data: &Path) -> Vec<Value> {
-    items(data, "/v1/jobs?filter=kind:==gc")
+    items(data, "/v1/jobs?filter=kind:==gc&filter=state:==succeeded")
 }
 
 /// A figure of the pool `small` among the metrics.
@@ -47,7 +47,8 @@ fn a_volume_is_overwritten_for_ever_though_nobody_collects() {
     let Some(_small) = Small::mount(&lab, ROOM) else { return };
     let data = lab.path("data");
     let served = Served::start(&data);
-    output(of_user(&data).args("pool create small/pool --name small --unencrypted".split(' ')));
+    let create = "pool create small/pool --name small --unencrypted --pack-size 4M";
+    output(of_user(&data).args(create.split(' ')));
     asked(&data, "PATCH", "/v1/settings/gc.pause", Some(json!({"value": 1})));
     let size = format!("{SIZE}M");
     output(of_user(&data).args(["volume", "create", "vol", "--pool", "small", "--size", &size]));
