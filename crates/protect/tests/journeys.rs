@@ -279,7 +279,7 @@ async fn one_collection_of_a_pool_waits_for_nothing_but_its_turn() {
         protect.engine().cancel(own[0].id).await.unwrap();
         assert_eq!(protect.collect_garbage(&when).await.unwrap(), []);
         // What writes waited for is told of.
-        assert!(open.make_room(false));
+        open.make_room(false, &mut || false);
         assert!(open.standing().collections.bytes_freed > 64 << 20);
         assert_eq!(protect.collect_garbage(&when).await.unwrap(), []);
         let told = events::after(&catalog, 0, 99).await.unwrap();

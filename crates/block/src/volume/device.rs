@@ -17,8 +17,6 @@ use crate::{BlockDevice, Content, Durability, Error, Extent, Geometry, Result, Z
 const TRIES: usize = 8;
 /// Chunks whose extents are looked at together.
 const STEP: u64 = 4096;
-/// How often garbage is collected, or a collection waited for, before one write is refused for want of room.
-const COLLECTIONS: usize = 2;
 
 impl Volume {
     pub(super) fn base(&self) -> Base<'_> {
@@ -167,12 +165,11 @@ impl Volume {
         }
         // What volumes have overwritten is garbage. For one that is reserved the room of it is its own, whatever
         // the last collection came to.
-        for _ in 0..COLLECTIONS {
-            let is_full = matches!(result, Err(Error::NoSpace));
-            if !is_full || !self.pool.make_room(self.reserve.is_on()) {
-                break;
-            }
-            result = room();
+        if matches!(result, Err(Error::NoSpace)) {
+            self.pool.make_room(self.reserve.is_on(), &mut || {
+                result = room();
+                !matches!(result, Err(Error::NoSpace))
+            });
         }
         result
     }

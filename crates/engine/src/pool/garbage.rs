@@ -20,6 +20,8 @@ const PART: u64 = 64;
 const REST: u32 = 10;
 /// And at least so long.
 const SHORTEST: Duration = Duration::from_secs(1);
+/// How often somebody waits for collections of others before one is begun, or given up.
+const TRIES: usize = 3;
 /// Urgent collections are told of together, so often at most.
 const TELL: Duration = Duration::from_secs(600);
 
@@ -87,12 +89,22 @@ struct Counts {
     /// What the last collection has seen to of that.
     collected: LetGo,
     collections: Collections,
-    /// After an urgent one that freed too little: until when, and until how many roots were let go, there is no
-    /// other.
-    pause: Option<(Instant, u64)>,
+    /// After an urgent one that freed too little.
+    pause: Option<Pause>,
     /// Urgent ones that were not told of yet, and when others were.
     untold: Urgent,
     told: Option<Instant>,
+}
+
+/// How long there is no other collection.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    /// Until more roots were let go,
+    roots: u64,
+    /// and either so many chunks,
+    chunks: u64,
+    /// or it is so late.
+    until: Instant,
 }
 
 /// What an open pool knows of its garbage.
@@ -153,7 +165,11 @@ impl Garbage {
         if !report.is_some_and(is_enough) {
             let now = Instant::now();
             let rest = (now.duration_since(begun) * REST).max(SHORTEST);
-            counts.pause = Some((now + rest, let_go.roots));
+            let part = report.map_or(u64::MAX, |report| {
+                ((report.live_chunks + report.dead_chunks) / PART).max(1)
+            });
+            let chunks = let_go.chunks.saturating_add(part);
+            counts.pause = Some(Pause { roots: let_go.roots, chunks, until: now + rest });
         }
     }
 
@@ -170,7 +186,11 @@ impl Garbage {
     /// Whether another may free more than the last.
     fn is_worth_it(&self) -> bool {
         let counts = lock(&self.0);
-        let is_over = |(until, roots)| counts.let_go.roots > roots && Instant::now() >= until;
+        let let_go = counts.let_go;
+        let is_over = |pause: Pause| {
+            let is_enough = let_go.chunks >= pause.chunks || Instant::now() >= pause.until;
+            let_go.roots > pause.roots && is_enough
+        };
         counts.pause.is_none_or(is_over)
     }
 }
@@ -206,37 +226,47 @@ impl Pool {
         self.core.garbage.take_urgent(Instant::now())
     }
 
-    /// Collects all garbage for somebody who finds no room, or waits for the collection that is at
-    /// work. After one that freed too little there is no other until more roots ended, and a while has
-    /// passed that is long beside it; but for who `insists`. Nor is there one while other upkeep runs.
-    ///
-    /// Whether there may be more room now.
-    pub fn make_room(&self, insists: bool) -> bool {
-        {
-            let mut upkeep = lock(&self.upkeep);
-            let running = upkeep.running;
-            match running {
-                Some(COLLECTING) => {
-                    let ended = upkeep.ended;
-                    let is_at_work = |upkeep: &mut super::Upkeep| upkeep.ended == ended;
-                    drop(self.upkeep_ended.wait_while(upkeep, is_at_work));
-                    return true;
+    /// Makes room for somebody who finds none, which `has_room` looks for again: collects all garbage, or
+    /// waits for the collection that is at work. After one that freed too little there is no other until more
+    /// roots ended, and enough was overwritten or a while has passed that is long beside it; but for who
+    /// `insists`. Nor is there one while other upkeep runs.
+    pub fn make_room(&self, insists: bool, has_room: &mut dyn FnMut() -> bool) {
+        for _ in 0..TRIES {
+            {
+                let mut upkeep = lock(&self.upkeep);
+                let running = upkeep.running;
+                match running {
+                    Some(COLLECTING) => {
+                        let ended = upkeep.ended;
+                        let is_at_work = |upkeep: &mut super::Upkeep| upkeep.ended == ended;
+                        drop(self.upkeep_ended.wait_while(upkeep, is_at_work));
+                        if has_room() {
+                            return;
+                        }
+                        continue;
+                    }
+                    Some(_) => return,
+                    None if !insists && !self.core.garbage.is_worth_it() => return,
+                    None => upkeep.running = Some(COLLECTING),
                 }
-                Some(_) => return false,
-                None if !insists && !self.core.garbage.is_worth_it() => return false,
-                None => upkeep.running = Some(COLLECTING),
             }
+            let _turn = super::verify::UpkeepTurn::taken(self);
+            // Another may have collected since it was looked for: a collection that finds nothing then
+            // would tell that the pool is full.
+            if has_room() {
+                return;
+            }
+            let begun = self.core.garbage.begin();
+            let options = GcOptions { dry_run: false, max_unused: 0.0 };
+            let result = self.gc_in_turn(options, &Meter::new());
+            self.core.garbage.urgent(begun, result.as_ref().ok());
+            if let Err(e) = &result {
+                let what = "garbage could not be collected for somebody who found no room";
+                self.core.notice(format!("{what}: {e}"));
+            }
+            has_room();
+            return;
         }
-        let _turn = super::verify::UpkeepTurn::taken(self);
-        let begun = self.core.garbage.begin();
-        let options = GcOptions { dry_run: false, max_unused: 0.0 };
-        let result = self.gc_in_turn(options, &Meter::new());
-        self.core.garbage.urgent(begun, result.as_ref().ok());
-        if let Err(e) = &result {
-            let what = "garbage could not be collected for somebody who found no room";
-            self.core.notice(format!("{what}: {e}"));
-        }
-        result.is_ok()
     }
 }
 
@@ -267,11 +297,16 @@ mod tests {
             // Neither is enough alone: that something was let go, and that time passed.
             garbage.roots_ended(1);
             assert!(!garbage.is_worth_it(), "{vain:?}");
-            lock(&garbage.0).pause = Some((Instant::now(), 0));
-            assert!(garbage.is_worth_it(), "{vain:?}");
-            let roots = garbage.begin().1.roots;
-            lock(&garbage.0).pause = Some((Instant::now(), roots));
-            assert!(!garbage.is_worth_it(), "{vain:?}");
+            let LetGo { roots, chunks } = garbage.begin().1;
+            let pause = |roots, chunks, until| {
+                lock(&garbage.0).pause = Some(Pause { roots, chunks, until });
+                garbage.is_worth_it()
+            };
+            let (now, later) = (Instant::now(), Instant::now() + TELL);
+            assert!(pause(0, u64::MAX, now) && !pause(roots, u64::MAX, now), "{vain:?}");
+            // But enough of it is.
+            assert!(pause(0, chunks, later) && !pause(0, chunks + 1, later), "{vain:?}");
+            assert!(!pause(roots, chunks, later), "{vain:?}");
             // Any other collection that frees enough ends it.
             garbage.collected(garbage.begin(), report(64, 1, 0));
             assert!(garbage.is_worth_it(), "{vain:?}");
