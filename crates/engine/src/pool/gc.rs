@@ -501,6 +501,7 @@ impl Pool {
                 false
             }
         });
+        self.reading.forget_gone(&condemned);
         let dirs = condemned.iter().map(|id| shard::directory(*id)).collect();
         self.core.sync_dirs(&dirs)?;
         self.core.record(|_| Ok(condemned.iter().copied().map(Op::DropPack).collect()))?;
