@@ -7,6 +7,8 @@ use common::{Bed, LAYOUTS, Layout, Rng, small};
 use strongroom_block::volume::{NewVolume, Priority, Settings, Volumes};
 use strongroom_block::{BlockDevice, Content, Durability, Error, Zeroing};
 use strongroom_engine::id::{ChunkKind, RootId};
+use strongroom_engine::map::NodeStore;
+use strongroom_engine::node::Node;
 use strongroom_engine::pool::{GcOptions, Meter, NewRoot};
 
 const LATER: Durability = Durability::Later;
@@ -174,12 +176,12 @@ fn what_is_set_is_there_after_a_crash_and_in_lists() {
 const RESERVED: Layout = Layout { disks: 1, parity: 0, encrypted: false };
 
 /// Fills the pool with a backup, as it were, until it is refused.
-fn fill(volumes: &Volumes, seed: u64) -> u64 {
+fn fill(volumes: &Volumes, seed: u64) -> (u64, RootId) {
     let session = volumes.pool().session().unwrap();
-    let mut stored = 0;
+    let (mut stored, mut data) = (0, Vec::new());
     loop {
         let bytes = noise(seed << 32 | stored, 256 << 10);
-        match session.store(ChunkKind::Data, &[&bytes], &mut Vec::new()) {
+        match session.store(ChunkKind::Data, &[&bytes], &mut data) {
             Ok(_) => stored += 1,
             Err(e) => {
                 assert!(e.to_string().contains("set aside"), "{e}");
@@ -188,16 +190,18 @@ fn fill(volumes: &Volumes, seed: u64) -> u64 {
         }
         assert!(stored < 4096, "nothing was refused");
     }
+    data.truncate(stored as usize);
+    session.may_take_all();
+    let (node, _) = session.put_node(&Node { data, ..Node::default() }).unwrap();
     let root = NewRoot {
         id: RootId::random(),
         kind: 1,
         name: "backup".into(),
         immutable_for: None,
-        nodes: vec![],
+        nodes: vec![node],
         meta: vec![],
     };
-    session.commit(root).unwrap();
-    stored << 18
+    (stored << 18, session.commit(root).unwrap().id)
 }
 
 #[test]
@@ -222,7 +226,7 @@ fn what_is_reserved_can_be_written_when_others_have_filled_the_pool() {
     assert!(matches!(volumes.change(thin, reserved), Err(Error::NoSpace)));
     assert!(volumes.list().iter().any(|meta| meta.name == "thin" && meta.settings.thin));
     let thin = volumes.open(thin).unwrap();
-    let filled = fill(&volumes, 1);
+    let (filled, backup) = fill(&volumes, 1);
     assert!(filled > 64 << 20, "{filled}");
     // Nothing is left for who has reserved nothing.
     let mut at = 0;
@@ -242,7 +246,8 @@ fn what_is_reserved_can_be_written_when_others_have_filled_the_pool() {
     for at in (0..size).step_by(65536) {
         assert!(read(&*volume, at, 65536) == noise(at ^ 7, 65536), "{at}");
     }
-    // Overwriting it makes garbage, which is collected when nothing else is left.
+    // Overwriting it makes garbage, which is collected when nothing else is left, as is what is forgotten.
+    volumes.pool().forget(&[backup]).unwrap();
     for round in 0..4 {
         for at in (0..size).step_by(65536) {
             volume.write_at(at, &noise(at ^ round << 40, 65536), LATER).unwrap();

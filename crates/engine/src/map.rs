@@ -82,6 +82,9 @@ pub trait NodeStore: Sync {
     /// # Errors
     /// Those of the pool.
     fn put_node(&self, node: &Node) -> Result<(ChunkId, Stored)>;
+
+    /// A map that is made has others in the place of about so many chunks of another.
+    fn note_replaced(&self, _chunks: u64) {}
 }
 
 impl Nodes for Pool {
@@ -97,6 +100,10 @@ impl NodeStore for Session<'_> {
         let stored = self.store(ChunkKind::Node, &[&bytes], &mut ids)?;
         let id = ids.pop().ok_or_else(|| Error::damaged("the session", "a node got no id"))?;
         Ok((id, stored))
+    }
+
+    fn note_replaced(&self, chunks: u64) {
+        Session::note_replaced(self, chunks);
     }
 }
 

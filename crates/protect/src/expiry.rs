@@ -3,11 +3,10 @@
 use jiff::{SignedDuration, Timestamp};
 use strongroom_catalog::jobs::{self, Job};
 
+use crate::service::{Asker, ITSELF};
 use crate::works::{FORGET, ForgetParameters};
-use crate::{Asker, Protect, Result};
+use crate::{Protect, Result};
 
-/// As who the appliance asks for what it does by itself.
-const ITSELF: &str = "appliance";
 /// After a job that failed or was canceled a pool is left alone for so long, and after one that
 /// went well.
 const QUIET: SignedDuration = SignedDuration::from_hours(1);
@@ -28,11 +27,7 @@ impl Protect {
             if jobs::is_tried(catalog, FORGET, pool.id, now - QUIET, own).await? {
                 continue;
             }
-            let asker = Asker {
-                organisation_id: pool.organisation_id,
-                user_name: ITSELF.into(),
-                ..Asker::default()
-            };
+            let asker = Asker::itself(pool.organisation_id);
             let what = ForgetParameters { expired: true, ..ForgetParameters::default() };
             queued.push(self.forget(asker, pool.id, what).await?);
         }

@@ -9,6 +9,7 @@
 //! catalogue, and asks ([`Run::hold`]) before each step that others could see elsewhere.
 
 mod attended;
+mod collect;
 mod engine;
 mod error;
 mod expiry;
@@ -23,6 +24,7 @@ mod worker;
 pub mod works;
 
 pub use attended::Attended;
+pub use collect::Collecting;
 pub use engine::{Ended, Engine, Limits, Options};
 pub use error::{Error, Result};
 pub use ingest::OpenedIngest;

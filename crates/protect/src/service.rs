@@ -15,6 +15,9 @@ use crate::works::{
 };
 use crate::{Engine, Error, Options, Result, Work};
 
+/// As who the appliance asks for what it does by itself.
+pub(crate) const ITSELF: &str = "appliance";
+
 /// Who asks, and how much it matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asker {
@@ -36,6 +39,13 @@ pub struct Asker {
     pub host: Option<String>,
     /// The request, if it may be sent again: that finds the same job.
     pub request: Option<Request>,
+}
+
+impl Asker {
+    /// The appliance, for a pool of this organisation.
+    pub(crate) fn itself(organisation_id: i64) -> Self {
+        Self { organisation_id, user_name: ITSELF.into(), ..Self::default() }
+    }
 }
 
 /// The service: jobs over pools and images. Cheap to clone.

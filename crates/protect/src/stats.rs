@@ -1,8 +1,9 @@
 //! Pools and jobs in figures.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use strongroom_catalog::jobs::{self, Counted, Tally};
 use strongroom_catalog::list::Scope;
+use strongroom_engine::pool::{Collected, Collections};
 use strongroom_storage::PoolStats;
 
 use crate::{Protect, Result, works};
@@ -23,6 +24,8 @@ pub struct PoolFigures {
     pub stats: PoolStats,
     /// What the last collection left; none: there was none, or it is forgotten.
     pub garbage: Option<Garbage>,
+    /// What was collected since it was opened here, by whatever; none: it isn't open.
+    pub collections: Option<Collections>,
     /// When a backup to it last came to a good end.
     pub last_backup: Option<Timestamp>,
 }
@@ -80,8 +83,12 @@ impl Protect {
         let (catalog, pool) = (self.storage().catalog(), stats.pool.id);
         let garbage = jobs::last_good(catalog, works::GC, pool).await?;
         let garbage = garbage.and_then(|(at, result)| garbage_of(at, result.as_deref()?));
+        let collections = self.storage().collections(pool);
+        // Not all collections are jobs.
+        let here = collections.and_then(|all| left_by(&all.last?));
+        let garbage = garbage.into_iter().chain(here).max_by_key(|garbage| garbage.at);
         let last_backup = jobs::last_good(catalog, works::BACKUP, pool).await?.map(|(at, _)| at);
-        Ok(PoolFigures { stats, garbage, last_backup })
+        Ok(PoolFigures { stats, garbage, collections, last_backup })
     }
 }
 
@@ -93,6 +100,13 @@ fn garbage_of(at: Timestamp, result: &str) -> Option<Garbage> {
         bytes = bytes.saturating_add(result["bytes_freed"].as_u64()?);
     }
     Some(Garbage { at, bytes })
+}
+
+/// What a collection of this process left.
+fn left_by(last: &Collected) -> Option<Garbage> {
+    let ago = SignedDuration::try_from(last.at.elapsed()).ok()?;
+    let at = Timestamp::now().checked_sub(ago).ok()?;
+    Some(Garbage { at, bytes: last.report.bytes_unused })
 }
 
 #[cfg(test)]

@@ -12,11 +12,13 @@ use serde_json::json;
 use strongroom_catalog::jobs::{self, Worker};
 use strongroom_catalog::list::Scope;
 use strongroom_catalog::{events, testing};
+use strongroom_engine::id::{ChunkKind, RootId};
+use strongroom_engine::pool::{NewRoot, Pool};
 use strongroom_protect::works::{
     BackupParameters, CheckParameters, DiskParameters, ForgetParameters, GcParameters,
     ImportParameters, RepairParameters, RestoreParameters, ScrubParameters,
 };
-use strongroom_protect::{Asker, NewJob, State};
+use strongroom_protect::{Asker, Collecting, NewJob, State};
 use strongroom_storage::volumes::Force;
 use strongroom_storage::{NewPool, PoolSecret, Rules};
 use zeroize::Zeroizing;
@@ -214,6 +216,99 @@ async fn what_is_expired_is_forgotten_unasked_by_a_job() {
         protect.engine().drain(Duration::from_secs(5)).await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_is_collected_unasked_by_a_job() {
+    testing::each(|catalog| async move {
+        let bed = Bed::new(&catalog).await;
+        let pool = bed.pool("main").await;
+        let protect = bed.protect(quick()).await;
+        bed.files("source", 10, 7 << 20);
+        let what =
+            BackupParameters { paths: vec![bed.text("source")], ..BackupParameters::default() };
+        let job = protect.backup(asker(), pool, what).await.unwrap();
+        let image = over(&protect, &job, State::Succeeded).await.result.unwrap()["image"].as_i64();
+        // Any time is long enough, once anything was let go.
+        let soon = Duration::from_nanos(1);
+        let when = Collecting { overwritten: 0, free: 0, every: soon, pause: soon };
+        assert_eq!(protect.collect_garbage(&when).await.unwrap(), []);
+        bed.storage.forget_images(&[image.unwrap()]).await.unwrap();
+        let never = Collecting { every: Duration::ZERO, ..when };
+        assert_eq!(protect.collect_garbage(&never).await.unwrap(), []);
+        let seldom = Collecting { every: Duration::from_secs(86_400), ..when };
+        assert_eq!(protect.collect_garbage(&seldom).await.unwrap(), []);
+        let jobs = protect.collect_garbage(&when).await.unwrap();
+        assert_eq!(jobs.len(), 1);
+        assert_eq!((jobs[0].kind.as_str(), jobs[0].user_name.as_str()), ("gc", "appliance"));
+        assert_eq!((jobs[0].pool_id, jobs[0].user_id), (Some(pool), None));
+        let result = over(&protect, &jobs[0], State::Succeeded).await.result.unwrap();
+        let freed = result["bytes_freed"].as_u64().unwrap();
+        assert!(freed >= 70 << 20, "{result}");
+        assert_eq!(protect.collect_garbage(&when).await.unwrap(), []);
+        let figures = protect.pool_stats(pool).await.unwrap();
+        let collections = figures.collections.unwrap();
+        assert_eq!((collections.count, collections.urgent), (1, 0));
+        assert_eq!(collections.bytes_freed, freed);
+        assert_eq!(figures.garbage.unwrap().bytes, result["bytes_unused"].as_u64().unwrap());
+        protect.engine().drain(Duration::from_secs(5)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_collection_of_a_pool_waits_for_nothing_but_its_turn() {
+    testing::each(|catalog| async move {
+        let bed = Bed::new(&catalog).await;
+        let pool = bed.pool("main").await;
+        // Nobody works: jobs stay in the queue.
+        let mut options = quick();
+        options.limits.slots = 0;
+        let protect = bed.protect(options).await;
+        let open = bed.storage.open(pool).await.unwrap();
+        store_and_forget(&open);
+        let soon = Duration::from_nanos(1);
+        let when = Collecting { overwritten: 0, free: 0, every: soon, pause: soon };
+        // One that somebody asked for is enough, and so is one of its own.
+        let asked = protect.gc(asker(), pool, GcParameters::default()).await.unwrap();
+        assert_eq!(protect.collect_garbage(&when).await.unwrap(), []);
+        protect.engine().cancel(asked.id).await.unwrap();
+        let own = protect.collect_garbage(&when).await.unwrap();
+        assert_eq!(own.len(), 1);
+        assert_eq!(protect.collect_garbage(&when).await.unwrap(), []);
+        // Who cancels it has his peace.
+        protect.engine().cancel(own[0].id).await.unwrap();
+        assert_eq!(protect.collect_garbage(&when).await.unwrap(), []);
+        // What writes waited for is told of.
+        open.make_room(false, &mut || false);
+        assert!(open.standing().collections.bytes_freed > 64 << 20);
+        assert_eq!(protect.collect_garbage(&when).await.unwrap(), []);
+        let told = events::after(&catalog, 0, 99).await.unwrap();
+        let told: Vec<_> = told.iter().filter(|event| event.kind == "pool.collected").collect();
+        assert_eq!(told.len(), 1);
+        assert!(told[0].message.contains("the pool main had garbage collected 1 times"));
+        protect.engine().drain(Duration::from_secs(5)).await;
+    })
+    .await;
+}
+
+/// More than a collection is worth it for.
+fn store_and_forget(pool: &Pool) {
+    let session = pool.session().unwrap();
+    let mut piece = vec![0; 1 << 20];
+    for number in 0..70u64 {
+        // Not what can be compressed.
+        for (place, part) in piece.chunks_mut(32).enumerate() {
+            let id =
+                pool.id_of(ChunkKind::Data, &[number.to_le_bytes(), place.to_le_bytes()].concat());
+            part.copy_from_slice(&id.0);
+        }
+        session.store(ChunkKind::Data, &[&piece], &mut Vec::new()).unwrap();
+    }
+    let (id, name) = (RootId::random(), "gone".into());
+    let root = NewRoot { id, kind: 99, name, immutable_for: None, nodes: vec![], meta: vec![] };
+    session.commit(root).unwrap();
+    pool.forget(&[id]).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

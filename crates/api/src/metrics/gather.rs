@@ -227,6 +227,12 @@ fn pools(registry: &mut Registry, pools: &[&PoolFigures]) {
     });
     let help = "What the last collection left of garbage";
     of_pools("pool_garbage_bytes", help, &|pool| Some(pool.garbage?.bytes as f64));
+    let help = "Collections of its garbage since the appliance opened it";
+    of_pools("pool_collections", help, &|pool| Some(pool.collections?.count as f64));
+    let help = "Those of them that writes waited for which found no room";
+    of_pools("pool_urgent_collections", help, &|pool| Some(pool.collections?.urgent as f64));
+    let help = "Bytes that they freed, before redundancy";
+    of_pools("pool_collected_bytes", help, &|pool| Some(pool.collections?.bytes_freed as f64));
     let help = "When a backup to it last came to a good end";
     of_pools("pool_last_backup_timestamp_seconds", help, &|pool| pool.last_backup.map(seconds));
     let help = "When a scrub of it last came to its end";

@@ -210,7 +210,7 @@ struct OpenJobs {
 
 impl From<PoolFigures> for PoolStats {
     fn from(pool: PoolFigures) -> Self {
-        let PoolFigures { stats, garbage, last_backup } = pool;
+        let PoolFigures { stats, garbage, last_backup, .. } = pool;
         let ratio = |of: fn(Ratios) -> Option<f64>| stats.ratios.and_then(of);
         Self {
             pool_id: stats.pool.id,

@@ -115,6 +115,14 @@ settings! {
         "What needed approval is removed so many days after it lapsed; the audit trail keeps it.";
     events_kept: Days, 365 in 0..=36_500, "events.kept",
         "Events are removed after so many days; 0: never.";
+    gc_every: Hours, 24 in 0..=8760, "gc.every",
+        "Garbage of a pool is collected so many hours after the last collection when anything was forgotten or overwritten since; 0: not for that.";
+    gc_free: Things, 10 in 0..=90, "gc.free",
+        "Garbage of a pool is collected when less than so many percent of its fullest disk are free and anything was forgotten or overwritten since the last collection; 0: not for that.";
+    gc_overwritten: Things, 20 in 0..=100, "gc.overwritten",
+        "Garbage of a pool is collected when chunks of volumes were overwritten since the last collection that are so many percent of the pool's; 0: not for that.";
+    gc_pause: Seconds, 300 in 1..=604_800, "gc.pause",
+        "The appliance collects garbage of a pool no sooner than so many seconds after the last collection, and longer after one that took long or found little.";
     idempotency_kept: Hours, 24 in 1..=720, "idempotency.kept",
         "The same request with the same Idempotency-Key has the same answer for so many hours.";
     jobs_attempts: Things, 3 in 1..=100, "jobs.attempts",

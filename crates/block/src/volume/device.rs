@@ -5,7 +5,6 @@ use std::sync::{Arc, PoisonError};
 
 use strongroom_engine::disk::Disk;
 use strongroom_engine::map;
-use strongroom_engine::pool::GcOptions;
 
 use super::base::Base;
 use super::live::Source;
@@ -165,12 +164,13 @@ impl Volume {
             self.settle()?;
             result = room();
         }
-        // What this volume has overwritten is garbage, and the room of it is its own.
-        if matches!(result, Err(Error::NoSpace)) && self.reserve.is_on() {
-            // Not while another collects; then it is refused as others are.
-            if self.pool.gc(GcOptions { dry_run: false, max_unused: 0.0 }).is_ok() {
+        // What volumes have overwritten is garbage. For one that is reserved the room of it is its own, whatever
+        // the last collection came to.
+        if matches!(result, Err(Error::NoSpace)) {
+            self.pool.make_room(self.reserve.is_on(), &mut || {
                 result = room();
-            }
+                !matches!(result, Err(Error::NoSpace))
+            });
         }
         result
     }

@@ -43,8 +43,8 @@ pub fn rewrite(
     if base.len() == len && parts.is_empty() {
         return Ok(base.clone());
     }
-    let mut new =
-        Rewriting { builder: MapBuilder::fixed(chunk), store, len, parts, content, region: None };
+    let builder = MapBuilder::fixed(chunk);
+    let mut new = Rewriting { builder, store, len, parts, content, region: None, replaced: 0 };
     let (items, level) = match base {
         MapRef::Inline(extents) => (extents.iter().map(item_of).collect(), 0),
         MapRef::Tree(node, len) => (vec![Item { id: Some(*node), len: *len }], MAX_LEVEL + 1),
@@ -62,7 +62,11 @@ pub fn rewrite(
         match item.id {
             None => new.hole(at..end)?,
             Some(id) if level == 0 => new.data(at..end, id)?,
-            Some(_) if new.replaces(&(at..end)) => new.replace(at..end)?,
+            Some(_) if new.replaces(&(at..end)) => {
+                // It isn't read for that: if it has holes, it is fewer.
+                new.replaced += item.len.div_ceil(chunk.max(1).into());
+                new.replace(at..end)?;
+            }
             Some(id) if new.takes(level, at..end, id)? => {}
             Some(id) => {
                 let node = source.node(&id)?;
@@ -76,6 +80,7 @@ pub fn rewrite(
     }
     new.hole(at..len)?;
     new.flush()?;
+    store.note_replaced(new.replaced);
     new.builder.finish(store)
 }
 
@@ -87,6 +92,8 @@ struct Rewriting<'r, 'c> {
     content: &'r mut (dyn FnMut(Range<u64>, Put<'_>) -> Result<()> + 'c),
     /// What is to be replaced and wasn't asked for yet.
     region: Option<Range<u64>>,
+    /// How many chunks of the old map the new one lacks, about.
+    replaced: u64,
 }
 
 impl Rewriting<'_, '_> {
@@ -126,6 +133,7 @@ impl Rewriting<'_, '_> {
 
     fn data(&mut self, range: Range<u64>, id: ChunkId) -> Result<()> {
         if !self.parts_in(&range).is_empty() {
+            self.replaced += 1;
             return self.replace(range);
         }
         self.flush()?;

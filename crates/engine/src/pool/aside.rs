@@ -39,7 +39,8 @@ impl Core {
         for disk in self.disks.iter().flatten() {
             // A disk that can't tell will say so when it is written.
             let Ok(space) = disk.space() else { continue };
-            let kept = aside.saturating_add(RESERVE.min(space.total / 50));
+            // What it is set aside for takes nodes, an index and packs that are not full beside it.
+            let kept = aside.saturating_add(2 * RESERVE.min(space.total / 50));
             let free = space.free.saturating_sub(kept);
             if free < bytes as u64 {
                 self.aside.allowed.store(0, Ordering::Relaxed);

@@ -14,6 +14,7 @@ use crate::journal::{Journal, Lost};
 use crate::keys::{Keyring, Master};
 use crate::pack::Sealed;
 use crate::pool::aside::Aside;
+use crate::pool::garbage::Garbage;
 use crate::pool::mend::Found;
 use crate::pool::pins::Pins;
 use crate::seal::ChunkHasher;
@@ -123,6 +124,8 @@ pub(crate) struct Core {
     pub(crate) collecting: AtomicBool,
     /// What sessions leave alone unless they may take it.
     pub(crate) aside: Aside,
+    /// What may have become garbage, and what was collected.
+    pub(crate) garbage: Garbage,
 }
 
 /// What [`Core::new`] is made of.
@@ -178,6 +181,7 @@ impl Core {
             canceled: AtomicBool::new(false),
             collecting: AtomicBool::new(false),
             aside: Aside::default(),
+            garbage: Garbage::default(),
         })
     }
 
@@ -364,6 +368,8 @@ impl Core {
             ops.push(Op::Clock(self.now()));
             let commit = journal.commit(&ops).inspect_err(|e| self.stop(e))?;
             self.journal_lost(commit.lost);
+            let ended = ops.iter().filter(|op| matches!(op, Op::DropRoot(_))).count();
+            self.garbage.roots_ended(ended as u64);
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             ops.into_iter().for_each(|op| state.apply(op));
             if journal.wants_rotation() {

@@ -13,7 +13,8 @@
 //! 4. *Copy* the living chunks of sparse packs into new packs.
 //! 5. *Record*: the new packs, their index segment, and the end of the old packs, in one journal
 //!    record. Steps 4 and 5 repeat for a bounded amount of copies at a time, so a crash costs at
-//!    most that much work, and a collection that is run again goes on where it was.
+//!    most that much work, and a collection that is run again goes on where it was. Where there is little room
+//!    for copies, files of packs that were given up are removed in between: first of those that needed none.
 //! 6. *Remove* the files of packs that are given up, sync the directories, record that they are
 //!    gone. While other processes read the pool this is left to the next collection.
 
@@ -24,14 +25,15 @@ use crate::compress::Effort;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
 use crate::pack::{Directory, FrameCodec, FrameEntry, NewFrame};
-use crate::pool::core::lock;
+use crate::pool::core::{RESERVE, lock};
+use crate::pool::garbage::COLLECTING;
 use crate::pool::pins::ChunkSet;
 use crate::pool::read::{Lens, OpenPack};
 use crate::pool::{Meter, Pool, READERS_LOCK};
 use crate::shard;
 use crate::state::{Op, PackInfo, State};
 
-/// Living bytes that are copied before the state is changed.
+/// Living bytes that are copied on each disk before the state is changed.
 const COPY_STEP: u64 = 512 << 20;
 /// Missing chunks that are looked for in packs; with more, no pack that isn't used whole is given up.
 const MOST_MISSING: usize = 1 << 16;
@@ -77,6 +79,13 @@ pub struct GcReport {
     pub packs_waiting: u64,
     /// Chunks that are referred to, but are not in the pool; when they are very many, about so many.
     pub missing_chunks: u64,
+}
+
+impl GcReport {
+    /// Bytes of packs that were (or would be) freed: those given up, without what was copied out of them.
+    pub fn bytes_freed(&self) -> u64 {
+        self.bytes_removed.saturating_sub(self.bytes_copied)
+    }
 }
 
 /// Chunks that are referred to and not in the index.
@@ -141,12 +150,21 @@ impl Pool {
     /// # Errors
     /// As [`Pool::gc`].
     pub fn gc_with(&self, options: GcOptions, meter: &Meter) -> Result<GcReport> {
-        let _upkeep = self.begin_upkeep("garbage collection")?;
+        let _upkeep = self.begin_upkeep(COLLECTING)?;
+        self.gc_in_turn(options, meter)
+    }
+
+    /// As [`Pool::gc_with`], for who has the turn of upkeep.
+    pub(super) fn gc_in_turn(&self, options: GcOptions, meter: &Meter) -> Result<GcReport> {
+        let begun = self.core.garbage.begin();
         let hold = self.core.pins.hold_all();
         self.core.collecting.store(true, Ordering::Relaxed);
         let result = self.collect(options, meter);
         self.core.collecting.store(false, Ordering::Relaxed);
         self.core.pins.release(hold);
+        if let (Ok(report), false) = (&result, options.dry_run) {
+            self.core.garbage.collected(begun, *report);
+        }
         result
     }
 
@@ -255,10 +273,11 @@ impl Pool {
     }
 
     /// Copies what lives out of the victims, and records their end, step by step. A pack in
-    /// which something can't be read stays.
+    /// which something can't be read stays, and one for whose copy there is no room.
     fn give_up(&self, victims: &[Victim], keep: &ChunkSet, meter: &Meter) -> Result<()> {
         let mut step = Vec::new();
-        let mut copied = 0;
+        let (mut copied, mut room) = (0, self.room_for_copies());
+        let mut without_room = 0u64;
         for victim in victims {
             // A session may have pinned a chunk of a pack that looked empty.
             if keep.count(victim.id) > 0 {
@@ -266,8 +285,18 @@ impl Pool {
                     self.end_packs(&mut step)?;
                     return Err(e);
                 }
+                let takes = victim.takes(victim.live_bytes);
+                if copied + takes > room.min(COPY_STEP) && !step.is_empty() {
+                    self.end_packs(&mut step)?;
+                    self.remove_condemned()?;
+                    (copied, room) = (0, self.room_for_copies());
+                }
+                if copied + takes > room {
+                    without_room += 1;
+                    continue;
+                }
                 match self.copy_living(victim, keep) {
-                    Ok(bytes) => copied += bytes,
+                    Ok(bytes) => copied += victim.takes(bytes),
                     Err(e @ (Error::Stopped { .. } | Error::ReadOnly { .. })) => return Err(e),
                     Err(e) => {
                         self.core.notice(format!("pack {} is kept: {e}", victim.id));
@@ -277,12 +306,26 @@ impl Pool {
             }
             step.push(victim.id);
             meter.add(victim.info.len);
-            if copied >= COPY_STEP {
-                self.end_packs(&mut step)?;
-                copied = 0;
-            }
+        }
+        if without_room > 0 {
+            self.core.notice(format!(
+                "{without_room} packs with garbage are kept: there is no room for copies of what \
+                 lives in them"
+            ));
         }
         self.end_packs(&mut step)
+    }
+
+    /// What copies may take on each disk, in bytes, until what they were made of is removed: what is kept
+    /// for collecting, and a quarter of what else is free, since others write meanwhile.
+    fn room_for_copies(&self) -> u64 {
+        // A disk that can't tell will say so when it is written.
+        let spaces = self.core.disks.iter().flatten().filter_map(|disk| disk.space().ok());
+        let rooms = spaces.map(|space| -> u64 {
+            let reserve = RESERVE.min(space.total / 50).min(space.free);
+            reserve + (space.free - reserve) / 4
+        });
+        rooms.min().unwrap_or(u64::MAX)
     }
 
     fn end_packs(&self, step: &mut Vec<PackId>) -> Result<()> {
@@ -458,6 +501,7 @@ impl Pool {
                 false
             }
         });
+        self.reading.forget_gone(&condemned);
         let dirs = condemned.iter().map(|id| shard::directory(*id)).collect();
         self.core.sync_dirs(&dirs)?;
         self.core.record(|_| Ok(condemned.iter().copied().map(Op::DropPack).collect()))?;
@@ -478,6 +522,11 @@ impl Pool {
 impl Victim {
     fn dead_bytes(&self) -> u64 {
         self.info.len.saturating_sub(self.live_bytes)
+    }
+
+    /// What so many bytes of it take on each disk.
+    fn takes(&self, bytes: u64) -> u64 {
+        bytes.div_ceil(u64::from(self.info.data_shards.max(1)))
     }
 }
 

@@ -39,6 +39,7 @@ mod admin;
 mod aside;
 mod core;
 mod foreign;
+mod garbage;
 mod gc;
 mod mend;
 mod meter;
@@ -57,10 +58,11 @@ mod writer;
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 pub use self::admin::SlotInfo;
 pub use self::foreign::Kept;
+pub use self::garbage::{Collected, Collections, LetGo, Standing, Urgent};
 pub use self::gc::{GcOptions, GcReport};
 pub use self::meter::Meter;
 pub use self::open::{CreateOptions, OpenMode, OpenOptions, Use};
@@ -104,13 +106,22 @@ pub struct Pool {
     leases: Mutex<HashMap<RootId, (Root, usize)>>,
     /// Whether some thread is writing waiting index entries to a segment.
     flushing: AtomicBool,
-    /// Whether a collection, a scrub or another of the operations that come one at a time runs.
-    upkeep: Mutex<Option<&'static str>>,
+    upkeep: Mutex<Upkeep>,
+    upkeep_ended: Condvar,
     reading: read::Reading,
     threads: usize,
     /// Who this is, for others that find the pool in use.
     holder: String,
     _locks: Vec<Box<dyn DiskLock>>,
+}
+
+/// A collection, a scrub and other operations come one at a time.
+#[derive(Debug, Default)]
+struct Upkeep {
+    /// Which one runs.
+    running: Option<&'static str>,
+    /// How many have ended.
+    ended: u64,
 }
 
 impl Pool {

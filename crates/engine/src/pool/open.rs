@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use crate::chunker;
 use crate::clock::{Clock, ClockMark};
@@ -249,7 +249,8 @@ impl Pool {
             benches: Mutex::default(),
             leases: Mutex::new(HashMap::new()),
             flushing: AtomicBool::new(false),
-            upkeep: Mutex::new(None),
+            upkeep: Mutex::default(),
+            upkeep_ended: Condvar::new(),
             threads: used.threads,
             holder: used.holder,
             _locks: locks,

@@ -214,6 +214,15 @@ impl Reading {
         lock(&self.kept).packs.clear();
     }
 
+    /// Forgets packs whose files were removed: as long as these are open, their room isn't free.
+    pub(crate) fn forget_gone(&self, gone: &[PackId]) {
+        let mut kept = lock(&self.kept);
+        let closed: Vec<_> = gone.iter().filter_map(|id| kept.packs.remove(id)).collect();
+        // Closing files may take a while.
+        drop(kept);
+        drop(closed);
+    }
+
     fn frame(&self, key: FrameKey) -> Option<Arc<Vec<u8>>> {
         let mut kept = lock(&self.kept);
         kept.tick += 1;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::chunker::Params;
 use crate::clock::PoolTime;
@@ -146,6 +146,8 @@ pub struct Session<'p> {
     pub(crate) failed: AtomicBool,
     /// It may take what is set aside.
     takes_all: AtomicBool,
+    /// Chunks that maps lack which are to take the place of others.
+    replaced: AtomicU64,
 }
 
 impl<'p> Session<'p> {
@@ -161,6 +163,7 @@ impl<'p> Session<'p> {
             awaited: Mutex::default(),
             failed: AtomicBool::new(false),
             takes_all: AtomicBool::new(false),
+            replaced: AtomicU64::new(0),
         })
     }
 
@@ -258,6 +261,12 @@ impl<'p> Session<'p> {
     /// It stores also where that takes of what is set aside ([`Pool::set_aside`]).
     pub fn may_take_all(&self) {
         self.takes_all.store(true, Ordering::Relaxed);
+    }
+
+    /// A map that it stores has others in the place of so many chunks, which are garbage once a root of it
+    /// takes the place of the old one ([`Session::replace_root`]).
+    pub(crate) fn note_replaced(&self, chunks: u64) {
+        self.replaced.fetch_add(chunks, Ordering::Relaxed);
     }
 
     /// Refuses so many bytes when they are set aside for others.
@@ -376,6 +385,9 @@ impl<'p> Session<'p> {
             }
             Ok(ops)
         })?;
+        if old.is_some() {
+            self.pool.core.garbage.chunks_replaced(self.replaced.swap(0, Ordering::Relaxed));
+        }
         self.pool.tidy_index()?;
         Ok(committed.expect("the flush succeeded, so it called for the root"))
     }

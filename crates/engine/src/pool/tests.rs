@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::chunker::Params;
 use crate::clock::VirtualClock;
-use crate::disk::{Disk, SimDisk, SimWorld};
+use crate::disk::{Disk, FsDisk, SimDisk, SimWorld};
 use crate::keys::{Secret, Stretch};
 
 const DAY: i64 = 86_400_000_000_000;
@@ -150,6 +150,38 @@ fn one_process_writes_and_the_others_are_told_who() {
     let reader = bed.try_open(OpenMode::Read).unwrap();
     assert_eq!(restore(&reader, &root).unwrap(), [noise(1, 5000)]);
     assert!(matches!(reader.session().map(drop), Err(Error::ReadOnly { .. })));
+}
+
+#[test]
+fn files_of_packs_that_are_given_up_are_not_kept_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = std::fs::canonicalize(dir.path()).unwrap();
+    let options = CreateOptions {
+        disks: vec![Arc::new(FsDisk::open(&place).unwrap())],
+        parity: 0,
+        secret: None,
+        chunking: Params::default(),
+        level: 1,
+        pack_size: 1 << 20,
+    };
+    let pool = Pool::create(options, Bed::new(1, false).used()).unwrap();
+    // Files of the pool that are open here, and of these those that were removed.
+    let open = || {
+        let fds = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let paths = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        let ours: Vec<_> = paths.filter(|path| path.starts_with(&place)).collect();
+        let gone = ours.iter().filter(|path| path.to_string_lossy().ends_with(" (deleted)"));
+        (ours.len(), gone.count())
+    };
+    let closed = open().0;
+    let pieces: Vec<_> = (0..40).map(|i| noise(i, 100_000)).collect();
+    let root = back_up(&pool, &pieces, None);
+    assert_eq!(restore(&pool, &root).unwrap(), pieces);
+    assert!(open().0 > closed, "what was read is open");
+    pool.forget(&[root.id]).unwrap();
+    let report = pool.gc(GcOptions { max_unused: 0.0, ..GcOptions::default() }).unwrap();
+    assert!(report.packs_removed >= 4, "{report:?}");
+    assert_eq!(open().1, 0);
 }
 
 #[test]

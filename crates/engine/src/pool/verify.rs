@@ -624,25 +624,36 @@ impl Pool {
     }
 
     /// Makes sure that one piece of upkeep runs at a time.
-    pub(crate) fn begin_upkeep(&self, what: &'static str) -> Result<Upkeep<'_>> {
+    pub(crate) fn begin_upkeep(&self, what: &'static str) -> Result<UpkeepTurn<'_>> {
         self.core.writable()?;
         let mut upkeep = lock(&self.upkeep);
-        if let Some(other) = *upkeep {
+        if let Some(other) = upkeep.running {
             return Err(Error::InUse { holder: format!("{other} is running in this process") });
         }
-        *upkeep = Some(what);
-        Ok(Upkeep { pool: self })
+        upkeep.running = Some(what);
+        Ok(UpkeepTurn::taken(self))
     }
 }
 
 /// Held while a piece of upkeep runs.
 #[derive(Debug)]
-pub(crate) struct Upkeep<'p> {
+pub(crate) struct UpkeepTurn<'p> {
     pool: &'p Pool,
 }
 
-impl Drop for Upkeep<'_> {
+impl<'p> UpkeepTurn<'p> {
+    /// Of who has noted that it runs.
+    pub(super) fn taken(pool: &'p Pool) -> Self {
+        Self { pool }
+    }
+}
+
+impl Drop for UpkeepTurn<'_> {
     fn drop(&mut self) {
-        *lock(&self.pool.upkeep) = None;
+        let mut upkeep = lock(&self.pool.upkeep);
+        upkeep.running = None;
+        upkeep.ended += 1;
+        drop(upkeep);
+        self.pool.upkeep_ended.notify_all();
     }
 }

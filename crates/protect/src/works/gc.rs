@@ -82,7 +82,7 @@ pub(super) fn collect(
         "live_chunks": report.live_chunks,
         "dead_chunks": report.dead_chunks,
         "bytes_before": report.bytes_before,
-        "bytes_freed": report.bytes_removed.saturating_sub(report.bytes_copied),
+        "bytes_freed": report.bytes_freed(),
         "bytes_removed": report.bytes_removed,
         "bytes_copied": report.bytes_copied,
         "bytes_unused": report.bytes_unused,

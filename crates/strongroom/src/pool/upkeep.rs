@@ -59,11 +59,6 @@ pub(crate) fn gc_with(context: &Context, pool: &Pool, options: GcOptions) -> Res
     Ok(progress::status(context.out, || "collecting garbage".into(), || pool.gc(options))?)
 }
 
-/// What was given up, less what was copied out of it.
-fn freed(report: &GcReport) -> u64 {
-    report.bytes_removed.saturating_sub(report.bytes_copied)
-}
-
 /// What a collection came to, as JSON.
 pub(crate) fn gc_json(report: &GcReport, options: GcOptions) -> Value {
     json!({
@@ -71,7 +66,7 @@ pub(crate) fn gc_json(report: &GcReport, options: GcOptions) -> Value {
         "live_chunks": report.live_chunks,
         "dead_chunks": report.dead_chunks,
         "bytes_before": report.bytes_before,
-        "bytes_freed": freed(report),
+        "bytes_freed": report.bytes_freed(),
         "bytes_removed": report.bytes_removed,
         "bytes_copied": report.bytes_copied,
         "bytes_unused": report.bytes_unused,
@@ -88,7 +83,7 @@ pub(crate) fn gc_text(
     options: GcOptions,
 ) -> std::io::Result<()> {
     let would = if options.dry_run { "would free" } else { "freed" };
-    let (bytes, of) = (size(freed(report)), size(report.bytes_before));
+    let (bytes, of) = (size(report.bytes_freed()), size(report.bytes_before));
     let packs = count(report.packs_removed, "pack", "packs");
     writeln!(out, "{would} {bytes} of {of}: {packs}, {} copied", size(report.bytes_copied))?;
     let dead = count(report.dead_chunks, "chunk was", "chunks were");

@@ -1,6 +1,6 @@
 //! What the appliance does by itself: it forgets what is old, measures its pools, has images forgotten
-//! whose time is over, makes snapshots of volumes that are due, measures volumes and looks for those that
-//! are nearly full, notes what the machine's disks do, removes files that no job will come for, backs itself up, has its certificate
+//! whose time is over and garbage collected, makes snapshots of volumes that are due, measures volumes and looks for
+//! those that are nearly full, notes what the machine's disks do, removes files that no job will come for, backs itself up, has its certificate
 //! renewed, tries again to attach storage, and takes changes of the network back that nobody confirms.
 
 use std::time::Duration;
@@ -13,12 +13,16 @@ use strongroom_protect::Protect;
 use strongroom_storage::Storage;
 use tokio::task::JoinHandle;
 
+use super::follow;
+
 /// How often it looks whether an hour has begun in which the pools were not measured.
 const LOOK: Duration = Duration::from_secs(60);
 /// How often it looks for files that nobody needs.
 const SWEEP: Duration = Duration::from_secs(300);
 /// How often it looks for images whose time is over.
 const EXPIRED: Duration = Duration::from_secs(20);
+/// How often it looks for pools whose garbage is worth collecting.
+const GARBAGE: Duration = Duration::from_secs(15);
 /// How often it looks for snapshots of volumes that are due.
 const SNAPSHOTS: Duration = Duration::from_secs(10);
 /// How often it notes what disks have done.
@@ -40,6 +44,7 @@ pub(super) fn chores(
             upkeep.run(),
             measure(protect.storage()),
             forget(&protect),
+            collect(&settings, &protect),
             snapshot(protect.storage()),
             measure_volumes(protect.storage()),
             sweep(&administration),
@@ -69,6 +74,17 @@ async fn forget(protect: &Protect) {
         tokio::time::sleep(EXPIRED).await;
         if let Err(error) = protect.forget_expired().await {
             tracing::warn!("images whose time is over are not forgotten: {error}");
+        }
+    }
+}
+
+/// Has garbage collected where that is worth it.
+async fn collect(settings: &Settings, protect: &Protect) {
+    loop {
+        tokio::time::sleep(GARBAGE).await;
+        let when = follow::collecting(&settings.current());
+        if let Err(error) = protect.collect_garbage(&when).await {
+            tracing::warn!("garbage is not collected: {error}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use strongroom_appliance::{Settings, Values};
 use strongroom_identity::{Identity, Policy};
-use strongroom_protect::{Engine, Limits};
+use strongroom_protect::{Collecting, Engine, Limits};
 use tokio::task::JoinHandle;
 
 /// Gives the services what is set, now and whenever it changes, until the task is aborted.
@@ -35,6 +35,16 @@ fn policy(values: &Values) -> Policy {
         forget_after: values.login_forget,
         shortest_password: values.password_shortest,
         sessions_per_user: values.sessions_per_user,
+    }
+}
+
+/// When garbage is collected unasked.
+pub(super) fn collecting(values: &Values) -> Collecting {
+    Collecting {
+        overwritten: values.gc_overwritten,
+        free: values.gc_free,
+        every: values.gc_every,
+        pause: values.gc_pause,
     }
 }
 

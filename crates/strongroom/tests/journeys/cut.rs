@@ -11,11 +11,11 @@ use std::process::Stdio;
 use crate::support::{Lab, assert_same, must_be_root, noise, output, tool};
 
 /// A small filesystem that is mounted for as long as this lives.
-struct Small(PathBuf);
+pub(crate) struct Small(PathBuf);
 
 impl Small {
     /// ext4 in a file, or, where loop devices can't be had, a tmpfs.
-    fn mount(lab: &Lab, mib: u64) -> Option<Self> {
+    pub(crate) fn mount(lab: &Lab, mib: u64) -> Option<Self> {
         must_be_root();
         let (image, dir) = (lab.path("small.img"), lab.path("small"));
         fs::create_dir(&dir).unwrap();

@@ -13,6 +13,7 @@ mod damage;
 mod devices;
 mod document;
 mod exports;
+mod garbage;
 mod golden;
 mod images;
 mod ingest;

@@ -20,7 +20,7 @@ use crate::up::until;
 const SIZE: u64 = crate::devices::SIZE;
 
 /// Asks for something that is made, or there.
-fn asked(data: &Path, method: &str, path: &str, body: Option<Value>) -> Value {
+pub(crate) fn asked(data: &Path, method: &str, path: &str, body: Option<Value>) -> Value {
     let (code, told) = ask(data, method, path, body);
     assert!((200..300).contains(&code), "{method} {path}: {code} {told}");
     told
@@ -33,7 +33,7 @@ fn with_volume(data: &Path) -> i64 {
     asked(data, "POST", &path, Some(json!({"name": "vol", "size": SIZE})))["id"].as_i64().unwrap()
 }
 
-fn uri(data: &Path, name: &str) -> String {
+pub(crate) fn uri(data: &Path, name: &str) -> String {
     format!("nbd+unix:///{name}?socket={}", data.join("nbd.sock").display())
 }
 
