@@ -118,7 +118,7 @@ fn where_all_is_needed_refused_writes_do_not_collect_each() {
 #[test]
 fn what_was_overwritten_is_counted_until_it_is_collected() {
     let mut bed = Bed::new(ONE_DISK, 1);
-    bed.limits = Limits { segment: 1 << 20, log: 64 << 20 };
+    bed.limits = Limits { segment: 1 << 20, log: 64 << 20, ..bed.limits };
     let volumes = bed.create();
     let id =
         volumes.create(NewVolume { chunk: CHUNK as u32, ..small("vol", 256 * CHUNK) }).unwrap();
