@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use strongroom_engine::buf::BufPool;
 use strongroom_engine::content::{Bytes, Chunks, Failed, Reader, Sink, Wanted, cut};
 use strongroom_engine::id::{ChunkId, ChunkKind};
 use strongroom_engine::lru::Lru;
@@ -14,7 +15,8 @@ use strongroom_engine::pool::Pool;
 
 use super::live::Source as Piece;
 use super::locked;
-use super::segment::Place;
+use super::record::{BLOCK, HEADER, MAX_PAYLOAD};
+use super::segment::{self, Place, read_run};
 use crate::{Error, Result};
 
 /// Chunks to a window: what a map's lowest node covers when all chunks are of the volume's size.
@@ -26,6 +28,10 @@ const EXTENTS: usize = 128 << 10;
 /// Bytes of long records of the log that are kept, and how long one is.
 const RECORDS: usize = 8 << 20;
 const LONG: usize = 16 << 10;
+
+/// Long records that are read at once, at most, and how many threads do that at a time.
+const MOST: usize = 8;
+const READS: usize = 4;
 
 /// Extents of a part of a map, by offset.
 type Window = Arc<Vec<(u64, Extent)>>;
@@ -132,9 +138,35 @@ pub(crate) struct Base<'b> {
     pub(crate) pool: &'b Pool,
     pub(crate) reader: &'b Reader,
     pub(crate) windows: &'b Windows,
+    /// For records that are read at once.
+    pub(crate) reads: &'b BufPool,
     pub(crate) chunk: u32,
     /// What is read is kept for a while.
     pub(crate) keeps: bool,
+}
+
+/// How many whole long records come first that lie one right behind the other.
+fn run(pieces: &[(Range<u64>, Piece)]) -> Vec<&Place> {
+    let mut run: Vec<&Place> = Vec::new();
+    for (range, source) in pieces {
+        let Piece::Log { place, skip: 0 } = source else { break };
+        let follows = |last: &&Place| {
+            let end = last.at + HEADER as u64 + u64::from(last.payload);
+            Arc::ptr_eq(&last.segment, &place.segment) && end == place.at
+        };
+        let is_whole = range.end - range.start == u64::from(place.payload);
+        let is_long = place.payload as usize >= segment::LONG;
+        if !is_whole || !is_long || run.len() == MOST || !run.last().is_none_or(follows) {
+            break;
+        }
+        run.push(place);
+    }
+    run
+}
+
+/// Buffers for those of all volumes of a pool.
+pub(crate) fn reads() -> BufPool {
+    BufPool::new(READS, MOST * (HEADER + MAX_PAYLOAD) + 2 * BLOCK as usize)
 }
 
 /// An error of the pool, and which place can't be read because of it.
@@ -249,7 +281,18 @@ impl Base<'_> {
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<()> {
-        for (range, source) in pieces {
+        let mut pieces = pieces;
+        while let Some(((range, source), rest)) = pieces.split_first() {
+            let run = run(pieces);
+            if let Some((last, _)) = run.len().checked_sub(1).and_then(|last| pieces.get(last)) {
+                let within = (range.start - offset) as usize..(last.end - offset) as usize;
+                let room = buffer.get_mut(within).unwrap_or_default();
+                if read_run(&run, &mut self.reads.take(), room) {
+                    pieces = pieces.get(run.len()..).unwrap_or_default();
+                    continue;
+                }
+            }
+            pieces = rest;
             let within = (range.start - offset) as usize..(range.end - offset) as usize;
             let Some(room) = buffer.get_mut(within) else { continue };
             match source {

@@ -22,8 +22,8 @@ const STEP: u64 = 4096;
 impl Volume {
     pub(super) fn base(&self) -> Base<'_> {
         let keeps = self.set_now().cache;
-        let (pool, reader, windows) = (&self.pool, &self.reader, &self.windows);
-        Base { pool, reader, windows, chunk: self.chunk, keeps }
+        let (pool, reader, windows, reads) = (&self.pool, &self.reader, &self.windows, &self.reads);
+        Base { pool, reader, windows, reads, chunk: self.chunk, keeps }
     }
 
     /// Looks a range up in the volume or a snapshot, and works on what was found, again when maps were

@@ -63,6 +63,7 @@ mod volumes;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use strongroom_engine::buf::BufPool;
 use strongroom_engine::clock::PoolTime;
 use strongroom_engine::content::Reader;
 use strongroom_engine::id::RootId;
@@ -198,6 +199,7 @@ pub struct Volume {
     log: Log,
     lives: Arc<Lives>,
     windows: Windows,
+    reads: BufPool,
     /// Held shared by who writes, and alone by who must not have anybody come between.
     gate: RwLock<()>,
     /// Names of snapshots are given in turns.

@@ -351,18 +351,28 @@ impl Header {
 
     /// Opens the payload, which is replaced by what was sealed; `None` when it isn't this record's.
     pub fn open(&self, sealer: &LogSealer, payload: &mut Vec<u8>) -> Option<Change> {
-        if payload.len() != self.payload as usize {
+        let len = payload.len();
+        payload.resize(len + TAG_LEN, 0);
+        let change = self.open_in(sealer, payload);
+        payload.truncate(len);
+        change
+    }
+
+    /// As [`Header::open`], where there is room for a tag behind the payload.
+    pub(crate) fn open_in(&self, sealer: &LogSealer, bytes: &mut [u8]) -> Option<Change> {
+        let len = self.payload as usize;
+        let (payload, tag) = bytes.split_at_mut_checked(len)?;
+        if tag.len() != TAG_LEN {
             return None;
         }
         if sealer.is_sealed() {
-            payload.extend_from_slice(&self.sum);
+            tag.copy_from_slice(&self.sum);
             let aad = aad(self.kind, self.offset, self.length);
-            let len = sealer.open(self.number, &aad, payload).ok()?.len();
-            payload.truncate(len);
+            sealer.open(self.number, &aad, bytes).ok()?;
         } else if xxh3_128(payload).to_le_bytes() != self.sum {
             return None;
         }
-        Change::decode(self.kind, self.offset, self.length, payload).ok()
+        Change::decode(self.kind, self.offset, self.length, bytes.get(..len)?).ok()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use strongroom_engine::disk::{Caching, Disk, DiskFile};
-use strongroom_engine::seal::LogSealer;
+use strongroom_engine::seal::{LogSealer, TAG_LEN};
 
 use super::record::{BLOCK, HEADER, Header, SegmentHeader};
 use super::{SnapshotId, VolumeId};
@@ -263,6 +263,38 @@ impl Place {
             io::Error::new(io::ErrorKind::InvalidData, what)
         }))
     }
+}
+
+/// Fills the buffer with the payloads of long records that lie one right behind the other, read at once. `false`
+/// when not all of it could be had so: then they are read one by one, from any copy.
+pub(crate) fn read_run(run: &[&Place], scratch: &mut [u8], mut buffer: &mut [u8]) -> bool {
+    let (Some(first), Some(last)) = (run.first(), run.last()) else { return true };
+    let Segment { header, copies, sealer } = &*first.segment;
+    let good = copies.iter().find(|copy| !copy.failed.load(Ordering::Acquire));
+    let Some(copy) = good else { return false };
+    let file = copy.long.get().and_then(Option::as_ref).unwrap_or(&copy.file);
+    let (from, to) = (first.at / BLOCK * BLOCK, last.at + HEADER as u64 + u64::from(last.payload));
+    let Some(read) = scratch.get_mut(..aligned(to - from) as usize) else { return false };
+    if file.read_exact_at(read, from).is_err() {
+        return false;
+    }
+    // The last one first: what it is opened in reaches over the head of the next.
+    for place in run.iter().rev() {
+        let at = (place.at - from) as usize;
+        let Some(record) = scratch.get_mut(at..at + HEADER + place.payload as usize + TAG_LEN)
+        else {
+            return false;
+        };
+        let head = Header::decode(record, sealer, header.number, place.at);
+        let Some((_, bytes)) = record.split_at_mut_checked(HEADER) else { return false };
+        let opened = head.and_then(|head| head.open_in(sealer, bytes));
+        let room = buffer.len().checked_sub(place.payload as usize);
+        let (Some(_), Some(room)) = (opened, room) else { return false };
+        let (rest, payload) = buffer.split_at_mut(room);
+        payload.copy_from_slice(&bytes[..place.payload as usize]);
+        buffer = rest;
+    }
+    buffer.is_empty()
 }
 
 /// The first multiple of [`BLOCK`] that is not before `at`.

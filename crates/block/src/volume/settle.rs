@@ -52,7 +52,7 @@ pub struct Settling {
 }
 
 /// How much less than others a thread that settles wants the processors.
-const NICE: i32 = 5;
+const NICE: i32 = 10;
 
 /// Has the calling thread stand back behind those that read and write, as one that settles does: when a log gets
 /// long they wait, and it has what they leave. (On Linux threads have priorities of their own.)

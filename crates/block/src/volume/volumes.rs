@@ -10,7 +10,7 @@ use strongroom_engine::map::{MapRef, NodeStore};
 use strongroom_engine::pool::{NewRoot, Pool, Session};
 use strongroom_engine::state::Root;
 
-use super::base::{Source, Windows};
+use super::base::{Source, Windows, reads};
 use super::clones::{Below, pinned};
 use super::live::{Lives, Snapshot, View};
 use super::log::{self, Log, Run};
@@ -44,6 +44,7 @@ pub struct Volumes {
     shares: Arc<Shares>,
     /// For long records of logs.
     buffers: BufPool,
+    reads: BufPool,
     /// What is settled is read through it.
     reader: Arc<Reader>,
     /// Who makes, opens or removes one holds this: they come in turns.
@@ -90,7 +91,8 @@ impl Volumes {
         let source = Arc::new(Source(Arc::clone(&pool)));
         let reader = Arc::new(Reader::new(cache, source as Shared, 0));
         let (shares, buffers, open) = (Arc::default(), log::buffers(), Mutex::default());
-        Ok(Self { pool, limits, room, shares, buffers, reader, open })
+        let reads = reads();
+        Ok(Self { pool, limits, room, shares, buffers, reads, reader, open })
     }
 
     /// How large logs get in this pool.
@@ -284,6 +286,7 @@ impl Volumes {
             log,
             lives,
             windows: Windows::default(),
+            reads: self.reads.clone(),
             gate: RwLock::default(),
             names: Mutex::default(),
             name: RwLock::new(meta.name.clone()),
