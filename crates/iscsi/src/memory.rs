@@ -44,9 +44,9 @@ impl Memory {
         Arc::new(Self { most, used: AtomicUsize::new(0) })
     }
 
-    /// Whether more than half of it is used.
+    /// Whether more than an eighth of it is used: what is kept to be used again takes no connection its room.
     fn is_scarce(&self) -> bool {
-        self.used.load(Ordering::Acquire) > self.most / 2
+        self.used.load(Ordering::Acquire) > self.most / 8
     }
 }
 

@@ -166,7 +166,7 @@ fn nothing_that_is_sent_stops_the_server_or_keeps_its_memory() {
     let device = Arc::new(MemoryDevice::new(64 << 20).atomic(131_072));
     let unit = LogicalUnit::new(device, Identity::default(), None).unwrap();
     // Of connections there may be some that are about to end; of data there is room for one long write.
-    let limits = Limits { workers: 4, memory: 8 * OF_THREAD + LENGTH, ..Limits::default() };
+    let limits = Limits { workers: 4, memory: 6 * OF_THREAD + LENGTH, ..Limits::default() };
     let served = Served::within(limits, unit);
     let (first, count) =
         (setting("STRONGROOM_HOSTILE_SEED", 1), setting("STRONGROOM_HOSTILE_SESSIONS", 40));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::batch::{Batch, Stamp};
 use super::input::{self, Got};
-use super::task::Task;
+use super::task::{ENOUGH, Task};
 use super::{Connection, End};
 use crate::memory::Buffer;
 use crate::pdu::{Header, Lun, NO_TAG, Reason, Response, Shape};
@@ -72,13 +72,16 @@ impl Connection {
     }
 
     /// Takes those that were put behind, as far as nothing is before them.
-    fn take_deferred(&mut self) -> Result<(), End> {
+    pub(super) fn take_deferred(&mut self) -> Result<(), End> {
         while self.tasks.is_empty() {
             let Some((header, data)) = self.deferred.pop_front() else { break };
             let deferred = std::mem::take(&mut self.deferred);
             let taken = self.command_in_order(&header, &[], data.first(data.len()));
             self.deferred.extend(deferred);
             taken?;
+            if self.batch.len() >= ENOUGH {
+                self.flush();
+            }
         }
         Ok(())
     }
@@ -321,6 +324,8 @@ impl Connection {
             let _ended = Ended(&jobs, task.tag);
             let mut batch = Batch::default();
             task.perform(&operation, buffer.first(length), &session.link, &mut batch);
+            // Who has the answer may send as much again.
+            drop(buffer);
             match jobs.answer(task.tag) {
                 true => session.link.send(&mut batch),
                 // An answer that isn't sent makes room for no command by itself.

@@ -41,7 +41,8 @@ impl Connection {
             self.flush();
             self.target.iter().for_each(|target| target.disconnect(false));
         }
-        Ok(())
+        // What was put behind a task that is gone.
+        self.take_deferred()
     }
 
     fn abort(&mut self, tag: u32) -> u8 {

@@ -135,7 +135,7 @@ impl Task {
         let whole = wanted.next_multiple_of(block).min(length);
         let step = if pieces_are_blocks { piece } else { PIECE };
         let touched = Range { length: whole as u64, ..range };
-        let _entered = nexus.unit().in_steps(touched, step as u64);
+        let _entered = nexus.unit().in_steps(touched, step as u64, || self.is_aborted());
         if pieces_are_blocks {
             return self.send(length, link, batch, |at, place| {
                 nexus.read(range.offset + at as u64, place)
@@ -220,7 +220,11 @@ impl Task {
             number = number.wrapping_add(1);
             at += piece;
             in_burst %= burst;
-            if batch.len() >= ENOUGH && !is_last && !self.is_aborted() {
+            if self.is_aborted() {
+                // Nobody hears of the rest: `perform` takes back what is there.
+                return Ok(());
+            }
+            if batch.len() >= ENOUGH && !is_last {
                 link.send(batch);
                 was_sent = true;
             }

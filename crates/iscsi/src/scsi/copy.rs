@@ -213,15 +213,10 @@ impl Nexus {
 
 impl Segment {
     fn copy(&self, device: &dyn BlockDevice, is_aborted: impl Fn() -> bool) -> Result<(), Sense> {
-        // Beside an atomic write each piece is written before it or after it.
-        let most = match device.most_atomic() {
-            0 => PIECE,
-            most => PIECE.min(most.into()),
-        };
-        let mut buffer = vec![0; usize::try_from(most.min(self.from.length)).unwrap_or(0)];
+        let mut buffer = vec![0; usize::try_from(PIECE.min(self.from.length)).unwrap_or(0)];
         let mut done = 0;
         while done < self.from.length && !is_aborted() {
-            let length = most.min(self.from.length - done);
+            let length = PIECE.min(self.from.length - done);
             let piece = buffer.get_mut(..usize::try_from(length).unwrap_or(0)).unwrap_or_default();
             device.read_at(self.from.offset + done, piece)?;
             let to = self.to + done;

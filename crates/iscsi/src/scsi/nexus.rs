@@ -112,6 +112,7 @@ impl Nexus {
     /// Aborts all its tasks.
     pub fn abort_all(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.unit.wake();
     }
 
     pub(super) fn target(&self) -> &str {

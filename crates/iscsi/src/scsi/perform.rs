@@ -59,7 +59,7 @@ impl Nexus {
             return Ok(Vec::new());
         }
         let epoch = self.epoch();
-        let _entered = unit.enter(operation);
+        let _entered = unit.enter(operation, || self.epoch() != epoch);
         let _in_use = unit.begin_use();
         self.check_present()?;
         if self.epoch() != epoch {

@@ -51,15 +51,29 @@ pub struct Stepping<'a> {
 impl Steps {
     /// Enters one who writes these blocks as one, or works on them in several steps. It waits for those of the
     /// other kind who came before.
-    pub(super) fn enter(&self, range: Range, is_atomic: bool) -> Stepping<'_> {
+    /// One that was aborted doesn't wait: what it has still to do is not done.
+    pub(super) fn enter(
+        &self,
+        range: Range,
+        is_atomic: bool,
+        is_aborted: impl Fn() -> bool,
+    ) -> Stepping<'_> {
         let mut state = locked(&self.state);
         state.last += 1;
         let own = Entry { number: state.last, range, is_atomic };
         state.present.push(own);
-        let is_held = |state: &mut State| state.present.iter().any(|one| one.is_before(&own));
+        let is_held = |state: &mut State| {
+            !is_aborted() && state.present.iter().any(|one| one.is_before(&own))
+        };
         let waited = self.left.wait_while(state, is_held);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
         Stepping { steps: self, number: own.number }
+    }
+
+    /// Has those who wait look whether they were aborted.
+    pub(super) fn wake(&self) {
+        drop(locked(&self.state));
+        self.left.notify_all();
     }
 }
 
@@ -85,10 +99,10 @@ mod tests {
     #[test]
     fn those_of_one_kind_and_of_other_blocks_do_not_wait() {
         let steps = Steps::default();
-        let _reads = (steps.enter(range(0, 8), false), steps.enter(range(4, 8), false));
-        let _beside = steps.enter(range(12, 8), true);
-        let _again = steps.enter(range(12, 1), true);
-        let _nothing = steps.enter(range(6, 0), true);
+        let _reads = (steps.enter(range(0, 8), false, || false), steps.enter(range(4, 8), false, || false));
+        let _beside = steps.enter(range(12, 8), true, || false);
+        let _again = steps.enter(range(12, 1), true, || false);
+        let _nothing = steps.enter(range(6, 0), true, || false);
     }
 
     #[test]
@@ -96,10 +110,10 @@ mod tests {
         let steps = Steps::default();
         let (told, heard) = channel();
         std::thread::scope(|scope| {
-            let read = steps.enter(range(0, 8), false);
+            let read = steps.enter(range(0, 8), false, || false);
             let (steps, write_told) = (&steps, told.clone());
             scope.spawn(move || {
-                let _write = steps.enter(range(7, 2), true);
+                let _write = steps.enter(range(7, 2), true, || false);
                 write_told.send("write").unwrap();
             });
             // Once the write is entered, a read that comes later is behind it.
@@ -107,7 +121,7 @@ mod tests {
                 std::thread::yield_now();
             }
             scope.spawn(move || {
-                let _later = steps.enter(range(8, 1), false);
+                let _later = steps.enter(range(8, 1), false, || false);
                 told.send("read").unwrap();
             });
             while locked(&steps.state).present.len() < 3 {

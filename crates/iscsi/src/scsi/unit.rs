@@ -127,24 +127,45 @@ impl LogicalUnit {
     /// Enters a command that works on blocks in several steps, if it does: so many bytes are one. No atomic
     /// write of any of them comes between, until what this returns is dropped. It may wait, so that it must
     /// not be called by one that has entered already, or uses the device.
-    pub fn in_steps(&self, range: Range, step: u64) -> Option<Stepping<'_>> {
+    pub fn in_steps(
+        &self,
+        range: Range,
+        step: u64,
+        is_aborted: impl Fn() -> bool,
+    ) -> Option<Stepping<'_>> {
         let is_needed = range.length > step && self.device.most_atomic() > 0;
-        is_needed.then(|| self.steps.enter(range, false))
+        is_needed.then(|| self.steps.enter(range, false, is_aborted))
     }
 
     /// Enters what an operation does to the device, if that is an atomic write or takes several steps.
-    pub(super) fn enter(&self, operation: &Operation) -> Option<Stepping<'_>> {
+    pub(super) fn enter(
+        &self,
+        operation: &Operation,
+        is_aborted: impl Fn() -> bool,
+    ) -> Option<Stepping<'_>> {
         let most_atomic = self.device.most_atomic().into();
         match operation {
-            Operation::WriteAtomic { range, .. } => Some(self.steps.enter(*range, true)),
+            Operation::WriteAtomic { range, .. } => {
+                Some(self.steps.enter(*range, true, is_aborted))
+            },
             Operation::Write { range, verify: None, .. } | Operation::WriteSame { range, .. } => {
-                self.in_steps(*range, most_atomic)
+                self.in_steps(*range, most_atomic, is_aborted)
             }
             Operation::Write { range, .. } | Operation::Verify { range, .. } => {
-                self.in_steps(*range, 0)
+                self.in_steps(*range, 0, is_aborted)
+            }
+            // Which blocks is known once its list is read.
+            Operation::Copy { .. } => {
+                let length = self.device.geometry().size;
+                self.in_steps(Range { offset: 0, length }, 0, is_aborted)
             }
             _ => None,
         }
+    }
+
+    /// Has those who wait to work on blocks look whether they were aborted.
+    pub(super) fn wake(&self) {
+        self.steps.wake();
     }
 
     pub(super) fn identity(&self) -> &Identity {

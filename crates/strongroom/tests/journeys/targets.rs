@@ -376,7 +376,6 @@ fn what_was_flushed_is_there_after_a_kill_and_a_file_system_is_whole() {
     output(tool("fsck.ext4").args(["-f", "-n"]).arg(&back));
 }
 
-/// Two paths to one volume. What skips is told in `docs/targets.md`.
 #[test]
 fn an_atomic_write_is_there_or_not_after_a_kill() {
     const SIZE: u32 = 128 << 10;
@@ -406,6 +405,7 @@ fn an_atomic_write_is_there_or_not_after_a_kill() {
     }
 }
 
+/// Two paths to one volume. What skips is told in `docs/targets.md`.
 #[test]
 fn the_tests_of_libiscsi_find_nothing_wrong() {
     let one = Appliance::new();

@@ -293,9 +293,10 @@ pub(super) async fn seen(call: &Call) -> Answer<Vec<Target>> {
 
 /// They, as they are shown.
 async fn all(call: &Call) -> Answer<Vec<TargetShown>> {
+    // What is mapped is asked for last: a target without LUNs is everybody's.
+    let all = rows::targets(call).await?;
     let mut beside = Beside::of(call, None).await?;
-    let all = rows::targets(call).await?.into_iter();
-    Ok(all.filter_map(|target| shown(call, &mut beside, target)).collect())
+    Ok(all.into_iter().filter_map(|target| shown(call, &mut beside, target)).collect())
 }
 
 async fn show_one(call: &Call, target: Target) -> Answer {

@@ -3,7 +3,7 @@
 //! It offers what libiscsi offers, and does nothing with what it reads, so that the target is what is measured. Debian's
 //! fio knows no iSCSI, `iscsi-perf` only reads, and `qemu-img bench` tells no latencies.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -321,12 +321,15 @@ pub(crate) fn drive(
     let begun = Instant::now();
     let mut is_over = false;
     loop {
+        // Until the next is due, if that may come before an answer.
+        let mut wait = None;
         is_over |= begun.elapsed() >= time || end.load(Ordering::Relaxed);
         while !is_over && session.has_room() && !free.is_empty() {
             let now = Instant::now();
             let due = load.rate.map_or(now, |rate| begun + Duration::from_secs(next) / rate);
             if due > now {
                 if free.len() < load.depth as usize {
+                    wait = Some(due - now);
                     break;
                 }
                 std::thread::sleep(due - now);
@@ -347,7 +350,16 @@ pub(crate) fn drive(
             break;
         }
         session.send()?;
-        let got = session.stream.read(&mut bytes).context("the target doesn't answer")?;
+        session.stream.set_read_timeout(Some(wait.unwrap_or(PATIENCE)))?;
+        let got = match session.stream.read(&mut bytes) {
+            Err(error)
+                if wait.is_some()
+                    && matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+            {
+                continue;
+            }
+            got => got.context("the target doesn't answer")?,
+        };
         ensure!(got > 0, "the target ended the session");
         let mut rest = bytes.get(..got).unwrap_or_default();
         loop {
