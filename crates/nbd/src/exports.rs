@@ -84,7 +84,7 @@ pub enum Refused {
     #[error("it did not speak TLS")]
     NoTls,
     /// There are as many connections as may be.
-    #[error("there are too many connections")]
+    #[error("there are too many connections, or they use all memory")]
     Crowded,
 }
 

@@ -370,7 +370,7 @@ impl Shared {
             shared.serve(socket, address, held);
         });
         if !begun {
-            tracing::warn!(%address, "too many connections: one was turned away");
+            tracing::warn!(%address, "too many connections, or they use all memory: one was turned away");
         }
     }
 
@@ -524,7 +524,7 @@ impl Shared {
                         transport.write_all(&out, until)?;
                         return Ok(Some((*agreed, negotiation.peer().clone())));
                     }
-                    tracing::warn!(%address, "too many connections: one was refused");
+                    tracing::warn!(%address, "too many connections, or they use all memory: one was refused");
                     self.exports.refused(negotiation.peer(), &Refused::Crowded);
                     if number == option::EXPORT_NAME {
                         return Ok(None);

@@ -16,7 +16,7 @@ use crate::{Protect, Result};
 const LEAST: u64 = 64 << 20;
 /// Of the whole time a pool is collected in such a part at most.
 const SHARE: u32 = 5;
-/// A collection has found little when it is less than such a part of what was stored.
+/// A collection has freed little when it is less than such a part of what was stored.
 const LITTLE: u64 = 50;
 /// After one that has it is so many times as long until the next.
 const PATIENCE: u32 = 12;
@@ -80,7 +80,7 @@ struct Known {
     /// How long ago the last collection ended, or the pool was opened; and how long that collection took.
     ago: Duration,
     took: Duration,
-    /// Whether that collection found little.
+    /// Whether that collection freed little.
     was_little: bool,
 }
 
@@ -90,8 +90,8 @@ impl Known {
         let (at, took, was_little) = match collections.last {
             None => (since, Duration::ZERO, false),
             Some(last) => {
-                let found = last.report.bytes_freed() + last.report.bytes_unused;
-                let was_little = found.saturating_mul(LITTLE) < last.report.bytes_before;
+                let freed = last.report.bytes_freed();
+                let was_little = freed.saturating_mul(LITTLE) < last.report.bytes_before;
                 (last.at, last.took, was_little)
             }
         };
@@ -153,8 +153,15 @@ impl Protect {
                 continue;
             }
             let asker = Asker::itself(pool.organisation_id);
-            let job = self.gc(asker, pool.id, reason.parameters()).await?;
             let (name, why) = (pool.name, reason.words());
+            let job = match self.gc(asker, pool.id, reason.parameters()).await {
+                Ok(job) => job,
+                // It may have been let go of; others wait for their turn.
+                Err(error) => {
+                    tracing::warn!("garbage of the pool {name} is not collected: {error}");
+                    continue;
+                }
+            };
             tracing::info!("garbage of the pool {name} is collected by job {}: {why}", job.id);
             queued.push(job);
         }

@@ -36,7 +36,8 @@ impl Storage {
                 self.tell(&known, "pool.collected", &what).await?;
             }
             let standing = pool.standing();
-            if standing.let_go.roots == 0 || pool.check_writable().is_err() {
+            let is_busy = pool.is_collecting() || pool.check_writable().is_err();
+            if standing.let_go.roots == 0 || is_busy {
                 continue;
             }
             let space = self.blocking(move || {

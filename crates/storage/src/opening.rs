@@ -342,7 +342,8 @@ impl Storage {
         self.close_by(id, why, Force::No).await
     }
 
-    /// As [`Storage::close`]; by force clients of exports are let go, and those that don't go keep it open.
+    /// As [`Storage::close`]; by force clients of exports are let go, also when it
+    /// then turns out that somebody else uses it; those that don't go keep it open.
     ///
     /// # Errors
     /// As [`Storage::close`].

@@ -122,7 +122,7 @@ settings! {
     gc_overwritten: Things, 20 in 0..=100, "gc.overwritten",
         "Garbage of a pool is collected when chunks of volumes were overwritten since the last collection that are so many percent of the pool's; 0: not for that.";
     gc_pause: Seconds, 300 in 1..=604_800, "gc.pause",
-        "The appliance collects garbage of a pool no sooner than so many seconds after the last collection, and longer after one that took long or found little.";
+        "The appliance collects garbage of a pool no sooner than so many seconds after the last collection, and longer after one that took long or freed little.";
     idempotency_kept: Hours, 24 in 1..=720, "idempotency.kept",
         "The same request with the same Idempotency-Key has the same answer for so many hours.";
     jobs_attempts: Things, 3 in 1..=100, "jobs.attempts",

@@ -6,6 +6,7 @@
 //! collection is worth it. It ends with the process.
 
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::pool::core::lock;
@@ -202,6 +203,11 @@ fn is_enough(report: &GcReport) -> bool {
 }
 
 impl Pool {
+    /// Whether garbage is being collected.
+    pub fn is_collecting(&self) -> bool {
+        self.core.collecting.load(Ordering::Relaxed)
+    }
+
     /// How it stands with its garbage.
     pub fn standing(&self) -> Standing {
         let (chunks, bytes) = {

@@ -6,7 +6,7 @@
 //! who writes is not held up by it. What fails is tried again, later each time, and told once.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::Instant;
 
@@ -19,6 +19,10 @@ use crate::{Error, Result};
 /// How many volumes of a pool are settled at once: two, so that one of more weight needn't wait for another's
 /// end, and as many as there are processors, up to this.
 const MOST: usize = 4;
+static THREADS: LazyLock<usize> = LazyLock::new(|| {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    processors.clamp(2, MOST)
+});
 
 /// Says that the thread is gone when a fault ended it: then the next who opens a volume begins another.
 struct Alive<'o>(&'o Owner);
@@ -45,10 +49,12 @@ impl Drop for Busy<'_> {
 impl Owner {
     /// Begins the threads that there aren't; its caller has the table.
     pub(super) fn begin_settling(self: &Arc<Self>, table: &mut Table) -> Result<()> {
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        while table.settling < processors.clamp(2, MOST) {
+        while table.settling < *THREADS {
             let owner = Arc::clone(self);
             let spawned = thread::Builder::new().name("settle".into()).spawn(move || run(&owner));
+            if spawned.is_err() && table.settling > 0 {
+                break;
+            }
             spawned.map_err(|source: io::Error| {
                 Error::Invalid(format!("no thread can be begun to settle volumes: {source}"))
             })?;

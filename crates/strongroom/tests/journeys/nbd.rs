@@ -204,6 +204,7 @@ impl Reading {
         while !line.contains(until) {
             line.clear();
             assert!(self.said.read_line(&mut line).unwrap() > 0, "it has ended");
+            assert!(until.contains("failed") || !line.contains("failed"), "{line}");
         }
     }
 
