@@ -31,7 +31,7 @@ const LONG: usize = 16 << 10;
 
 /// Long records that are read at once, at most, and how many threads do that at a time.
 const MOST: usize = 8;
-const READS: usize = 4;
+const READS: usize = 16;
 
 /// Extents of a part of a map, by offset.
 type Window = Arc<Vec<(u64, Extent)>>;

@@ -28,7 +28,7 @@ pub(crate) const TOGETHER: usize = 1 << 20;
 /// Bytes that aren't durable before whoever tends the log makes them so.
 const UNSYNCED: u64 = 8 << 20;
 /// What is written past the page cache counts for so much less of them: it is on the disk, and its place in the
-/// file is what isn't durable.
+/// file is what isn't durable. Where a disk has no direct writes, so many times as much waits for a sync.
 const ON_DISK: u64 = 8;
 /// Bytes of its limit that a record takes at the least: each is about 100 bytes in memory.
 const RECORD: u64 = 8 << 10;
@@ -265,8 +265,11 @@ impl Log {
             if queue.applied >= sequence {
                 return Ok(sequence);
             }
-            if let Some(why) = &queue.failed {
-                return Err(Error::Failed(why.clone()));
+            if let Some(why) = queue.failed.clone() {
+                // Nobody writes them any more, and their buffers are those of all volumes.
+                queue.waiting.clear();
+                queue.bytes = 0;
+                return Err(Error::Failed(why));
             }
             let Some(mut pen) = queue.pen.take() else {
                 queue = self.wait(queue);

@@ -359,6 +359,7 @@ impl Volume {
         }
         // Each layer costs whoever reads a little.
         if self.lives.read().current.layers.len() >= MOST_LAYERS {
+            let _hurry = self.shares.hurry(self.id);
             self.settle()?;
         }
         // Whatever is written from here on takes new room.
@@ -453,8 +454,6 @@ pub struct Usage {
     pub in_snapshots: u64,
     /// In the log.
     pub log: u64,
-    /// Writes of so many bytes, and more, go to the log past the page cache.
-    pub long: usize,
 }
 
 impl Drop for Volume {

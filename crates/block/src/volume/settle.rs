@@ -150,8 +150,9 @@ impl Volume {
         };
         self.reserve_again();
         // Long layers take a while to go: nobody waits for that.
-        drop((gone, folded, current));
+        // What they owe is owed until then: rather counted twice than not at all.
         drop(turned);
+        drop((gone, folded, current));
         self.log.forget(applied)?;
         Ok(done)
     }
@@ -250,7 +251,11 @@ impl Work<'_, '_> {
             0..=FEW => 0,
             _ => thread::available_parallelism().map_or(1, usize::from).min(THREADS),
         };
-        let steps = parts.iter().cloned().flat_map(|part| steps(&rest, part, volume.chunk));
+        let asked = match threads {
+            0 => Vec::new(),
+            _ => self.widened(&rest.base, &parts)?,
+        };
+        let steps = asked.iter().cloned().flat_map(|part| steps(&rest, part, volume.chunk));
         let ranges = steps.filter_map(|step| match step {
             Step::Store(range) => Some(range),
             Step::Hole(_) => None,
@@ -279,6 +284,26 @@ impl Work<'_, '_> {
         let map = Arc::new(map.map_err(|e| failed.unwrap_or_else(|| e.into()))?);
         folded.push((view.clone(), Arc::clone(&map)));
         Ok(map)
+    }
+
+    /// The ranges that [`rewrite`] asks for: an extent that is touched is replaced as a whole.
+    fn widened(&self, map: &MapRef, parts: &[Range<u64>]) -> Result<Vec<Range<u64>>> {
+        let mut all: Vec<Range<u64>> = Vec::new();
+        for part in parts {
+            let mut wide = part.clone();
+            for edge in [part.start, part.end - 1] {
+                for (at, extent) in self.volume.base().extents(map, edge..edge + 1)? {
+                    if let Extent::Data { len, .. } = extent {
+                        wide = wide.start.min(at)..wide.end.max(at + u64::from(len));
+                    }
+                }
+            }
+            match all.last_mut() {
+                Some(last) if last.end >= wide.start => last.end = last.end.max(wide.end),
+                _ => all.push(wide),
+            }
+        }
+        Ok(all)
     }
 
     /// Puts what a view has in a range in the place of what its map has there; `held` is how much more data that is.

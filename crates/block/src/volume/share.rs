@@ -10,7 +10,7 @@
 //!
 //! What is written waits for the page cache only, so that in the long run the volumes that want more share what
 //! settling can do. Each step of a settling stands in the line too, beside its volume's requests and with the
-//! same weight. That alone isn't enough, since there is one step of a volume at a time, and a line with
+//! same weight. That alone isn't enough, since of a volume there are few steps at a time, and a line with
 //! room for several lets all of them through: so a settling also waits while another that would go on has had less
 //! than its part of the time. It holds the volume's turn of upkeep; while somebody waits for that it
 //! doesn't wait here.
@@ -195,6 +195,8 @@ struct Settler {
     /// How long it worked, in nanoseconds by weight.
     worked: u64,
     doing: Doing,
+    /// Steps that are under way.
+    working: usize,
     /// How many wait for its end.
     awaited: usize,
 }
@@ -242,7 +244,7 @@ impl Settlers {
     /// Whether it may go on: when it isn't ahead of the others, or somebody waits for its end.
     fn may(&self, volume: VolumeId, weight: u8, now: Instant) -> bool {
         let Some(one) = self.all.get(&volume) else { return true };
-        let least = one.worked.saturating_sub(cost(nanos(AHEAD), weight));
+        let least = one.worked(now).saturating_sub(cost(nanos(AHEAD), weight));
         let mut others = self.all.iter().filter(|(id, _)| **id != volume);
         let lets = |other: &Settler| match other.doing {
             Doing::Nothing | Doing::Stands => true,
@@ -307,7 +309,11 @@ impl Shares {
 
     /// The volume's settling doesn't wait while somebody does for its end, who keeps what is returned so long.
     pub(crate) fn hurry(&self, volume: VolumeId) -> Hurry<'_> {
-        locked(&self.settlers).all.entry(volume).or_default().awaited += 1;
+        {
+            let mut settlers = locked(&self.settlers);
+            let new = Settler { worked: settlers.time, ..Settler::default() };
+            settlers.all.entry(volume).or_insert(new).awaited += 1;
+        }
         self.moved.notify_all();
         Hurry { shares: self, volume }
     }
@@ -330,11 +336,13 @@ pub(crate) struct Steps<'s> {
 
 impl<'s> Steps<'s> {
     /// Waits for the turn of a step; it is under way until what is returned is dropped.
-    pub(crate) fn step(&self, weight: u8, bytes: u64) -> Option<Turn<'s>> {
+    pub(crate) fn step(&self, weight: u8, bytes: u64) -> Step<'s> {
         let Self { shares, volume } = *self;
         let mut settlers = self.change(Doing::Waits);
         while !settlers.may(volume, weight, Instant::now()) {
-            settlers = shares.moved.wait(settlers).unwrap_or_else(PoisonError::into_inner);
+            // What others have worked grows without a word of them.
+            let waited = shares.moved.wait_timeout(settlers, AHEAD);
+            settlers = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let is_awaited = settlers.is_awaited(volume);
         drop(settlers);
@@ -347,15 +355,21 @@ impl<'s> Steps<'s> {
             }
             turn
         });
-        drop(self.change(Doing::Works { since: Instant::now(), weight }));
-        turn
+        let mut settlers = self.change(Doing::Works { since: Instant::now(), weight });
+        if let Some(one) = settlers.all.get_mut(&volume) {
+            one.working += 1;
+        }
+        drop(settlers);
+        Step { shares, volume, _turn: turn }
     }
 
-    /// It does something else now, which the others hear of.
+    /// It does something else now, which the others hear of: it works as long as one step does.
     fn change(&self, doing: Doing) -> MutexGuard<'s, Settlers> {
         let mut settlers = locked(&self.shares.settlers);
-        settlers.change(self.volume, doing, Instant::now());
-        self.shares.moved.notify_all();
+        if settlers.all.get(&self.volume).is_none_or(|one| one.working == 0) {
+            settlers.change(self.volume, doing, Instant::now());
+            self.shares.moved.notify_all();
+        }
         settlers
     }
 }
@@ -363,6 +377,23 @@ impl<'s> Steps<'s> {
 impl Drop for Steps<'_> {
     fn drop(&mut self) {
         drop(self.change(Doing::Nothing));
+    }
+}
+
+/// A step under way.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Step<'s> {
+    shares: &'s Shares,
+    volume: VolumeId,
+    _turn: Option<Turn<'s>>,
+}
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        if let Some(one) = locked(&self.shares.settlers).all.get_mut(&self.volume) {
+            one.working = one.working.saturating_sub(1);
+        }
     }
 }
 
@@ -661,11 +692,11 @@ mod tests {
         drop(behind.change(Doing::Waits));
         locked(&shares.settlers).all.get_mut(&id(5)).unwrap().worked += nanos(CREDIT);
         let hurry = shares.hurry(id(5));
-        assert!(ahead.step(4, 1 << 20).is_none());
+        assert!(ahead.step(4, 1 << 20)._turn.is_none());
         drop(hurry);
         // And once it is over it isn't.
         drop(behind);
-        assert!(ahead.step(4, 1 << 20).is_some());
+        assert!(ahead.step(4, 1 << 20)._turn.is_some());
         assert_eq!(locked(&shares.line).0.under_way, 0);
     }
 

@@ -206,6 +206,11 @@ impl Reading {
             let oldest = kept.packs.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id);
             oldest.and_then(|id| kept.packs.remove(&id));
         }
+        drop(kept);
+        // Given up meanwhile: who forgets those that are gone may have come by before.
+        if !core.state().packs.contains_key(&id) {
+            self.forget_gone(&[id]);
+        }
         Ok(pack)
     }
 

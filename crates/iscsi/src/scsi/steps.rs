@@ -99,7 +99,8 @@ mod tests {
     #[test]
     fn those_of_one_kind_and_of_other_blocks_do_not_wait() {
         let steps = Steps::default();
-        let _reads = (steps.enter(range(0, 8), false, || false), steps.enter(range(4, 8), false, || false));
+        let _reads =
+            (steps.enter(range(0, 8), false, || false), steps.enter(range(4, 8), false, || false));
         let _beside = steps.enter(range(12, 8), true, || false);
         let _again = steps.enter(range(12, 1), true, || false);
         let _nothing = steps.enter(range(6, 0), true, || false);

@@ -147,7 +147,7 @@ impl LogicalUnit {
         match operation {
             Operation::WriteAtomic { range, .. } => {
                 Some(self.steps.enter(*range, true, is_aborted))
-            },
+            }
             Operation::Write { range, verify: None, .. } | Operation::WriteSame { range, .. } => {
                 self.in_steps(*range, most_atomic, is_aborted)
             }

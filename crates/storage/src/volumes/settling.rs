@@ -2,7 +2,7 @@
 //!
 //! They begin with the first that is opened and end with the last. A volume is settled when its log has
 //! grown long, and when nothing was written to it for a while; one that nobody uses is let go then. The
-//! longest log comes first, each by one thread, and those that are settled at once share by their priorities;
+//! longest log comes first, each begun by one thread, and those that are settled at once share by their priorities;
 //! who writes is not held up by it. What fails is tried again, later each time, and told once.
 
 use std::io;

@@ -19,7 +19,13 @@ const SIZE: u64 = 72;
 fn overwrite(uri: &str, seed: u64) {
     let mut fio = tool("fio");
     fio.args(["--name=overwrite", "--ioengine=nbd", "--rw=randwrite", "--bs=64k", "--iodepth=8"]);
-    fio.args(["--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--verify_state_save=0", "--refill_buffers"]);
+    fio.args([
+        "--verify=crc32c",
+        "--do_verify=1",
+        "--verify_fatal=1",
+        "--verify_state_save=0",
+        "--refill_buffers",
+    ]);
     fio.arg(format!("--size={SIZE}m")).arg(format!("--randseed={seed}"));
     output(fio.arg(format!("--uri={uri}")));
 }
