@@ -124,7 +124,7 @@ impl Room {
     /// What is set aside on each disk for so many bytes of a volume.
     fn takes(&self, bytes: u64, size: u64, chunk: u32) -> u64 {
         let shards = self.pool.as_ref().map_or(1, |pool| pool.superblock().data_shards);
-        let bytes = bytes.max(OVERWRITTEN.min(size));
+        let bytes = bytes.saturating_add(OVERWRITTEN.min(size));
         let places = (bytes / u64::from(chunk) + 1).saturating_mul(PLACE);
         bytes.div_ceil(u64::from(shards.max(1))) + places + self.log.min(size)
     }
