@@ -10,9 +10,9 @@ use strongroom_block::volume::{Limits, NewVolume, Volumes};
 use strongroom_block::{BlockDevice, Content, Durability, Error, Extent, Zeroing};
 use strongroom_engine::disk::Operation;
 use strongroom_engine::id::{ChunkKind, RootId};
-use strongroom_engine::map::{MapBuilder, NodeStore};
+use strongroom_engine::map::{MapBuilder, MapRef, NodeStore};
 use strongroom_engine::node::Node;
-use strongroom_engine::pool::{GcOptions, Meter, NewRoot};
+use strongroom_engine::pool::{GcOptions, Meter, NewRoot, Pool};
 
 const LATER: Durability = Durability::Later;
 const KIB: u64 = 1024;
@@ -215,16 +215,11 @@ fn opening_may_be_cut_off_anywhere() {
     }
 }
 
-#[test]
-fn a_volume_over_an_image_has_its_content_and_leaves_it_alone() {
-    let bed = Bed::new(LAYOUTS[2], 1);
-    let volumes = bed.create();
-    let pool = Arc::clone(volumes.pool());
-    // Cut elsewhere than the volume's chunks are.
-    let image = noise(3, 100_000);
+/// A backup of an image, cut into pieces of that length.
+fn backup(pool: &Pool, image: &[u8], piece: usize) -> (MapRef, RootId) {
     let session = pool.session().unwrap();
     let mut builder = MapBuilder::new();
-    for piece in image.chunks(7777) {
+    for piece in image.chunks(piece) {
         let mut ids = Vec::new();
         session.store(ChunkKind::Data, &[piece], &mut ids).unwrap();
         let len = piece.len() as u32;
@@ -241,11 +236,39 @@ fn a_volume_over_an_image_has_its_content_and_leaves_it_alone() {
         nodes: vec![node],
         meta: vec![],
     };
-    let root = session.commit(root).unwrap();
+    (map, session.commit(root).unwrap().id)
+}
+
+#[test]
+fn what_replaces_extents_of_another_length_is_stored_once() {
+    const PIECE: usize = 100_000;
+    const CHUNK: usize = 65536;
+    let mut bed = Bed::new(LAYOUTS[0], 1);
+    bed.limits = Limits { log: 64 << 20, ..bed.limits };
+    let volumes = bed.create();
+    let (map, root) = backup(volumes.pool(), &noise(3, 50 * PIECE), PIECE);
+    let new = NewVolume { chunk: CHUNK as u32, ..small("over", 8 << 20) };
+    let volume = volumes.open(volumes.create_over(new, map, root).unwrap()).unwrap();
+    // Not where any of them begins, and more than is settled without threads.
+    let (from, length): (usize, usize) = (200 * 512, 3 << 20);
+    volume.write_at(from as u64, &noise(4, length), LATER).unwrap();
+    let chunks = from / CHUNK * CHUNK..(from + length).next_multiple_of(CHUNK);
+    let touched = chunks.end.next_multiple_of(PIECE) - chunks.start / PIECE * PIECE;
+    assert_eq!(volume.settle().unwrap().bytes, touched as u64);
+}
+
+#[test]
+fn a_volume_over_an_image_has_its_content_and_leaves_it_alone() {
+    let bed = Bed::new(LAYOUTS[2], 1);
+    let volumes = bed.create();
+    let pool = Arc::clone(volumes.pool());
+    // Cut elsewhere than the volume's chunks are.
+    let image = noise(3, 100_000);
+    let (map, root) = backup(&pool, &image, 7777);
     let new = |size| NewVolume { chunk: 16384, ..small("over", size) };
-    assert!(volumes.create_over(new(99_840), map.clone(), root.id).is_err());
-    let id = volumes.create_over(new(100_352), map.clone(), root.id).unwrap();
-    pool.forget(&[root.id]).unwrap();
+    assert!(volumes.create_over(new(99_840), map.clone(), root).is_err());
+    let id = volumes.create_over(new(100_352), map.clone(), root).unwrap();
+    pool.forget(&[root]).unwrap();
     pool.gc(GcOptions { dry_run: false, max_unused: 0.0 }).unwrap();
     let volume = volumes.open(id).unwrap();
     let mut model = image.clone();
@@ -325,6 +348,28 @@ fn without_a_copy_that_can_be_written_nothing_is_acknowledged_and_nothing_lost()
     assert!(matches!(volume.write_at(0, &[3; 512], Durability::Now), Err(Error::Failed(_))));
     bed.world.clear_faults();
     assert!(matches!(volume.write_at(0, &[3; 512], LATER), Err(Error::Failed(_))));
+}
+
+#[test]
+fn a_volume_whose_log_failed_keeps_nothing_that_others_need() {
+    let bed = Bed::new(LAYOUTS[0], 1);
+    let volumes = bed.create();
+    let [failed, other] = ["failed", "other"].map(|name| {
+        let id = volumes.create(small(name, 64 * KIB)).unwrap();
+        volumes.open(id).unwrap()
+    });
+    bed.world.set_error_rate(Operation::Write, 1);
+    assert!(matches!(failed.write_at(0, &[2; 4096], LATER), Err(Error::Failed(_))));
+    bed.world.clear_faults();
+    let (told, heard) = std::sync::mpsc::channel();
+    // By themselves, since who finds no buffer waits for one.
+    std::thread::spawn(move || {
+        for _ in 0..100 {
+            assert!(matches!(failed.write_at(0, &[2; 4096], LATER), Err(Error::Failed(_))));
+        }
+        told.send(other.write_at(0, &[3; 4096], LATER)).unwrap();
+    });
+    heard.recv_timeout(std::time::Duration::from_secs(60)).unwrap().unwrap();
 }
 
 #[test]

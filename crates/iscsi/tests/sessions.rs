@@ -302,6 +302,23 @@ fn an_ordered_command_comes_after_those_before_it() {
 }
 
 #[test]
+fn what_was_put_behind_a_task_that_is_aborted_is_done() {
+    let (served, _) = served();
+    let mut one = Initiator::log_in(served.address, A, 1, false);
+    let write = one.command(&write10(0, 8), 0, 4096);
+    one.send(write, &[]);
+    assert_eq!(one.receive().0.opcode(), 0x31);
+    let mut ordered = one.command(&read10(0, 8), 4096, 0);
+    ordered.set_flags(0xc2);
+    one.send(ordered, &[]);
+    let behind = one.command(&[0], 0, 0);
+    one.send(behind, &[]);
+    assert_eq!(one.manage(1, write.task()), 0);
+    assert_eq!(one.finish(&[]), Done::good(&[0; 4096]));
+    assert_eq!(one.finish(&[]), Done::good(&[]));
+}
+
+#[test]
 fn a_reset_is_told_to_all_and_ends_what_waits() {
     let (served, _) = served();
     let mut a = Initiator::log_in(served.address, A, 1, false);
