@@ -351,6 +351,23 @@ fn without_a_copy_that_can_be_written_nothing_is_acknowledged_and_nothing_lost()
 }
 
 #[test]
+fn long_records_that_are_bad_in_one_copy_are_read_from_another() {
+    let mut bed = Bed::new(LAYOUTS[1], 1);
+    bed.limits = Limits { segment: 4 << 20, log: 64 << 20, ..bed.limits };
+    let volumes = bed.create();
+    let volume = volumes.open(volumes.create(small("vol", 1 << 20)).unwrap()).unwrap();
+    let written = noise(5, 1 << 20);
+    volume.write_at(0, &written, Durability::Now).unwrap();
+    assert_eq!(volume.log_copies(), Some(2));
+    for (disk, at) in bed.world.disks().iter().zip([300_000, 700_000]) {
+        let files = disk.files();
+        let (path, _) = files.iter().find(|(path, _)| path.starts_with("volumes/")).unwrap();
+        disk.flip_bit(path, at, 3).unwrap();
+        assert!(read(&*volume, 0, written.len()) == written, "bad at {at}");
+    }
+}
+
+#[test]
 fn a_volume_whose_log_failed_keeps_nothing_that_others_need() {
     let bed = Bed::new(LAYOUTS[0], 1);
     let volumes = bed.create();

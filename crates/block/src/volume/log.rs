@@ -209,7 +209,8 @@ impl Log {
         self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends a record to all copies and enters it in the layers; its sequence number.
+    /// Appends a change to all copies and enters it in the layers; the sequence number of its last record: data of
+    /// up to [`TOGETHER`] bytes may be several.
     ///
     /// # Errors
     /// [`Error::Failed`], after which nothing more is written.
@@ -224,12 +225,8 @@ impl Log {
         self.hand_over(Records::Short(entry, bytes), lives)
     }
 
-    /// Appends what is written from `offset` on, at most [`TOGETHER`] bytes; the last
-    /// record's sequence number.
-    ///
-    /// # Errors
-    /// [`Error::Failed`], after which nothing more is written.
-    pub(crate) fn append_long(&self, offset: u64, bytes: &[u8], lives: &Lives) -> Result<u64> {
+    /// Appends what is written from `offset` on, at most [`TOGETHER`] bytes; the last record's sequence number.
+    fn append_long(&self, offset: u64, bytes: &[u8], lives: &Lives) -> Result<u64> {
         let parts = bytes.chunks(MAX_PAYLOAD);
         let count = parts.len();
         let first = self.sealed.fetch_add(count as u64, Ordering::Relaxed);

@@ -224,7 +224,7 @@ struct Work<'w, 's> {
 
 /// What is to be done with a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
+enum Task {
     /// It is known that it is zeroes.
     Hole(Range<u64>),
     /// At most [`BATCH`] bytes are stored.
@@ -255,10 +255,10 @@ impl Work<'_, '_> {
             0 => Vec::new(),
             _ => self.widened(&rest.base, &parts)?,
         };
-        let steps = asked.iter().cloned().flat_map(|part| steps(&rest, part, volume.chunk));
-        let ranges = steps.filter_map(|step| match step {
-            Step::Store(range) => Some(range),
-            Step::Hole(_) => None,
+        let tasks = asked.iter().cloned().flat_map(|part| tasks(&rest, part, volume.chunk));
+        let ranges = tasks.filter_map(|task| match task {
+            Task::Store(range) => Some(range),
+            Task::Hole(_) => None,
         });
         let mut failed = None;
         let (work, held) = (&*self, &mut 0);
@@ -322,10 +322,10 @@ impl Work<'_, '_> {
                 }
             }
         }
-        for step in steps(view, range, self.volume.chunk) {
-            let extents = match step {
-                Step::Hole(range) => vec![Extent::Hole { len: range.end - range.start }],
-                Step::Store(range) => store(range)?,
+        for task in tasks(view, range, self.volume.chunk) {
+            let extents = match task {
+                Task::Hole(range) => vec![Extent::Hole { len: range.end - range.start }],
+                Task::Store(range) => store(range)?,
             };
             for extent in extents {
                 *held += data_bytes(extent) as i64;
@@ -397,7 +397,7 @@ impl Work<'_, '_> {
 }
 
 /// What is to be done with a range, in order: chunks of which it is known that they are zeroes aren't stored.
-fn steps(view: &View, range: Range<u64>, chunk: u32) -> impl Iterator<Item = Step> {
+fn tasks(view: &View, range: Range<u64>, chunk: u32) -> impl Iterator<Item = Task> {
     let Range { start: mut at, end } = range;
     let mut length = WINDOW;
     let windows = std::iter::from_fn(move || {
@@ -406,20 +406,20 @@ fn steps(view: &View, range: Range<u64>, chunk: u32) -> impl Iterator<Item = Ste
             return None;
         }
         at = window.end;
-        let steps = steps_in(view, window, chunk.into());
+        let tasks = tasks_in(view, window, chunk.into());
         // A hole may be of any length.
-        length = match steps[..] {
-            [Step::Hole(_)] => length.saturating_mul(2),
+        length = match tasks[..] {
+            [Task::Hole(_)] => length.saturating_mul(2),
             _ => WINDOW,
         };
-        Some(steps)
+        Some(tasks)
     });
     windows.flatten()
 }
 
 /// The same, looked up at once.
-fn steps_in(view: &View, range: Range<u64>, chunk: u64) -> Vec<Step> {
-    let mut steps = Vec::new();
+fn tasks_in(view: &View, range: Range<u64>, chunk: u64) -> Vec<Task> {
+    let mut tasks = Vec::new();
     let mut at = range.start;
     for (piece, source) in view.find(range.clone()) {
         if !matches!(source, Source::Zeroes) {
@@ -432,20 +432,20 @@ fn steps_in(view: &View, range: Range<u64>, chunk: u64) -> Vec<Step> {
         };
         let to = if piece.end == range.end { piece.end } else { piece.end / chunk * chunk };
         if from < to {
-            batches(at..from, &mut steps);
-            steps.push(Step::Hole(from..to));
+            batches(at..from, &mut tasks);
+            tasks.push(Task::Hole(from..to));
             at = to;
         }
     }
-    batches(at..range.end, &mut steps);
-    steps
+    batches(at..range.end, &mut tasks);
+    tasks
 }
 
-fn batches(range: Range<u64>, steps: &mut Vec<Step>) {
+fn batches(range: Range<u64>, tasks: &mut Vec<Task>) {
     let mut at = range.start;
     while at < range.end {
         let end = range.end.min((at / BATCH + 1) * BATCH);
-        steps.push(Step::Store(at..end));
+        tasks.push(Task::Store(at..end));
         at = end;
     }
 }

@@ -1,7 +1,7 @@
 //! Garbage of an appliance's pools, which nobody collects but the appliance.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::cut::Small;
 use crate::nbd::{asked, uri};
 use crate::support::served::{Served, of_user, text};
 use crate::support::{Lab, output, tool};
-use crate::up::until;
+use crate::up::{until, within};
 
 /// The size of the filesystem that the pool lies on, in MiB.
 const ROOM: u64 = 256;
@@ -83,18 +83,12 @@ fn a_volume_is_overwritten_for_ever_though_nobody_collects() {
     // write has garbage collected before.
     set("gc.overwritten", 20);
     set("gc.pause", 1);
-    for more in 0..5 {
+    let is_collected = (0..5).any(|more| {
         overwrite(&vol, SIZE / 3, round + more);
-        let end = Instant::now() + Duration::from_secs(60);
-        while jobs(&data).is_empty() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        if !jobs(&data).is_empty() {
-            break;
-        }
-    }
-    let jobs = jobs(&data);
-    let job = jobs.first().expect("a job collects");
+        within(Duration::from_secs(60), || !jobs(&data).is_empty())
+    });
+    assert!(is_collected, "no job collects");
+    let job = &jobs(&data)[0];
     assert_eq!((&job["user_name"], &job["user_id"]), (&json!("appliance"), &Value::Null), "{job}");
     served.stop();
 }

@@ -4,13 +4,12 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::support::served::{Served, ask};
 use crate::support::{output, tool};
-use crate::up::run;
+use crate::up::{run, until};
 
 /// As the document has it, but for the address.
 const PYTHON: &str = "import requests
@@ -133,10 +132,15 @@ fn luns_are_provisioned_by_a_key_and_the_snippets_of_the_document() {
     assert_eq!(world.snippet(&data, node.arg("-e"), FETCH, &pool), shown);
 
     // What disks do is noted by itself.
-    let end = Instant::now() + Duration::from_secs(30);
-    while world.get("/status/iops")["total"].is_null() {
-        assert!(Instant::now() < end, "it is never told what disks do");
-        std::thread::sleep(Duration::from_millis(100));
+    let mut told = Value::Null;
+    until("it is told what disks do", || {
+        told = world.get("/status/bandwidth");
+        !told["total"].is_null()
+    });
+    for name in ["read", "write", "total"] {
+        let disks = told["disks"].as_object().unwrap().values();
+        let sum: u64 = disks.map(|disk| disk[name].as_u64().unwrap()).sum();
+        assert_eq!(told[name], sum, "{told}");
     }
 
     // A snapshot, a copy, more room.
@@ -166,15 +170,10 @@ fn luns_are_provisioned_by_a_key_and_the_snippets_of_the_document() {
         ls.args(["-s", &url]).stderr(Stdio::null());
         String::from_utf8_lossy(&ls.output().unwrap().stdout).into_owned()
     };
-    let end = Instant::now() + Duration::from_secs(30);
-    loop {
+    until("what is mapped is found", || {
         let told = list("user%secretsecret@");
-        if told.contains(&iqn) && told.contains("Lun:0") {
-            break;
-        }
-        assert!(Instant::now() < end, "{told}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+        told.contains(&iqn) && told.contains("Lun:0")
+    });
     assert!(!list("user%wrongwrongwrong@").contains("Lun:0"));
     let serial = text(&world.get(&format!("/lun/{lun}"))["scsi_lunid"]);
     let mut inq = tool("iscsi-inq");

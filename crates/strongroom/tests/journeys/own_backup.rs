@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use strongroom_catalog::Engine;
@@ -11,7 +11,7 @@ use crate::jidoteki::{curl, make, subject};
 use crate::license::vendor;
 use crate::support::served::{Served, ask};
 use crate::support::{database, output, tool};
-use crate::up::run;
+use crate::up::{run, within};
 
 const DONE: &str = r#"{"Status":"200 OK"}"#;
 
@@ -24,12 +24,8 @@ fn set_token(served: &Served, token: &str) {
 }
 
 /// Waits until it is so.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
-        assert!(Instant::now() < end, "{what}: not within a minute");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+fn until(what: &str, is_so: impl FnMut() -> bool) {
+    assert!(within(Duration::from_secs(60), is_so), "{what}: not within a minute");
 }
 
 /// Makes a backup as a script does, and downloads it.

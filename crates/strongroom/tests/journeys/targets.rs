@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -19,6 +19,7 @@ use self::conformance::Sum;
 use self::initiator::{Done, Initiator};
 use crate::support::served::{Served, ask, of_user};
 use crate::support::{Run, noise, output, tool};
+use crate::up::within;
 
 const SECRET: &str = "secretsecret12";
 const A: &str = "iqn.2026-11.org.example:a";
@@ -36,12 +37,8 @@ fn free() -> SocketAddr {
 }
 
 /// Asks until it is so.
-fn until(what: &str, mut ask: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(120);
-    while !ask() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+fn until(what: &str, ask: impl FnMut() -> bool) {
+    assert!(within(Duration::from_secs(120), ask), "{what}");
 }
 
 impl Appliance {

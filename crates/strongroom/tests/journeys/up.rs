@@ -194,12 +194,20 @@ fn what_is_configured_takes_effect_while_it_runs() {
 }
 
 /// Waits until it is so.
-pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
+pub(crate) fn until(what: &str, is_so: impl FnMut() -> bool) {
+    assert!(within(Duration::from_secs(30), is_so), "in time, {what}");
+}
+
+/// Waits until it is so, and no longer than that; whether it is.
+pub(crate) fn within(time: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + time;
     while !is_so() {
-        assert!(Instant::now() < end, "in time, {what}");
+        if Instant::now() >= end {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
+    true
 }
 
 #[test]

@@ -12,17 +12,13 @@ use serde_json::{Value, json};
 use crate::jidoteki::curl;
 use crate::support::served::{Served, ask, of_user, text, try_ask};
 use crate::support::{BINARY, noise, output, tool};
-use crate::up::run;
+use crate::up::{run, within};
 
 const OWN: &str = env!("CARGO_PKG_VERSION");
 
 /// Waits until it is so.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(120);
-    while !is_so() {
-        assert!(Instant::now() < end, "{what}: not within two minutes");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+fn until(what: &str, is_so: impl FnMut() -> bool) {
+    assert!(within(Duration::from_secs(120), is_so), "{what}: not within two minutes");
 }
 
 /// A vendor, and an appliance that believes it.
